@@ -1,0 +1,86 @@
+//! The last step: a network's vector to a [`Prediction`].
+
+use serde::{Deserialize, Serialize};
+
+use super::{Calibration, LinearClassifier, Thresholds, l2_normalize};
+
+/// What follows the network: the same for evaluation on stored features and for serving.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Head {
+    /// Class names, in the order of the margins.
+    pub classes: Vec<String>,
+    /// The linear classifier on the L2-normalized vector; `None` where the network's vector already
+    /// holds class logits.
+    pub classifier: Option<LinearClassifier>,
+    /// Margins to probabilities.
+    pub calibration: Calibration,
+    /// When to answer `unknown`.
+    pub thresholds: Thresholds,
+}
+
+/// Whether the answer can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decision {
+    /// The best class reaches both thresholds.
+    Accepted,
+    /// No class does.
+    Unknown,
+}
+
+/// Scores of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Index of the best class; the first one on a tie.
+    pub best: usize,
+    /// Margin (or logit) of each class.
+    pub margins: Vec<f32>,
+    /// Probability of each class, summing to 1.
+    pub probabilities: Vec<f32>,
+    /// Whether the best class reaches the thresholds.
+    pub decision: Decision,
+}
+
+impl Head {
+    /// Scores one vector as the network gave it.
+    pub fn predict(&self, vector: &[f32]) -> Prediction {
+        let margins = match &self.classifier {
+            Some(classifier) => {
+                let mut features = vector.to_vec();
+                l2_normalize(&mut features);
+                classifier.margins(&features)
+            }
+            None => vector.to_vec(),
+        };
+        self.decide(margins)
+    }
+
+    /// Probabilities and decision for given margins.
+    pub fn decide(&self, margins: Vec<f32>) -> Prediction {
+        let best = first_largest(&margins);
+        let probabilities = self.calibration.probabilities(&margins);
+        let accepted = probabilities[best] >= self.thresholds.probability && margins[best] >= self.thresholds.margin;
+        let decision = if accepted {
+            Decision::Accepted
+        } else {
+            Decision::Unknown
+        };
+        Prediction {
+            best,
+            margins,
+            probabilities,
+            decision,
+        }
+    }
+}
+
+/// Index of the largest value, the first one on a tie.
+fn first_largest(values: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = index;
+        }
+    }
+    best
+}

@@ -1,0 +1,19 @@
+//! From a feature vector to margins, probabilities and a decision.
+
+mod calibration;
+mod head;
+mod linear;
+
+pub use calibration::{Calibration, Thresholds};
+pub use head::{Decision, Head, Prediction};
+pub use linear::{LinearClassifier, LinearClassifierError};
+
+/// Scales `vector` to Euclidean length 1; a zero vector stays zero.
+pub fn l2_normalize(vector: &mut [f32]) {
+    let length = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        for value in vector {
+            *value = (f64::from(*value) / length) as f32;
+        }
+    }
+}

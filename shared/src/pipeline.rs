@@ -1,0 +1,117 @@
+//! The whole way in one row: bytes, pixels, tensor, vector, prediction.
+
+use std::time::{Duration, Instant};
+
+use crate::classifier::{Head, Prediction};
+use crate::image::{self, ImageError, Limits, RgbImage};
+use crate::network::{Network, NetworkError, Outputs};
+use crate::preprocessing::Preprocessing;
+
+/// Bytes to the network's vector. The trainer runs this over a data set, the scorer within a [`Pipeline`].
+pub struct Featurizer {
+    limits: Limits,
+    preprocessing: Preprocessing,
+    network: Box<dyn Network>,
+}
+
+/// Why an image got no score.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The image is at fault.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The network is at fault.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Bytes to upright pixels.
+    pub decode: Duration,
+    /// Pixels to the network's input.
+    pub preprocess: Duration,
+    /// The network.
+    pub network: Duration,
+    /// Vector to probabilities and decision.
+    pub classify: Duration,
+}
+
+impl Featurizer {
+    /// Puts the parts together.
+    pub fn new(limits: Limits, preprocessing: Preprocessing, network: Box<dyn Network>) -> Self {
+        Self {
+            limits,
+            preprocessing,
+            network,
+        }
+    }
+
+    /// The vector that the network gives for an encoded image, as it comes (not normalized).
+    ///
+    /// # Errors
+    /// See [`PipelineError`].
+    pub fn featurize(&mut self, bytes: &[u8]) -> Result<(Vec<f32>, Timing), PipelineError> {
+        let start = Instant::now();
+        let image = image::decode(bytes, &self.limits)?;
+        let decode = start.elapsed();
+        let (vector, timing) = self.featurize_pixels(&image)?;
+        Ok((vector, Timing { decode, ..timing }))
+    }
+
+    /// As [`Self::featurize`] for an image that is decoded already.
+    ///
+    /// # Errors
+    /// [`PipelineError::Network`].
+    pub fn featurize_pixels(&mut self, image: &RgbImage) -> Result<(Vec<f32>, Timing), PipelineError> {
+        let start = Instant::now();
+        let tensor = self.preprocessing.tensor(image);
+        let preprocess = start.elapsed();
+        let activations = self.network.run(&tensor, Outputs::Vectors)?;
+        let network = start.elapsed().saturating_sub(preprocess);
+        Ok((
+            activations.vectors,
+            Timing {
+                preprocess,
+                network,
+                ..Timing::default()
+            },
+        ))
+    }
+}
+
+/// Bytes to a prediction.
+pub struct Pipeline {
+    featurizer: Featurizer,
+    head: Head,
+}
+
+impl Pipeline {
+    /// Puts the parts together.
+    pub fn new(featurizer: Featurizer, head: Head) -> Self {
+        Self { featurizer, head }
+    }
+
+    /// What follows the network.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Scores an encoded image.
+    ///
+    /// # Errors
+    /// See [`PipelineError`].
+    pub fn predict(&mut self, bytes: &[u8]) -> Result<(Prediction, Timing), PipelineError> {
+        let (vector, timing) = self.featurizer.featurize(bytes)?;
+        let start = Instant::now();
+        let prediction = self.head.predict(&vector);
+        Ok((
+            prediction,
+            Timing {
+                classify: start.elapsed(),
+                ..timing
+            },
+        ))
+    }
+}

@@ -1,0 +1,65 @@
+//! From upright pixels to the tensor that a network expects.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::{self, RgbImage};
+use crate::network::Tensor;
+
+/// Every constant between decoded pixels and the network's input. Stored in the manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Side of the square input, in pixels.
+    pub resolution: u32,
+    /// How a picture that is not square becomes square.
+    pub geometry: Geometry,
+    /// Colour that fills what the picture does not cover, 8-bit RGB.
+    pub background: [u8; 3],
+    /// Order of the colour channels in the tensor.
+    pub channels: ChannelOrder,
+    /// Subtracted from each channel, in the tensor's channel order, in units of 8-bit values (0 to 255).
+    pub mean: [f32; 3],
+    /// Divides each channel after the mean was subtracted, in units of 8-bit values.
+    pub std: [f32; 3],
+}
+
+/// How a picture that is not square becomes square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Geometry {
+    /// The whole picture, scaled to fit, centred on the background: nothing is cropped away.
+    Letterbox,
+}
+
+/// Order of the colour channels in the tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChannelOrder {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red, as in networks that came from Caffe.
+    Bgr,
+}
+
+impl Preprocessing {
+    /// The network input for `image`: shape `[1, 3, resolution, resolution]`, `(pixel - mean) / std`.
+    pub fn tensor(&self, image: &RgbImage) -> Tensor {
+        let side = self.resolution;
+        let fitted = match self.geometry {
+            Geometry::Letterbox => image::letterbox(image, side, side, self.background),
+        };
+        let plane = (side * side) as usize;
+        let mut data = vec![0.0; 3 * plane];
+        for (channel, values) in data.chunks_exact_mut(plane).enumerate() {
+            let source = match self.channels {
+                ChannelOrder::Rgb => channel,
+                ChannelOrder::Bgr => 2 - channel,
+            };
+            let (mean, scale) = (self.mean[channel], 1.0 / self.std[channel]);
+            for (value, pixel) in values.iter_mut().zip(fitted.as_raw().chunks_exact(3)) {
+                *value = (f32::from(pixel[source]) - mean) * scale;
+            }
+        }
+        Tensor::new([1, 3, side as usize, side as usize], data)
+    }
+}

@@ -1,0 +1,1 @@
+//! The scoring function's requests and answers, whoever carries them.
