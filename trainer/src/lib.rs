@@ -8,3 +8,4 @@
 
 pub mod dataset;
 pub mod features;
+pub mod progress;
