@@ -7,5 +7,7 @@
 //! line or a terminal.
 
 pub mod dataset;
+pub mod evaluation;
 pub mod features;
 pub mod progress;
+pub mod svm;

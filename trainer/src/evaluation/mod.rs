@@ -1,0 +1,185 @@
+//! How good a classifier is on images that it has not seen, in numbers that other tools agree with.
+//!
+//! Every number equals scikit-learn's on the same predictions; a number that is not defined (the
+//! recall of a class without test images, an AUC without negatives) is absent, `null` in JSON.
+
+mod curve;
+mod metrics;
+mod table;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use shared::classifier::Prediction;
+
+pub use metrics::{Metrics, MetricsError, Seconds};
+pub use table::table;
+
+use curve::area_under_curve;
+
+/// Bins of the expected calibration error.
+const BINS: usize = 15;
+
+/// The 97.5 % point of the normal distribution, for an interval of 95 %.
+const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
+
+/// What the predictions alone tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Share of test images classified rightly; absent without test images.
+    pub accuracy: Option<f64>,
+    /// Mean recall over the classes that have test images (scikit-learn's balanced accuracy).
+    pub class_averaged_accuracy: Option<f64>,
+    /// Wilson's 95 % interval of the accuracy, `[low, high]`.
+    pub accuracy_interval: Option<[f64; 2]>,
+    /// By class name.
+    pub per_class: BTreeMap<String, ClassEvaluation>,
+    /// Mean of the classes' AUC, over those where it is defined.
+    pub auc_macro: Option<f64>,
+    /// AUC of all (image, class) pairs together.
+    pub auc_micro: Option<f64>,
+    /// Counts; rows are true classes and columns predicted ones, in the order of `classes`.
+    pub confusion: Vec<Vec<usize>>,
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Whether the probabilities can be believed.
+    pub calibration: CalibrationQuality,
+    /// Number of test images.
+    pub test_count: usize,
+}
+
+/// One class against the rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassEvaluation {
+    /// Share of this class's images classified rightly, which is its recall: what the original calls a
+    /// class's accuracy. (The share of rightly answered "is it this class?" would be near 1 for every
+    /// rare class.)
+    pub accuracy: Option<f64>,
+    /// Share of the images given this class that are of it. 0 where none of the class's images, nor
+    /// any other, was given it; absent where it has no test images either.
+    pub precision: Option<f64>,
+    /// Share of this class's images that were found; absent without test images.
+    pub recall: Option<f64>,
+    /// Harmonic mean of precision and recall; absent where the class has no images and no predictions.
+    pub f1: Option<f64>,
+    /// Chance that an image of the class has a higher probability of it than an image of another. By
+    /// probability rather than margin since that is what users see and what `unknown` is decided by, and
+    /// because `auc_micro` compares across classes.
+    pub auc: Option<f64>,
+    /// Number of its test images.
+    pub support: usize,
+}
+
+/// How far confidence and accuracy are apart.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct CalibrationQuality {
+    /// How margins became probabilities, e.g. `temperature`.
+    pub method: Option<String>,
+    /// Expected calibration error: the gap between top probability and accuracy, averaged over the
+    /// images in 15 bins of equal width (Guo et al. 2017).
+    pub ece: Option<f64>,
+}
+
+impl Evaluation {
+    /// Compares `predictions` with `truths` (indices into `classes`), one each per test image. A
+    /// prediction of another number of classes, or an index out of range, is left out of the count.
+    pub fn new(classes: &[String], truths: &[usize], predictions: &[Prediction]) -> Self {
+        let count = classes.len();
+        let (truths, predictions): (Vec<usize>, Vec<&Prediction>) = truths
+            .iter()
+            .zip(predictions)
+            .filter(|(truth, prediction)| {
+                **truth < count && prediction.best < count && prediction.probabilities.len() == count
+            })
+            .unzip();
+        let mut confusion = vec![vec![0_usize; count]; count];
+        for (truth, prediction) in truths.iter().zip(&predictions) {
+            confusion[*truth][prediction.best] += 1;
+        }
+        let of_classes: Vec<ClassEvaluation> = (0..count)
+            .map(|class| {
+                let scored = truths
+                    .iter()
+                    .zip(&predictions)
+                    .map(|(truth, prediction)| (prediction.probabilities[class], *truth == class));
+                class_evaluation(&confusion, class, area_under_curve(scored.collect()))
+            })
+            .collect();
+        let pairs = truths.iter().zip(&predictions).flat_map(|(truth, prediction)| {
+            let probabilities = prediction.probabilities.iter().enumerate();
+            probabilities.map(move |(class, probability)| (*probability, class == *truth))
+        });
+        let auc_micro = area_under_curve(pairs.collect());
+        let right: usize = (0..count).map(|class| confusion[class][class]).sum();
+        Self {
+            accuracy: ratio(right, truths.len()),
+            class_averaged_accuracy: mean(of_classes.iter().filter_map(|class| class.recall)),
+            accuracy_interval: wilson_interval(right, truths.len()),
+            auc_macro: mean(of_classes.iter().filter_map(|class| class.auc)),
+            auc_micro,
+            per_class: classes.iter().cloned().zip(of_classes).collect(),
+            confusion,
+            classes: classes.to_vec(),
+            calibration: CalibrationQuality {
+                method: None,
+                ece: expected_calibration_error(&truths, &predictions),
+            },
+            test_count: truths.len(),
+        }
+    }
+}
+
+fn class_evaluation(confusion: &[Vec<usize>], class: usize, auc: Option<f64>) -> ClassEvaluation {
+    let hits = confusion[class][class];
+    let support: usize = confusion[class].iter().sum();
+    let predicted: usize = confusion.iter().map(|row| row[class]).sum();
+    let recall = ratio(hits, support);
+    ClassEvaluation {
+        accuracy: recall,
+        precision: ratio(hits, predicted).or((support > 0).then_some(0.0)),
+        recall,
+        f1: ratio(2 * hits, support + predicted),
+        auc,
+        support,
+    }
+}
+
+fn ratio(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0_usize), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+/// Wilson's score interval (1927): within `[0, 1]` and sensible for few images and for accuracies of 0
+/// and 1, where the textbook interval has no width.
+fn wilson_interval(right: usize, count: usize) -> Option<[f64; 2]> {
+    let share = ratio(right, count)?;
+    let n = count as f64;
+    let squared = NORMAL_QUANTILE * NORMAL_QUANTILE;
+    let scale = 1.0 + squared / n;
+    let centre = (share + squared / (2.0 * n)) / scale;
+    let half = NORMAL_QUANTILE * (share * (1.0 - share) / n + squared / (4.0 * n * n)).sqrt() / scale;
+    // At 0 and at 1 the bound is exact; rounding must not move it.
+    let low = if right == 0 { 0.0 } else { centre - half };
+    let high = if right == count { 1.0 } else { centre + half };
+    Some([low, high])
+}
+
+fn expected_calibration_error(truths: &[usize], predictions: &[&Prediction]) -> Option<f64> {
+    let mut bins = [(0.0_f64, 0.0_f64); BINS];
+    for (truth, prediction) in truths.iter().zip(predictions) {
+        let confidence = f64::from(prediction.probabilities[prediction.best]);
+        // Bins are closed on the right, as in Guo et al.; a confidence of 0 falls into the first.
+        let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
+        bins[bin].0 += confidence;
+        bins[bin].1 += f64::from(u8::from(prediction.best == *truth));
+    }
+    let gap: f64 = bins.iter().map(|(confidence, right)| (confidence - right).abs()).sum();
+    (!truths.is_empty()).then(|| gap / truths.len() as f64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! An evaluation as plain text.
+
+use std::fmt::Write;
+
+use super::Evaluation;
+
+/// Per-class numbers and the confusion matrix, in columns, without colours.
+pub fn table(evaluation: &Evaluation) -> String {
+    let mut rows = vec![
+        ["class", "precision", "recall", "F1", "AUC", "images"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for class in &evaluation.classes {
+        if let Some(of_class) = evaluation.per_class.get(class) {
+            rows.push(vec![
+                class.clone(),
+                share(of_class.precision),
+                share(of_class.recall),
+                share(of_class.f1),
+                share(of_class.auc),
+                of_class.support.to_string(),
+            ]);
+        }
+    }
+    let mut text = aligned(&rows);
+
+    text.push_str("\nConfusion (rows: truth, columns: prediction)\n");
+    let mut rows = vec![
+        std::iter::once(String::new())
+            .chain((1..=evaluation.classes.len()).map(|number| number.to_string()))
+            .collect::<Vec<_>>(),
+    ];
+    for (index, (class, counts)) in evaluation.classes.iter().zip(&evaluation.confusion).enumerate() {
+        rows.push(
+            std::iter::once(format!("{} {class}", index + 1))
+                .chain(counts.iter().map(ToString::to_string))
+                .collect(),
+        );
+    }
+    text.push_str(&aligned(&rows));
+
+    let interval = evaluation.accuracy_interval;
+    let _ = writeln!(
+        text,
+        "\nAccuracy {} (95 % interval {} to {}) on {} images; class-averaged {}; AUC macro {}, micro {}; \
+         calibration error {}",
+        share(evaluation.accuracy),
+        share(interval.map(|bounds| bounds[0])),
+        share(interval.map(|bounds| bounds[1])),
+        evaluation.test_count,
+        share(evaluation.class_averaged_accuracy),
+        share(evaluation.auc_macro),
+        share(evaluation.auc_micro),
+        share(evaluation.calibration.ece),
+    );
+    text
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
+/// Columns of equal width: the first left-aligned, the others right-aligned.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let _ = write!(text, "{:<1$}", row[0], widths[0]);
+        for (cell, width) in row.iter().zip(&widths).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    }
+    text
+}

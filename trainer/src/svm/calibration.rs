@@ -1,0 +1,124 @@
+//! Margins to probabilities, and thresholds of `unknown`, from margins of images that the classifier
+//! had not seen.
+//!
+//! Margins of training images would be too large and the probabilities over-confident. The
+//! out-of-fold classifiers had a little less to learn from than the final one, whose margins are hence
+//! a trifle larger: the error is small and on the side of modesty.
+
+use ndarray::{ArrayView2, Axis};
+use shared::classifier::{Calibration, Thresholds};
+
+/// Bounds of the logarithm of the scale: margins between 1e-5 apart (tiny C) and 1000 apart.
+const LOG_SCALE: (f64, f64) = (-7.0, 14.0);
+
+/// Width at which the search ends; the log-loss is flat there.
+const LOG_SCALE_TOLERANCE: f64 = 1e-6;
+
+/// The scale where nothing could be held out: margins of -1 and 1 are then some 85 % apart, a modest
+/// claim.
+pub(crate) const DEFAULT_CALIBRATION: Calibration = Calibration::Temperature { scale: 1.0 };
+
+/// Thresholds that accept everything, where nothing could be held out.
+pub(crate) const ACCEPT_ALL: Thresholds = Thresholds {
+    probability: 0.0,
+    margin: f32::MIN,
+};
+
+/// The temperature with the least log-loss on `margins` (`n x classes`) of images whose classes are
+/// `truths`. As in Platt's method the truth gets `(n + 1) / (n + 2)` of the target and the other classes
+/// the rest, so that margins without an error do not ask for certainty. The loss is convex in the
+/// scale, so golden section search finds its least.
+pub fn fit_temperature(margins: ArrayView2<f32>, truths: &[usize]) -> Calibration {
+    if margins.nrows() == 0 || margins.ncols() < 2 {
+        return DEFAULT_CALIBRATION;
+    }
+    let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
+    let loss = |log_scale: f64| smoothed_log_loss(margins, truths, log_scale.exp());
+    let (mut low, mut high) = LOG_SCALE;
+    let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
+    let (mut left_loss, mut right_loss) = (loss(left), loss(right));
+    while high - low > LOG_SCALE_TOLERANCE {
+        if left_loss <= right_loss {
+            (high, right, right_loss) = (right, left, left_loss);
+            left = high - golden * (high - low);
+            left_loss = loss(left);
+        } else {
+            (low, left, left_loss) = (left, right, right_loss);
+            right = low + golden * (high - low);
+            right_loss = loss(right);
+        }
+    }
+    Calibration::Temperature {
+        scale: f64::midpoint(low, high).exp(),
+    }
+}
+
+fn smoothed_log_loss(margins: ArrayView2<f32>, truths: &[usize], scale: f64) -> f64 {
+    let classes = margins.ncols() as f64;
+    let other = 1.0 / (margins.nrows() as f64 + 2.0);
+    margins
+        .axis_iter(Axis(0))
+        .zip(truths)
+        .map(|(row, truth)| {
+            let largest = row
+                .iter()
+                .fold(f64::NEG_INFINITY, |best, value| best.max(f64::from(*value)));
+            let (mut exponentials, mut sum) = (0.0, 0.0);
+            for value in row {
+                let distance = scale * (f64::from(*value) - largest);
+                exponentials += distance.exp();
+                sum += distance;
+            }
+            let own = scale * (f64::from(row[*truth]) - largest);
+            exponentials.ln() - (1.0 - other) * own - other * (sum - own) / (classes - 1.0)
+        })
+        .sum::<f64>()
+        / margins.nrows() as f64
+}
+
+/// The highest thresholds, at equal ranks of probability and margin, that still accept `accept` of the
+/// rightly classified rows; `None` where no row is.
+pub fn fit_thresholds(
+    margins: ArrayView2<f32>,
+    truths: &[usize],
+    calibration: &Calibration,
+    accept: f64,
+) -> Option<Thresholds> {
+    let best: Vec<(f32, f32)> = margins
+        .axis_iter(Axis(0))
+        .zip(truths)
+        .filter_map(|(row, truth)| {
+            let row = row.to_vec();
+            let top = (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            (top == *truth).then(|| (calibration.probabilities(&row)[top], row[top]))
+        })
+        .collect();
+    let mut probabilities: Vec<f32> = best.iter().map(|(probability, _)| *probability).collect();
+    let mut own_margins: Vec<f32> = best.iter().map(|(_, margin)| *margin).collect();
+    probabilities.sort_by(f32::total_cmp);
+    own_margins.sort_by(f32::total_cmp);
+    let enough = |rank: usize| {
+        let accepted = best
+            .iter()
+            .filter(|(probability, margin)| *probability >= probabilities[rank] && *margin >= own_margins[rank])
+            .count();
+        accepted as f64 >= accept * best.len() as f64
+    };
+    // Acceptance falls with the rank and is whole at the first.
+    let (mut rank, mut refused) = (0, best.len());
+    if refused == 0 {
+        return None;
+    }
+    while refused - rank > 1 {
+        let middle = usize::midpoint(rank, refused);
+        if enough(middle) {
+            rank = middle;
+        } else {
+            refused = middle;
+        }
+    }
+    Some(Thresholds {
+        probability: probabilities[rank],
+        margin: own_margins[rank],
+    })
+}

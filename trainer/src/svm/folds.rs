@@ -1,0 +1,111 @@
+//! Stratified, grouped folds.
+//!
+//! Near-duplicates must not be on both sides of a fold, or the cross-validation measures memory; and
+//! every class should be spread over the folds as evenly as its groups allow.
+
+use std::collections::BTreeMap;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// One fold: which rows train, which are held out. Every row is in exactly one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fold {
+    /// Rows to train on, ascending.
+    pub train: Vec<usize>,
+    /// Rows to measure on, ascending.
+    pub held_out: Vec<usize>,
+}
+
+/// Folds, and what they could not do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folds {
+    /// Empty where there is nothing to hold out.
+    pub folds: Vec<Fold>,
+    /// Classes whose images are all in one group. They always train and are never measured: held out,
+    /// they could only be got wrong, and at every C alike.
+    pub never_held_out: Vec<usize>,
+}
+
+/// A group with the number of its rows of each class.
+struct Group {
+    rows: Vec<usize>,
+    counts: BTreeMap<usize, usize>,
+}
+
+/// Deals the rows into `count` folds (or fewer, where no class has so many groups). Rows of equal
+/// `groups` stay together. Groups are dealt largest first, in an order drawn from `seed`, each to the
+/// fold that has the smallest share of the group's classes so far.
+pub fn stratified_grouped(labels: &[usize], groups: &[usize], classes: usize, count: usize, seed: u64) -> Folds {
+    let mut by_group: BTreeMap<usize, Group> = BTreeMap::new();
+    let mut totals = vec![0_usize; classes];
+    for (row, (label, group)) in labels.iter().zip(groups).enumerate() {
+        let group = by_group.entry(*group).or_insert_with(|| Group {
+            rows: Vec::new(),
+            counts: BTreeMap::new(),
+        });
+        group.rows.push(row);
+        *group.counts.entry(*label).or_default() += 1;
+        totals[*label] += 1;
+    }
+    let (movable, fixed): (Vec<Group>, Vec<Group>) = by_group
+        .into_values()
+        .partition(|group| group.counts.iter().all(|(class, count)| *count < totals[*class]));
+    let mut never_held_out: Vec<usize> = fixed
+        .iter()
+        .flat_map(|group| group.counts.iter())
+        .filter(|(class, count)| **count == totals[**class])
+        .map(|(class, _)| *class)
+        .collect();
+    never_held_out.sort_unstable();
+
+    let mut groups_of_class = vec![0_usize; classes];
+    for class in movable.iter().flat_map(|group| group.counts.keys()) {
+        groups_of_class[*class] += 1;
+    }
+    let count = count.min(groups_of_class.into_iter().max().unwrap_or(0));
+    if count < 2 {
+        return Folds {
+            folds: Vec::new(),
+            never_held_out,
+        };
+    }
+    let fold_of_row = deal(movable, &totals, labels.len(), count, seed);
+    let folds = (0..count)
+        .map(|fold| {
+            let (held_out, train) = (0..labels.len()).partition(|row| fold_of_row[*row] == Some(fold));
+            Fold { train, held_out }
+        })
+        .collect();
+    Folds { folds, never_held_out }
+}
+
+/// The fold that holds each row out, if any does.
+fn deal(mut groups: Vec<Group>, totals: &[usize], rows: usize, count: usize, seed: u64) -> Vec<Option<usize>> {
+    groups.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    groups.sort_by_key(|group| std::cmp::Reverse(group.rows.len()));
+    let mut dealt = vec![vec![0_usize; totals.len()]; count];
+    let mut sizes = vec![0_usize; count];
+    let mut fold_of_row = vec![None; rows];
+    for group in groups {
+        let share = |fold: usize| -> f64 {
+            group
+                .counts
+                .iter()
+                .map(|(class, own)| (*own * dealt[fold][*class]) as f64 / totals[*class] as f64)
+                .sum()
+        };
+        let chosen = (0..count)
+            .min_by(|a, b| share(*a).total_cmp(&share(*b)).then(sizes[*a].cmp(&sizes[*b])))
+            .unwrap_or(0);
+        for (class, own) in &group.counts {
+            dealt[chosen][*class] += own;
+        }
+        sizes[chosen] += group.rows.len();
+        for row in group.rows {
+            fold_of_row[row] = Some(chosen);
+        }
+    }
+    fold_of_row
+}

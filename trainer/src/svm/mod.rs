@@ -1,0 +1,207 @@
+//! The linear support vector machine: chooses C, fits, calibrates.
+//!
+//! [`train`] takes L2-normalized features of the training images and hands back everything that the
+//! bundle's classifier needs. Test images never come here. [`LinearSvm`] is the same solver as a
+//! citizen of linfa.
+
+mod calibration;
+mod cross_validation;
+mod dual_coordinate_descent;
+mod estimator;
+mod folds;
+mod one_vs_rest;
+mod parameters;
+mod problem;
+mod smo;
+#[cfg(test)]
+mod tests;
+
+use ndarray::ArrayView2;
+use shared::classifier::{Calibration, LinearClassifier, Thresholds};
+
+pub use calibration::{fit_temperature, fit_thresholds};
+pub use cross_validation::{CSweep, SweepEntry};
+pub use estimator::{LinearSvm, LinearSvmParams, LinearSvmValidParams};
+pub use folds::{Fold, Folds, stratified_grouped};
+pub use parameters::{ClassWeights, Parameters, Solver, SvmError};
+
+use crate::progress::Progress;
+use problem::{Examples, squared_lengths};
+
+/// C where there is nothing to choose it by.
+const DEFAULT_C: f64 = 1.0;
+
+/// A trained classifier with all that was learned on the way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The planes, fitted to all rows at the chosen C.
+    pub classifier: LinearClassifier,
+    /// How C was chosen.
+    pub sweep: CSweep,
+    /// Margins to probabilities, fitted out of fold.
+    pub calibration: Calibration,
+    /// When to answer `unknown`, fitted out of fold.
+    pub thresholds: Thresholds,
+    /// What the user should know, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Trains on `features` (`n x d`, rows of length 1), `labels` (below `classes`) and `groups` (rows of
+/// one group, e.g. near-duplicates, are never on both sides of a fold). Uses all threads of rayon's
+/// current pool; the result does not depend on their number.
+///
+/// Memory beside the features: a few numbers per row, class and thread, and per fold in work
+/// `4 x n x classes x values of C` bytes.
+///
+/// # Errors
+/// See [`SvmError`].
+pub fn train(
+    features: ArrayView2<f32>,
+    labels: &[usize],
+    groups: &[usize],
+    classes: usize,
+    parameters: &Parameters,
+    progress: &dyn Progress,
+) -> Result<Trained, SvmError> {
+    parameters.check()?;
+    check_input(&features, labels, classes, parameters)?;
+    if groups.len() != labels.len() {
+        return Err(SvmError::InvalidInput(format!(
+            "{} groups for {} images",
+            groups.len(),
+            labels.len()
+        )));
+    }
+    let standard = features.as_standard_layout();
+    let view = standard.view();
+    let lengths = squared_lengths(&view);
+    let examples = Examples::new(&view, labels, classes, &lengths)?;
+
+    let mut notes = Vec::new();
+    let folds = stratified_grouped(labels, groups, classes, parameters.folds, parameters.seed);
+    note_folds(&folds, parameters, &mut notes);
+    let sweep = if folds.folds.is_empty() {
+        CSweep {
+            entries: Vec::new(),
+            chosen_c: DEFAULT_C,
+            out_of_fold_rows: Vec::new(),
+            out_of_fold_margins: ndarray::Array2::zeros((0, classes)),
+        }
+    } else {
+        let problems = folds.folds.len() * one_vs_rest::problems(classes);
+        progress.begin("choose C", problems as u64);
+        let sweep = cross_validation::sweep(&examples, &folds, parameters, || progress.advance(1));
+        progress.end();
+        sweep?
+    };
+
+    let rows: Vec<usize> = (0..labels.len()).collect();
+    progress.begin("train the SVM", one_vs_rest::problems(classes) as u64);
+    let fitted = one_vs_rest::fit(&examples, &rows, sweep.chosen_c, parameters, || progress.advance(1));
+    progress.end();
+    let fitted = fitted?;
+    if !fitted.not_converged.is_empty() {
+        notes.push(format!(
+            "The solver stopped after {} passes before it reached its tolerance on {} of {classes} classes; raise \
+             max_passes, or the tolerance.",
+            parameters.max_passes,
+            fitted.not_converged.len()
+        ));
+    }
+
+    let truths: Vec<usize> = sweep.out_of_fold_rows.iter().map(|row| labels[*row]).collect();
+    let calibration = fit_temperature(sweep.out_of_fold_margins.view(), &truths);
+    let thresholds = fit_thresholds(
+        sweep.out_of_fold_margins.view(),
+        &truths,
+        &calibration,
+        parameters.accept_quantile,
+    )
+    .unwrap_or_else(|| {
+        notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
+        calibration::ACCEPT_ALL
+    });
+    Ok(Trained {
+        classifier: fitted.classifier,
+        sweep,
+        calibration,
+        thresholds,
+        notes,
+    })
+}
+
+fn note_folds(folds: &Folds, parameters: &Parameters, notes: &mut Vec<String>) {
+    if folds.folds.is_empty() {
+        notes.push(format!(
+            "No class has images in two groups, so nothing could be held out: C is {DEFAULT_C} and the probabilities \
+             are not calibrated."
+        ));
+    } else {
+        if folds.folds.len() < parameters.folds {
+            notes.push(format!(
+                "Cross-validation with {} folds instead of {}: no class has images in more groups.",
+                folds.folds.len(),
+                parameters.folds
+            ));
+        }
+        if !folds.never_held_out.is_empty() {
+            notes.push(format!(
+                "{} classes have one image or one group of near-duplicates only and took no part in the choice of C \
+                 (class numbers {:?}).",
+                folds.never_held_out.len(),
+                folds.never_held_out
+            ));
+        }
+    }
+}
+
+/// Checks what a solver relies on.
+fn check_input(
+    features: &ArrayView2<f32>,
+    labels: &[usize],
+    classes: usize,
+    parameters: &Parameters,
+) -> Result<(), SvmError> {
+    if features.nrows() != labels.len() {
+        return Err(SvmError::InvalidInput(format!(
+            "{} rows of features for {} labels",
+            features.nrows(),
+            labels.len()
+        )));
+    }
+    if classes < 2 {
+        return Err(SvmError::TooFewClasses(classes));
+    }
+    if features.ncols() == 0 {
+        return Err(SvmError::InvalidInput("the images have no features".to_owned()));
+    }
+    if classes > labels.len().max(2) {
+        return Err(SvmError::InvalidInput(format!(
+            "{classes} classes for {} images",
+            labels.len()
+        )));
+    }
+    let mut present = vec![false; classes];
+    for label in labels {
+        let Some(seen) = present.get_mut(*label) else {
+            return Err(SvmError::InvalidInput(format!(
+                "the label {label} is not below {classes}"
+            )));
+        };
+        *seen = true;
+    }
+    if let Some(class) = present.iter().position(|seen| !seen) {
+        return Err(SvmError::EmptyClass(class));
+    }
+    for (row, values) in features.rows().into_iter().enumerate() {
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(SvmError::InvalidInput(format!(
+                "a feature of row {row} is not a finite number; clear the feature cache and run again"
+            )));
+        }
+    }
+    if parameters.solver == Solver::Smo {
+        smo::check_size(labels.len())?;
+    }
+    Ok(())
+}
