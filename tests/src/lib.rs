@@ -1,1 +1,82 @@
+//! What the end-to-end tests share: the binaries, the data, and servers that stop with the test.
 
+pub mod lambda;
+pub mod program;
+
+use std::path::{Path, PathBuf};
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace exists")
+}
+
+/// A real data set or the folder of nasty files, or `None` with a message where this machine lacks it.
+///
+/// # Panics
+/// In CI, where it must be there.
+pub fn shared_data(name: &str) -> Option<PathBuf> {
+    let path = root().join("../shared/data").join(name);
+    available(path, "the real images beside the checkout")
+}
+
+/// A program of the test environment that `cargo xtask setup` makes, or `None` with a message.
+///
+/// # Panics
+/// In CI, where it must be there.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let environment =
+        std::env::var_os("IKAT_TEST_VENV").map_or_else(|| root().join("target/test-venv"), PathBuf::from);
+    available(environment.join("bin").join(name), "`cargo xtask setup`")
+}
+
+fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} is missing: it comes from {from}", path.display());
+    #[allow(clippy::print_stderr)]
+    {
+        eprintln!("SKIPPED: {} is missing: it comes from {from}", path.display());
+    }
+    None
+}
+
+/// A loopback port that nobody uses.
+///
+/// # Panics
+/// When the machine has none left.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// Asks `ready` every 50 ms until it says yes.
+///
+/// # Panics
+/// After 60 s.
+pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if ready() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("{what} did not become ready within a minute");
+}
+
+/// Copies the first `count` images of each class folder.
+///
+/// # Panics
+/// When the data cannot be read or written.
+pub fn subset(data: &Path, to: &Path, classes: &[&str], count: usize) {
+    for class in classes {
+        let folder = to.join(class);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let mut files: Vec<_> =
+            std::fs::read_dir(data.join(class)).expect("a class").map(|entry| entry.expect("an entry").path()).collect();
+        files.sort();
+        for file in files.iter().take(count) {
+            std::fs::copy(file, folder.join(file.file_name().expect("a name"))).expect("a copy");
+        }
+    }
+}

@@ -197,7 +197,11 @@ impl Bundle {
         Ok(())
     }
 
-    fn file(&self, name: &str) -> Result<&Bytes, BundleError> {
+    /// The contents of a file.
+    ///
+    /// # Errors
+    /// [`BundleError::Missing`].
+    pub fn file(&self, name: &str) -> Result<&Bytes, BundleError> {
         self.files
             .get(name)
             .ok_or_else(|| BundleError::Missing(name.to_owned()))

@@ -1,0 +1,51 @@
+//! The scorer as Lambda runs it: cargo-lambda's local Runtime API and the prebuilt binary.
+
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use crate::program::{Running, program};
+use crate::{free_port, tool, wait_until};
+
+/// Cargo-lambda's emulator with our scorer behind it.
+pub struct Lambda {
+    port: u16,
+    _scorer: Running,
+    _emulator: Running,
+}
+
+impl Lambda {
+    /// Starts both; `None` with a message where cargo-lambda is missing.
+    pub fn start(environment: &[(&str, &str)]) -> Option<Self> {
+        let cargo_lambda = tool("cargo-lambda")?;
+        let port = free_port();
+        let emulator = Running::start(
+            Command::new(cargo_lambda)
+                .args(["lambda", "watch", "--only-lambda-apis", "--invoke-address", "127.0.0.1"])
+                .args(["--invoke-port", &port.to_string()])
+                .current_dir(crate::root())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        wait_until("cargo lambda watch", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let scorer = Running::start(
+            Command::new(program("scorer"))
+                .env("AWS_LAMBDA_RUNTIME_API", format!("http://127.0.0.1:{port}/.rt/scorer"))
+                .env("AWS_LAMBDA_FUNCTION_NAME", "scorer")
+                .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+                .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1024")
+                .envs(environment.iter().copied())
+                .stdout(Stdio::null()),
+        );
+        Some(Self { port, _scorer: scorer, _emulator: emulator })
+    }
+
+    /// Where plain events are sent.
+    pub fn invocations(&self) -> String {
+        format!("http://127.0.0.1:{}/2015-03-31/functions/scorer/invocations", self.port)
+    }
+
+    /// The emulated function URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/lambda-url/scorer/", self.port)
+    }
+}

@@ -1,0 +1,103 @@
+//! Running our own binaries.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
+
+/// A program that was built beside the tests.
+///
+/// # Panics
+/// When it was not: `cargo xtask test` builds it.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let folder = test.ancestors().nth(2).expect("target/profile/deps/test");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
+    path
+}
+
+/// A command of the trainer, untouched by parameters of this machine's user.
+pub fn trainer(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("trainer"));
+    command.args(arguments).env("NO_COLOR", "1");
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("IKAT_") && text != "IKAT_CACHE" {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// What a finished program said.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code; -1 for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Said {
+    /// The JSON document on standard output.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Asserts the exit code.
+    ///
+    /// # Panics
+    /// When it is another.
+    #[must_use]
+    pub fn ended_with(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it does not start.
+pub fn say(command: &mut Command) -> Said {
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")).into()
+}
+
+/// A program in the background that ends with the test.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
