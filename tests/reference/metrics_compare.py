@@ -89,7 +89,7 @@ def calibration_error(truths, best, probabilities, bins=15):
     right = truths == best
     error = 0.0
     for low, high in zip(np.arange(bins) / bins, np.arange(1, bins + 1) / bins):
-        inside = (confidence > low) & (confidence <= high)
+        inside = ((confidence > low) | (low == 0)) & (confidence <= high)
         if inside.any():
             error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     return error

@@ -36,7 +36,7 @@ def random_problem(count, features, classes, seed, spread=1.0, imbalance=0.0):
     centres = generator.normal(size=(classes, features)) * spread
     values = np.maximum(generator.normal(size=(count, features), scale=3.0) + centres[labels], 0)
     values = values.astype(np.float32)
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     return values, labels.astype(np.uint32), np.arange(count, dtype=np.uint32)
 
 
@@ -53,14 +53,14 @@ def read(folder):
 
 
 def ours(binary, folder, *arguments):
-    """The program's answer, CPU seconds and peak memory in MB."""
+    """The program's answer and CPU seconds."""
     with subprocess.Popen([binary, str(folder), *map(str, arguments)], stdout=subprocess.PIPE) as process:
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"{binary} failed")
-    return json.loads(output), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return json.loads(output), usage.ru_utime + usage.ru_stime
 
 
 def theirs(c, tolerance=1e-4):
@@ -81,7 +81,7 @@ def check_small(binary):
         with tempfile.TemporaryDirectory() as name:
             write(Path(name), values, labels, groups)
             for c in GRID:
-                answer, _, _ = ours(binary, name, "fit", c, 1e-7)
+                answer, _ = ours(binary, name, "fit", c, 1e-7)
                 reference = theirs(c, 1e-8)
                 reference.max_iter = 200000
                 reference.fit(values.astype(np.float64), labels)
@@ -101,12 +101,12 @@ def check_small(binary):
 def compare(binary, folder, test, c, sweep):
     values, labels, groups = read(folder)
     if sweep:
-        answer, cpu, memory = ours(binary, folder, "sweep")
+        answer, cpu = ours(binary, folder, "sweep")
         c = answer["chosen_c"]
         print("ours:", json.dumps(answer["sweep"]), f"C={c:g}", *answer["notes"], sep="\n  ")
     else:
-        answer, cpu, memory = ours(binary, folder, "fit", c)
-    print(f"ours: {answer['seconds']:.2f} s, {cpu:.2f} CPU s in all, peak {memory:.0f} MB")
+        answer, cpu = ours(binary, folder, "fit", c)
+    print(f"ours: {answer['seconds']:.2f} s, {cpu:.2f} CPU s in all, peak {answer['peak_megabytes']:.0f} MB")
     begin = time.process_time()
     if sweep:
         search = GridSearchCV(theirs(1.0), {"C": GRID}, cv=StratifiedGroupKFold(5, shuffle=True, random_state=0))

@@ -45,7 +45,7 @@ fn example() -> Evaluation {
 fn a_small_case_is_as_by_hand() {
     let evaluation = example();
     assert!(close(evaluation.accuracy, 0.6));
-    assert!(close(evaluation.class_averaged_accuracy, (2.0 / 3.0 + 0.5) / 2.0));
+    assert!(close(evaluation.class_averaged_accuracy, f64::midpoint(2.0 / 3.0, 0.5)));
     assert_eq!(evaluation.confusion, [[2, 1, 0], [1, 1, 0], [0, 0, 0]]);
     let first = &evaluation.per_class["c0"];
     assert!(close(first.precision, 2.0 / 3.0) && close(first.recall, 2.0 / 3.0) && close(first.f1, 2.0 / 3.0));

@@ -327,7 +327,10 @@ fn thresholds_accept_the_share_asked_for() {
 fn the_temperature_has_the_least_log_loss() {
     let mut data = sample(300, 32, 3, 14);
     // Wrong labels, so that the loss has its least at a moderate scale.
-    data.labels.iter_mut().step_by(7).for_each(|label| *label = (*label + 1) % 3);
+    data.labels
+        .iter_mut()
+        .step_by(7)
+        .for_each(|label| *label = (*label + 1) % 3);
     let trained = train_sample(&data, 3, &quick(&[1.0]));
     let Calibration::Temperature { scale } = trained.calibration;
     let loss = |scale: f64| -> f64 {
