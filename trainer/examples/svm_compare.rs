@@ -31,7 +31,9 @@ fn main() -> Result<(), Failure> {
     let classes = labels.iter().max().map_or(0, |largest| largest + 1);
     let mut parameters = Parameters::default();
     if let Some(tolerance) = rest.get(1) {
+        // The tolerance alone is to end the search.
         parameters.tolerance = tolerance.parse()?;
+        parameters.max_passes = 1_000_000;
     }
     if rest.get(2).is_some_and(|solver| solver == Solver::Smo.name()) {
         parameters.solver = Solver::Smo;
@@ -51,12 +53,17 @@ fn main() -> Result<(), Failure> {
             "thresholds": trained.thresholds,
             "notes": trained.notes,
             "seconds": begin.elapsed().as_secs_f64(),
+            "peak_megabytes": peak_megabytes(),
         })
     } else {
         let c = rest.first().ok_or("fit needs C")?.parse()?;
         let dataset = DatasetBase::new(features, Array1::from(labels));
         let model = LinearSvm::params().c(c).parameters(parameters).fit(&dataset)?;
-        serde_json::json!({"classifier": model.classifier(), "seconds": begin.elapsed().as_secs_f64()})
+        serde_json::json!({
+            "classifier": model.classifier(),
+            "seconds": begin.elapsed().as_secs_f64(),
+            "peak_megabytes": peak_megabytes(),
+        })
     };
     serde_json::to_writer(std::io::stdout().lock(), &answer)?;
     Ok(())
@@ -67,4 +74,12 @@ fn integers(path: &Path) -> Result<Vec<usize>, Failure> {
         .chunks_exact(4)
         .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
         .collect())
+}
+
+/// Peak memory of this process as Linux tells it.
+fn peak_megabytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes / 1024.0)
 }

@@ -1,1 +1,171 @@
+//! Numbers that can be checked by hand; `tests/reference/metrics_compare.py` checks many more.
 
+use shared::classifier::Decision;
+
+use super::*;
+use crate::svm::SweepEntry;
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("c{index}")).collect()
+}
+
+fn prediction(probabilities: &[f32]) -> Prediction {
+    let best = (1..probabilities.len()).fold(0, |best, class| {
+        if probabilities[class] > probabilities[best] {
+            class
+        } else {
+            best
+        }
+    });
+    Prediction {
+        best,
+        margins: probabilities.to_vec(),
+        probabilities: probabilities.to_vec(),
+        decision: Decision::Accepted,
+    }
+}
+
+fn close(value: Option<f64>, expected: f64) -> bool {
+    value.is_some_and(|value| (value - expected).abs() < 1e-7)
+}
+
+/// Truths 0 0 0 1 1, predicted 0 0 1 1 0; class 2 has no image and no prediction.
+fn example() -> Evaluation {
+    let predictions = [
+        prediction(&[0.8, 0.1, 0.1]),
+        prediction(&[0.6, 0.3, 0.1]),
+        prediction(&[0.3, 0.6, 0.1]),
+        prediction(&[0.2, 0.7, 0.1]),
+        prediction(&[0.5, 0.4, 0.1]),
+    ];
+    Evaluation::new(&names(3), &[0, 0, 0, 1, 1], &predictions)
+}
+
+#[test]
+fn a_small_case_is_as_by_hand() {
+    let evaluation = example();
+    assert!(close(evaluation.accuracy, 0.6));
+    assert!(close(evaluation.class_averaged_accuracy, f64::midpoint(2.0 / 3.0, 0.5)));
+    assert_eq!(evaluation.confusion, [[2, 1, 0], [1, 1, 0], [0, 0, 0]]);
+    let first = &evaluation.per_class["c0"];
+    assert!(close(first.precision, 2.0 / 3.0) && close(first.recall, 2.0 / 3.0) && close(first.f1, 2.0 / 3.0));
+    // Positives 0.8 0.6 0.3 against negatives 0.2 0.5: five of six pairs in order.
+    assert!(close(first.auc, 5.0 / 6.0));
+    let second = &evaluation.per_class["c1"];
+    // Positives 0.7 0.4 against 0.1 0.3 0.6: five of six.
+    assert!(close(second.auc, 5.0 / 6.0) && close(second.precision, 0.5) && close(second.f1, 0.5));
+    assert!(close(evaluation.auc_macro, 5.0 / 6.0));
+    // Positives 0.8 0.6 0.3 0.7 0.4; negatives five times 0.1, 0.1 0.3 0.6 0.2 0.5.
+    // In order, a tie half: 10 + 9.5 + 7.5 + 10 + 8 = 45 of 50.
+    assert!(close(evaluation.auc_micro, 0.9), "{:?}", evaluation.auc_micro);
+    // Bins of one image, but for the two of 0.6 (one right): 0.2 + |1.2 - 1| + 0.3 + 0.5 over 5.
+    assert!(
+        close(evaluation.calibration.ece, 1.2 / 5.0),
+        "{:?}",
+        evaluation.calibration.ece
+    );
+    // Wilson's interval for 3 of 5.
+    let [low, high] = evaluation.accuracy_interval.expect("defined");
+    assert!(
+        (low - 0.230_724).abs() < 1e-5 && (high - 0.882_379).abs() < 1e-5,
+        "{low} {high}"
+    );
+}
+
+#[test]
+fn what_a_class_without_images_cannot_have_is_null() {
+    let json = serde_json::to_value(example()).expect("serializes");
+    let class = &json["per_class"]["c2"];
+    for key in ["accuracy", "precision", "recall", "f1", "auc"] {
+        assert!(class[key].is_null(), "{key}: {class}");
+    }
+    assert_eq!(class["support"], 0);
+}
+
+#[test]
+fn a_class_never_predicted_has_precision_zero() {
+    let evaluation = Evaluation::new(&names(2), &[0, 1], &[prediction(&[0.9, 0.1]), prediction(&[0.8, 0.2])]);
+    let class = &evaluation.per_class["c1"];
+    assert!(close(class.precision, 0.0) && close(class.recall, 0.0) && close(class.f1, 0.0) && close(class.auc, 1.0));
+}
+
+#[test]
+fn equal_scores_are_as_good_as_chance() {
+    let even = prediction(&[0.5, 0.5]);
+    let evaluation = Evaluation::new(&names(2), &[0, 1, 1], &[even.clone(), even.clone(), even]);
+    assert!(close(evaluation.auc_micro, 0.5) && close(evaluation.auc_macro, 0.5));
+}
+
+#[test]
+fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
+    let none = Evaluation::new(&names(2), &[], &[]);
+    assert_eq!(
+        (
+            none.accuracy,
+            none.accuracy_interval,
+            none.auc_micro,
+            none.calibration.ece
+        ),
+        (None, None, None, None)
+    );
+    let single = Evaluation::new(&names(1), &[0, 0], &[prediction(&[1.0]), prediction(&[1.0])]);
+    assert!(close(single.accuracy, 1.0) && close(single.calibration.ece, 0.0));
+    assert_eq!((single.auc_macro, single.auc_micro), (None, None));
+    let [low, high] = single.accuracy_interval.expect("defined");
+    assert!(low > 0.3 && (high - 1.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn metrics_have_the_contract_s_keys_and_survive_a_file() {
+    let mut metrics = Metrics::from(example());
+    metrics.evaluation.calibration.method = Some("temperature".to_owned());
+    metrics.chosen_c = Some(0.1);
+    metrics.c_sweep = vec![SweepEntry {
+        c: 0.1,
+        cv_accuracy: 0.9,
+        train_accuracy: 1.0,
+    }];
+    metrics.train_count = Some(20);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("metrics.json");
+    metrics.save(&path).expect("saved");
+    assert_eq!(Metrics::load(&path).expect("loaded"), metrics);
+
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("readable")).expect("JSON");
+    let keys: Vec<&str> = json
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let mut expected = [
+        "accuracy",
+        "class_averaged_accuracy",
+        "accuracy_interval",
+        "per_class",
+        "auc_macro",
+        "auc_micro",
+        "confusion",
+        "classes",
+        "chosen_c",
+        "c_sweep",
+        "calibration",
+        "train_count",
+        "test_count",
+        "seconds",
+    ];
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    for key in ["featurize", "svm", "evaluate", "refine"] {
+        assert!(json["seconds"].get(key).is_some());
+    }
+    assert!(Metrics::load(&folder.path().join("none.json")).is_err());
+}
+
+#[test]
+fn the_table_names_every_class_and_count() {
+    let text = table(&example());
+    for part in ["c0", "c1", "c2", "precision", "0.667", "0.600", "95 %", "-"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}

@@ -167,3 +167,126 @@ fn add_scaled(weights: &mut [f64], step: f64, row: &[f32]) {
         *weight += step * f64::from(*x);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ClassWeights;
+    use super::super::problem::{Examples, squared_lengths};
+    use super::super::tests::{Sample, sample};
+    use super::*;
+
+    const STRICT: Settings = Settings {
+        tolerance: 1e-9,
+        max_passes: 100_000,
+        seed: 3,
+        stream: 0,
+    };
+
+    /// Hands each one-vs-rest problem of `data` to `check`.
+    fn each_problem(data: &Sample, classes: usize, c: f64, check: impl Fn(&BinaryProblem)) {
+        let view = data.features.view();
+        let lengths = squared_lengths(&view);
+        let examples = Examples::new(&view, &data.labels, classes, &lengths).expect("standard layout");
+        let rows: Vec<usize> = (0..data.labels.len()).collect();
+        let weights = examples.class_weights(&rows, ClassWeights::Balanced);
+        for class in 0..classes {
+            check(&BinaryProblem::new(&examples, &rows, class, &weights, c));
+        }
+    }
+
+    fn slack(problem: &BinaryProblem, state: &State, position: usize) -> f64 {
+        1.0 - problem.sign(position) * (dot(&state.weights, problem.row(position)) + state.bias)
+    }
+
+    /// Primal objective less dual objective, relative to the primal.
+    fn relative_gap(problem: &BinaryProblem, state: &State) -> f64 {
+        let half_square = 0.5 * (state.bias.powi(2) + state.weights.iter().map(|w| w * w).sum::<f64>());
+        let (mut loss, mut dual) = (0.0, -half_square);
+        for position in 0..problem.len() {
+            let diagonal = problem.diagonal(position);
+            loss += 0.5 / diagonal * slack(problem, state, position).max(0.0).powi(2);
+            let alpha = state.alpha[position];
+            dual += alpha - 0.5 * diagonal * alpha * alpha;
+        }
+        let primal = half_square + loss;
+        (primal - dual) / primal
+    }
+
+    #[test]
+    fn the_solution_is_the_optimum() {
+        for (seed, c) in [(1, 1e-3), (2, 0.1), (3, 1.0), (4, 100.0)] {
+            each_problem(&sample(120, 19, 4, seed), 4, c, |problem| {
+                let mut state = State::new(problem);
+                let plane = solve(problem, &STRICT, &mut state);
+                assert!(plane.converged);
+                assert!(
+                    relative_gap(problem, &state).abs() < 1e-9,
+                    "gap {}",
+                    relative_gap(problem, &state)
+                );
+                for position in 0..problem.len() {
+                    // Stationarity: the dual variable is twice cost times slack, or zero.
+                    let wanted = slack(problem, &state, position).max(0.0) / problem.diagonal(position);
+                    assert!((state.alpha[position] - wanted).abs() < 1e-6 * (1.0 + wanted));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn the_default_tolerance_is_close_to_the_optimum() {
+        each_problem(&sample(200, 40, 3, 9), 3, 1.0, |problem| {
+            let mut state = State::new(problem);
+            let settings = Settings {
+                tolerance: 1e-3,
+                ..STRICT
+            };
+            assert!(solve(problem, &settings, &mut state).converged);
+            assert!(relative_gap(problem, &state) < 1e-4);
+        });
+    }
+
+    #[test]
+    fn a_warm_start_ends_at_the_solution_of_a_cold_one() {
+        each_problem(&sample(90, 10, 2, 5), 2, 0.01, |first| {
+            let mut warm = State::new(first);
+            solve(first, &STRICT, &mut warm);
+            let second = BinaryProblem {
+                positive_cost: first.positive_cost * 1000.0,
+                negative_cost: first.negative_cost * 1000.0,
+                ..*first
+            };
+            let from_warm = solve(&second, &STRICT, &mut warm);
+            let from_cold = solve(&second, &STRICT, &mut State::new(&second));
+            for (a, b) in from_warm.weights.iter().zip(&from_cold.weights) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        });
+    }
+
+    #[test]
+    fn two_points_are_solved_as_by_hand() {
+        // x = ±1 with labels ±1: by symmetry b = 0 and w minimizes w²/2 + 2C(1 - w)², so w = 4C/(1 + 4C).
+        let data = Sample {
+            features: ndarray::array![[1.0], [-1.0]],
+            labels: vec![0, 1],
+        };
+        each_problem(&data, 2, 0.5, |problem| {
+            let plane = solve(problem, &STRICT, &mut State::new(problem));
+            let expected = if problem.class == 0 { 2.0 / 3.0 } else { -2.0 / 3.0 };
+            assert!((plane.weights[0] - expected).abs() < 1e-6, "{plane:?}");
+            assert!(plane.intercept.abs() < 1e-6);
+        });
+    }
+
+    #[test]
+    fn too_few_passes_are_told() {
+        each_problem(&sample(120, 19, 2, 1), 2, 100.0, |problem| {
+            let settings = Settings {
+                max_passes: 1,
+                ..STRICT
+            };
+            assert!(!solve(problem, &settings, &mut State::new(problem)).converged);
+        });
+    }
+}

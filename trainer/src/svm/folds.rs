@@ -109,3 +109,84 @@ fn deal(mut groups: Vec<Group>, totals: &[usize], rows: usize, count: usize, see
     }
     fold_of_row
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Groups of 1 to 4 rows; classes of unequal size.
+    fn grouped() -> (Vec<usize>, Vec<usize>) {
+        let mut labels = Vec::new();
+        let mut groups = Vec::new();
+        for group in 0..90 {
+            for _ in 0..=group % 4 {
+                labels.push([0, 0, 0, 1, 1, 2][group % 6]);
+                groups.push(group * 7);
+            }
+        }
+        (labels, groups)
+    }
+
+    #[test]
+    fn every_row_is_held_out_once_and_no_group_is_split() {
+        let (labels, groups) = grouped();
+        let folds = stratified_grouped(&labels, &groups, 3, 5, 1).folds;
+        assert_eq!(folds.len(), 5);
+        let mut held_out: Vec<usize> = folds.iter().flat_map(|fold| fold.held_out.clone()).collect();
+        held_out.sort_unstable();
+        assert_eq!(held_out, (0..labels.len()).collect::<Vec<_>>());
+        for fold in &folds {
+            assert_eq!(fold.train.len() + fold.held_out.len(), labels.len());
+            let train: BTreeSet<usize> = fold.train.iter().map(|row| groups[*row]).collect();
+            assert!(fold.held_out.iter().all(|row| !train.contains(&groups[*row])));
+        }
+    }
+
+    #[test]
+    fn classes_are_spread_evenly() {
+        let (labels, groups) = grouped();
+        for fold in stratified_grouped(&labels, &groups, 3, 5, 1).folds {
+            for class in 0..3 {
+                let of = |rows: &[usize]| rows.iter().filter(|row| labels[**row] == class).count() as f64;
+                let all = of(&fold.train) + of(&fold.held_out);
+                let share = of(&fold.held_out) / all;
+                assert!((share - 0.2).abs() < 0.08, "class {class}: {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn single_rows_are_stratified_to_within_one() {
+        let labels: Vec<usize> = (0..103).map(|row| usize::from(row % 4 == 0)).collect();
+        let groups: Vec<usize> = (0..103).collect();
+        for fold in stratified_grouped(&labels, &groups, 2, 5, 9).folds {
+            let rare = fold.held_out.iter().filter(|row| labels[**row] == 1).count();
+            assert!((5..=6).contains(&rare), "{rare}");
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let (labels, groups) = grouped();
+        let with = |seed| stratified_grouped(&labels, &groups, 3, 5, seed);
+        assert_eq!(with(1), with(1));
+        assert_ne!(with(1), with(2));
+    }
+
+    #[test]
+    fn few_groups_make_few_folds_and_a_single_group_always_trains() {
+        let folds = stratified_grouped(&[0, 0, 0, 1, 1, 2], &[0, 1, 2, 3, 4, 5], 3, 5, 0);
+        assert_eq!(folds.folds.len(), 3);
+        assert_eq!(folds.never_held_out, [2]);
+        for fold in &folds.folds {
+            assert!(fold.train.contains(&5));
+            let trained: BTreeSet<usize> = fold.train.iter().map(|row| [0, 0, 0, 1, 1, 2][*row]).collect();
+            assert_eq!(trained.len(), 3, "every class is trained");
+        }
+        let none = stratified_grouped(&[0, 0, 1], &[0, 0, 1], 2, 5, 0);
+        assert!(none.folds.is_empty());
+        assert_eq!(none.never_held_out, [0, 1]);
+    }
+}

@@ -28,7 +28,7 @@ pub(crate) fn fit(
         .map(|class| {
             let mut plane = None;
             along_c(examples, rows, class, &weights, &[c], parameters, 0, |_, found| {
-                plane = Some(found)
+                plane = Some(found);
             })?;
             on_class();
             plane.ok_or_else(|| SvmError::InvalidInput("there is no C".to_owned()))
