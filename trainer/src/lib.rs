@@ -3,10 +3,13 @@
 //! Data flows one way: [`dataset`] finds images and splits them, [`features`] runs the backbone over
 //! them, [`svm`] chooses C and fits, [`evaluation`] measures, [`training`] puts these in a row and
 //! hands back a bundle, [`publish`] brings it to a store. [`setup`] and [`backbone`] obtain what a run
-//! needs: the runtime library and the pre-trained network. Nothing but [`cli`] knows of the command
-//! line or a terminal.
+//! needs: the runtime library and the pre-trained network. [`demo`] draws a picture set to try it all
+//! on, and [`configuration`] lays the parameter file and the environment under the commands' options.
+//! Nothing but [`cli`] knows of the command line or a terminal.
 
+pub mod configuration;
 pub mod dataset;
+pub mod demo;
 pub mod evaluation;
 pub mod features;
 pub mod progress;

@@ -1,0 +1,257 @@
+//! Lays a table of parameters and the environment under a tree of commands.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Command;
+use clap::builder::{Arg, ArgAction};
+use toml::{Table, Value};
+
+use super::ConfigurationError;
+
+/// Options that say how to run at all, and so come from the command line alone.
+const NEVER: [&str; 3] = ["help", "version", "config"];
+/// Options whose values help texts do not repeat.
+const SECRET: [&str; 4] = ["key", "token", "secret", "password"];
+
+/// A value and the name under which it stands in the file.
+#[derive(Clone)]
+struct Setting<'a> {
+    name: String,
+    value: &'a Value,
+}
+
+/// Settings by the option's long name.
+type Section<'a> = BTreeMap<String, Setting<'a>>;
+
+/// Sections by the command's names below the root, joined by `-`; the root's is empty.
+struct Sections<'a> {
+    path: &'a Path,
+    sections: BTreeMap<String, Section<'a>>,
+}
+
+pub(super) fn apply(table: &Table, path: &Path, command: Command) -> Result<Command, ConfigurationError> {
+    let mut sections = Sections {
+        path,
+        sections: BTreeMap::new(),
+    };
+    sections.collect(table, &command, "", "")?;
+    sections.lay(command, "", &Section::new())
+}
+
+impl<'a> Sections<'a> {
+    /// Takes in `table`, the section of `command`, refusing what no command knows. `joined` is the
+    /// command's name among the sections, `written` how the section is called in the file.
+    fn collect(
+        &mut self,
+        table: &'a Table,
+        command: &Command,
+        joined: &str,
+        written: &str,
+    ) -> Result<(), ConfigurationError> {
+        for (key, value) in table {
+            let canonical = key.replace('_', "-");
+            let name = join(written, key, '.');
+            if let Value::Table(inner) = value {
+                let commands = descendants(command);
+                let Some((below, found)) = commands.iter().find(|(below, _)| *below == canonical) else {
+                    let known = commands.iter().map(|(below, _)| below.as_str());
+                    return Err(self.unknown("section", name, written, &canonical, known));
+                };
+                self.collect(inner, found, &join(joined, below, '-'), &name)?;
+                continue;
+            }
+            let known = option_names(command);
+            if !known.contains(&canonical) {
+                let known = known.iter().map(String::as_str);
+                return Err(self.unknown("key", name, written, &canonical, known));
+            }
+            let section = self.sections.entry(joined.to_owned()).or_default();
+            let setting = Setting {
+                name: name.clone(),
+                value,
+            };
+            if section.insert(canonical, setting).is_some() {
+                return Err(ConfigurationError::Twice {
+                    path: self.path.to_owned(),
+                    name,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown<'k>(
+        &self,
+        what: &'static str,
+        name: String,
+        written: &str,
+        canonical: &str,
+        known: impl Iterator<Item = &'k str>,
+    ) -> ConfigurationError {
+        ConfigurationError::Unknown {
+            path: self.path.to_owned(),
+            what,
+            name,
+            nearest: nearest(canonical, known).map(|known| join(written, known, '.')),
+        }
+    }
+
+    /// `command` and all below it, with the settings of its section over the `inherited` ones.
+    fn lay(&self, command: Command, joined: &str, inherited: &Section<'a>) -> Result<Command, ConfigurationError> {
+        let mut settings = inherited.clone();
+        if let Some(own) = self.sections.get(joined) {
+            settings.extend(own.iter().map(|(key, setting)| (key.clone(), setting.clone())));
+        }
+        // The closures cannot fail, so the first failure is kept beside them.
+        let mut failure = None;
+        let command = command.mut_args(|argument| {
+            self.lay_under(argument.clone(), &settings).unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                argument
+            })
+        });
+        let command = command.mut_subcommands(|below| {
+            let joined = join(joined, below.get_name(), '-');
+            self.lay(below.clone(), &joined, &settings).unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                below
+            })
+        });
+        failure.map_or(Ok(command), Err)
+    }
+
+    fn lay_under(&self, argument: Arg, settings: &Section<'a>) -> Result<Arg, ConfigurationError> {
+        let Some(long) = settable(&argument).map(str::to_owned) else {
+            return Ok(argument);
+        };
+        let variable = format!("IKAT_{}", long.replace('-', "_").to_uppercase());
+        let secret = SECRET.iter().any(|word| long.ends_with(word));
+        let mut argument = argument;
+        if argument.get_env().is_none() && std::env::var_os(&variable).is_none_or(|value| !value.is_empty()) {
+            argument = argument.env(variable).hide_env_values(secret);
+        }
+        let Some(setting) = settings.get(&long) else {
+            return Ok(argument);
+        };
+        let values = values(&argument, setting.value).map_err(|reason| ConfigurationError::Value {
+            path: self.path.to_owned(),
+            name: setting.name.clone(),
+            value: setting.value.to_string(),
+            reason,
+        })?;
+        Ok(argument
+            .default_values(values)
+            .hide_default_value(secret)
+            .required(false))
+    }
+}
+
+/// The long name of an option that may come from the environment or the file.
+fn settable(argument: &Arg) -> Option<&str> {
+    let shows = matches!(
+        argument.get_action(),
+        ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
+    );
+    argument.get_long().filter(|long| !shows && !NEVER.contains(long))
+}
+
+/// `value` as the option's raw values, or why the option does not take it.
+fn values(argument: &Arg, value: &Value) -> Result<Vec<String>, String> {
+    match (argument.get_action(), value) {
+        (ArgAction::SetTrue | ArgAction::SetFalse, Value::Boolean(set)) => return Ok(vec![set.to_string()]),
+        (ArgAction::SetTrue | ArgAction::SetFalse, _) => return Err("it is switched by true or false".to_owned()),
+        _ => {}
+    }
+    let values = match value {
+        Value::Array(items) if takes_many(argument) => items.iter().map(scalar).collect::<Result<Vec<_>, _>>()?,
+        Value::Array(_) => return Err("it takes one value, not a list".to_owned()),
+        single => vec![scalar(single)?],
+    };
+    match values.iter().find_map(|value| refusal(argument, value)) {
+        Some(reason) => Err(reason),
+        None => Ok(values),
+    }
+}
+
+fn takes_many(argument: &Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::Append)
+        || argument.get_value_delimiter().is_some()
+        || argument.get_num_args().is_some_and(|range| range.max_values() > 1)
+}
+
+fn scalar(value: &Value) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Ok(value.to_string()),
+        Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+            Err("a value is a text, a number, true or false, or a list of these".to_owned())
+        }
+    }
+}
+
+/// Why the option's own parser refuses `value`, in clap's words. Asked here, because clap itself would
+/// blame a flag that the user never typed.
+fn refusal(argument: &Arg, value: &str) -> Option<String> {
+    let long = argument.get_long()?.to_owned();
+    let mut probe = Arg::new("value")
+        .long(long.clone())
+        .action(ArgAction::Append)
+        .value_parser(argument.get_value_parser().clone());
+    if let Some(delimiter) = argument.get_value_delimiter() {
+        probe = probe.value_delimiter(delimiter);
+    }
+    let error = Command::new("probe")
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .arg(probe)
+        .try_get_matches_from([format!("--{long}={value}")])
+        .err()?;
+    let text = error.to_string();
+    let first = text
+        .trim_start_matches("error: ")
+        .split("\n\n")
+        .next()
+        .unwrap_or_default();
+    Some(first.lines().map(str::trim).collect::<Vec<_>>().join(" "))
+}
+
+/// All commands below `command`, each with its names joined by `-`.
+fn descendants(command: &Command) -> Vec<(String, &Command)> {
+    let mut found = Vec::new();
+    for below in command.get_subcommands() {
+        found.push((below.get_name().to_owned(), below));
+        let deeper = descendants(below).into_iter();
+        found.extend(deeper.map(|(name, command)| (join(below.get_name(), &name, '-'), command)));
+    }
+    found
+}
+
+/// Long names of the settable options of `command` and all below it.
+fn option_names(command: &Command) -> Vec<String> {
+    let below = descendants(command).into_iter().map(|(_, below)| below);
+    std::iter::once(command)
+        .chain(below)
+        .flat_map(Command::get_arguments)
+        .filter_map(settable)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The known name with the fewest slips of the keyboard from `name`, if there are few.
+fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let most = (name.chars().count() / 3).max(2);
+    known
+        .map(|known| (strsim::damerau_levenshtein(name, known), known))
+        .filter(|(slips, _)| *slips <= most)
+        .min()
+        .map(|(_, known)| known)
+}
+
+fn join(left: &str, right: &str, between: char) -> String {
+    if left.is_empty() {
+        right.to_owned()
+    } else {
+        format!("{left}{between}{right}")
+    }
+}
