@@ -1,0 +1,341 @@
+//! A store in an S3 bucket, of Amazon or of any server that speaks the same protocol.
+//!
+//! The SDK alone is not patient in the right places: it waits long for an answer that does not come, and
+//! leaves it to the caller when a body breaks off halfway. So every attempt has its time ([`Patience`]),
+//! and reading an object is one operation here, repeated as a whole until all its bytes have come.
+//! Certificates are checked against the system's store, the default of the SDK's client.
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::BehaviorVersion;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{Builder, Region};
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumAlgorithm;
+use bytes::Bytes;
+
+use super::s3_error::{causes, explain, is_not_found};
+use super::{Condition, Object, ObjectInfo, StoreError};
+
+/// The region of a server that has none.
+const DEFAULT_REGION: &str = "us-east-1";
+/// Environment variables that name another server.
+const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+/// Objects above this size, in bytes, go up in parts.
+const MULTIPART_FROM: usize = 16 << 20;
+/// The longest wait between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long a request may take and how often it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// To reach the server.
+    pub connect: Duration,
+    /// From the request's last byte to the answer's first.
+    pub answer: Duration,
+    /// Between two pieces of an object's contents.
+    pub stall: Duration,
+    /// The slowest transfer that is waited for, in bytes per second.
+    pub slowest: u64,
+    /// How often an operation is tried in all.
+    pub attempts: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            answer: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
+            slowest: 128 << 10,
+            attempts: 3,
+        }
+    }
+}
+
+impl Patience {
+    /// One attempt at an operation that moves `bytes`.
+    fn attempt(&self, bytes: u64) -> Duration {
+        self.answer + Duration::from_secs(bytes / self.slowest.max(1))
+    }
+
+    /// Settings for a request with a body of `bytes`. Connect and read timeouts must not vary, as the
+    /// SDK keeps a pool of connections for each value.
+    fn settings(&self, bytes: u64) -> Builder {
+        let attempt = self.attempt(bytes);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(self.connect)
+            .operation_attempt_timeout(attempt)
+            .operation_timeout((attempt + MAX_BACKOFF) * self.attempts.max(1))
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(self.attempts.max(1))
+            .with_initial_backoff(Duration::from_millis(200))
+            .with_max_backoff(MAX_BACKOFF);
+        Builder::new().timeout_config(timeouts).retry_config(retries)
+    }
+}
+
+/// The objects of a bucket whose keys begin with a prefix.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    prefix: String,
+    patience: Patience,
+}
+
+/// Why one attempt at reading an object gave nothing.
+enum Failure {
+    /// Trying again may help.
+    Passing(String),
+    /// It will not.
+    Lasting(StoreError),
+}
+
+impl S3Store {
+    /// The store under `prefix` in `bucket`, with credentials, region and endpoint from the environment,
+    /// the shared configuration files or the machine's role, as every AWS tool takes them.
+    ///
+    /// With another endpoint (`AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL` or a profile) the bucket goes
+    /// into the path, and a missing region does not matter.
+    ///
+    /// # Errors
+    /// [`StoreError::NoRegion`].
+    pub async fn connect(bucket: &str, prefix: &str) -> Result<Self, StoreError> {
+        let elsewhere = ENDPOINT_VARIABLES
+            .iter()
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+        // Asking the machine's metadata service for a region takes seconds where there is none.
+        let region = if elsewhere {
+            RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                .or_else(ProfileFileRegionProvider::new())
+                .or_else(Region::from_static(DEFAULT_REGION))
+        } else {
+            RegionProviderChain::default_provider()
+        };
+        let environment = aws_config::defaults(BehaviorVersion::latest())
+            .region(region)
+            .load()
+            .await;
+        let elsewhere = elsewhere || environment.endpoint_url().is_some();
+        let mut settings = Builder::from(&environment).force_path_style(elsewhere);
+        if environment.region().is_none() {
+            if !elsewhere {
+                return Err(StoreError::NoRegion);
+            }
+            settings = settings.region(Region::from_static(DEFAULT_REGION));
+        }
+        Ok(Self::with_client(Client::from_conf(settings.build()), bucket, prefix))
+    }
+
+    /// The store under `prefix` in `bucket`, reached through `client`.
+    pub fn with_client(client: Client, bucket: &str, prefix: &str) -> Self {
+        Self {
+            client,
+            bucket: bucket.to_owned(),
+            prefix: prefix.trim_matches('/').to_owned(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// The same store with other time limits.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The key within the bucket.
+    pub(super) fn full_key(&self, key: &str) -> String {
+        match self.prefix.as_str() {
+            "" => key.to_owned(),
+            prefix => format!("{prefix}/{key}"),
+        }
+    }
+
+    pub(super) fn place(&self, key: &str) -> String {
+        let address = format!("s3://{}/{}", self.bucket, self.full_key(key));
+        address.trim_end_matches('/').to_owned()
+    }
+
+    /// Settings for a request with a body of `bytes`.
+    pub(super) fn settings(&self, bytes: usize) -> Builder {
+        self.patience.settings(bytes as u64)
+    }
+
+    pub(super) async fn get(&self, key: &str, limit: u64) -> Result<Option<Object>, StoreError> {
+        let mut reason = String::new();
+        for attempt in 0..self.patience.attempts.max(1) {
+            if attempt > 0 {
+                let pause = Duration::from_millis(200) * 2_u32.saturating_pow(attempt - 1);
+                tokio::time::sleep(pause.min(MAX_BACKOFF)).await;
+            }
+            match self.get_once(key, limit).await {
+                Ok(object) => return Ok(object),
+                Err(Failure::Lasting(error)) => return Err(error),
+                Err(Failure::Passing(what)) => {
+                    tracing::warn!(place = self.place(key), reason = what, "reading broke off");
+                    reason = what;
+                }
+            }
+        }
+        Err(StoreError::Interrupted {
+            place: self.place(key),
+            attempts: self.patience.attempts.max(1),
+            reason,
+        })
+    }
+
+    async fn get_once(&self, key: &str, limit: u64) -> Result<Option<Object>, Failure> {
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.full_key(key))
+            .customize()
+            .config_override(self.settings(0));
+        match request.send().await {
+            Ok(answer) => self.collect(key, answer, limit).await.map(Some),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(Failure::Lasting(explain(self, key, "read it", &error))),
+        }
+    }
+
+    /// The whole body, or nothing.
+    async fn collect(&self, key: &str, answer: GetObjectOutput, limit: u64) -> Result<Object, Failure> {
+        let too_large = |size| {
+            Failure::Lasting(StoreError::TooLarge {
+                place: self.place(key),
+                size,
+                limit,
+            })
+        };
+        let promised = answer.content_length().and_then(|length| u64::try_from(length).ok());
+        if let Some(size) = promised.filter(|&size| size > limit) {
+            return Err(too_large(size));
+        }
+        let Some(etag) = answer.e_tag.clone() else {
+            return Err(Failure::Passing("the answer has no etag".to_owned()));
+        };
+        let deadline = tokio::time::Instant::now() + self.patience.attempt(promised.unwrap_or(limit));
+        let mut bytes = Vec::with_capacity(usize::try_from(promised.unwrap_or(0)).unwrap_or(0));
+        let mut body = answer.body;
+        loop {
+            let until = deadline.min(tokio::time::Instant::now() + self.patience.stall);
+            match tokio::time::timeout_at(until, body.next()).await {
+                Err(_) => {
+                    return Err(Failure::Passing(format!(
+                        "no more came after {} bytes in the time allowed",
+                        bytes.len()
+                    )));
+                }
+                Ok(Some(Err(error))) => return Err(Failure::Passing(causes(&error))),
+                Ok(Some(Ok(piece))) => bytes.extend_from_slice(&piece),
+                Ok(None) => break,
+            }
+            if bytes.len() as u64 > limit {
+                return Err(too_large(bytes.len() as u64));
+            }
+        }
+        match promised {
+            Some(size) if size != bytes.len() as u64 => Err(Failure::Passing(format!(
+                "{} of {size} bytes came",
+                bytes.len()
+            ))),
+            _ => Ok(Object {
+                bytes: bytes.into(),
+                etag,
+            }),
+        }
+    }
+
+    pub(super) async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(self.full_key(key))
+            .customize()
+            .config_override(self.settings(0));
+        match request.send().await {
+            Ok(answer) => Ok(Some(ObjectInfo {
+                size: answer.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                modified: answer.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
+            })),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(explain(self, key, "look at it", &error)),
+        }
+    }
+
+    pub(super) async fn put(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        condition: Option<Condition>,
+    ) -> Result<String, StoreError> {
+        if bytes.len() > MULTIPART_FROM {
+            return self.put_in_parts(key, bytes, condition).await;
+        }
+        let (if_match, if_none_match) = condition_headers(condition);
+        let size = bytes.len();
+        let answer = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.full_key(key))
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match)
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .body(ByteStream::from(bytes))
+            .customize()
+            .config_override(self.settings(size))
+            .send()
+            .await
+            .map_err(|error| explain(self, key, "write it", &error))?;
+        Ok(answer.e_tag.unwrap_or_default())
+    }
+
+    pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let full = format!("{}/", self.full_key(prefix));
+        let mut names = Vec::new();
+        let mut token = None;
+        loop {
+            let answer = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(&full)
+                .delimiter("/")
+                .set_continuation_token(token)
+                .customize()
+                .config_override(self.settings(0))
+                .send()
+                .await
+                .map_err(|error| explain(self, prefix, "list it", &error))?;
+            for folder in answer.common_prefixes() {
+                let name = folder.prefix().and_then(|folder| folder.strip_prefix(&full));
+                names.extend(name.map(|name| name.trim_end_matches('/').to_owned()));
+            }
+            token = answer.next_continuation_token;
+            if token.is_none() {
+                names.sort();
+                return Ok(names);
+            }
+        }
+    }
+}
+
+/// `If-Match` and `If-None-Match`.
+pub(super) fn condition_headers(condition: Option<Condition>) -> (Option<String>, Option<String>) {
+    match condition {
+        None => (None, None),
+        Some(Condition::Absent) => (None, Some("*".to_owned())),
+        Some(Condition::Unchanged(etag)) => (Some(etag), None),
+    }
+}

@@ -1,0 +1,67 @@
+//! What an S3 server or the network said, as errors that tell what to do.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::{S3Store, StoreError};
+
+/// Whether the answer is that there is no such object (and not that there is no such bucket).
+pub(super) fn is_not_found<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    status(error) == Some(404) && error.code() != Some("NoSuchBucket")
+}
+
+/// Translates `error`, the outcome of an attempt at `action` on `key`.
+pub(super) fn explain<E>(
+    store: &S3Store,
+    key: &str,
+    action: &'static str,
+    error: &SdkError<E, HttpResponse>,
+) -> StoreError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let place = store.place(key);
+    let code = error.code().unwrap_or_default();
+    let reason = match (code, error.message()) {
+        ("", _) => causes(error),
+        (code, None) => code.to_owned(),
+        (code, Some(message)) => format!("{code}: {message}"),
+    };
+    match (code, status(error)) {
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, Some(409 | 412)) => {
+            StoreError::ConditionFailed { place }
+        }
+        ("NoSuchBucket", _) => StoreError::NoBucket {
+            bucket: store.bucket.clone(),
+        },
+        (
+            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired",
+            _,
+        ) => StoreError::Credentials { place, reason },
+        (_, Some(403)) => StoreError::Denied { place, action, reason },
+        // The chain of credential providers fails before any request is sent, without a code of its own.
+        (_, None) if reason.contains("credential") => StoreError::Credentials { place, reason },
+        _ => StoreError::Request { place, action, reason },
+    }
+}
+
+/// The error and what caused it, outermost first. The SDK's own errors say little by themselves.
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let message = inner.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}

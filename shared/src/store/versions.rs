@@ -1,0 +1,362 @@
+//! The layout of published models, and how to read one.
+//!
+//! `NAME/versions/VERSION/` holds the files of a bundle and never changes; `NAME/live.json` ([`Live`])
+//! names the version that is served and the hash of its manifest, which in turn holds the hash of
+//! every file. So a reader that starts at `live.json` gets what was published or an error.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::{Location, Object, ObjectStore, StoreError, rfc3339};
+use crate::bundle::{Bundle, BundleError, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, Manifest};
+use crate::files::sha256_hex;
+
+/// Name of the file that says which version is served.
+pub const LIVE: &str = "live.json";
+/// The newest form of `live.json` that this version reads and writes.
+pub const LIVE_SCHEMA_VERSION: u32 = 1;
+
+/// The largest `live.json` that is read, in bytes.
+const MAX_LIVE_BYTES: u64 = 64 << 10;
+/// The most that the files of one bundle may have together, in bytes, as they are held in memory.
+const MAX_BUNDLE_BYTES: u64 = 4 << 30;
+/// How many files are fetched at once.
+const PARALLEL: usize = 8;
+
+/// `live.json`: which version of a model is served.
+///
+/// Readers ignore fields they do not know, so that a later form can add to it (the share of requests
+/// for a second version, say) without a new schema as long as `version` keeps its meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// Form of this file, [`LIVE_SCHEMA_VERSION`] for those written now.
+    pub schema_version: u32,
+    /// The version that is served.
+    pub version: String,
+    /// SHA-256 of that version's `manifest.json`, 64 hexadecimal digits.
+    pub manifest_sha256: String,
+    /// The version that was served before, if any.
+    pub previous: Option<String>,
+    /// When this file was written, RFC 3339 in UTC.
+    pub published_at: String,
+}
+
+impl Live {
+    /// The form that is written now.
+    pub fn new(version: &str, manifest_sha256: &str, previous: Option<&str>) -> Self {
+        Self {
+            schema_version: LIVE_SCHEMA_VERSION,
+            version: version.to_owned(),
+            manifest_sha256: manifest_sha256.to_owned(),
+            previous: previous.map(str::to_owned),
+            published_at: rfc3339(SystemTime::now()),
+        }
+    }
+
+    /// The JSON form, for people to read.
+    ///
+    /// # Panics
+    /// Never: every field has a JSON form.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("live.json has a JSON form")
+    }
+
+    fn from_json(json: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Schema {
+            schema_version: u32,
+        }
+        let Schema { schema_version } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        if schema_version > LIVE_SCHEMA_VERSION {
+            return Err(format!(
+                "it has schema version {schema_version}; this program reads up to {LIVE_SCHEMA_VERSION}: update it"
+            ));
+        }
+        let live: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        if !is_name(&live.version) {
+            return Err(format!("{:?} is not a version", live.version));
+        }
+        Ok(live)
+    }
+}
+
+/// Why a published model cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The name cannot be one.
+    #[error("{0:?} is not a name: use letters, digits, dots, underscores and hyphens, beginning with a letter or digit")]
+    Name(String),
+    /// No version is live.
+    #[error("{place} does not exist: no version of {name} is published there")]
+    NotPublished {
+        /// Where `live.json` would be.
+        place: String,
+        /// Of which model.
+        name: String,
+    },
+    /// `live.json` is damaged.
+    #[error("{place} is not valid: {reason}")]
+    Live {
+        /// Where it is.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of the version is not there.
+    #[error("{place} is missing: this version was not published completely, or part of it was removed")]
+    Missing {
+        /// Where the file would be.
+        place: String,
+    },
+    /// The manifest is not the one that was made live.
+    #[error("{place} is damaged: {reason}")]
+    Manifest {
+        /// Where it is.
+        place: String,
+        /// How one can tell.
+        reason: String,
+    },
+    /// A file differs from the manifest, or the manifest is not one.
+    #[error("{place}: {source}")]
+    Bundle {
+        /// Where it is.
+        place: String,
+        /// What is wrong.
+        source: BundleError,
+    },
+    /// The folder is neither a bundle nor a published model.
+    #[error(
+        "{folder} holds neither {MANIFEST} (a bundle) nor {LIVE} (a published model): give the folder of a run's \
+         bundle, or STORE/NAME as published"
+    )]
+    NoModel {
+        /// What was given.
+        folder: String,
+    },
+    /// The folder is a bundle, but not of the wanted version.
+    #[error("{folder} holds version {found}, not {pinned} as asked for")]
+    OtherVersion {
+        /// What was given.
+        folder: String,
+        /// The version it holds.
+        found: String,
+        /// The version asked for.
+        pinned: String,
+    },
+}
+
+/// Whether `text` may name a model or a version: it is a single part of a key and of a path.
+pub fn is_name(text: &str) -> bool {
+    text.len() <= 128
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-'))
+}
+
+/// Key of `live.json`.
+pub fn live_key(name: &str) -> String {
+    format!("{name}/{LIVE}")
+}
+
+/// Key of the folder that holds all versions.
+pub fn versions_key(name: &str) -> String {
+    format!("{name}/versions")
+}
+
+/// Key of a file of a version.
+pub fn file_key(name: &str, version: &str, file: &str) -> String {
+    format!("{name}/versions/{version}/{file}")
+}
+
+/// Which version of `name` is live.
+///
+/// # Errors
+/// [`VersionError::NotPublished`] where none is; see [`find_live`] for the others.
+pub async fn live(store: &ObjectStore, name: &str) -> Result<Live, VersionError> {
+    let found = find_live(store, name).await?;
+    found.map(|(live, _)| live).ok_or_else(|| VersionError::NotPublished {
+        place: store.place(&live_key(name)),
+        name: name.to_owned(),
+    })
+}
+
+/// Which version of `name` is live, if any, and the etag for replacing `live.json`.
+///
+/// # Errors
+/// [`VersionError::Name`], [`VersionError::Live`] or what the store says.
+pub async fn find_live(store: &ObjectStore, name: &str) -> Result<Option<(Live, String)>, VersionError> {
+    if !is_name(name) {
+        return Err(VersionError::Name(name.to_owned()));
+    }
+    let key = live_key(name);
+    let Some(Object { bytes, etag }) = store.get(&key, MAX_LIVE_BYTES).await? else {
+        return Ok(None);
+    };
+    let live = Live::from_json(&bytes).map_err(|reason| VersionError::Live {
+        place: store.place(&key),
+        reason,
+    })?;
+    Ok(Some((live, etag)))
+}
+
+/// The manifest of a version and its SHA-256.
+///
+/// # Errors
+/// [`VersionError::Missing`] where it is not there, [`VersionError::Manifest`] where it is not the one
+/// of this version or has not the expected hash.
+pub async fn manifest(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    expected_sha256: Option<&str>,
+) -> Result<(Manifest, String), VersionError> {
+    for part in [name, version] {
+        if !is_name(part) {
+            return Err(VersionError::Name(part.to_owned()));
+        }
+    }
+    let key = file_key(name, version, MANIFEST);
+    let place = || store.place(&key);
+    let Some(object) = store.get(&key, MAX_MANIFEST_BYTES).await? else {
+        return Err(VersionError::Missing { place: place() });
+    };
+    let hash = sha256_hex(&object.bytes);
+    if expected_sha256.is_some_and(|expected| expected != hash) {
+        return Err(VersionError::Manifest {
+            place: place(),
+            reason: format!("its hash is not the one in {LIVE}"),
+        });
+    }
+    let manifest = Manifest::from_json(&object.bytes).map_err(|source| VersionError::Bundle {
+        place: place(),
+        source,
+    })?;
+    if manifest.version != version {
+        return Err(VersionError::Manifest {
+            place: place(),
+            reason: format!("it is the manifest of version {}", manifest.version),
+        });
+    }
+    let total = manifest
+        .files
+        .values()
+        .fold(0_u64, |total, entry| total.saturating_add(entry.size));
+    if total > MAX_BUNDLE_BYTES {
+        return Err(VersionError::Manifest {
+            place: place(),
+            reason: format!("its files would have {total} bytes"),
+        });
+    }
+    Ok((manifest, hash))
+}
+
+/// Fetches a version whole and compares every file with its manifest, and the manifest with
+/// `manifest_sha256` where that is known. Without it the version itself, the hash of the manifest's
+/// contents, is the check.
+///
+/// # Errors
+/// Whatever is off with any file, naming it; never a part of a bundle.
+pub async fn load_version(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    manifest_sha256: Option<&str>,
+) -> Result<Bundle, VersionError> {
+    let (manifest, _) = manifest(store, name, version, manifest_sha256).await?;
+    let fetches: Vec<_> = manifest
+        .files
+        .iter()
+        .map(|(file, entry)| fetch(store, file_key(name, version, file), file.clone(), entry.clone()))
+        .collect();
+    let files: BTreeMap<String, Bytes> = stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await?;
+    Ok(Bundle { manifest, files })
+}
+
+async fn fetch(
+    store: &ObjectStore,
+    key: String,
+    file: String,
+    entry: FileEntry,
+) -> Result<(String, Bytes), VersionError> {
+    let Some(Object { bytes, .. }) = store.get(&key, entry.size).await? else {
+        return Err(VersionError::Missing {
+            place: store.place(&key),
+        });
+    };
+    // Hashing a network takes long enough to hold up the other downloads.
+    let verified = tokio::task::spawn_blocking(move || entry.verify(&file, &bytes).map(|()| (file, bytes)));
+    match verified.await {
+        Ok(result) => result.map_err(|source| VersionError::Bundle {
+            place: store.place(&key),
+            source,
+        }),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The model that a scorer is told to serve: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME`
+/// as published or a plain bundle; its live version, or the `pinned` one.
+///
+/// # Errors
+/// See [`VersionError`].
+pub async fn open(model: &str, pinned: Option<&str>) -> Result<Bundle, VersionError> {
+    let (location, name) = match Location::parse(model)? {
+        Location::S3 { bucket, prefix } => {
+            let (prefix, name) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
+            let prefix = prefix.to_owned();
+            (Location::S3 { bucket, prefix }, name.to_owned())
+        }
+        Location::Folder(folder) => {
+            if folder.join(MANIFEST).is_file() {
+                return open_folder(&folder, pinned).await;
+            }
+            let no_model = || VersionError::NoModel {
+                folder: folder.display().to_string(),
+            };
+            // The name of "." or "a/.." is known only once the links are followed.
+            let folder = folder.canonicalize().map_err(|_| no_model())?;
+            let (Some(root), Some(name)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str())) else {
+                return Err(no_model());
+            };
+            if pinned.is_none() && !folder.join(LIVE).is_file() {
+                return Err(no_model());
+            }
+            (Location::Folder(root.to_owned()), name.to_owned())
+        }
+    };
+    let store = ObjectStore::connect(&location).await?;
+    if let Some(version) = pinned {
+        return load_version(&store, &name, version, None).await;
+    }
+    let live = live(&store, &name).await?;
+    load_version(&store, &name, &live.version, Some(&live.manifest_sha256)).await
+}
+
+async fn open_folder(folder: &Path, pinned: Option<&str>) -> Result<Bundle, VersionError> {
+    let place = folder.display().to_string();
+    let path = folder.to_owned();
+    let bundle = match tokio::task::spawn_blocking(move || Bundle::read(&path)).await {
+        Ok(result) => result.map_err(|source| VersionError::Bundle {
+            place: place.clone(),
+            source,
+        })?,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    };
+    match pinned {
+        Some(pinned) if pinned != bundle.manifest.version => Err(VersionError::OtherVersion {
+            folder: place,
+            found: bundle.manifest.version,
+            pinned: pinned.to_owned(),
+        }),
+        _ => Ok(bundle),
+    }
+}
