@@ -261,18 +261,15 @@ fn the_template_sets_nothing_and_is_valid_with_its_parameters_uncommented() {
             .values()
             .all(|value| value.as_table().is_some_and(Table::is_empty))
     );
-    let uncommented: String = TEMPLATE
+    let uncommented: Vec<&str> = TEMPLATE
         .lines()
         .map(|line| {
-            format!(
-                "{}\n",
-                line.strip_prefix('#')
-                    .filter(|rest| !rest.starts_with(' '))
-                    .unwrap_or(line)
-            )
+            line.strip_prefix('#')
+                .filter(|rest| !rest.starts_with(' '))
+                .unwrap_or(line)
         })
         .collect();
-    let table: Table = uncommented.parse().expect("valid TOML without the comments");
+    let table: Table = uncommented.join("\n").parse().expect("valid TOML without the comments");
     assert_eq!(table["train"]["folds"].as_integer(), Some(5));
     assert_eq!(table["data-split"]["ratio"].as_float(), Some(0.75));
 }

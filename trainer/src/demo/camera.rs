@@ -35,10 +35,10 @@ impl Picture {
         let before = self.colours.clone();
         let total = 1.0 + 2.0 * weight;
         for place in (step..before.len() - step).filter(|&place| line(place)) {
-            for channel in 0..3 {
+            self.colours[place] = std::array::from_fn(|channel| {
                 let sides = before[place - step][channel] + before[place + step][channel];
-                self.colours[place][channel] = (before[place][channel] + weight * sides) / total;
-            }
+                (before[place][channel] + weight * sides) / total
+            });
         }
     }
 }

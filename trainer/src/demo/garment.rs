@@ -35,10 +35,7 @@ impl Garment {
         let cut = dice.pick(&[
             TShirt, TShirt, Sweater, Dress, Dress, Skirt, Trousers, Shorts, Scarf, Top,
         ]);
-        let outline = match cut {
-            Cut::Scarf => scarf(dice),
-            other => mirrored(&right_half(other, dice)),
-        };
+        let outline = outline(cut, dice);
         Self {
             outline,
             rounding: dice.between((0.01, 0.04)),
@@ -59,109 +56,126 @@ impl Garment {
     }
 }
 
-/// The right half of a symmetric outline, from the neck down to the crotch or hem.
-fn right_half(cut: Cut, dice: &mut Dice) -> Vec<Point> {
+/// The outline of a garment of this cut. The symmetric ones give their right half, from the neck down
+/// to the crotch or hem, and `vary` the lengths near the usual ones.
+fn outline(cut: Cut, dice: &mut Dice) -> Vec<Point> {
     let mut vary = |middle: f64| middle * dice.between((0.88, 1.12));
-    match cut {
-        Cut::TShirt => {
-            let (neck, depth, chest, sleeve) = (vary(0.2), vary(0.16), vary(0.46), vary(0.84));
-            vec![
-                [0.0, depth - 0.85],
-                [neck * 0.7, depth - 0.91],
-                [neck, -0.88],
-                [chest, -0.78],
-                [sleeve, -0.35],
-                [sleeve - 0.2, -0.18],
-                [chest, -0.4],
-                [chest * 0.96, 0.2],
-                [vary(0.5), 0.88],
-                [0.0, 0.91],
-            ]
-        }
-        Cut::Sweater => {
-            let (chest, wrist, cuff) = (vary(0.44), vary(0.8), vary(0.45));
-            vec![
-                [0.0, -0.82],
-                [0.2, -0.9],
-                [chest, -0.8],
-                [wrist * 0.85, -0.2],
-                [wrist, cuff],
-                [wrist - 0.17, cuff + 0.06],
-                [wrist * 0.66, -0.05],
-                [chest, -0.38],
-                [chest, 0.8],
-                [chest - 0.04, 0.88],
-                [0.0, 0.88],
-            ]
-        }
-        Cut::Dress => {
-            let (waist, hem, bottom) = (vary(0.27), vary(0.62), vary(0.9));
-            vec![
-                [0.0, vary(-0.66)],
-                [0.18, -0.92],
-                [0.28, -0.94],
-                [0.3, -0.62],
-                [0.36, -0.48],
-                [waist, -0.12],
-                [waist + 0.07, 0.1],
-                [hem, bottom],
-                [hem * 0.5, bottom + 0.05],
-                [0.0, bottom + 0.07],
-            ]
-        }
-        Cut::Skirt => {
-            let (waist, hem) = (vary(0.36), vary(0.78));
-            vec![
-                [0.0, -0.66],
-                [waist, -0.7],
-                [waist + 0.02, -0.58],
-                [mean(waist, hem) + 0.05, 0.0],
-                [hem, 0.72],
-                [hem * 0.5, 0.78],
-                [0.0, 0.8],
-            ]
-        }
-        Cut::Trousers => {
-            let (hip, foot, knee) = (vary(0.44), vary(0.46), vary(0.22));
-            vec![
-                [0.0, -0.93],
-                [0.34, -0.95],
-                [hip, -0.5],
-                [foot + 0.01, 0.3],
-                [foot, 0.95],
-                [foot - knee, 0.96],
-                [0.16, 0.3],
-                [0.03, -0.28],
-                [0.0, -0.3],
-            ]
-        }
-        Cut::Shorts => {
-            let (hip, leg) = (vary(0.6), vary(0.72));
-            vec![
-                [0.0, -0.6],
-                [0.5, -0.62],
-                [hip, -0.2],
-                [leg, 0.55],
-                [0.12, 0.62],
-                [0.04, 0.0],
-                [0.0, -0.03],
-            ]
-        }
-        Cut::Top | Cut::Scarf => {
-            let (chest, hem) = (vary(0.48), vary(0.54));
-            vec![
-                [0.0, vary(-0.4)],
-                [0.22, -0.62],
-                [0.26, -0.9],
-                [0.36, -0.9],
-                [0.38, -0.5],
-                [chest, -0.34],
-                [chest * 0.92, 0.2],
-                [hem, 0.8],
-                [0.0, 0.83],
-            ]
-        }
-    }
+    let right_half = match cut {
+        Cut::TShirt => t_shirt(&mut vary),
+        Cut::Sweater => sweater(&mut vary),
+        Cut::Dress => dress(&mut vary),
+        Cut::Skirt => skirt(&mut vary),
+        Cut::Trousers => trousers(&mut vary),
+        Cut::Shorts => shorts(&mut vary),
+        Cut::Top => top(&mut vary),
+        Cut::Scarf => return scarf(dice),
+    };
+    mirrored(&right_half)
+}
+
+fn t_shirt(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (neck, depth, chest, sleeve) = (vary(0.2), vary(0.16), vary(0.46), vary(0.84));
+    vec![
+        [0.0, depth - 0.85],
+        [neck * 0.7, depth - 0.91],
+        [neck, -0.88],
+        [chest, -0.78],
+        [sleeve, -0.35],
+        [sleeve - 0.2, -0.18],
+        [chest, -0.4],
+        [chest * 0.96, 0.2],
+        [vary(0.5), 0.88],
+        [0.0, 0.91],
+    ]
+}
+
+fn sweater(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (chest, wrist, cuff) = (vary(0.44), vary(0.8), vary(0.45));
+    vec![
+        [0.0, -0.82],
+        [0.2, -0.9],
+        [chest, -0.8],
+        [wrist * 0.85, -0.2],
+        [wrist, cuff],
+        [wrist - 0.17, cuff + 0.06],
+        [wrist * 0.66, -0.05],
+        [chest, -0.38],
+        [chest, 0.8],
+        [chest - 0.04, 0.88],
+        [0.0, 0.88],
+    ]
+}
+
+fn dress(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (waist, hem, bottom) = (vary(0.27), vary(0.62), vary(0.9));
+    vec![
+        [0.0, vary(-0.66)],
+        [0.18, -0.92],
+        [0.28, -0.94],
+        [0.3, -0.62],
+        [0.36, -0.48],
+        [waist, -0.12],
+        [waist + 0.07, 0.1],
+        [hem, bottom],
+        [hem * 0.5, bottom + 0.05],
+        [0.0, bottom + 0.07],
+    ]
+}
+
+fn skirt(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (waist, hem) = (vary(0.36), vary(0.78));
+    vec![
+        [0.0, -0.66],
+        [waist, -0.7],
+        [waist + 0.02, -0.58],
+        [mean(waist, hem) + 0.05, 0.0],
+        [hem, 0.72],
+        [hem * 0.5, 0.78],
+        [0.0, 0.8],
+    ]
+}
+
+fn trousers(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (hip, foot, knee) = (vary(0.44), vary(0.46), vary(0.22));
+    vec![
+        [0.0, -0.93],
+        [0.34, -0.95],
+        [hip, -0.5],
+        [foot + 0.01, 0.3],
+        [foot, 0.95],
+        [foot - knee, 0.96],
+        [0.16, 0.3],
+        [0.03, -0.28],
+        [0.0, -0.3],
+    ]
+}
+
+fn shorts(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (hip, leg) = (vary(0.6), vary(0.72));
+    vec![
+        [0.0, -0.6],
+        [0.5, -0.62],
+        [hip, -0.2],
+        [leg, 0.55],
+        [0.12, 0.62],
+        [0.04, 0.0],
+        [0.0, -0.03],
+    ]
+}
+
+fn top(vary: &mut impl FnMut(f64) -> f64) -> Vec<Point> {
+    let (chest, hem) = (vary(0.48), vary(0.54));
+    vec![
+        [0.0, vary(-0.4)],
+        [0.22, -0.62],
+        [0.26, -0.9],
+        [0.36, -0.9],
+        [0.38, -0.5],
+        [chest, -0.34],
+        [chest * 0.92, 0.2],
+        [hem, 0.8],
+        [0.0, 0.83],
+    ]
 }
 
 /// A band of cloth that bends as it hangs.

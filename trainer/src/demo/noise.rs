@@ -2,7 +2,7 @@
 //!
 //! Only additions, multiplications, divisions and square roots are used, which IEEE 754 rounds
 //! exactly; sines come from a polynomial instead of the platform's library. Numbers are drawn from
-//! the raw output of ChaCha8, so that they do not change with the distributions of a crate.
+//! the raw output of `ChaCha8`, so that they do not change with the distributions of a crate.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -7,7 +7,7 @@
 use super::DemoClass;
 use super::Difficulty;
 use super::noise::{Dice, lattice, lattice_pair, mix, sine, smooth_step, value_noise};
-use super::scene::Colour;
+use super::scene::{Colour, over};
 
 /// A printed cloth.
 pub(super) struct Texture {
@@ -91,16 +91,12 @@ impl Texture {
             DemoClass::Striped => self.stripes(place, softness),
             DemoClass::Leopard => self.rosettes(place, softness),
         };
-        let mut colour = self.ground;
-        for channel in 0..3 {
-            colour[channel] = mix(colour[channel], self.second[channel], second);
-            colour[channel] = mix(colour[channel], self.ink[channel], ink);
-        }
-        colour
+        over(over(self.ground, self.second, second), self.ink, ink)
     }
 
     fn dots(&self, [u, v]: [f64; 2], softness: f64) -> (f64, f64) {
         let row = v.floor() as i64;
+        let uneven = self.roughness * 0.3 * value_noise(self.seed.wrapping_add(3), u * 3.0, v * 3.0);
         let mut cover = (0.0_f64, 0.0_f64);
         for cell_row in row - 1..=row + 1 {
             let stagger = if self.staggered && cell_row.rem_euclid(2) == 1 {
@@ -117,7 +113,6 @@ impl Texture {
                 let jitter = lattice_pair(self.seed ^ 0xD07, cell_column, cell_row);
                 let dx = u - stagger - (cell_column as f64 + 0.5) - self.roughness * 0.35 * (jitter[0] - 0.5);
                 let dy = v - (cell_row as f64 + 0.5) - self.roughness * 0.35 * (jitter[1] - 0.5);
-                let uneven = self.roughness * 0.3 * value_noise(self.seed.wrapping_add(3), u * 3.0, v * 3.0);
                 let radius = self.size * (1.0 + 0.5 * self.roughness * (chances[1] - 0.5) + uneven);
                 let disc = inked(radius - (dx * dx + dy * dy).sqrt(), softness);
                 let last_bits = lattice(self.seed ^ 0x2D, cell_column, cell_row) & 0xFF;
@@ -172,6 +167,9 @@ impl Texture {
                     continue;
                 }
                 let radius = self.size * mix(0.8, 1.15, tilt);
+                if distance > radius * 1.2 + softness {
+                    continue;
+                }
                 // The ring is open where a slow noise around it falls low.
                 let around = value_noise(
                     lattice(self.seed, cell_column, cell_row),
