@@ -4,6 +4,11 @@
 //! Margins of training images would be too large and the probabilities over-confident. The
 //! out-of-fold classifiers had a little less to learn from than the final one, whose margins are hence
 //! a trifle larger: the error is small and on the side of modesty.
+//!
+//! One temperature, rather than a normalized Platt sigmoid per class: on held-out handwritten digits
+//! its log-loss was 0.27 against 0.50 (150 training images) and 0.14 against 0.18 (600), its calibration
+//! error 0.01 against 0.05 and 0.04. Only with classes that overlap heavily (accuracy near 50 %) were
+//! the sigmoids better, by 1 to 5 % of log-loss. It cannot change which class is best, either.
 
 use ndarray::{ArrayView2, Axis};
 use shared::classifier::{Calibration, Thresholds};
@@ -14,8 +19,8 @@ const LOG_SCALE: (f64, f64) = (-7.0, 14.0);
 /// Width at which the search ends; the log-loss is flat there.
 const LOG_SCALE_TOLERANCE: f64 = 1e-6;
 
-/// The scale where nothing could be held out: margins of -1 and 1 are then some 85 % apart, a modest
-/// claim.
+/// The scale where nothing could be held out: of two classes with margins 1 and -1 the first gets 0.88, a
+/// modest claim.
 pub(crate) const DEFAULT_CALIBRATION: Calibration = Calibration::Temperature { scale: 1.0 };
 
 /// Thresholds that accept everything, where nothing could be held out.
