@@ -9,3 +9,4 @@
 pub mod dataset;
 pub mod features;
 pub mod progress;
+pub mod publish;
