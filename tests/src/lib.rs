@@ -1,7 +1,10 @@
-//! What the end-to-end tests share: the binaries, the data, and servers that stop with the test.
+//! What the end-to-end tests share: the binaries, the data, servers that stop with the test, and bundles
+//! small enough to make by hand.
 
+pub mod bundles;
 pub mod lambda;
 pub mod program;
+pub mod seaweedfs;
 
 use std::path::{Path, PathBuf};
 

@@ -14,3 +14,4 @@ pub mod evaluation;
 pub mod features;
 pub mod progress;
 pub mod svm;
+pub mod publish;

@@ -240,7 +240,10 @@ mod tests {
         let (_guard, store) = folder();
         store.put("a", Bytes::from("text"), None).await.expect("written");
         let error = store.get("a", 3).await.expect_err("too large");
-        assert!(matches!(error, StoreError::TooLarge { size: 4, limit: 3, .. }), "{error}");
+        assert!(
+            matches!(error, StoreError::TooLarge { size: 4, limit: 3, .. }),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -316,8 +316,18 @@ mod tests {
         ] {
             assert_eq!(Location::parse(text).expect(text), expected);
         }
-        for text in ["", "s3://", "s3:///a", "s3://models//a", "s3://models/../a", "gs://models"] {
-            assert!(matches!(Location::parse(text), Err(StoreError::Location { .. })), "{text}");
+        for text in [
+            "",
+            "s3://",
+            "s3:///a",
+            "s3://models//a",
+            "s3://models/../a",
+            "gs://models",
+        ] {
+            assert!(
+                matches!(Location::parse(text), Err(StoreError::Location { .. })),
+                "{text}"
+            );
         }
     }
 
@@ -326,7 +336,19 @@ mod tests {
         for key in ["a", "a/b.json", "texture-v1/versions/0123/golden/1.jpg"] {
             assert!(check_key(key).is_ok(), "{key}");
         }
-        for key in ["", "/a", "a/", "a//b", "..", "a/../b", "./a", "a\\b", "c:/a", "a\n", ".ikat-live.json.lock"] {
+        for key in [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "..",
+            "a/../b",
+            "./a",
+            "a\\b",
+            "c:/a",
+            "a\n",
+            ".ikat-live.json.lock",
+        ] {
             assert!(check_key(key).is_err(), "{key:?}");
         }
     }

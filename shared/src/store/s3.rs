@@ -244,10 +244,9 @@ impl S3Store {
             }
         }
         match promised {
-            Some(size) if size != bytes.len() as u64 => Err(Failure::Passing(format!(
-                "{} of {size} bytes came",
-                bytes.len()
-            ))),
+            Some(size) if size != bytes.len() as u64 => {
+                Err(Failure::Passing(format!("{} of {size} bytes came", bytes.len())))
+            }
             _ => Ok(Object {
                 bytes: bytes.into(),
                 etag,
@@ -265,7 +264,10 @@ impl S3Store {
             .config_override(self.settings(0));
         match request.send().await {
             Ok(answer) => Ok(Some(ObjectInfo {
-                size: answer.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                size: answer
+                    .content_length()
+                    .and_then(|size| u64::try_from(size).ok())
+                    .unwrap_or(0),
                 modified: answer.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
             })),
             Err(error) if is_not_found(&error) => Ok(None),

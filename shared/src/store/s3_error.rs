@@ -30,7 +30,8 @@ where
         (code, Some(message)) => format!("{code}: {message}"),
     };
     match (code, status(error)) {
-        ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, Some(409 | 412)) => {
+        // Reads answer "no such key" with nothing; a write meets it where the object to replace is gone.
+        ("PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey", _) | (_, Some(409 | 412)) => {
             StoreError::ConditionFailed { place }
         }
         ("NoSuchBucket", _) => StoreError::NoBucket {

@@ -92,7 +92,9 @@ pub enum VersionError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The name cannot be one.
-    #[error("{0:?} is not a name: use letters, digits, dots, underscores and hyphens, beginning with a letter or digit")]
+    #[error(
+        "{0:?} is not a name: use letters, digits, dots, underscores and hyphens, beginning with a letter or digit"
+    )]
     Name(String),
     /// No version is live.
     #[error("{place} does not exist: no version of {name} is published there")]
@@ -236,10 +238,8 @@ pub async fn manifest(
             reason: format!("its hash is not the one in {LIVE}"),
         });
     }
-    let manifest = Manifest::from_json(&object.bytes).map_err(|source| VersionError::Bundle {
-        place: place(),
-        source,
-    })?;
+    let manifest =
+        Manifest::from_json(&object.bytes).map_err(|source| VersionError::Bundle { place: place(), source })?;
     if manifest.version != version {
         return Err(VersionError::Manifest {
             place: place(),
@@ -310,6 +310,12 @@ async fn fetch(
 /// See [`VersionError`].
 pub async fn open(model: &str, pinned: Option<&str>) -> Result<Bundle, VersionError> {
     let (location, name) = match Location::parse(model)? {
+        Location::S3 { prefix, .. } if prefix.is_empty() => {
+            return Err(VersionError::Store(StoreError::Location {
+                text: model.to_owned(),
+                reason: "it names no model: s3://BUCKET/PREFIX/NAME",
+            }));
+        }
         Location::S3 { bucket, prefix } => {
             let (prefix, name) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
             let prefix = prefix.to_owned();
@@ -358,5 +364,64 @@ async fn open_folder(folder: &Path, pinned: Option<&str>) -> Result<Bundle, Vers
             pinned: pinned.to_owned(),
         }),
         _ => Ok(bundle),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_single_parts_of_a_path() {
+        for name in ["m", "0123456789abcdef", "t-shirts_v1.2"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            ".hidden",
+            "-flag",
+            "a/b",
+            "a b",
+            "a\\b",
+            "é",
+            &"a".repeat(129),
+        ] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn live_files_keep_their_form() {
+        let live = Live::new("0123456789abcdef", &"a".repeat(64), None);
+        assert_eq!(Live::from_json(&live.to_json()), Ok(live));
+        let json = r#"{"schema_version":1,"version":"v","manifest_sha256":"aa","previous":"u",
+            "published_at":"2026-01-01T00:00:00Z","canary":{"version":"w","weight":0.1}}"#;
+        let live = Live::from_json(json.as_bytes()).expect("a later form that says more");
+        assert_eq!((live.version.as_str(), live.previous.as_deref()), ("v", Some("u")));
+        let newer = json.replace(":1,", ":2,");
+        assert!(Live::from_json(newer.as_bytes()).expect_err("newer").contains("update"));
+        let outside = json.replace("\"v\"", "\"../v\"");
+        assert!(
+            Live::from_json(outside.as_bytes())
+                .expect_err("outside")
+                .contains("version")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_model_that_is_not_there_is_named_with_what_is_looked_for() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for model in [folder.path().to_owned(), folder.path().join("none")] {
+            let model = model.display().to_string();
+            let error = open(&model, None).await.expect_err("nothing there").to_string();
+            assert!(
+                error.contains(&model) && error.contains(MANIFEST) && error.contains(LIVE),
+                "{error}"
+            );
+        }
+        let error = open("s3://bucket", None).await.expect_err("no model").to_string();
+        assert!(error.contains("names no model"), "{error}");
     }
 }

@@ -1,0 +1,58 @@
+//! Bundles for tests of publishing, which does not care what the network computes.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use shared::bundle::{Backbone, Bundle, ClassifierKind, MODEL, Manifest, SCHEMA_VERSION};
+use shared::classifier::{Calibration, Thresholds};
+use shared::preprocessing::{ChannelOrder, Geometry, Preprocessing};
+
+/// A bundle whose version depends on `seed`, with `size` bytes in place of a network.
+pub fn bundle(seed: u8, size: usize) -> Bundle {
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        name: "textures".to_owned(),
+        version: String::new(),
+        classes: vec!["dotted".to_owned(), "striped".to_owned()],
+        classifier: ClassifierKind::Dnn,
+        backbone: Backbone {
+            name: "none".to_owned(),
+            sha256: "0".repeat(64),
+            licence: None,
+        },
+        feature_size: 2,
+        preprocessing: Preprocessing {
+            resolution: 32,
+            geometry: Geometry::Letterbox,
+            background: [0; 3],
+            channels: ChannelOrder::Rgb,
+            mean: [127.0; 3],
+            std: [128.0; 3],
+        },
+        calibration: Calibration::Temperature { scale: 1.0 },
+        thresholds: Thresholds {
+            probability: 0.5,
+            margin: 0.0,
+        },
+        files: BTreeMap::new(),
+        metrics: serde_json::json!({ "accuracy": 0.875 }),
+    };
+    let files = BTreeMap::from([
+        (MODEL.to_owned(), noise(seed, size)),
+        ("golden/1.jpg".to_owned(), noise(seed.wrapping_add(1), 500)),
+    ]);
+    Bundle::new(manifest, files)
+}
+
+/// Bytes without a pattern that a shifted or repeated part would go unnoticed in.
+pub fn noise(seed: u8, size: usize) -> Bytes {
+    let mut state = u64::from(seed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..size)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}

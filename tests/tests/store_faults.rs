@@ -1,0 +1,173 @@
+//! What a store does when the server or the network misbehaves, against a server that does so on purpose.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use end_to_end::seaweedfs::client;
+use shared::store::{ObjectStore, Patience, S3Store, StoreError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The object that the server has.
+const CONTENTS: &[u8] = b"sixteen bytes...";
+
+/// How the server treats one request.
+#[derive(Debug, Clone, Copy)]
+enum Behaviour {
+    Answer,
+    /// Hangs up after half of the body.
+    HangUp,
+    /// Sends half of the body and then nothing more.
+    Stall,
+    /// Never sends a header.
+    Hang,
+    /// Answers with this status and no body.
+    Status(u16),
+}
+
+/// Serves one behaviour per request, the last one for all that follow, and counts requests.
+async fn serve(script: &'static [Behaviour]) -> (ObjectStore, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&requests);
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                // The client may hang up at any time.
+                let _ = treat(connection, script, &counter).await;
+            });
+        }
+    });
+    let patience = Patience {
+        connect: Duration::from_millis(500),
+        answer: Duration::from_millis(500),
+        stall: Duration::from_millis(500),
+        ..Patience::default()
+    };
+    let store = S3Store::with_client(client(&endpoint, "secret"), "bucket", "").with_patience(patience);
+    (ObjectStore::S3(store), requests)
+}
+
+async fn treat(mut connection: TcpStream, script: &[Behaviour], counter: &AtomicUsize) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(connection.read_u8().await?);
+    }
+    let behaviour = script[counter.fetch_add(1, Ordering::SeqCst).min(script.len() - 1)];
+    let header = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\netag: \"1\"\r\nconnection: close\r\n\r\n",
+        CONTENTS.len()
+    );
+    match behaviour {
+        Behaviour::Answer => connection.write_all(&[header.as_bytes(), CONTENTS].concat()).await,
+        Behaviour::HangUp => {
+            connection
+                .write_all(&[header.as_bytes(), &CONTENTS[..8]].concat())
+                .await
+        }
+        Behaviour::Stall => {
+            connection
+                .write_all(&[header.as_bytes(), &CONTENTS[..8]].concat())
+                .await?;
+            std::future::pending().await
+        }
+        Behaviour::Hang => std::future::pending().await,
+        Behaviour::Status(status) => {
+            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            connection.write_all(answer.as_bytes()).await
+        }
+    }?;
+    connection.shutdown().await
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again() {
+    use Behaviour::{Answer, Hang, HangUp, Stall, Status};
+    for script in [
+        &[HangUp, Answer][..],
+        &[Stall, Answer],
+        &[Hang, Answer],
+        &[Status(500), Answer],
+        &[Status(503), HangUp, Answer],
+        &[HangUp, Stall, Answer],
+    ] {
+        let (store, requests) = serve(script).await;
+        let object = store.get("key", 100).await;
+        let object = object
+            .unwrap_or_else(|error| panic!("{script:?}: {error}"))
+            .expect("there");
+        assert_eq!(object.bytes, CONTENTS, "{script:?}");
+        assert_eq!(requests.load(Ordering::SeqCst), script.len(), "{script:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_lasts_is_an_error_in_time() {
+    for behaviour in [
+        &[Behaviour::HangUp][..],
+        &[Behaviour::Stall],
+        &[Behaviour::Hang],
+        &[Behaviour::Status(500)],
+    ] {
+        let (store, requests) = serve(behaviour).await;
+        let begun = Instant::now();
+        let error = store.get("key", 100).await.expect_err("never whole");
+        assert!(
+            begun.elapsed() < Duration::from_secs(15),
+            "{behaviour:?}: {:?}",
+            begun.elapsed()
+        );
+        assert!(
+            matches!(error, StoreError::Interrupted { .. } | StoreError::Request { .. }),
+            "{behaviour:?}: {error}"
+        );
+        assert!(error.to_string().contains("s3://bucket/key"), "{error}");
+        assert_eq!(requests.load(Ordering::SeqCst), 3, "{behaviour:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_tried_again() {
+    let (store, requests) = serve(&[Behaviour::Status(403)]).await;
+    let error = store.get("key", 100).await.expect_err("refused");
+    assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    assert!(error.to_string().contains("s3:ListBucket"), "{error}");
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    let (store, _) = serve(&[Behaviour::Status(404)]).await;
+    assert_eq!(store.get("key", 100).await.expect("an answer"), None);
+}
+
+#[tokio::test]
+async fn an_object_over_the_limit_is_not_read() {
+    let (store, requests) = serve(&[Behaviour::Stall]).await;
+    let error = store.get("key", 15).await.expect_err("too large");
+    assert!(
+        matches!(
+            error,
+            StoreError::TooLarge {
+                size: 16,
+                limit: 15,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_in_time() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+    drop(listener);
+    let store = ObjectStore::S3(S3Store::with_client(client(&endpoint, "secret"), "bucket", "models"));
+    let begun = Instant::now();
+    let error = store.get("key", 15).await.expect_err("nobody there");
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    assert!(matches!(error, StoreError::Request { .. }), "{error}");
+    assert!(error.to_string().contains("s3://bucket/models/key"), "{error}");
+}

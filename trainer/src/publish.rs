@@ -1,0 +1,309 @@
+//! Brings a bundle to a store and decides which version is served.
+//!
+//! The order makes it safe to be interrupted anywhere and to be run by several people at once: the
+//! files of a version go up first, its manifest when all of them are there, and `live.json` last, by a
+//! conditional write on the state it had before anything else was done. So readers see the old version
+//! or the new one, and of two publishers one is told that it lost.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use shared::bundle::{Bundle, BundleError, FileEntry, MANIFEST, Manifest};
+use shared::files::sha256_hex;
+use shared::store::versions::{self, Live, VersionError, file_key, live_key};
+use shared::store::{Condition, ObjectStore, StoreError, rfc3339};
+
+/// How many files go up or are looked at at once.
+const PARALLEL: usize = 4;
+
+/// What is served after [`publish`] or [`rollback`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// The version that is live now.
+    pub version: String,
+    /// The version that was live before it, for going back.
+    pub previous: Option<String>,
+}
+
+/// One version in a store.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VersionInfo {
+    /// Hash of its contents.
+    pub version: String,
+    /// Whether it is served.
+    pub live: bool,
+    /// Whether its manifest and all files are there with the right sizes.
+    pub complete: bool,
+    /// What it lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// When its manifest was written, RFC 3339 in UTC, where the store tells.
+    pub created: Option<String>,
+    /// Accuracy on the test part, 0 to 1, where the manifest has it.
+    pub accuracy: Option<f64>,
+}
+
+/// Why nothing was published. Whatever was live before still is.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The store or what it holds.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// The bundle is damaged.
+    #[error("the bundle cannot be published: {0}")]
+    Bundle(#[from] BundleError),
+    /// Something else lies where a file of this version belongs.
+    #[error(
+        "{place} has other contents than the bundle's file, although versions never change: it was damaged or \
+         written by another program; remove it and publish again"
+    )]
+    Occupied {
+        /// Where.
+        place: String,
+    },
+    /// Somebody else published or rolled back at the same time.
+    #[error(
+        "version {version} is uploaded but not live: somebody else made {winner} live in the meantime; \
+         look at it with `trainer versions`, then publish again if yours should replace it"
+    )]
+    Lost {
+        /// The version that was to become live.
+        version: String,
+        /// What is live now.
+        winner: String,
+    },
+    /// There is nothing to go back to.
+    #[error("version {live} of {name} is the first that was published: name the version to go back to")]
+    NoPrevious {
+        /// Of which model.
+        name: String,
+        /// What is live.
+        live: String,
+    },
+    /// The version cannot be made live.
+    #[error("version {version} of {name} is not complete: {problem}; publish its bundle again, or choose another")]
+    Incomplete {
+        /// Of which model.
+        name: String,
+        /// Which version.
+        version: String,
+        /// What it lacks.
+        problem: String,
+    },
+}
+
+impl From<StoreError> for PublishError {
+    fn from(error: StoreError) -> Self {
+        Self::Version(error.into())
+    }
+}
+
+/// Uploads `bundle` as a version of `name` and makes it live. Doing it again does no harm: what is
+/// already there with the same contents is left alone.
+///
+/// # Errors
+/// See [`PublishError`]; the version that was live stays so.
+pub async fn publish(store: &ObjectStore, bundle: &Bundle, name: &str) -> Result<Published, PublishError> {
+    let manifest = Bytes::from(verified_manifest(bundle)?);
+    let before = versions::find_live(store, name).await?;
+    let version = &bundle.manifest.version;
+
+    let uploads: Vec<_> = bundle
+        .files
+        .iter()
+        .map(|(file, contents)| upload(store, file_key(name, version, file), contents.clone()))
+        .collect();
+    stream::iter(uploads)
+        .buffer_unordered(PARALLEL)
+        .try_collect::<()>()
+        .await?;
+    if let Some(problem) = missing_file(store, name, &bundle.manifest).await? {
+        return Err(incomplete(name, version, problem));
+    }
+    let hash = sha256_hex(&manifest);
+    upload(store, file_key(name, version, MANIFEST), manifest).await?;
+    make_live(store, name, version, &hash, before).await
+}
+
+/// Makes another version live: `to`, or the one that was live before. A second rollback without `to`
+/// therefore takes the first one back.
+///
+/// # Errors
+/// [`PublishError::NoPrevious`], [`PublishError::Incomplete`], [`PublishError::Lost`], or what the store
+/// says; the version that was live stays so.
+pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Result<Published, PublishError> {
+    let before = versions::find_live(store, name).await?;
+    let version = match (to, &before) {
+        (Some(version), _) => version.to_owned(),
+        (None, None) => {
+            return Err(PublishError::Version(VersionError::NotPublished {
+                place: store.place(&live_key(name)),
+                name: name.to_owned(),
+            }));
+        }
+        (None, Some((live, _))) => live.previous.clone().ok_or_else(|| PublishError::NoPrevious {
+            name: name.to_owned(),
+            live: live.version.clone(),
+        })?,
+    };
+    let (manifest, hash) = match versions::manifest(store, name, &version, None).await {
+        Ok(found) => found,
+        Err(error @ (VersionError::Store(_) | VersionError::Name(_))) => return Err(error.into()),
+        Err(error) => return Err(incomplete(name, &version, error.to_string())),
+    };
+    if let Some(problem) = missing_file(store, name, &manifest).await? {
+        return Err(incomplete(name, &version, problem));
+    }
+    make_live(store, name, &version, &hash, before).await
+}
+
+/// All versions of `name` in the store, oldest first, half-published ones among them.
+///
+/// # Errors
+/// [`VersionError`] where the store does not answer or `name` cannot be one. A damaged version is none:
+/// it is listed with its problem.
+pub async fn versions(store: &ObjectStore, name: &str) -> Result<Vec<VersionInfo>, PublishError> {
+    let live = versions::find_live(store, name).await?.map(|(live, _)| live.version);
+    let found = store.folders(&versions::versions_key(name)).await?;
+    let inspections: Vec<_> = found
+        .into_iter()
+        .filter(|version| versions::is_name(version))
+        .map(|version| inspect(store, name, version))
+        .collect();
+    let mut list: Vec<VersionInfo> = stream::iter(inspections).buffered(PARALLEL).try_collect().await?;
+    for info in &mut list {
+        info.live = live.as_ref() == Some(&info.version);
+    }
+    list.sort_by(|a, b| (&a.created, &a.version).cmp(&(&b.created, &b.version)));
+    Ok(list)
+}
+
+async fn inspect(store: &ObjectStore, name: &str, version: String) -> Result<VersionInfo, PublishError> {
+    let (problem, accuracy) = match versions::manifest(store, name, &version, None).await {
+        Ok((manifest, _)) => (
+            missing_file(store, name, &manifest).await?,
+            manifest.metrics.get("accuracy").and_then(serde_json::Value::as_f64),
+        ),
+        Err(VersionError::Store(error)) => return Err(error.into()),
+        Err(error) => (Some(error.to_string()), None),
+    };
+    let written = store.head(&file_key(name, &version, MANIFEST)).await?;
+    Ok(VersionInfo {
+        live: false,
+        complete: problem.is_none(),
+        problem,
+        created: written.and_then(|info| info.modified).map(rfc3339),
+        accuracy,
+        version,
+    })
+}
+
+/// The manifest as it is published, after comparing it with the files in memory.
+fn verified_manifest(bundle: &Bundle) -> Result<Vec<u8>, BundleError> {
+    let json = bundle.manifest.to_json();
+    let manifest = Manifest::from_json(&json)?;
+    for (file, entry) in &manifest.files {
+        let contents = bundle.files.get(file);
+        let contents = contents.ok_or_else(|| BundleError::Missing(file.clone()))?;
+        entry.verify(file, contents)?;
+    }
+    match bundle.files.keys().find(|file| !manifest.files.contains_key(*file)) {
+        Some(file) => Err(BundleError::Manifest(format!("it does not list {file}"))),
+        None => Ok(json),
+    }
+}
+
+/// Writes a file of a version where it is not there yet.
+async fn upload(store: &ObjectStore, key: String, contents: Bytes) -> Result<(), PublishError> {
+    if store.head(&key).await?.is_none() {
+        match store.put(&key, contents.clone(), Some(Condition::Absent)).await {
+            // Another publisher of the same version, or an attempt of ours whose answer got lost.
+            Err(StoreError::ConditionFailed { .. }) => {}
+            result => return result.map(|_| ()).map_err(PublishError::from),
+        }
+    }
+    let present = match store.get(&key, contents.len() as u64).await {
+        Err(StoreError::TooLarge { .. }) => None,
+        result => result?,
+    };
+    let same = present.is_some_and(|present| FileEntry::of(&contents).verify(&key, &present.bytes).is_ok());
+    if same {
+        Ok(())
+    } else {
+        Err(PublishError::Occupied {
+            place: store.place(&key),
+        })
+    }
+}
+
+/// The first file of `manifest` that is not there with its size, `None` where all are.
+async fn missing_file(store: &ObjectStore, name: &str, manifest: &Manifest) -> Result<Option<String>, StoreError> {
+    let looks: Vec<_> = manifest
+        .files
+        .iter()
+        .map(|(file, entry)| look(store, file_key(name, &manifest.version, file), entry.size))
+        .collect();
+    let problems: Vec<Option<String>> = stream::iter(looks).buffered(PARALLEL).try_collect().await?;
+    Ok(problems.into_iter().flatten().next())
+}
+
+async fn look(store: &ObjectStore, key: String, size: u64) -> Result<Option<String>, StoreError> {
+    Ok(match store.head(&key).await? {
+        None => Some(format!("{} is missing", store.place(&key))),
+        Some(info) if info.size != size => Some(format!(
+            "{} has {} bytes where its manifest says {size}",
+            store.place(&key),
+            info.size
+        )),
+        Some(_) => None,
+    })
+}
+
+/// Replaces `live.json` if it is still as it was `before`.
+async fn make_live(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    manifest_sha256: &str,
+    before: Option<(Live, String)>,
+) -> Result<Published, PublishError> {
+    let (previous, condition) = match before {
+        Some((live, _)) if live.version == version && live.manifest_sha256 == manifest_sha256 => {
+            return Ok(Published {
+                version: live.version,
+                previous: live.previous,
+            });
+        }
+        // The same version with another manifest was never served whole: going back to it is no use.
+        Some((live, etag)) if live.version == version => (live.previous, Condition::Unchanged(etag)),
+        Some((live, etag)) => (Some(live.version), Condition::Unchanged(etag)),
+        None => (None, Condition::Absent),
+    };
+    let live = Live::new(version, manifest_sha256, previous.as_deref());
+    match store.put(&live_key(name), live.to_json().into(), Some(condition)).await {
+        Ok(_) => {}
+        Err(StoreError::ConditionFailed { .. }) => match versions::find_live(store, name).await? {
+            // Our own write went through and its answer got lost on the way.
+            Some((present, _)) if present == live => {}
+            present => {
+                return Err(PublishError::Lost {
+                    version: version.to_owned(),
+                    winner: present.map_or_else(|| "no version".to_owned(), |(present, _)| present.version),
+                });
+            }
+        },
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Published {
+        version: live.version,
+        previous: live.previous,
+    })
+}
+
+fn incomplete(name: &str, version: &str, problem: String) -> PublishError {
+    PublishError::Incomplete {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        problem,
+    }
+}
