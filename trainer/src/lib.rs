@@ -7,11 +7,14 @@
 //! on, and [`configuration`] lays the parameter file and the environment under the commands' options.
 //! Nothing but [`cli`] knows of the command line or a terminal.
 
+pub mod backbone;
 pub mod configuration;
 pub mod dataset;
 pub mod demo;
 pub mod evaluation;
-pub mod features;
+// pub mod features;
+pub mod onnx;
 pub mod progress;
-pub mod svm;
 pub mod publish;
+pub mod setup;
+pub mod svm;

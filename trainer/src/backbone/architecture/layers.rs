@@ -1,0 +1,161 @@
+//! The layers that the architectures are made of, each reading its weights by name.
+
+use crate::backbone::weights::{Weights, WeightsError};
+use crate::onnx::proto::{DimensionValue, ModelProto};
+use crate::onnx::{Attribute, GraphBuilder};
+
+/// Name of the networks' input.
+const IMAGE: &str = "image";
+
+/// A network under construction.
+pub(super) struct Layers<'a> {
+    weights: &'a Weights,
+    graph: GraphBuilder,
+}
+
+/// A two-dimensional convolution with a square kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Convolution {
+    pub input: usize,
+    pub output: usize,
+    pub kernel: usize,
+    pub stride: usize,
+    pub padding: Padding,
+    pub groups: usize,
+    pub bias: bool,
+}
+
+/// What surrounds the input of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Padding {
+    /// This many zeros on each side.
+    Each(usize),
+    /// As many zeros as make the output `ceil(input / stride)`, the odd one right and below: TensorFlow's SAME.
+    Same,
+}
+
+impl Convolution {
+    /// A convolution without bias and groups whose padding keeps the size at stride 1.
+    pub(super) fn centred(input: usize, output: usize, kernel: usize, stride: usize) -> Self {
+        Self {
+            input,
+            output,
+            kernel,
+            stride,
+            padding: Padding::Each(kernel / 2),
+            groups: 1,
+            bias: false,
+        }
+    }
+}
+
+impl<'a> Layers<'a> {
+    pub(super) fn new(weights: &'a Weights) -> Self {
+        Self {
+            weights,
+            graph: GraphBuilder::new("backbone"),
+        }
+    }
+
+    /// Name of the images' value.
+    pub(super) fn image() -> String {
+        IMAGE.to_owned()
+    }
+
+    /// `NAME.weight` (and `NAME.bias`) over `input`.
+    pub(super) fn convolution(&mut self, name: &str, input: &str, shape: Convolution) -> Result<String, WeightsError> {
+        let Convolution {
+            kernel, stride, groups, ..
+        } = shape;
+        let dimensions = [shape.output, shape.input / groups, kernel, kernel];
+        let weight = self.parameter(&format!("{name}.weight"), &dimensions)?;
+        let mut inputs = vec![input, &weight];
+        let bias = if shape.bias {
+            Some(self.parameter(&format!("{name}.bias"), &[shape.output])?)
+        } else {
+            None
+        };
+        inputs.extend(bias.as_deref());
+        let pair = |length: usize| Attribute::Ints(vec![length as i64; 2]);
+        let padding = match shape.padding {
+            Padding::Each(zeros) => ("pads", Attribute::Ints(vec![zeros as i64; 4])),
+            Padding::Same => ("auto_pad", Attribute::Text("SAME_UPPER")),
+        };
+        let attributes = [
+            ("kernel_shape", pair(kernel)),
+            ("strides", pair(stride)),
+            ("group", Attribute::Int(groups as i64)),
+            padding,
+        ];
+        Ok(self.graph.node(name, "Conv", &inputs, &attributes))
+    }
+
+    /// Batch normalization with the statistics `NAME.running_mean` and `NAME.running_var`.
+    pub(super) fn batch_norm(
+        &mut self,
+        name: &str,
+        input: &str,
+        channels: usize,
+        epsilon: f32,
+    ) -> Result<String, WeightsError> {
+        let mut parameters = Vec::with_capacity(4);
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            parameters.push(self.parameter(&format!("{name}.{part}"), &[channels])?);
+        }
+        let mut inputs = vec![input];
+        inputs.extend(parameters.iter().map(String::as_str));
+        Ok(self.graph.node(
+            name,
+            "BatchNormalization",
+            &inputs,
+            &[("epsilon", Attribute::Float(epsilon))],
+        ))
+    }
+
+    /// `max(input, 0)`.
+    pub(super) fn relu(&mut self, input: &str) -> String {
+        self.graph.node(&format!("{input}.relu"), "Relu", &[input], &[])
+    }
+
+    /// `min(max(input, 0), 6)`.
+    pub(super) fn relu6(&mut self, input: &str) -> String {
+        let name = format!("{input}.relu6");
+        let low = self.graph.initializer(&format!("{name}.low"), &[], &[0.0]);
+        let high = self.graph.initializer(&format!("{name}.high"), &[], &[6.0]);
+        self.graph.node(&name, "Clip", &[input, &low, &high], &[])
+    }
+
+    /// The sum of two values of the same shape.
+    pub(super) fn add(&mut self, name: &str, left: &str, right: &str) -> String {
+        self.graph.node(name, "Add", &[left, right], &[])
+    }
+
+    /// Maximum over 3 x 3 at stride 2, padded by one on each side.
+    pub(super) fn max_pool(&mut self, name: &str, input: &str) -> String {
+        let attributes = [
+            ("kernel_shape", Attribute::Ints(vec![3, 3])),
+            ("strides", Attribute::Ints(vec![2, 2])),
+            ("pads", Attribute::Ints(vec![1; 4])),
+        ];
+        self.graph.node(name, "MaxPool", &[input], &attributes)
+    }
+
+    /// The file whose features are the means of `map`.
+    pub(super) fn finish(mut self, map: &str, features: usize, metadata: &[(&str, String)]) -> ModelProto {
+        let graph = &mut self.graph;
+        let map = graph.node("feature_map", "Identity", &[map], &[]);
+        let pooled = graph.node("pool", "GlobalAveragePool", &[&map], &[]);
+        let vector = graph.node("features", "Flatten", &[&pooled], &[("axis", Attribute::Int(1))]);
+        let named = |name: &str| DimensionValue::Named(name.to_owned());
+        let size = DimensionValue::Fixed(features as i64);
+        let outputs: [(&str, &[DimensionValue]); 2] = [
+            (&vector, &[named("N"), size.clone()]),
+            (&map, &[named("N"), size, named("h"), named("w")]),
+        ];
+        self.graph.finish(IMAGE, &outputs, metadata)
+    }
+
+    fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<String, WeightsError> {
+        Ok(self.graph.initializer(name, shape, self.weights.get(name, shape)?))
+    }
+}

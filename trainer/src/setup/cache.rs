@@ -1,0 +1,133 @@
+//! The cache folder: files that were verified, appear whole, and are fetched by one program at a time.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use sha2::{Digest, Sha256};
+use shared::files::hex;
+
+use super::SetupError;
+
+/// How the names of temporary folders begin.
+const TEMPORARY: &str = ".ikat-setup-";
+
+/// A folder for what was downloaded or computed; deleting it costs only time.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The user's cache folder, by the platform's convention.
+    ///
+    /// # Errors
+    /// [`SetupError::NoHome`].
+    pub fn locate() -> Result<Self, SetupError> {
+        let strategy = etcetera::choose_base_strategy().map_err(|_| SetupError::NoHome)?;
+        Ok(Self {
+            root: strategy.cache_dir().join("ikat"),
+        })
+    }
+
+    /// A cache in a folder of one's own.
+    pub fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+        }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The file `name` below the folder, if it has the hash, or else what `make` makes. `make` gets an empty
+    /// temporary folder and gives the path of the file that it made there.
+    pub(crate) fn file(
+        &self,
+        name: &Path,
+        sha256: &str,
+        make: impl FnOnce(&Path) -> Result<PathBuf, SetupError>,
+    ) -> Result<PathBuf, SetupError> {
+        let path = self.root.join(name);
+        if has_hash(&path, sha256)? {
+            return Ok(path);
+        }
+        let parent = path.parent().unwrap_or(&self.root);
+        fs::create_dir_all(parent).map_err(at(parent))?;
+        let lock_path = self.root.join("setup.lock");
+        let lock = File::create(&lock_path).map_err(at(&lock_path))?;
+        lock.lock().map_err(at(&lock_path))?;
+        // Another program may have made it while this one waited.
+        if has_hash(&path, sha256)? {
+            return Ok(path);
+        }
+        self.clear_leftovers();
+        let folder = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempdir_in(&self.root)
+            .map_err(at(&self.root))?;
+        let made = make(folder.path())?;
+        let found = hash(&made).map_err(at(&made))?;
+        if !found.starts_with(sha256) {
+            return Err(SetupError::Hash {
+                name: name.display().to_string(),
+                found,
+                expected: sha256.to_owned(),
+            });
+        }
+        File::open(&made).and_then(|file| file.sync_all()).map_err(at(&made))?;
+        fs::rename(&made, &path).map_err(at(&path))?;
+        Ok(path)
+    }
+}
+
+impl Cache {
+    /// Removes the temporary folders of programs that were killed: whoever holds the lock is alone here.
+    fn clear_leftovers(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+                // What cannot be removed is only in the way of nobody.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+fn has_hash(path: &Path, sha256: &str) -> Result<bool, SetupError> {
+    match hash(path) {
+        Ok(found) => Ok(found.starts_with(sha256)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(at(path)(error)),
+    }
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hasher))?;
+    Ok(hex(&hasher.finalize()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The error of the file system with the path it is about.
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> SetupError {
+    let path = path.to_path_buf();
+    move |source| SetupError::File {
+        path: path.clone(),
+        source,
+    }
+}

@@ -1,0 +1,91 @@
+//! Downloading from a public address.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::SetupError;
+use super::cache::at;
+
+/// The largest file that is downloaded, in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+/// How often a download that broke off goes on where it was.
+const ATTEMPTS: u32 = 5;
+
+/// Downloads `url` into `folder` and gives the path. A transfer that breaks off goes on where it was.
+pub(super) fn download(url: &str, folder: &Path) -> Result<PathBuf, SetupError> {
+    let path = folder.join("downloaded");
+    let mut file = File::create(&path).map_err(at(&path))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(at(&path))?;
+    runtime.block_on(fetch(url, &mut file))?;
+    file.flush().map_err(at(&path))?;
+    Ok(path)
+}
+
+async fn fetch(url: &str, file: &mut File) -> Result<(), SetupError> {
+    let failed = |reason: String| SetupError::Download {
+        url: url.to_owned(),
+        reason,
+    };
+    let client = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_secs(30))
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let mut written = 0;
+    let mut reason = String::new();
+    for attempt in 0..ATTEMPTS {
+        tokio::time::sleep(Duration::from_millis(500) * attempt).await;
+        match transfer(&client, url, file, &mut written).await {
+            Ok(()) => return Ok(()),
+            Err(Transfer::Final(reason)) => return Err(failed(reason)),
+            Err(Transfer::Again(said)) => reason = said,
+        }
+    }
+    Err(failed(reason))
+}
+
+/// Why a transfer ended early.
+enum Transfer {
+    /// Another attempt may succeed.
+    Again(String),
+    /// No attempt will.
+    Final(String),
+}
+
+async fn transfer(client: &reqwest::Client, url: &str, file: &mut File, written: &mut u64) -> Result<(), Transfer> {
+    let again = |error: reqwest::Error| Transfer::Again(error.to_string());
+    let local = |error: io::Error| Transfer::Final(error.to_string());
+    let request = client.get(url);
+    let request = if *written > 0 {
+        request.header("range", format!("bytes={written}-"))
+    } else {
+        request
+    };
+    let mut response = request.send().await.map_err(again)?;
+    let status = response.status();
+    if status.is_client_error() {
+        return Err(Transfer::Final(format!("the server answered {status}")));
+    }
+    if !status.is_success() {
+        return Err(Transfer::Again(format!("the server answered {status}")));
+    }
+    if status != reqwest::StatusCode::PARTIAL_CONTENT && *written > 0 {
+        // The server sends everything again.
+        file.set_len(0).map_err(local)?;
+        io::Seek::rewind(file).map_err(local)?;
+        *written = 0;
+    }
+    while let Some(chunk) = response.chunk().await.map_err(again)? {
+        *written += chunk.len() as u64;
+        if *written > MAX_BYTES {
+            return Err(Transfer::Final(format!("it has more than {MAX_BYTES} bytes")));
+        }
+        file.write_all(&chunk).map_err(local)?;
+    }
+    Ok(())
+}
