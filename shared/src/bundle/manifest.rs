@@ -43,8 +43,8 @@ pub struct Manifest {
     pub thresholds: Thresholds,
     /// Size and hash of each file.
     pub files: BTreeMap<String, FileEntry>,
-    /// The evaluation's figures, as in `metrics.json` but for the times.
-    pub metrics: serde_json::Value,
+    /// The evaluation's main figures, by their names in `metrics.json`.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// What turns the network's vector into scores.

@@ -28,6 +28,16 @@ pub enum Decision {
     Unknown,
 }
 
+impl Decision {
+    /// As it is written in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Scores of one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {

@@ -42,9 +42,14 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
 /// A decoder that has read the header and accepted the limits.
 fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecoder + 'a), ImageError> {
     if bytes.len() > limits.max_bytes {
-        return Err(ImageError::TooManyBytes { bytes: bytes.len(), limit: limits.max_bytes });
+        return Err(ImageError::TooManyBytes {
+            bytes: bytes.len(),
+            limit: limits.max_bytes,
+        });
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| ImageError::UnsupportedFormat)?;
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|_| ImageError::UnsupportedFormat)?;
     let format = reader.format().ok_or(ImageError::UnsupportedFormat)?;
     let mut codec_limits = CodecLimits::no_limits();
     codec_limits.max_alloc = Some(limits.max_allocation);
@@ -55,7 +60,11 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
         return Err(ImageError::Empty { width, height });
     }
     if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return Err(ImageError::TooManyPixels { width, height, limit: limits.max_pixels });
+        return Err(ImageError::TooManyPixels {
+            width,
+            height,
+            limit: limits.max_pixels,
+        });
     }
     Ok((format, decoder))
 }
@@ -78,8 +87,11 @@ fn opaque(image: DynamicImage) -> RgbImage {
 
 /// A decoder's panic on damaged data is damage like any other.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(ImageError::Undecodable { reason: "the decoder gave up".to_owned() }))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(ImageError::Undecodable {
+            reason: "the decoder gave up".to_owned(),
+        })
+    })
 }
 
 fn undecodable(error: CodecError) -> ImageError {
@@ -88,8 +100,12 @@ fn undecodable(error: CodecError) -> ImageError {
             ImageError::UnsupportedFormat
         }
         CodecError::Limits(error) if matches!(error.kind(), LimitErrorKind::InsufficientMemory) => {
-            ImageError::Undecodable { reason: "it would need more memory than allowed".to_owned() }
+            ImageError::Undecodable {
+                reason: "it would need more memory than allowed".to_owned(),
+            }
         }
-        error => ImageError::Undecodable { reason: error.to_string() },
+        error => ImageError::Undecodable {
+            reason: error.to_string(),
+        },
     }
 }
