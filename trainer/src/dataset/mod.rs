@@ -1,6 +1,20 @@
 //! Labelled images on disk and how they are divided.
 
+mod difference_hash;
+mod hashing;
+mod near_duplicates;
+mod read;
+mod scan;
+mod split;
+mod split_file;
+
 use std::path::PathBuf;
+
+pub use difference_hash::{DifferenceHash, dhash};
+pub use hashing::{grouped, hashes};
+pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
+pub(crate) use read::read;
+pub use split::{By, Side, Split, SplitParameters};
 
 /// A folder of class folders, as found on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +38,101 @@ pub struct Item {
     pub class: usize,
 }
 
-/// One file that was left out.
+/// One file or folder that was left out.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Skipped {
     /// Path below the root.
+    #[serde(serialize_with = "as_text")]
     pub path: PathBuf,
     /// Why, for people to read.
     pub reason: String,
+}
+
+/// Paths need not be Unicode; JSON is.
+fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// Why a data set cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// A file or folder cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// It is no folder.
+    #[error("{0} is no folder; a data set is a folder that holds one folder of images per class")]
+    NoFolder(PathBuf),
+    /// It holds no class folder with a file in it.
+    #[error(
+        "{0} holds no class folder with images; a data set looks like {0}/striped/1.jpg, {0}/dotted/2.jpg: one folder \
+         of images per class"
+    )]
+    NoClasses(PathBuf),
+    /// Two class folders differ in upper and lower case alone.
+    #[error(
+        "the class folders {first} and {second} differ only in upper and lower case, which not every system tells \
+         apart: rename one, or put their images together"
+    )]
+    CaseClash {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A parameter of the split is out of range.
+    #[error("the ratio is {0}; give the share of the images to train on, above 0 and below 1")]
+    Ratio(f64),
+    /// A line of a split file or of a list of test images is wrong.
+    #[error("{path}, line {line}: {reason}")]
+    SplitFile {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Dataset {
+    /// The same data set with these items only. Classes without one are dropped and listed.
+    #[must_use]
+    pub fn restricted(&self, items: Vec<Item>, mut skipped: Vec<Skipped>) -> Self {
+        let mut numbers = vec![None; self.classes.len()];
+        for item in &items {
+            numbers[item.class] = Some(0);
+        }
+        let mut classes = Vec::new();
+        for (class, number) in self.classes.iter().zip(&mut numbers) {
+            if let Some(number) = number {
+                *number = classes.len();
+                classes.push(class.clone());
+            } else {
+                skipped.push(Skipped {
+                    path: class.into(),
+                    reason: "the class has no readable image".to_owned(),
+                });
+            }
+        }
+        let items = items
+            .into_iter()
+            .filter_map(|item| {
+                Some(Item {
+                    class: numbers[item.class]?,
+                    path: item.path,
+                })
+            })
+            .collect();
+        Self {
+            root: self.root.clone(),
+            classes,
+            items,
+            skipped,
+        }
+    }
 }

@@ -1,0 +1,154 @@
+//! Finding the images of a folder of class folders. Nothing is opened here but folders.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Dataset, DatasetError, Item, Skipped};
+
+/// How deep folders within a class folder are followed.
+const MAX_DEPTH: usize = 32;
+
+impl Dataset {
+    /// Finds the images of `root`: every file in its subfolders, and in their subfolders, is taken as an image of
+    /// the class that the first subfolder names. Whether it is one shows when it is decoded. Links are followed,
+    /// but no folder is entered twice; what is no ordinary file is listed as skipped.
+    ///
+    /// # Errors
+    /// See [`DatasetError`].
+    pub fn scan(root: &Path) -> Result<Self, DatasetError> {
+        if !root.is_dir() {
+            return Err(DatasetError::NoFolder(root.to_path_buf()));
+        }
+        let mut dataset = Self {
+            root: root.to_path_buf(),
+            classes: Vec::new(),
+            items: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let entries = sorted(root).map_err(|source| DatasetError::File {
+            path: root.to_path_buf(),
+            source,
+        })?;
+        for entry in entries {
+            let name = PathBuf::from(entry.file_name().unwrap_or_default());
+            if hidden(&name) {
+                continue;
+            }
+            match (entry.is_dir(), name.to_str()) {
+                (true, Some(class)) => dataset.add_class(class, &entry),
+                (true, None) => dataset.skip(name, "the name of a class folder must be Unicode"),
+                (false, _) => dataset.skip(name, "not in a class folder"),
+            }
+        }
+        if dataset.classes.is_empty() {
+            return Err(DatasetError::NoClasses(root.to_path_buf()));
+        }
+        dataset.check_case()?;
+        Ok(dataset)
+    }
+
+    fn add_class(&mut self, class: &str, folder: &Path) {
+        let mut walk = Walk {
+            dataset: self,
+            class: None,
+            name: class,
+            entered: HashSet::new(),
+        };
+        walk.folder(folder, Path::new(class), 0);
+        if walk.class.is_none() {
+            self.skip(class.into(), "an empty class folder");
+        }
+    }
+
+    fn skip(&mut self, path: PathBuf, reason: &str) {
+        self.skipped.push(Skipped {
+            path,
+            reason: reason.to_owned(),
+        });
+    }
+
+    fn check_case(&self) -> Result<(), DatasetError> {
+        let mut seen = BTreeMap::new();
+        for class in &self.classes {
+            if let Some(first) = seen.insert(class.to_lowercase(), class) {
+                return Err(DatasetError::CaseClash {
+                    first: first.clone(),
+                    second: class.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Going through one class folder.
+struct Walk<'a> {
+    dataset: &'a mut Dataset,
+    /// Set when the first file is found.
+    class: Option<usize>,
+    name: &'a str,
+    /// Folders by their real path, against loops of links.
+    entered: HashSet<PathBuf>,
+}
+
+impl Walk<'_> {
+    /// Takes what is in `folder`, which is at `relative` below the root.
+    fn folder(&mut self, folder: &Path, relative: &Path, depth: usize) {
+        let real = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
+        if depth > MAX_DEPTH || !self.entered.insert(real) {
+            self.dataset.skip(
+                relative.to_path_buf(),
+                "a folder that leads back into itself, or too deep",
+            );
+            return;
+        }
+        let entries = match sorted(folder) {
+            Ok(entries) => entries,
+            Err(error) => return self.dataset.skip(relative.to_path_buf(), &error.to_string()),
+        };
+        for entry in entries {
+            let Some(name) = entry.file_name() else { continue };
+            let path = relative.join(name);
+            if hidden(Path::new(name)) {
+                continue;
+            }
+            match fs::metadata(&entry) {
+                Ok(metadata) if metadata.is_file() => {
+                    let class = *self.class.get_or_insert_with(|| {
+                        self.dataset.classes.push(self.name.to_owned());
+                        self.dataset.classes.len() - 1
+                    });
+                    self.dataset.items.push(Item { path, class });
+                }
+                Ok(metadata) if metadata.is_dir() => self.folder(&entry, &path, depth + 1),
+                Ok(_) => self.dataset.skip(path, "not an ordinary file"),
+                Err(error) => self.dataset.skip(path, &error.to_string()),
+            }
+        }
+    }
+}
+
+/// The entries of a folder in the order of their bytes, which no file system or language changes.
+fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries = fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    entries.sort_unstable_by(|left, right| {
+        left.as_os_str()
+            .as_encoded_bytes()
+            .cmp(right.as_os_str().as_encoded_bytes())
+    });
+    Ok(entries)
+}
+
+/// What systems leave in folders of images, and nobody means as one.
+fn hidden(name: &Path) -> bool {
+    let bytes = name.as_os_str().as_encoded_bytes();
+    bytes.starts_with(b".")
+        || ["thumbs.db", "desktop.ini"]
+            .iter()
+            .any(|file| name.as_os_str().eq_ignore_ascii_case(OsStr::new(file)))
+}
