@@ -1,6 +1,14 @@
-//! Feature vectors of a data set.
+//! Feature vectors of a data set: computed once per image, kept in a cache that survives a kill.
 
-use ndarray::Array2;
+mod cache;
+mod featurize;
+
+use ndarray::{Array2, Axis};
+
+pub use cache::{CacheKey, FeatureCache, Record};
+pub use featurize::{Featurized, featurize};
+
+use crate::dataset::DatasetError;
 
 /// Features of labelled images, one row per image.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,4 +19,51 @@ pub struct Features {
     pub labels: Vec<usize>,
     /// Near-duplicate group of each row: rows of one group never stand on both sides of a division.
     pub groups: Vec<usize>,
+}
+
+impl Features {
+    /// The rows with the given indices, each scaled to Euclidean length 1.
+    pub fn normalized_rows(&self, rows: &[usize]) -> Self {
+        let mut matrix = self.matrix.select(Axis(0), rows);
+        for mut row in matrix.rows_mut() {
+            if let Some(values) = row.as_slice_mut() {
+                shared::classifier::l2_normalize(values);
+            }
+        }
+        Self {
+            matrix,
+            labels: rows.iter().map(|row| self.labels[*row]).collect(),
+            groups: rows.iter().map(|row| self.groups[*row]).collect(),
+        }
+    }
+}
+
+/// Why features could not be computed or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum FeatureError {
+    /// The data set itself.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The network cannot be loaded or run.
+    #[error(transparent)]
+    Network(#[from] shared::network::NetworkError),
+    /// The cache file cannot be read or written.
+    #[error("the feature cache {path}: {source}")]
+    Cache {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// The cache file holds something else.
+    #[error("{path} is not a feature cache of {size} features: delete it, it will be made anew")]
+    Foreign {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Expected number of features.
+        size: usize,
+    },
+    /// Not one image of the data set can be read.
+    #[error("none of the {0} images could be read; the first reason: {1}")]
+    NothingReadable(usize, String),
 }

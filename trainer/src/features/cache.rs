@@ -1,0 +1,272 @@
+//! The feature cache: an append-only file of fixed-size records, one per image content.
+//!
+//! A record is found by the SHA-256 of the encoded image, so that renaming or moving an image costs
+//! nothing; the file is named by everything else that the features depend on. A process that is
+//! killed leaves at most one incomplete record at the end, which the next writer cuts off; several
+//! processes may append at once, each under a lock. Records carry a checksum, and one that does not
+//! match is computed anew.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use shared::files::sha256_hex;
+use shared::preprocessing::Preprocessing;
+
+use super::FeatureError;
+
+const MAGIC: &[u8; 12] = b"ikat-feat-01";
+const HEADER: u64 = 16;
+const HASH: usize = 32;
+
+/// Everything besides the image that its features depend on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheKey(String);
+
+impl CacheKey {
+    /// The key for a network (by the hash of its ONNX file) and the way pixels are prepared for it.
+    ///
+    /// # Panics
+    /// Never: preprocessing has a JSON form.
+    pub fn new(network_sha256: &str, preprocessing: &Preprocessing) -> Self {
+        let preprocessing = serde_json::to_string(preprocessing).expect("preprocessing has a JSON form");
+        Self(sha256_hex(format!("{network_sha256} {preprocessing}").as_bytes())[..24].to_owned())
+    }
+}
+
+/// What is kept of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// SHA-256 of the encoded image.
+    pub image: [u8; HASH],
+    /// Difference hash of the decoded pixels, 256 bits.
+    pub dhash: [u8; HASH],
+    /// The network's vector.
+    pub features: Vec<f32>,
+}
+
+/// The records of one network and preprocessing.
+pub struct FeatureCache {
+    path: PathBuf,
+    file: Mutex<File>,
+    size: usize,
+    /// Offset of the record of each image.
+    offsets: HashMap<[u8; HASH], u64>,
+}
+
+impl FeatureCache {
+    /// Opens the cache for `key` in `folder`, or makes it, for vectors of `size` features.
+    ///
+    /// # Errors
+    /// [`FeatureError::Cache`], or [`FeatureError::Foreign`] where the file holds something else.
+    pub fn open(folder: &Path, key: &CacheKey, size: usize) -> Result<Self, FeatureError> {
+        let path = folder.join(format!("{}.features", key.0));
+        let failed = |source| FeatureError::Cache {
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        if !begin(&mut file, size).map_err(failed)? {
+            return Err(FeatureError::Foreign { path, size });
+        }
+        let offsets = index(&file, record_length(size)).map_err(failed)?;
+        Ok(Self {
+            file: Mutex::new(file),
+            path,
+            size,
+            offsets,
+        })
+    }
+
+    /// The record of an image that was in the cache when it was opened.
+    ///
+    /// # Errors
+    /// [`FeatureError::Cache`]; a damaged record is `None`.
+    pub fn get(&self, image: &[u8; HASH]) -> Result<Option<Record>, FeatureError> {
+        let Some(offset) = self.offsets.get(image) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; record_length(self.size)];
+        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(*offset))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|source| FeatureError::Cache {
+                path: self.path.clone(),
+                source,
+            })?;
+        Ok(decode(&bytes).filter(|record| record.image == *image))
+    }
+
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// [`FeatureError::Cache`].
+    pub fn append(&self, record: &Record) -> Result<(), FeatureError> {
+        debug_assert_eq!(record.features.len(), self.size);
+        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        append(&mut file, &encode(record)).map_err(|source| FeatureError::Cache {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// Writes the header of a new file; false where the file is something else.
+fn begin(file: &mut File, size: usize) -> io::Result<bool> {
+    file.lock()?;
+    let mut expected = MAGIC.to_vec();
+    expected.extend(u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
+    let result = (|| {
+        let length = file.metadata()?.len();
+        if length < HEADER {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&expected)?;
+            return Ok(true);
+        }
+        let mut header = [0; HEADER as usize];
+        file.seek(SeekFrom::Start(0))?;
+        file.read_exact(&mut header)?;
+        Ok(header[..] == expected[..])
+    })();
+    file.unlock()?;
+    result
+}
+
+fn index(file: &File, length: usize) -> io::Result<HashMap<[u8; HASH], u64>> {
+    let complete = (file.metadata()?.len() - HEADER) / length as u64;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    reader.seek(SeekFrom::Start(HEADER))?;
+    let mut offsets = HashMap::new();
+    for row in 0..complete {
+        let mut hash = [0; HASH];
+        reader.read_exact(&mut hash)?;
+        reader.seek_relative((length - HASH) as i64)?;
+        offsets.insert(hash, HEADER + row * length as u64);
+    }
+    Ok(offsets)
+}
+
+fn append(file: &mut File, record: &[u8]) -> io::Result<()> {
+    file.lock()?;
+    let result = (|| {
+        let length = file.metadata()?.len();
+        let end = length - (length - HEADER) % record.len() as u64;
+        file.seek(SeekFrom::Start(end))?;
+        file.write_all(record)
+    })();
+    file.unlock()?;
+    result
+}
+
+/// Image hash, difference hash, features, checksum.
+fn record_length(size: usize) -> usize {
+    2 * HASH + 4 * size + 4
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(record_length(record.features.len()));
+    bytes.extend(record.image);
+    bytes.extend(record.dhash);
+    bytes.extend(record.features.iter().flat_map(|value| value.to_le_bytes()));
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Record> {
+    let (contents, checksum) = bytes.split_last_chunk::<4>()?;
+    if crc32fast::hash(contents) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let (image, rest) = contents.split_first_chunk::<HASH>()?;
+    let (dhash, rest) = rest.split_first_chunk::<HASH>()?;
+    let features = rest
+        .chunks_exact(4)
+        .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+        .collect();
+    Some(Record {
+        image: *image,
+        dhash: *dhash,
+        features,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> CacheKey {
+        CacheKey("k".to_owned())
+    }
+
+    fn record(number: u8) -> Record {
+        Record {
+            image: [number; HASH],
+            dhash: [!number; HASH],
+            features: vec![f32::from(number), -0.5, 1e-30],
+        }
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_reopening() {
+        let folder = tempfile::tempdir().expect("folder");
+        let cache = FeatureCache::open(folder.path(), &key(), 3).expect("new");
+        assert_eq!(cache.get(&[1; HASH]).expect("readable"), None);
+        for number in 0..5 {
+            cache.append(&record(number)).expect("appended");
+        }
+        let cache = FeatureCache::open(folder.path(), &key(), 3).expect("again");
+        for number in 0..5 {
+            assert_eq!(cache.get(&[number; HASH]).expect("readable"), Some(record(number)));
+        }
+    }
+
+    #[test]
+    fn a_record_cut_short_at_any_byte_is_dropped_and_written_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let cache = FeatureCache::open(folder.path(), &key(), 3).expect("new");
+        cache.append(&record(1)).expect("appended");
+        cache.append(&record(2)).expect("appended");
+        let whole = std::fs::read(&cache.path).expect("readable");
+        for cut in 1..=record_length(3) {
+            std::fs::write(&cache.path, &whole[..whole.len() - cut]).expect("writable");
+            let again = FeatureCache::open(folder.path(), &key(), 3).expect("opens");
+            assert_eq!(again.get(&[1; HASH]).expect("readable"), Some(record(1)));
+            assert_eq!(again.get(&[2; HASH]).expect("readable"), None);
+            again.append(&record(2)).expect("appended");
+            assert_eq!(std::fs::read(&cache.path).expect("readable"), whole);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let cache = FeatureCache::open(folder.path(), &key(), 3).expect("new");
+        cache.append(&record(1)).expect("appended");
+        let mut bytes = std::fs::read(&cache.path).expect("readable");
+        let last = bytes.len() - 6;
+        bytes[last] ^= 4;
+        std::fs::write(&cache.path, bytes).expect("writable");
+        let again = FeatureCache::open(folder.path(), &key(), 3).expect("opens");
+        assert_eq!(again.get(&[1; HASH]).expect("readable"), None);
+    }
+
+    #[test]
+    fn a_cache_of_another_size_is_refused() {
+        let folder = tempfile::tempdir().expect("folder");
+        drop(FeatureCache::open(folder.path(), &key(), 3).expect("new"));
+        assert!(matches!(
+            FeatureCache::open(folder.path(), &key(), 4),
+            Err(FeatureError::Foreign { .. })
+        ));
+    }
+}
