@@ -1,0 +1,84 @@
+//! What the scorer is told: by the environment, as functions are, and by one flag.
+
+use std::net::SocketAddr;
+use std::num::NonZero;
+
+use clap::Parser;
+
+/// The scoring function of Ikat.
+///
+/// As a Lambda function it needs no arguments. IKAT_MODEL names the model: s3://bucket/prefix/name, or a folder.
+/// IKAT_VERSION pins a version instead of the live one. ORT_DYLIB_PATH names the ONNX Runtime library, which is else
+/// looked for in /opt/lib and beside this program.
+#[derive(Debug, Parser)]
+#[command(name = "scorer", version)]
+pub struct Arguments {
+    /// Answer plain HTTP at this address instead of serving Lambda, for example 127.0.0.1:9000
+    #[arg(long, value_name = "ADDRESS", env = "IKAT_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// The model: s3://bucket/prefix/name, or a folder
+    #[arg(long, value_name = "MODEL", env = "IKAT_MODEL")]
+    model: Option<String>,
+    /// A version to serve instead of the live one
+    #[arg(long = "pin", value_name = "VERSION", env = "IKAT_VERSION")]
+    pinned: Option<String>,
+    /// Threads that the network of one image runs on
+    #[arg(long, value_name = "N", env = "IKAT_THREADS", default_value = "1")]
+    threads: NonZero<usize>,
+}
+
+/// What to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    /// Where the model is.
+    pub model: String,
+    /// A version to serve instead of the live one.
+    pub pinned: Option<String>,
+    /// Threads that the network of one image runs on.
+    pub threads: usize,
+    /// Images worked on at once.
+    pub pipelines: usize,
+}
+
+/// What brings requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// AWS Lambda's Runtime API, one request at a time.
+    Lambda,
+    /// Plain HTTP.
+    Http(SocketAddr),
+}
+
+/// Why there is nothing to serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// No model is named.
+    #[error("no model is named: set IKAT_MODEL to s3://bucket/prefix/name or to a folder that `trainer publish` wrote")]
+    NoModel,
+    /// Started by hand without an address.
+    #[error("this is not AWS Lambda: start with --listen 127.0.0.1:9000 to answer plain HTTP")]
+    NoCarrier,
+}
+
+impl Configuration {
+    /// What follows from flags and environment.
+    ///
+    /// # Errors
+    /// See [`ConfigurationError`].
+    pub fn resolve(arguments: Arguments) -> Result<(Self, Carrier), ConfigurationError> {
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let carrier = match arguments.listen {
+            Some(address) => Carrier::Http(address),
+            None if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() => Carrier::Lambda,
+            None => return Err(ConfigurationError::NoCarrier),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let configuration = Self {
+            model: some(arguments.model).ok_or(ConfigurationError::NoModel)?,
+            pinned: some(arguments.pinned),
+            threads: arguments.threads.get(),
+            pipelines: if carrier == Carrier::Lambda { 1 } else { cores },
+        };
+        Ok((configuration, carrier))
+    }
+}

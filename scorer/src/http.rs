@@ -1,0 +1,173 @@
+//! Plain HTTP: for trying the scorer on one's own machine, and for places without Lambda.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use shared::service::{ErrorCode, Request, Response, ServiceError};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::Failure;
+use crate::model::Model;
+
+/// The largest body that is read, in bytes.
+const MAX_BODY_BYTES: usize = 32 << 20;
+/// How long a client may take to send its headers, and then its body.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests that wait for each one that is worked on.
+const WAITING: usize = 8;
+
+/// What the connections share.
+struct Server {
+    model: Arc<Model>,
+    places: Semaphore,
+    requests: AtomicU64,
+}
+
+/// Serves `address` until the process is told to stop; requests that were begun are finished.
+///
+/// # Errors
+/// When the address cannot be used.
+pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("{address}: {error}"))?;
+    let places = Semaphore::new(model.parallelism() * (1 + WAITING));
+    let server = Arc::new(Server {
+        model,
+        places,
+        requests: AtomicU64::new(1),
+    });
+    let preloading = Arc::clone(&server);
+    tokio::spawn(async move { preloading.model.service().await.is_ok() });
+    announce(listener.local_addr()?);
+
+    let connections = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(stop_signal());
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // For example no more file handles: others may close theirs.
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = &mut stop => break,
+        };
+        let server = Arc::clone(&server);
+        let service = service_fn(move |request| {
+            let server = Arc::clone(&server);
+            async move { Ok::<_, Infallible>(server.handle(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(READ_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// Tells people and scripts where to send requests, which matters where the system chose the port.
+#[allow(clippy::print_stderr)]
+fn announce(address: SocketAddr) {
+    eprintln!("listening on http://{address}");
+}
+
+impl Server {
+    async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
+        let response = match self.places.try_acquire() {
+            Ok(_place) => match read(request).await {
+                Ok(request) => {
+                    let number = self.requests.fetch_add(1, Ordering::Relaxed);
+                    self.model.answer(request, &number.to_string()).await
+                }
+                Err(error) => error.into(),
+            },
+            Err(_) => {
+                let message = "as many requests as are let to are waiting: try again in a moment";
+                ServiceError::new(ErrorCode::TooManyRequests, message).into()
+            }
+        };
+        to_hyper(response)
+    }
+}
+
+async fn read(request: hyper::Request<Incoming>) -> Result<Request, ServiceError> {
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
+        .await
+        .map_err(|_| ServiceError::bad_request("the request did not arrive in time"))?
+        .map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");
+                ServiceError::new(ErrorCode::TooLarge, message)
+            } else {
+                ServiceError::bad_request(format!("the request broke off: {error}"))
+            }
+        })?
+        .to_bytes();
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    Ok(Request {
+        method: parts.method.as_str().to_owned(),
+        path: parts.uri.path().to_owned(),
+        content_type: content_type.map(str::to_owned),
+        body,
+    })
+}
+
+fn to_hyper(response: Response) -> hyper::Response<Full<Bytes>> {
+    let built = hyper::Response::builder()
+        .status(response.status)
+        .header(CONTENT_TYPE, response.content_type)
+        .body(Full::from(response.body));
+    built.unwrap_or_else(|_| hyper::Response::new(Full::default()))
+}
+
+/// Ends with Ctrl-C, or when the system asks the process to stop.
+async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate() => {}
+    }
+}
+
+#[cfg(unix)]
+async fn terminate() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminate() {
+    std::future::pending().await
+}
