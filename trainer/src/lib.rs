@@ -8,13 +8,17 @@
 //! Nothing but [`cli`] knows of the command line or a terminal.
 
 pub mod backbone;
+pub mod cli;
+pub mod client;
 pub mod configuration;
 pub mod dataset;
 pub mod demo;
 pub mod evaluation;
-// pub mod features;
+pub mod features;
 pub mod onnx;
 pub mod progress;
 pub mod publish;
+pub mod scoring;
 pub mod setup;
 pub mod svm;
+pub mod training;

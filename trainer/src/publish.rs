@@ -182,7 +182,7 @@ async fn inspect(store: &ObjectStore, name: &str, version: String) -> Result<Ver
     let (problem, accuracy) = match versions::manifest(store, name, &version, None).await {
         Ok((manifest, _)) => (
             missing_file(store, name, &manifest).await?,
-            manifest.metrics.get("accuracy").and_then(serde_json::Value::as_f64),
+            manifest.metrics.get("accuracy").copied(),
         ),
         Err(VersionError::Store(error)) => return Err(error.into()),
         Err(error) => (Some(error.to_string()), None),

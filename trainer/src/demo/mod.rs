@@ -180,7 +180,6 @@ pub fn generate(folder: &Path, per_class: u32, seed: u64, progress: &dyn Progres
     if per_class > MOST_PER_CLASS {
         return Err(DemoError::TooMany { asked: per_class });
     }
-    let difficulty = Difficulty::default();
     let wanted: Vec<(DemoClass, u32)> = DemoClass::ALL
         .into_iter()
         .flat_map(|class| (0..per_class).map(move |index| (class, index)))
@@ -191,14 +190,22 @@ pub fn generate(folder: &Path, per_class: u32, seed: u64, progress: &dyn Progres
         .map(|(class, index)| {
             let name = format!("{0}/{0}_{index:03}.jpg", class.name());
             let path = folder.join(name);
-            let scene = scene(class, index, seed, &difficulty);
-            place(&path, &encode(&scene, &path)?)?;
+            write(&path, class, index, seed)?;
             progress.advance(1);
             Ok(path)
         })
         .collect();
     progress.end();
     paths
+}
+
+/// Writes picture `index` of `class` to `path`, as [`generate`] does.
+///
+/// # Errors
+/// [`DemoError`].
+pub fn write(path: &Path, class: DemoClass, index: u32, seed: u64) -> Result<(), DemoError> {
+    let scene = scene(class, index, seed, &Difficulty::default());
+    place(path, &encode(&scene, path)?)
 }
 
 fn scene(class: DemoClass, index: u32, seed: u64, difficulty: &Difficulty) -> Scene {

@@ -1,0 +1,83 @@
+//! Progress on a terminal: a bar with rate and time left, on standard error.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::progress::Progress;
+
+/// Draws bars on a terminal; elsewhere, prints one line when a stage begins.
+pub struct Bar {
+    quiet: bool,
+    current: Mutex<Option<ProgressBar>>,
+}
+
+impl Bar {
+    /// A bar that says nothing at all when `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        Self {
+            quiet,
+            current: Mutex::new(None),
+        }
+    }
+
+    fn with_current(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
+        act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, stage: &str, total: u64) {
+        if self.quiet {
+            return;
+        }
+        let bar = if total == 0 {
+            ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"))
+        } else {
+            ProgressBar::new(total).with_style(style("{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left"))
+        };
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        if bar.is_hidden() {
+            let steps = if total == 0 {
+                String::new()
+            } else {
+                format!(" ({total})")
+            };
+            anstream::eprintln!("{stage}{steps}");
+        }
+        bar.set_message(stage.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.with_current(|current| *current = Some(bar));
+    }
+
+    fn advance(&self, steps: u64) {
+        self.with_current(|current| {
+            if let Some(bar) = current {
+                bar.inc(steps);
+            }
+        });
+    }
+
+    fn end(&self) {
+        self.with_current(|current| {
+            if let Some(bar) = current.take() {
+                bar.finish_and_clear();
+            }
+        });
+    }
+
+    fn note(&self, text: &str) {
+        if self.quiet {
+            return;
+        }
+        self.with_current(|current| match current {
+            Some(bar) => bar.suspend(|| anstream::eprintln!("{text}")),
+            None => anstream::eprintln!("{text}"),
+        });
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

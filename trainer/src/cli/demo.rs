@@ -1,0 +1,125 @@
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::location::{block_on, store};
+use super::resources::Resources;
+use crate::backbone;
+use crate::dataset::{Dataset, SplitParameters};
+use crate::demo::{self, DemoClass};
+use crate::evaluation::{self, Metrics};
+use crate::training::{self, Parameters};
+use crate::{publish, scoring, svm};
+
+/// Name of the demo's model.
+const NAME: &str = "clothing-texture";
+
+/// See the whole way at work: draw images, train, evaluate, publish, score.
+///
+/// Draws photos of garments with three textures (dotted, striped, leopard), trains a classifier on them,
+/// publishes it to a folder, and classifies an image that was not in the set, the way the scorer does.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder for everything that the demo makes
+    #[arg(long, value_name = "DIR", default_value = "ikat-demo")]
+    dir: PathBuf,
+    /// Images per class
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(8..=10_000))]
+    per_class: u32,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    data: &'a Path,
+    run: &'a Path,
+    model: &'a Path,
+    version: &'a str,
+    image: &'a Path,
+    answer: serde_json::Value,
+    metrics: &'a Metrics,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let dir = &arguments.dir;
+    let data = dir.join("data");
+    demo::generate(&data, arguments.per_class, arguments.seed, &session.progress)?;
+    let image = dir.join("new-image.jpg");
+    demo::write(&image, DemoClass::Striped, arguments.per_class, arguments.seed)?;
+
+    let dataset = Dataset::scan(&data)?;
+    let cache = session.cache()?;
+    let runtime = arguments.resources.runtime(&cache, session)?;
+    let network = backbone::obtain(backbone::DEFAULT, None, None, &cache, &session.progress)
+        .map_err(|error| Failure::backbone(&error))?;
+    let parameters = Parameters {
+        name: NAME.to_owned(),
+        limits: arguments.resources.limits(),
+        split: SplitParameters {
+            seed: arguments.seed,
+            ..SplitParameters::default()
+        },
+        svm: svm::Parameters {
+            seed: arguments.seed,
+            ..svm::Parameters::default()
+        },
+        golden_images: 4,
+    };
+    let workplace = arguments.resources.workplace(&runtime, &cache, session);
+    let trained = training::train(&dataset, &network, &parameters, &workplace)?;
+    let run = vacant(dir)?;
+    trained.save(&run)?;
+
+    let models = dir.join("store");
+    let model = models.join(NAME);
+    let (published, answer) = block_on(async {
+        let objects = store(&models.to_string_lossy()).await?;
+        let published = publish::publish(&objects, &trained.bundle, NAME).await?;
+        let served = shared::store::versions::open(&model.to_string_lossy(), None).await?;
+        let answer = scoring::ask(&served, &runtime, parameters.limits, &std::fs::read(&image)?)?;
+        Ok::<_, Failure>((published, answer))
+    })??;
+
+    let text = format!(
+        "{table}\n\
+        The new image {image} is {label} (score {score:.3}, {decision}).\n\n\
+        Images:   {data}\nRun:      {run}\nModel:    {model}, version {version}\n\n\
+        Next, with your own images in class folders:\n  trainer train --data DIR --out my-run",
+        table = evaluation::table(&trained.metrics.evaluation),
+        image = image.display(),
+        label = answer["label"].as_str().unwrap_or_default(),
+        score = answer["score"].as_f64().unwrap_or_default(),
+        decision = answer["decision"].as_str().unwrap_or_default(),
+        data = data.display(),
+        run = run.display(),
+        model = model.display(),
+        version = published.version,
+    );
+    let document = Document {
+        data: &data,
+        run: &run,
+        model: &model,
+        version: &published.version,
+        image: &image,
+        answer,
+        metrics: &trained.metrics,
+    };
+    session.output.result(&document, &text)?;
+    Ok(Done::Complete)
+}
+
+/// The first of `run`, `run-2`, `run-3` ... that holds nothing yet: a finished run is never overwritten.
+fn vacant(dir: &Path) -> Result<PathBuf, Failure> {
+    let names = std::iter::once("run".to_owned()).chain((2..).map(|number| format!("run-{number}")));
+    names
+        .map(|name| dir.join(name))
+        .take(10_000)
+        .find(|path| training::check_vacant(path).is_ok())
+        .ok_or_else(|| Failure::usage(format!("{} holds too many runs", dir.display())))
+}

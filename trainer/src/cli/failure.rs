@@ -1,0 +1,121 @@
+//! What a command answers when it did not succeed, and the one place that prints it.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+
+use crate::backbone::BackboneError;
+use crate::setup::SetupError;
+
+/// How a command that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// Everything was done.
+    Complete,
+    /// Done, but part of the input was left out; each item was listed.
+    Partly,
+}
+
+impl From<Done> for ExitCode {
+    fn from(done: Done) -> Self {
+        match done {
+            Done::Complete => Self::SUCCESS,
+            Done::Partly => Self::from(3),
+        }
+    }
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// Wrong usage: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+            code: 2,
+        }
+    }
+
+    /// A failure that no error of the library stands for.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+            code: 1,
+        }
+    }
+
+    /// A failure with what to do about it.
+    pub fn hinted(error: &dyn Error, hint: impl Into<String>) -> Self {
+        Self {
+            message: chain(error),
+            hint: Some(hint.into()),
+            code: 1,
+        }
+    }
+
+    /// An error of obtaining something, with its own hint.
+    pub fn setup(error: &SetupError) -> Self {
+        Self {
+            message: chain(error),
+            hint: error.hint().map(str::to_owned),
+            code: 1,
+        }
+    }
+
+    /// An error of obtaining a network, with its own hint.
+    pub fn backbone(error: &BackboneError) -> Self {
+        match error {
+            BackboneError::Setup(error) => Self::setup(error),
+            error => Self {
+                message: chain(error),
+                hint: None,
+                code: 1,
+            },
+        }
+    }
+
+    /// Prints the failure to standard error and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        let error = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+        anstream::eprintln!("{error}error{error:#}: {}", self.message);
+        if let Some(hint) = &self.hint {
+            let style = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
+            anstream::eprintln!("\n{style}hint{style:#}: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            message: chain(&error),
+            hint: None,
+            code: 1,
+        }
+    }
+}
+
+/// The error and its causes in one line, leaving out a cause that its error quotes already.
+fn chain(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    message
+}

@@ -1,0 +1,156 @@
+//! The command line: one file per command. Parsing happens here, work happens in the library.
+
+mod bar;
+mod call;
+mod demo;
+mod evaluate;
+mod failure;
+mod location;
+mod output;
+mod publish;
+mod resources;
+mod rollback;
+mod score;
+mod setup;
+mod split;
+mod train;
+mod versions;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::bar::Bar;
+use self::failure::{Done, Failure};
+use self::output::Output;
+use crate::configuration::{self, Configuration};
+use crate::progress::Progress;
+use crate::setup::Cache;
+
+/// Turns a folder of labelled images into a trained image classifier.
+///
+/// Every option can also be set in ikat.toml or as an environment variable: a flag wins over
+/// IKAT_<OPTION>, which wins over the file, which wins over the default.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, arg_required_else_help = true, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+struct Common {
+    /// Parameter file [default: ikat.toml in the current folder, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress, no hints, only results and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Folder for downloaded networks and computed features [default: the user's cache folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+    #[command(subcommand)]
+    Data(Data),
+    Train(train::Arguments),
+    Evaluate(evaluate::Arguments),
+    Publish(publish::Arguments),
+    Rollback(rollback::Arguments),
+    Versions(versions::Arguments),
+    Score(score::Arguments),
+    Call(call::Arguments),
+    Setup(setup::Arguments),
+}
+
+/// Work on a data set.
+#[derive(Debug, Subcommand)]
+enum Data {
+    Split(split::Arguments),
+}
+
+/// What a command works with besides its own options.
+struct Session {
+    output: Output,
+    quiet: bool,
+    progress: Bar,
+    cache: Option<PathBuf>,
+}
+
+impl Session {
+    fn cache(&self) -> Result<Cache, Failure> {
+        Ok(match &self.cache {
+            Some(folder) => Cache::at(folder),
+            None => Cache::locate()?,
+        })
+    }
+
+    /// Something worth one line on standard error.
+    fn note(&self, text: &str) {
+        self.progress.note(text);
+    }
+}
+
+/// Runs the program with the arguments that it was started with.
+pub fn run() -> ExitCode {
+    match parse(std::env::args_os().collect()) {
+        Ok(arguments) => match dispatch(arguments) {
+            Ok(done) => done.into(),
+            Err(failure) => failure.report(),
+        },
+        Err(Parsing::Clap(error)) => error.exit(),
+        Err(Parsing::Configuration(error)) => Failure::usage(error.to_string()).report(),
+    }
+}
+
+/// The command line as clap knows it, without anything from a file: for documentation and tests.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+enum Parsing {
+    Clap(clap::Error),
+    Configuration(configuration::ConfigurationError),
+}
+
+/// Flags win over the environment, which wins over the file: the file's values become clap's defaults.
+fn parse(arguments: Vec<OsString>) -> Result<Arguments, Parsing> {
+    let named = std::env::var_os(configuration::FILE_VARIABLE);
+    let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
+        .and_then(|configuration| configuration.apply(command()))
+        .map_err(Parsing::Configuration)?;
+    let matches = command.try_get_matches_from(arguments).map_err(Parsing::Clap)?;
+    Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)
+}
+
+fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
+    let session = Session {
+        output: Output::new(common.json),
+        quiet: common.quiet,
+        progress: Bar::new(common.quiet),
+        cache: common.cache,
+    };
+    match command {
+        Command::Demo(arguments) => demo::run(&arguments, &session),
+        Command::Data(Data::Split(arguments)) => split::run(&arguments, &session),
+        Command::Train(arguments) => train::run(&arguments, &session),
+        Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
+        Command::Publish(arguments) => publish::run(&arguments, &session),
+        Command::Rollback(arguments) => rollback::run(&arguments, &session),
+        Command::Versions(arguments) => versions::run(&arguments, &session),
+        Command::Score(arguments) => score::run(&arguments, &session),
+        Command::Call(arguments) => call::run(&arguments, &session),
+        Command::Setup(arguments) => setup::run(&arguments, &session),
+    }
+}

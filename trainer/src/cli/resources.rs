@@ -1,0 +1,59 @@
+//! Options about the machine: threads, limits, the runtime library.
+
+use std::num::NonZero;
+
+use shared::image::Limits;
+use shared::network::Runtime;
+
+use super::Session;
+use super::failure::Failure;
+use crate::setup::{self, Cache};
+use crate::training::Workplace;
+
+/// What a command may use of the machine.
+#[derive(Debug, clap::Args)]
+pub struct Resources {
+    /// Images worked on at once [default: number of cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+    /// Largest image that is read, in megapixels
+    #[arg(long, value_name = "MEGAPIXELS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=2000))]
+    max_megapixels: u64,
+}
+
+impl Resources {
+    /// What an image may cost.
+    pub fn limits(&self) -> Limits {
+        let max_pixels = self.max_megapixels * 1_000_000;
+        Limits {
+            max_pixels,
+            max_allocation: (4 * max_pixels).max(Limits::default().max_allocation),
+            ..Limits::default()
+        }
+    }
+
+    /// The runtime library, obtained first where it is not there yet.
+    pub fn runtime(&self, cache: &Cache, session: &Session) -> Result<Runtime, Failure> {
+        let candidates = match std::env::var_os(shared::network::library::VARIABLE) {
+            Some(named) if !named.is_empty() => Vec::new(),
+            _ => vec![setup::runtime_library(cache, &session.progress).map_err(|error| Failure::setup(&error))?],
+        };
+        Ok(Runtime::load(&candidates)?)
+    }
+
+    /// Images worked on at once.
+    pub fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        self.threads.unwrap_or(cores).get()
+    }
+
+    /// The workplace of a training or an evaluation.
+    pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
+        Workplace {
+            runtime,
+            features: cache.root().join("features"),
+            threads: self.threads(),
+            progress: &session.progress,
+        }
+    }
+}

@@ -1,0 +1,30 @@
+use super::Session;
+use super::failure::{Done, Failure};
+use super::location::{block_on, store};
+use crate::publish;
+
+/// Make an earlier version of a model live again.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where models are kept: s3://bucket/prefix or a folder
+    #[arg(long, value_name = "STORE", alias = "from")]
+    to: String,
+    /// Name of the model there
+    #[arg(long)]
+    name: String,
+    /// The version to go back to [default: the one that was live before]
+    #[arg(value_name = "VERSION")]
+    target: Option<String>,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let published = block_on(async {
+        let store = store(&arguments.to).await?;
+        publish::rollback(&store, &arguments.name, arguments.target.as_deref())
+            .await
+            .map_err(Failure::from)
+    })??;
+    let text = format!("Version {} of {} is live", published.version, arguments.name);
+    session.output.result(&published, &text)?;
+    Ok(Done::Complete)
+}

@@ -1,0 +1,144 @@
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::location::bundle;
+use super::output::{Output, printable};
+use super::resources::Resources;
+use crate::scoring::{self, Outcome, Scored};
+
+/// Classify images on this machine with a bundle.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A run or the bundle in it
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: PathBuf,
+    /// Images to classify
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// How the result is printed; --json is the same as `--format json`
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Only the best K classes of each image in the JSON
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Columns for people
+    Table,
+    /// One JSON document
+    Json,
+    /// A line per image, a column per class
+    Csv,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let bundle = bundle(&arguments.bundle)?;
+    let cache = session.cache()?;
+    let runtime = arguments.resources.runtime(&cache, session)?;
+    let pipeline = bundle.pipeline(&runtime, arguments.resources.limits(), 1)?;
+    let results = scoring::score_files(
+        pipeline,
+        &bundle.manifest,
+        &arguments.images,
+        arguments.top_k,
+        arguments.resources.limits(),
+    );
+    match arguments.format {
+        Format::Csv if !session.output.is_json() => session.output.text(&csv(&results, &bundle.manifest.classes))?,
+        Format::Json => Output::new(true).result(&Document { results: &results }, "")?,
+        _ => session
+            .output
+            .result(&Document { results: &results }, &table(&results))?,
+    }
+    let failed = results
+        .iter()
+        .filter(|result| matches!(result.outcome, Outcome::Error { .. }))
+        .count();
+    match failed {
+        0 => Ok(Done::Complete),
+        _ if failed < results.len() => Ok(Done::Partly),
+        _ => Err(Failure::failed("none of the images could be classified")),
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    results: &'a [Scored],
+}
+
+fn table(results: &[Scored]) -> String {
+    let mut text = format!("{:<24} {:>6} {:>10}  image\n", "label", "score", "decision");
+    for Scored { path, outcome } in results {
+        let path = printable(&path.to_string_lossy());
+        let _ = match outcome {
+            Outcome::Answer(answer) => writeln!(
+                text,
+                "{:<24} {:>6.3} {:>10}  {path}",
+                printable(&answer.label),
+                answer.score,
+                answer.decision.name()
+            ),
+            Outcome::Error { error } => {
+                writeln!(text, "{:<42}  {path}: {}", error.code.name(), printable(&error.message))
+            }
+        };
+    }
+    text
+}
+
+/// A line per image: path, label, score, decision, a column per class, and the error where there is one.
+fn csv(results: &[Scored], classes: &[String]) -> String {
+    let mut header = vec!["path", "label", "score", "decision"];
+    header.extend(classes.iter().map(String::as_str));
+    header.push("error");
+    let mut text = csv_line(header);
+    for Scored { path, outcome } in results {
+        let path = path.to_string_lossy().into_owned();
+        let fields = match outcome {
+            Outcome::Answer(answer) => {
+                let score = answer.score.to_string();
+                let mut fields = vec![path, answer.label.clone(), score, answer.decision.name().to_owned()];
+                let of_class = |class: &String| {
+                    let score = answer.scores.iter().find(|(name, _)| name == class);
+                    score.map_or_else(String::new, |(_, score)| score.to_string())
+                };
+                fields.extend(classes.iter().map(of_class));
+                fields.push(String::new());
+                fields
+            }
+            Outcome::Error { error } => {
+                let mut fields = vec![path];
+                fields.resize(classes.len() + 4, String::new());
+                fields.push(format!("{}: {}", error.code.name(), error.message));
+                fields
+            }
+        };
+        text.push_str(&csv_line(fields.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// Quoted as RFC 4180 says where a field needs it.
+fn csv_line<'a>(fields: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = fields
+        .into_iter()
+        .map(|field| {
+            if field.contains([',', '"', '\n', '\r']) {
+                format!("\"{}\"", field.replace('"', "\"\""))
+            } else {
+                field.to_owned()
+            }
+        })
+        .collect();
+    quoted.join(",") + "\n"
+}

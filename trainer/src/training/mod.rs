@@ -1,0 +1,364 @@
+//! The main job in a row: features, split, SVM, evaluation, bundle.
+
+mod golden;
+mod run;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use bytes::Bytes;
+use ndarray::Array2;
+use rayon::prelude::*;
+use serde::Serialize;
+use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
+use shared::classifier::{Head, LinearClassifierError};
+use shared::files;
+use shared::image::{ImageError, Limits};
+use shared::network::{Network, NetworkError, Runtime};
+use shared::pipeline::PipelineError;
+use shared::preprocessing::Preprocessing;
+
+use crate::backbone::Backbone;
+use crate::dataset::{Dataset, DatasetError, Skipped, Split, SplitParameters, near_duplicate_groups};
+use crate::evaluation::{Evaluation, Metrics, MetricsError, Seconds};
+use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
+use crate::progress::Progress;
+use crate::svm::{self, SvmError};
+
+pub use run::{Run, bundle_folder, check_vacant};
+
+/// Everything that a training depends on besides the data and the network.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Parameters {
+    /// Name of the model.
+    pub name: String,
+    /// What an image may cost.
+    pub limits: Limits,
+    /// How the data set is divided.
+    pub split: SplitParameters,
+    /// The classifier.
+    pub svm: svm::Parameters,
+    /// How many images the bundle carries as proof of parity.
+    pub golden_images: usize,
+}
+
+/// What a training computes with.
+pub struct Workplace<'a> {
+    /// The loaded runtime library.
+    pub runtime: &'a Runtime,
+    /// Folder of the feature caches.
+    pub features: PathBuf,
+    /// Images worked on at once.
+    pub threads: usize,
+    /// Who is told of the progress.
+    pub progress: &'a dyn Progress,
+}
+
+/// Why a training did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// The data set or its split.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The features.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// The classifier.
+    #[error(transparent)]
+    Svm(#[from] SvmError),
+    /// The classifier came out unusable.
+    #[error(transparent)]
+    Classifier(#[from] LinearClassifierError),
+    /// The bundle cannot be made or written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A golden image cannot be scored.
+    #[error("scoring {path} for the bundle: {source}")]
+    Golden {
+        /// Which image.
+        path: PathBuf,
+        /// Why.
+        source: PipelineError,
+    },
+    /// A golden image cannot be drawn smaller.
+    #[error("making {path} smaller for the bundle: {source}")]
+    GoldenImage {
+        /// Which image.
+        path: PathBuf,
+        /// Why.
+        source: ImageError,
+    },
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// The metrics cannot be written.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The data set has a class that the bundle does not know.
+    #[error("the bundle does not know the class {class}; it knows {known}")]
+    ForeignClass {
+        /// The class folder.
+        class: String,
+        /// The bundle's classes.
+        known: String,
+    },
+    /// The folder for the run holds something already.
+    #[error("{0} is not empty; a finished run is never overwritten")]
+    Occupied(PathBuf),
+}
+
+/// Trains on `dataset` with the features of `backbone`.
+///
+/// # Errors
+/// See [`TrainingError`].
+pub fn train(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    workplace: &Workplace,
+) -> Result<Run, TrainingError> {
+    let model = Bytes::from(read(&backbone.onnx)?);
+    let network = NetworkFile {
+        model: &model,
+        sha256: &backbone.sha256,
+        preprocessing: &backbone.preprocessing,
+        feature_size: backbone.feature_size,
+    };
+    let start = Instant::now();
+    let (dataset, features) = workplace.features(dataset, &network, parameters.limits, parameters.split.distance)?;
+    let featurized = start.elapsed().as_secs_f64();
+    if dataset.classes.len() < 2 {
+        return Err(SvmError::TooFewClasses(dataset.classes.len()).into());
+    }
+
+    let split = Split::new(&dataset, &features.groups, &parameters.split)?;
+    let (train, test) = (split.train_rows(), split.test_rows());
+
+    let start = Instant::now();
+    let training = features.normalized_rows(&train);
+    let trained = svm::train(
+        training.matrix.view(),
+        &training.labels,
+        &training.groups,
+        dataset.classes.len(),
+        &parameters.svm,
+        workplace.progress,
+    )?;
+    drop(training);
+    let solved = start.elapsed().as_secs_f64();
+
+    let head = Head {
+        classes: dataset.classes.clone(),
+        classifier: Some(trained.classifier),
+        calibration: trained.calibration,
+        thresholds: trained.thresholds,
+    };
+    let start = Instant::now();
+    let evaluation = evaluate(&head, &features, &test);
+    let metrics = Metrics {
+        chosen_c: Some(trained.sweep.chosen_c),
+        c_sweep: trained.sweep.entries,
+        train_count: Some(train.len()),
+        seconds: Seconds {
+            featurize: Some(featurized),
+            svm: Some(solved),
+            evaluate: Some(start.elapsed().as_secs_f64()),
+            refine: None,
+        },
+        ..Metrics::from(evaluation)
+    };
+
+    let bundle = assemble(&head, model, backbone, &metrics, &parameters.name)?;
+    let shown = if test.is_empty() { &train } else { &test };
+    let golden = golden::choose(&dataset, shown, parameters.golden_images);
+    let bundle = golden::add(&bundle, &dataset.root, &golden, parameters.limits, workplace.runtime)?;
+    Ok(Run {
+        bundle,
+        metrics,
+        split,
+        skipped: dataset.skipped,
+        notes: trained.notes,
+        parameters: parameters.clone(),
+    })
+}
+
+/// Measures a bundle on a data set, all of it or the test part of a split file.
+///
+/// # Errors
+/// See [`TrainingError`].
+pub fn measure(
+    bundle: &Bundle,
+    dataset: &Dataset,
+    split: Option<&Path>,
+    limits: Limits,
+    workplace: &Workplace,
+) -> Result<(Metrics, Vec<Skipped>), TrainingError> {
+    let head = bundle.head()?;
+    let model = bundle.file(bundle::MODEL)?;
+    let network = NetworkFile {
+        model,
+        sha256: &files::sha256_hex(model),
+        preprocessing: &bundle.manifest.preprocessing,
+        feature_size: bundle.manifest.feature_size,
+    };
+    let start = Instant::now();
+    let distance = SplitParameters::default().distance;
+    let (dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
+    let featurized = start.elapsed().as_secs_f64();
+    for label in &mut features.labels {
+        let class = &dataset.classes[*label];
+        *label = head
+            .classes
+            .iter()
+            .position(|known| known == class)
+            .ok_or_else(|| TrainingError::ForeignClass {
+                class: class.clone(),
+                known: head.classes.join(", "),
+            })?;
+    }
+    let rows = match split {
+        Some(path) => Split::load(path, &dataset)?.test_rows(),
+        None => (0..features.labels.len()).collect(),
+    };
+    let start = Instant::now();
+    let evaluation = evaluate(&head, &features, &rows);
+    let seconds = Seconds {
+        featurize: Some(featurized),
+        evaluate: Some(start.elapsed().as_secs_f64()),
+        ..Seconds::default()
+    };
+    Ok((
+        Metrics {
+            seconds,
+            ..Metrics::from(evaluation)
+        },
+        dataset.skipped,
+    ))
+}
+
+impl Workplace<'_> {
+    /// The readable part of `dataset`, and the features of each of its images in order.
+    fn features(
+        &self,
+        dataset: &Dataset,
+        network: &NetworkFile,
+        limits: Limits,
+        distance: u32,
+    ) -> Result<(Dataset, Features), TrainingError> {
+        let key = CacheKey::new(network.sha256, network.preprocessing);
+        let cache = FeatureCache::open(&self.features, &key, network.feature_size)?;
+        let make = || {
+            let network = self.runtime.network(network.model, 1)?;
+            Ok(Box::new(network) as Box<dyn Network>)
+        };
+        let featurized = features::featurize(
+            dataset,
+            &make,
+            network.preprocessing,
+            limits,
+            &cache,
+            self.threads,
+            self.progress,
+        )?;
+        let records: Vec<_> = featurized.images.iter().map(|(_, record)| record).collect();
+        let hashes: Vec<_> = records.iter().map(|record| record.dhash).collect();
+        let values = records
+            .iter()
+            .flat_map(|record| record.features.iter().copied())
+            .collect();
+        let matrix = Array2::from_shape_vec((records.len(), network.feature_size), values)
+            .map_err(|_| NetworkError::Run("it gave vectors of another length than announced".to_owned()))
+            .map_err(FeatureError::from)?;
+        let groups = near_duplicate_groups(&hashes, distance);
+        let items = featurized.images.into_iter().map(|(item, _)| item).collect();
+        let readable = dataset.restricted(items, featurized.skipped);
+        let labels = readable.items.iter().map(|item| item.class).collect();
+        Ok((readable, Features { matrix, labels, groups }))
+    }
+}
+
+/// A network as a file, with what its features depend on.
+struct NetworkFile<'a> {
+    model: &'a [u8],
+    sha256: &'a str,
+    preprocessing: &'a Preprocessing,
+    feature_size: usize,
+}
+
+fn evaluate(head: &Head, features: &Features, rows: &[usize]) -> Evaluation {
+    let truths: Vec<usize> = rows.iter().map(|row| features.labels[*row]).collect();
+    let predictions: Vec<_> = rows
+        .par_iter()
+        .map(|row| head.predict(&features.matrix.row(*row).to_vec()))
+        .collect();
+    Evaluation::new(&head.classes, &truths, &predictions)
+}
+
+/// The bundle without golden images.
+fn assemble(
+    head: &Head,
+    model: Bytes,
+    backbone: &Backbone,
+    metrics: &Metrics,
+    name: &str,
+) -> Result<Bundle, TrainingError> {
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        name: name.to_owned(),
+        version: String::new(),
+        classes: head.classes.clone(),
+        classifier: ClassifierKind::Svm,
+        backbone: bundle::Backbone {
+            name: backbone.name.clone(),
+            sha256: backbone.sha256.clone(),
+            licence: backbone.licence.clone(),
+        },
+        feature_size: backbone.feature_size,
+        preprocessing: backbone.preprocessing.clone(),
+        calibration: head.calibration.clone(),
+        thresholds: head.thresholds,
+        files: BTreeMap::new(),
+        metrics: figures(metrics),
+    };
+    let mut files = BTreeMap::from([(bundle::MODEL.to_owned(), model)]);
+    if let Some(classifier) = &head.classifier {
+        files.insert(bundle::SVM.to_owned(), classifier.to_json()?.into());
+    }
+    Ok(Bundle::new(manifest, files))
+}
+
+/// What of the metrics belongs to the model itself. Times differ from run to run; the version must not.
+fn figures(metrics: &Metrics) -> BTreeMap<String, f64> {
+    let Metrics {
+        evaluation,
+        chosen_c,
+        train_count,
+        ..
+    } = metrics;
+    [
+        ("accuracy", evaluation.accuracy),
+        ("class_averaged_accuracy", evaluation.class_averaged_accuracy),
+        ("auc_macro", evaluation.auc_macro),
+        ("auc_micro", evaluation.auc_micro),
+        ("ece", evaluation.calibration.ece),
+        ("chosen_c", *chosen_c),
+        ("train_count", train_count.map(|count| count as f64)),
+        ("test_count", Some(evaluation.test_count as f64)),
+    ]
+    .into_iter()
+    .filter_map(|(name, figure)| Some((name.to_owned(), figure?)))
+    .collect()
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TrainingError> {
+    std::fs::read(path).map_err(|source| TrainingError::File {
+        path: path.to_path_buf(),
+        source,
+    })
+}
