@@ -35,7 +35,7 @@ pub fn bundle(seed: u8, size: usize) -> Bundle {
             margin: 0.0,
         },
         files: BTreeMap::new(),
-        metrics: serde_json::json!({ "accuracy": 0.875 }),
+        metrics: BTreeMap::from([("accuracy".to_owned(), 0.875)]),
     };
     let files = BTreeMap::from([
         (MODEL.to_owned(), noise(seed, size)),

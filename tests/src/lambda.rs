@@ -36,7 +36,11 @@ impl Lambda {
                 .envs(environment.iter().copied())
                 .stdout(Stdio::null()),
         );
-        Some(Self { port, _scorer: scorer, _emulator: emulator })
+        Some(Self {
+            port,
+            _scorer: scorer,
+            _emulator: emulator,
+        })
     }
 
     /// Where plain events are sent.

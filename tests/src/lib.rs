@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 
 /// The workspace's root.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the workspace exists")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .expect("the workspace exists")
 }
 
 /// A real data set or the folder of nasty files, or `None` with a message where this machine lacks it.
@@ -27,8 +30,7 @@ pub fn shared_data(name: &str) -> Option<PathBuf> {
 /// # Panics
 /// In CI, where it must be there.
 pub fn tool(name: &str) -> Option<PathBuf> {
-    let environment =
-        std::env::var_os("IKAT_TEST_VENV").map_or_else(|| root().join("target/test-venv"), PathBuf::from);
+    let environment = std::env::var_os("IKAT_TEST_VENV").map_or_else(|| root().join("target/test-venv"), PathBuf::from);
     available(environment.join("bin").join(name), "`cargo xtask setup`")
 }
 
@@ -36,7 +38,11 @@ fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing: it comes from {from}", path.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing: it comes from {from}",
+        path.display()
+    );
     #[allow(clippy::print_stderr)]
     {
         eprintln!("SKIPPED: {} is missing: it comes from {from}", path.display());
@@ -75,8 +81,10 @@ pub fn subset(data: &Path, to: &Path, classes: &[&str], count: usize) {
     for class in classes {
         let folder = to.join(class);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let mut files: Vec<_> =
-            std::fs::read_dir(data.join(class)).expect("a class").map(|entry| entry.expect("an entry").path()).collect();
+        let mut files: Vec<_> = std::fs::read_dir(data.join(class))
+            .expect("a class")
+            .map(|entry| entry.expect("an entry").path())
+            .collect();
         files.sort();
         for file in files.iter().take(count) {
             std::fs::copy(file, folder.join(file.file_name().expect("a name"))).expect("a copy");

@@ -11,7 +11,11 @@ pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let folder = test.ancestors().nth(2).expect("target/profile/deps/test");
     let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build --workspace --bins` first",
+        path.display()
+    );
     path
 }
 
@@ -74,7 +78,10 @@ impl From<Output> for Said {
 /// # Panics
 /// When it does not start.
 pub fn say(command: &mut Command) -> Said {
-    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")).into()
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+        .into()
 }
 
 /// A program in the background that ends with the test.

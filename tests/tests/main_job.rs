@@ -54,21 +54,40 @@ fn trained() -> Option<&'static Trained> {
 }
 
 fn train(data: &Path, run: &Path) -> std::process::Command {
-    trainer(&["train", "--json", "--data", &data.display().to_string(), "--out", &run.display().to_string()])
+    trainer(&[
+        "train",
+        "--json",
+        "--data",
+        &data.display().to_string(),
+        "--out",
+        &run.display().to_string(),
+    ])
 }
 
 #[test]
 fn a_run_holds_everything_and_its_figures_agree() {
     let Some(trained) = trained() else { return };
     let document = trained.said.json();
-    let metrics: Value = serde_json::from_slice(&std::fs::read(trained.path("run/metrics.json")).expect("metrics"))
-        .expect("JSON");
+    let metrics: Value =
+        serde_json::from_slice(&std::fs::read(trained.path("run/metrics.json")).expect("metrics")).expect("JSON");
     assert_eq!(document["metrics"], metrics);
     assert_eq!(metrics["classes"], serde_json::json!(CLASSES));
     let accuracy = metrics["accuracy"].as_f64().expect("an accuracy");
-    assert!(accuracy > 0.6, "three real textures are told apart better than by chance: {accuracy}");
-    assert_eq!(metrics["train_count"].as_u64().expect("a count") + metrics["test_count"].as_u64().expect("a count"), 72);
-    for file in ["split.tsv", "bundle/manifest.json", "bundle/model.onnx", "bundle/svm.json", "bundle/golden/golden.json"] {
+    assert!(
+        accuracy > 0.6,
+        "three real textures are told apart better than by chance: {accuracy}"
+    );
+    assert_eq!(
+        metrics["train_count"].as_u64().expect("a count") + metrics["test_count"].as_u64().expect("a count"),
+        72
+    );
+    for file in [
+        "split.tsv",
+        "bundle/manifest.json",
+        "bundle/model.onnx",
+        "bundle/svm.json",
+        "bundle/golden/golden.json",
+    ] {
         assert!(trained.path("run").join(file).is_file(), "{file}");
     }
 }
@@ -85,7 +104,10 @@ fn the_same_training_gives_the_same_version_whatever_the_threads() {
 fn a_finished_run_is_never_overwritten() {
     let Some(trained) = trained() else { return };
     let said = say(&mut train(&trained.path("data"), &trained.path("run"))).ended_with(1);
-    assert!(said.stderr.contains("never overwritten") && said.stderr.contains("--out"), "{said:?}");
+    assert!(
+        said.stderr.contains("never overwritten") && said.stderr.contains("--out"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -96,9 +118,14 @@ fn what_was_published_to_s3_is_served_by_lambda_with_the_same_scores() {
     let store = "s3://models/team";
     let run = trained.text("run");
     let environment: Vec<(String, String)> = s3.environment();
-    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
 
-    let mut publish = trainer(&["publish", "--json", "--bundle", &run, "--to", store, "--name", "textures"]);
+    let mut publish = trainer(&[
+        "publish", "--json", "--bundle", &run, "--to", store, "--name", "textures",
+    ]);
     let published = say(publish.envs(environment.iter().copied())).ended_with(0).json();
     assert_eq!(published["version"], trained.said.json()["version"]);
 
@@ -106,10 +133,14 @@ fn what_was_published_to_s3_is_served_by_lambda_with_the_same_scores() {
     lambda.push(("IKAT_MODEL", "s3://models/team/textures"));
     let Some(lambda) = Lambda::start(&lambda) else { return };
     let image = trained.image().display().to_string();
-    let local = say(&mut trainer(&["score", "--json", "--bundle", &run, &image])).ended_with(0).json();
+    let local = say(&mut trainer(&["score", "--json", "--bundle", &run, &image]))
+        .ended_with(0)
+        .json();
     let local = &local["results"][0];
     for endpoint in [lambda.invocations(), lambda.url()] {
-        let called = say(&mut trainer(&["call", "--json", "--endpoint", &endpoint, &image])).ended_with(0).json();
+        let called = say(&mut trainer(&["call", "--json", "--endpoint", &endpoint, &image]))
+            .ended_with(0)
+            .json();
         let called = &called["results"][0];
         assert_eq!(called["label"], local["label"]);
         assert_eq!(called["decision"], local["decision"]);

@@ -48,19 +48,31 @@ fn setup() -> Result<(), String> {
         run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
     }
     // Their own dependencies (a whole compiler, for cargo-lambda) are for building, which no test does.
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--no-deps"]).args(TEST_PACKAGES))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+        .args(TEST_PACKAGES))?;
     std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 
 fn check() -> Result<(), String> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args(["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]))
+    run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "--deny",
+        "warnings",
+    ]))
 }
 
 fn test() -> Result<(), String> {
     setup()?;
     run(cargo().args(["build", "--workspace", "--bins", "--locked"]))?;
-    run(cargo().args(["test", "--workspace", "--locked"]).args(env::args().skip(2)))
+    run(cargo()
+        .args(["test", "--workspace", "--locked"])
+        .args(env::args().skip(2)))
 }
 
 fn cargo() -> Command {
@@ -79,5 +91,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 
 fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().map_or_else(|| manifest.to_path_buf(), Path::to_path_buf)
+    manifest
+        .parent()
+        .map_or_else(|| manifest.to_path_buf(), Path::to_path_buf)
 }
