@@ -30,8 +30,8 @@ pub struct Arguments {
 /// What to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
-    /// Where the model is.
-    pub model: String,
+    /// Where the model is, if that was said.
+    pub model: Option<String>,
     /// A version to serve instead of the live one.
     pub pinned: Option<String>,
     /// Threads that the network of one image runs on.
@@ -61,7 +61,8 @@ pub enum ConfigurationError {
 }
 
 impl Configuration {
-    /// What follows from flags and environment.
+    /// What follows from flags and environment. A function without a model is no error here: it answers each
+    /// request with what is missing.
     ///
     /// # Errors
     /// See [`ConfigurationError`].
@@ -73,8 +74,12 @@ impl Configuration {
             None => return Err(ConfigurationError::NoCarrier),
         };
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let model = some(arguments.model);
+        if model.is_none() && carrier != Carrier::Lambda {
+            return Err(ConfigurationError::NoModel);
+        }
         let configuration = Self {
-            model: some(arguments.model).ok_or(ConfigurationError::NoModel)?,
+            model,
             pinned: some(arguments.pinned),
             threads: arguments.threads.get(),
             pipelines: if carrier == Carrier::Lambda { 1 } else { cores },

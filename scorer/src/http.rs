@@ -18,23 +18,26 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::Failure;
-use crate::model::Model;
+use crate::model::{Model, liveness};
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// How long a client may take to send its headers, and then its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests that were begun may take to finish after the process was told to stop.
+const FAREWELL: Duration = Duration::from_secs(20);
 /// Requests that wait for each one that is worked on.
 const WAITING: usize = 8;
 
 /// What the connections share.
 struct Server {
     model: Arc<Model>,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     requests: AtomicU64,
 }
 
-/// Serves `address` until the process is told to stop; requests that were begun are finished.
+/// Serves `address` until the process is told to stop; requests that were begun are finished, unless it is told
+/// twice.
 ///
 /// # Errors
 /// When the address cannot be used.
@@ -42,7 +45,7 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("{address}: {error}"))?;
-    let places = Semaphore::new(model.parallelism() * (1 + WAITING));
+    let places = Arc::new(Semaphore::new(model.parallelism() * (1 + WAITING)));
     let server = Arc::new(Server {
         model,
         places,
@@ -84,7 +87,11 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
         });
     }
     drop(listener);
-    connections.shutdown().await;
+    tokio::select! {
+        () = connections.shutdown() => {}
+        () = tokio::time::sleep(FAREWELL) => tracing::warn!("some connections were still open"),
+        () = stop_signal() => {}
+    }
     Ok(())
 }
 
@@ -96,18 +103,20 @@ fn announce(address: SocketAddr) {
 
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        let response = match self.places.try_acquire() {
-            Ok(_place) => match read(request).await {
-                Ok(request) => {
-                    let number = self.requests.fetch_add(1, Ordering::Relaxed);
-                    self.model.answer(request, &number.to_string()).await
-                }
-                Err(error) => error.into(),
-            },
-            Err(_) => {
-                let message = "as many requests as are let to are waiting: try again in a moment";
-                ServiceError::new(ErrorCode::TooManyRequests, message).into()
+        if let Some(alive) = liveness(request.method().as_str(), request.uri().path()) {
+            return to_hyper(alive);
+        }
+        // A place is taken before the body is read: bodies are what memory goes into.
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let message = "as many requests as are let to are waiting: try again in a moment";
+            return to_hyper(ServiceError::new(ErrorCode::TooManyRequests, message).into());
+        };
+        let response = match read(request).await {
+            Ok(request) => {
+                let number = self.requests.fetch_add(1, Ordering::Relaxed);
+                self.model.answer(request, number.to_string(), place).await
             }
+            Err(error) => error.into(),
         };
         to_hyper(response)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use shared::service::{ErrorCode, Request, Response, ServiceError};
 
@@ -19,17 +20,26 @@ const MAX_EVENT_BYTES: usize = 6 << 20;
 /// # Errors
 /// When the Runtime API is gone.
 pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let model = Arc::clone(&model);
-        async move { Ok::<_, Failure>(answer(&model, event.payload, &event.context.request_id).await) }
+        async move {
+            let answer = answer(&model, event.payload.get(), event.context.request_id).await;
+            Ok::<_, Failure>(RawValue::from_string(answer)?)
+        }
     }))
     .await
 }
 
-async fn answer(model: &Model, event: Value, request_id: &str) -> Value {
-    let form = Form::of(&event);
-    let response = match form.request(event) {
-        Ok(request) => model.answer(request, request_id).await,
+async fn answer(model: &Arc<Model>, event: &str, request_id: String) -> String {
+    let (form, request) = match serde_json::from_str(event) {
+        Ok(event) => {
+            let form = Form::of(&event);
+            (form, form.request(event))
+        }
+        Err(error) => (Form::Plain, Err(ServiceError::bad_request(format!("the event cannot be read: {error}")))),
+    };
+    let response = match request {
+        Ok(request) => model.answer(request, request_id, ()).await,
         Err(error) => error.into(),
     };
     form.response(&response)
@@ -64,7 +74,12 @@ impl Form {
             Self::Plain => return plain(&event),
         };
         let text = |value: &Value, default: &str| value.as_str().unwrap_or(default).to_owned();
-        let (method, path) = (text(method, "POST").to_ascii_uppercase(), text(path, "/"));
+        let (method, mut path) = (text(method, "POST").to_ascii_uppercase(), text(path, "/"));
+        // API Gateway puts a stage that has a name before the path.
+        let stage = event["requestContext"]["stage"].as_str().map(|stage| format!("/{stage}/"));
+        if let Some(rest) = stage.and_then(|stage| path.strip_prefix(&stage)) {
+            path = format!("/{rest}");
+        }
         let content_type = event["headers"].as_object().and_then(content_type);
         let Value::String(body) = event.get("body").cloned().unwrap_or_default() else {
             return Ok(Request {
@@ -90,22 +105,27 @@ impl Form {
         })
     }
 
-    fn response(self, response: &Response) -> Value {
+    /// The answer as JSON text: the body as it is, so that scores stay in their order.
+    fn response(self, response: &Response) -> String {
         let body = String::from_utf8_lossy(&response.body);
         if self != Self::Plain {
-            return json!({
+            let mut answer = json!({
                 "statusCode": response.status,
                 "headers": { "content-type": response.content_type },
                 "body": body,
                 "isBase64Encoded": false,
             });
+            if self == Self::HttpV2 {
+                // Optional for AWS, not for cargo-lambda's emulator.
+                answer["cookies"] = json!([]);
+            }
+            return answer.to_string();
         }
-        let mut fields = match serde_json::from_str(&body) {
-            Ok(Value::Object(fields)) => fields,
-            _ => Map::new(),
-        };
-        fields.insert("statusCode".to_owned(), response.status.into());
-        Value::Object(fields)
+        let status = format!("\"statusCode\":{}", response.status);
+        match body.strip_prefix('{') {
+            Some("}") | None => format!("{{{status}}}"),
+            Some(fields) => format!("{{{status},{fields}"),
+        }
     }
 }
 
@@ -176,12 +196,13 @@ mod tests {
     #[test]
     fn http_events_are_answered_as_http_and_plain_ones_plainly() {
         let response = Response::from(ServiceError::bad_request("no"));
-        let http = Form::HttpV2.response(&response);
+        let parsed = |form: Form| serde_json::from_str::<Value>(&form.response(&response)).expect("JSON");
+        let http = parsed(Form::HttpV2);
         assert_eq!(http["statusCode"], 400);
         assert_eq!(http["headers"]["content-type"], "application/json");
         let body: Value = serde_json::from_str(http["body"].as_str().expect("a body")).expect("JSON");
         assert_eq!(body["error"]["code"], "bad_request");
-        let plain = Form::Plain.response(&response);
+        let plain = parsed(Form::Plain);
         assert_eq!(
             plain,
             json!({ "statusCode": 400, "error": { "code": "bad_request", "message": "no" } })

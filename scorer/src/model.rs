@@ -69,8 +69,24 @@ impl Model {
         }
     }
 
-    /// Answers a request and logs one line about it.
-    pub async fn answer(&self, request: Request, request_id: &str) -> Response {
+    /// Answers a request and logs one line about it. `place` is held until the work is done, also where nobody
+    /// waits for the answer any more.
+    pub async fn answer<P: Send + 'static>(
+        self: &Arc<Self>,
+        request: Request,
+        request_id: String,
+        place: P,
+    ) -> Response {
+        let model = Arc::clone(self);
+        let answering = tokio::spawn(async move {
+            let response = model.answer_to_the_end(request, &request_id).await;
+            drop(place);
+            response
+        });
+        answering.await.unwrap_or_else(|_| internal())
+    }
+
+    async fn answer_to_the_end(&self, request: Request, request_id: &str) -> Response {
         let start = Instant::now();
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
         let response = self.respond(request).await;
@@ -90,19 +106,26 @@ impl Model {
     }
 
     async fn respond(&self, request: Request) -> Response {
-        // Alive is a process that answers at all.
-        if request.method == "GET" && request.path == "/health/live" {
-            return Response::json(200, &serde_json::json!({ "status": "ok" }));
+        if let Some(alive) = liveness(&request.method, &request.path) {
+            return alive;
         }
         let service = match self.service().await {
             Ok(service) => service,
             Err(error) => return error.into(),
         };
         let answered = tokio::task::spawn_blocking(move || service.answer(&request)).await;
-        answered.unwrap_or_else(|_| {
-            ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more").into()
-        })
+        answered.unwrap_or_else(|_| internal())
     }
+}
+
+/// Alive is a process that answers at all, however busy it is and whatever it has loaded.
+pub fn liveness(method: &str, path: &str) -> Option<Response> {
+    (method == "GET" && path == "/health/live").then(|| Response::json(200, &serde_json::json!({ "status": "ok" })))
+}
+
+/// What is answered when the work panicked.
+fn internal() -> Response {
+    ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more").into()
 }
 
 fn unavailable(reason: &str) -> ServiceError {

@@ -9,11 +9,14 @@ use shared::network::{NetworkError, Runtime, library};
 use shared::service::Service;
 use shared::store::versions::{self, VersionError};
 
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, ConfigurationError};
 
 /// Why there is no service.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
+    /// No model is named.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
     /// The runtime library.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -35,7 +38,8 @@ pub enum StartupError {
 pub async fn load(configuration: &Configuration) -> Result<Service, StartupError> {
     let start = Instant::now();
     let library = tokio::task::spawn_blocking(|| Runtime::load(&candidates()));
-    let bundle = versions::open(&configuration.model, configuration.pinned.as_deref()).await?;
+    let model = configuration.model.as_deref().ok_or(ConfigurationError::NoModel)?;
+    let bundle = versions::open(model, configuration.pinned.as_deref()).await?;
     let fetched = start.elapsed();
     let runtime = library.await??;
 

@@ -2,6 +2,7 @@
 //! small enough to make by hand.
 
 pub mod bundles;
+pub mod http;
 pub mod lambda;
 pub mod program;
 pub mod seaweedfs;

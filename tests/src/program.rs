@@ -1,7 +1,7 @@
 //! Running our own binaries.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Output};
+use std::process::{Child, ChildStderr, Command, Output};
 
 /// A program that was built beside the tests.
 ///
@@ -94,6 +94,14 @@ impl Running {
     /// When it does not start.
     pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// Its standard error, where it was piped.
+    ///
+    /// # Panics
+    /// When it was not.
+    pub fn take_stderr(&mut self) -> ChildStderr {
+        self.0.stderr.take().expect("piped")
     }
 
     /// Its process number.

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use base64::Engine;
+use end_to_end::http::Http;
 use end_to_end::lambda::Lambda;
-use end_to_end::program::{Said, say, trainer};
+use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
-use end_to_end::{shared_data, subset};
-use serde_json::Value;
+use end_to_end::{shared_data, subset, wait_until};
+use serde_json::{Value, json};
 
 /// Classes of the subset that the tests train on.
 const CLASSES: [&str; 3] = ["checkered", "dotted", "striped"];
@@ -114,39 +116,286 @@ fn a_finished_run_is_never_overwritten() {
 fn what_was_published_to_s3_is_served_by_lambda_with_the_same_scores() {
     let Some(trained) = trained() else { return };
     let Some(s3) = SeaweedFs::start() else { return };
-    s3.create_bucket("models");
-    let store = "s3://models/team";
-    let run = trained.text("run");
-    let environment: Vec<(String, String)> = s3.environment();
-    let environment: Vec<(&str, &str)> = environment
+    block_on(s3.create_bucket("models"));
+    let environment = s3.environment();
+    let mut environment: Vec<(&str, &str)> = environment
         .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .map(|(name, value)| (*name, value.as_str()))
         .collect();
-
+    let run = trained.text("run");
     let mut publish = trainer(&[
-        "publish", "--json", "--bundle", &run, "--to", store, "--name", "textures",
+        "publish",
+        "--json",
+        "--bundle",
+        &run,
+        "--to",
+        "s3://models/team",
+        "--name",
+        "textures",
     ]);
     let published = say(publish.envs(environment.iter().copied())).ended_with(0).json();
     assert_eq!(published["version"], trained.said.json()["version"]);
 
-    let mut lambda = environment.clone();
-    lambda.push(("IKAT_MODEL", "s3://models/team/textures"));
-    let Some(lambda) = Lambda::start(&lambda) else { return };
+    let library = library(trained);
+    environment.extend([
+        ("IKAT_MODEL", "s3://models/team/textures"),
+        ("ORT_DYLIB_PATH", &library),
+    ]);
+    let Some(lambda) = Lambda::start(&environment) else {
+        return;
+    };
     let image = trained.image().display().to_string();
     let local = say(&mut trainer(&["score", "--json", "--bundle", &run, &image]))
         .ended_with(0)
         .json();
-    let local = &local["results"][0];
     for endpoint in [lambda.invocations(), lambda.url()] {
         let called = say(&mut trainer(&["call", "--json", "--endpoint", &endpoint, &image]))
             .ended_with(0)
             .json();
-        let called = &called["results"][0];
-        assert_eq!(called["label"], local["label"]);
-        assert_eq!(called["decision"], local["decision"]);
-        for (class, score) in local["scores"].as_object().expect("scores") {
-            let difference = called["scores"][class].as_f64().expect("the class") - score.as_f64().expect("a number");
-            assert!(difference.abs() < 1e-6, "{class}: {called} and {local}");
+        assert_same_scores(&called["results"][0], &local["results"][0]);
+    }
+}
+
+#[test]
+fn bad_input_gets_the_documented_codes() {
+    let Some(trained) = trained() else { return };
+    let scorer = serve(trained, "run/bundle");
+    let image = std::fs::read(trained.image()).expect("an image");
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let json = |value: Value| ("application/json", value.to_string().into_bytes());
+    for (name, (content_type, body), status, code) in [
+        ("no JSON", ("application/json", b"{".to_vec()), 400, "bad_request"),
+        ("no image", json(json!({})), 400, "bad_request"),
+        ("no base64", json(json!({ "image": "!!!" })), 400, "bad_request"),
+        ("empty", json(json!({ "image": "" })), 400, "bad_request"),
+        (
+            "no image format",
+            json(json!({ "image": encode(b"<html></html>") })),
+            415,
+            "unsupported_format",
+        ),
+        (
+            "cut short",
+            json(json!({ "image": encode(&image[..600]) })),
+            422,
+            "undecodable_image",
+        ),
+        (
+            "too many bytes",
+            ("image/jpeg", vec![0; (32 << 20) + 1]),
+            413,
+            "too_large",
+        ),
+    ] {
+        let (found, answer) = scorer.post("/", content_type, &body);
+        assert_eq!(found, status, "{name}: {answer}");
+        assert_eq!(answer["error"]["code"], code, "{name}: {answer}");
+        assert!(
+            answer["error"]["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty()),
+            "{name}"
+        );
+    }
+
+    let run = trained.text("run");
+    let path = trained.image().display().to_string();
+    let local = say(&mut trainer(&["score", "--json", "--bundle", &run, &path]))
+        .ended_with(0)
+        .json();
+    let row = json!({ "image base64 string": encode(&image) });
+    for body in [json!({ "image": encode(&image) }), json!({ "input_df": [row] })] {
+        let (status, answer) = scorer.post("/", "application/json", body.to_string().as_bytes());
+        assert_eq!(status, 200, "{answer}");
+        assert_same_scores(&answer, &local["results"][0]);
+    }
+    let (status, answer) = scorer.post("/score", "image/jpeg", &image);
+    assert_eq!(status, 200, "{answer}");
+    assert_same_scores(&answer, &local["results"][0]);
+    let several = json!({ "images": [encode(&image), "!!!"], "top_k": 1 });
+    let (status, answer) = scorer.post("/", "application/json", several.to_string().as_bytes());
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["results"][0]["label"], local["results"][0]["label"]);
+    assert_eq!(
+        answer["results"][0]["scores"].as_object().map(serde_json::Map::len),
+        Some(1)
+    );
+    assert_eq!(answer["results"][1]["error"]["code"], "bad_request");
+}
+
+#[test]
+fn a_damaged_or_half_published_version_is_never_served() {
+    let Some(trained) = trained() else { return };
+    let store = trained.text("store");
+    let run = trained.text("run");
+    say(&mut trainer(&[
+        "publish", "--bundle", &run, "--to", &store, "--name", "textures",
+    ]))
+    .ended_with(0);
+    let first = trained.said.json()["version"].as_str().expect("a version").to_owned();
+    let model = trained.path("store/textures");
+
+    // A publish that was killed: files, but no manifest.
+    let half = model.join("versions/0123456789abcdef");
+    std::fs::create_dir_all(&half).expect("a folder");
+    std::fs::write(half.join("model.onnx"), b"half").expect("a file");
+    say(&mut trainer(&[
+        "rollback",
+        "--to",
+        &store,
+        "--name",
+        "textures",
+        "0123456789abcdef",
+    ]))
+    .ended_with(1);
+    let versions = say(&mut trainer(&[
+        "versions", "--json", "--to", &store, "--name", "textures",
+    ]))
+    .ended_with(0);
+    let versions = versions.json();
+    let listed = |version: &str| {
+        let list = versions.as_array().expect("a list");
+        list.iter()
+            .find(|entry| entry["version"] == version)
+            .expect("listed")
+            .clone()
+    };
+    assert_eq!(
+        (listed(&first)["live"].clone(), listed(&first)["complete"].clone()),
+        (json!(true), json!(true))
+    );
+    assert_eq!(listed("0123456789abcdef")["complete"], json!(false));
+    let image = std::fs::read(trained.image()).expect("an image");
+    let scorer = serve(trained, "store/textures");
+    let (status, answer) = scorer.post("/", "image/jpeg", &image);
+    assert_eq!(
+        (status, answer["model"]["version"].as_str()),
+        (200, Some(first.as_str())),
+        "{answer}"
+    );
+
+    // One bit of the weights.
+    let weights = model.join("versions").join(&first).join("svm.json");
+    let mut bytes = std::fs::read(&weights).expect("weights");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).expect("damaged");
+    let scorer = serve(trained, "store/textures");
+    let (status, answer) = scorer.post("/", "image/jpeg", &image);
+    assert_eq!(
+        (status, answer["error"]["code"].as_str()),
+        (503, Some("model_unavailable")),
+        "{answer}"
+    );
+    assert!(
+        answer["error"]["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("svm.json")),
+        "{answer}"
+    );
+    assert_eq!(scorer.get("/health/live").0, 200);
+    assert_eq!(scorer.get("/health/ready").0, 503);
+}
+
+#[test]
+fn a_killed_training_goes_on_where_it_was() {
+    let Some(trained) = trained() else { return };
+    let cache = tempfile::tempdir().expect("a folder");
+    let own = say(trainer(&["setup", "--json"]).arg("--cache").arg(cache.path())).ended_with(0);
+    assert!(own.json()["library"].is_string());
+    let start = |out: &str| {
+        let mut command = train(&trained.path("data"), &trained.path(out));
+        command.arg("--cache").arg(cache.path()).args(["--threads", "1"]);
+        command
+    };
+    let features = cache.path().join("features");
+    let size = || {
+        let files = std::fs::read_dir(&features).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| file.metadata().ok())
+            .map(|file| file.len())
+            .sum::<u64>()
+    };
+    let running = Running::start(
+        start("killed")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null()),
+    );
+    wait_until("the first features", || size() > 10_000);
+    drop(running);
+    assert!(
+        !trained.path("killed").exists(),
+        "a killed run leaves nothing under its name"
+    );
+    let kept = size();
+    let said = say(&mut start("killed")).ended_with(0);
+    assert_eq!(said.json()["version"], trained.said.json()["version"]);
+    assert!(size() > kept, "the rest was added to what was there");
+}
+
+#[test]
+fn a_folder_of_nasty_files_trains_and_lists_what_it_left_out() {
+    let (Some(trained), Some(nasty)) = (trained(), shared_data("nasty")) else {
+        return;
+    };
+    let data = trained.path("nasty-data");
+    subset(&trained.path("data"), &data, &CLASSES, 12);
+    let mut expected = Vec::new();
+    let manifest = std::fs::read_to_string(nasty.join("MANIFEST.tsv")).expect("the manifest");
+    for line in manifest.lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        std::fs::copy(nasty.join(columns[0]), data.join("dotted").join(columns[0])).expect("a copy");
+        expected.push((columns[0].to_owned(), columns[2].to_owned()));
+    }
+    let said = say(&mut train(&data, &trained.path("nasty-run"))).ended_with(3);
+    assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+    let document = said.json();
+    let skipped: Vec<&str> = document["skipped"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|item| item["path"].as_str())
+        .collect();
+    for (file, expected) in expected {
+        let left_out = skipped.contains(&format!("dotted/{file}").as_str());
+        match expected.as_str() {
+            "ok" => assert!(!left_out, "{file} is readable"),
+            "reject" => assert!(left_out, "{file} is not readable"),
+            _ => {}
         }
     }
+}
+
+/// The scorer in plain HTTP mode.
+fn serve(trained: &Trained, model: &str) -> Http {
+    let library = library(trained);
+    Http::start(&[("IKAT_MODEL", &trained.text(model)), ("ORT_DYLIB_PATH", &library)])
+}
+
+/// The runtime library that the trainer uses.
+fn library(_: &Trained) -> String {
+    let setup = say(&mut trainer(&["setup", "--json"])).ended_with(0).json();
+    setup["library"].as_str().expect("a path").to_owned()
+}
+
+fn assert_same_scores(found: &Value, expected: &Value) {
+    assert_eq!(found["label"], expected["label"]);
+    assert_eq!(found["decision"], expected["decision"]);
+    let scores = expected["scores"].as_object().expect("scores");
+    assert_eq!(
+        found["scores"].as_object().map(serde_json::Map::len),
+        Some(scores.len())
+    );
+    for (class, score) in scores {
+        let difference = found["scores"][class].as_f64().expect("the class") - score.as_f64().expect("a number");
+        assert!(difference.abs() < 1e-6, "{class}: {found} and {expected}");
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(work)
 }

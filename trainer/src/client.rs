@@ -8,8 +8,8 @@ use base64::Engine;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Largest image file that is sent: the scorer takes no more.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Largest image file that is sent; in base64 it is what a scorer takes over plain HTTP at most.
+const MAX_FILE_BYTES: u64 = 24 << 20;
 
 /// A scorer's address, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -161,10 +161,13 @@ impl Client {
         let inner = answer["statusCode"]
             .as_u64()
             .and_then(|status| u16::try_from(status).ok());
-        let status = inner.unwrap_or(status);
+        // A function that failed altogether is told of in this form.
+        let failed = answer["errorMessage"].is_string().then_some(500);
+        let status = inner.or(failed).unwrap_or(status);
         if status != 200 {
             let error = &answer["error"];
-            let message = error["message"].as_str().or(answer["message"].as_str());
+            let message = [&error["message"], &answer["message"], &answer["Message"], &answer["errorMessage"]];
+            let message = message.into_iter().find_map(Value::as_str);
             return Err(ClientError::Refused {
                 status,
                 code: error["code"].as_str().unwrap_or("unknown").to_owned(),

@@ -31,9 +31,12 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<(Format, u32, u32), ImageE
 /// See [`ImageError`].
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     guarded(|| {
-        let (_, mut decoder) = open(bytes, limits)?;
+        let (format, mut decoder) = open(bytes, limits)?;
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
+        if format == Format::Jpeg && jpeg_is_cut_short(bytes, &image) {
+            return Err(ImageError::Undecodable { reason: "the file is cut short".to_owned() });
+        }
         image.apply_orientation(orientation);
         Ok(opaque(image))
     })
@@ -68,6 +71,29 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     }
     Ok((format, decoder))
 }
+
+/// Whether a good part of a JPEG is missing. The decoder fills what did not come with one colour, which would be
+/// a silently wrong picture; a file that lacks little more than its end marker is let pass.
+fn jpeg_is_cut_short(bytes: &[u8], image: &DynamicImage) -> bool {
+    const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
+    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
+    // A thumbnail within the metadata may have an end of its own, but no picture follows it.
+    let scan = bytes.windows(2).rposition(|pair| pair == START_OF_SCAN).unwrap_or(0);
+    if bytes[scan..].windows(2).any(|pair| pair == END_OF_IMAGE) {
+        return false;
+    }
+    let row = image.width() as usize * usize::from(image.color().bytes_per_pixel());
+    let pixels = image.as_bytes();
+    let Some(last) = pixels.get(pixels.len().saturating_sub(usize::from(image.color().bytes_per_pixel()))..) else {
+        return false;
+    };
+    let flat = |row: &[u8]| row.chunks_exact(last.len()).all(|pixel| pixel == last);
+    let flat_rows = pixels.chunks_exact(row).rev().take_while(|row| flat(row)).count();
+    flat_rows as u32 > image.height() / MISSING_SHARE
+}
+
+/// A JPEG without an end is refused when more than one row in so many is missing.
+const MISSING_SHARE: u32 = 16;
 
 /// Composites over white where there is transparency, and narrows to 8-bit RGB.
 fn opaque(image: DynamicImage) -> RgbImage {

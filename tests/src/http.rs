@@ -1,0 +1,83 @@
+//! The scorer in plain HTTP mode, and the little of a client that tests need.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::program::{Running, program};
+
+/// A scorer that answers on a loopback port.
+pub struct Http {
+    address: SocketAddr,
+    _scorer: Running,
+}
+
+impl Http {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start(environment: &[(&str, &str)]) -> Self {
+        let mut scorer = Running::start(
+            Command::new(program("scorer"))
+                .args(["--listen", "127.0.0.1:0"])
+                .envs(environment.iter().copied())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped()),
+        );
+        let mut lines = BufReader::new(scorer.take_stderr()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
+            .expect("the scorer says where it listens");
+        // What it logs from now on must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self {
+            address,
+            _scorer: scorer,
+        }
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Posts a body; gives status and JSON.
+    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\ncontent-type: {content_type}\r\ncontent-length: {}",
+            body.len()
+        );
+        self.exchange(&head, body)
+    }
+
+    /// Gets a path; gives status and JSON.
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        self.exchange(&format!("GET {path} HTTP/1.1"), &[])
+    }
+
+    fn exchange(&self, head: &str, body: &[u8]) -> (u16, Value) {
+        let mut stream = TcpStream::connect(self.address).expect("a connection");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .expect("a timeout");
+        write!(stream, "{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("a request");
+        // A server that refuses a long body may answer and close before all of it was sent.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head
+            .split_whitespace()
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+}
