@@ -34,9 +34,12 @@ async fn answer(model: &Arc<Model>, event: &str, request_id: String) -> String {
     let (form, request) = match serde_json::from_str(event) {
         Ok(event) => {
             let form = Form::of(&event);
-            (form, form.request(event))
+            (form, form.request(&event))
         }
-        Err(error) => (Form::Plain, Err(ServiceError::bad_request(format!("the event cannot be read: {error}")))),
+        Err(error) => (
+            Form::Plain,
+            Err(ServiceError::bad_request(format!("the event cannot be read: {error}"))),
+        ),
     };
     let response = match request {
         Ok(request) => model.answer(request, request_id, ()).await,
@@ -67,16 +70,18 @@ impl Form {
         }
     }
 
-    fn request(self, event: Value) -> Result<Request, ServiceError> {
+    fn request(self, event: &Value) -> Result<Request, ServiceError> {
         let (method, path) = match self {
             Self::HttpV2 => (&event["requestContext"]["http"]["method"], &event["rawPath"]),
             Self::HttpV1 => (&event["httpMethod"], &event["path"]),
-            Self::Plain => return plain(&event),
+            Self::Plain => return plain(event),
         };
         let text = |value: &Value, default: &str| value.as_str().unwrap_or(default).to_owned();
         let (method, mut path) = (text(method, "POST").to_ascii_uppercase(), text(path, "/"));
         // API Gateway puts a stage that has a name before the path.
-        let stage = event["requestContext"]["stage"].as_str().map(|stage| format!("/{stage}/"));
+        let stage = event["requestContext"]["stage"]
+            .as_str()
+            .map(|stage| format!("/{stage}/"));
         if let Some(rest) = stage.and_then(|stage| path.strip_prefix(&stage)) {
             path = format!("/{rest}");
         }
@@ -181,7 +186,7 @@ mod tests {
         ] {
             let event = fixture(name);
             assert_eq!(Form::of(&event), form, "{name}");
-            let request = form.request(event).expect(name);
+            let request = form.request(&event).expect(name);
             assert_eq!(
                 (request.method.as_str(), request.path.as_str()),
                 ("POST", path),
@@ -215,7 +220,7 @@ mod tests {
         let mut event = fixture("function_url");
         event["body"] = large.clone().into();
         for (form, event) in [(Form::HttpV2, event), (Form::Plain, json!({ "image": large }))] {
-            let error = form.request(event).expect_err("too large");
+            let error = form.request(&event).expect_err("too large");
             assert_eq!(error.code, ErrorCode::TooLarge);
             assert!(error.message.contains("S3"), "{error}");
         }
@@ -230,7 +235,7 @@ mod tests {
             json!({ "requestContext": { "http": {} } }),
         ] {
             let form = Form::of(&event);
-            let request = form.request(event).expect("a request");
+            let request = form.request(&event).expect("a request");
             assert_eq!(request.method, "POST");
         }
     }

@@ -64,7 +64,7 @@ impl Http {
     fn exchange(&self, head: &str, body: &[u8]) -> (u16, Value) {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
+            .set_read_timeout(Some(Duration::from_mins(1)))
             .expect("a timeout");
         write!(stream, "{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("a request");
         // A server that refuses a long body may answer and close before all of it was sent.

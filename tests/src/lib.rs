@@ -10,6 +10,9 @@ pub mod seaweedfs;
 use std::path::{Path, PathBuf};
 
 /// The workspace's root.
+///
+/// # Panics
+/// When it is gone.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")

@@ -56,7 +56,7 @@ impl Said {
     ///
     /// # Panics
     /// When it is another.
-    #[must_use]
+    #[allow(clippy::return_self_not_must_use)] // The assertion alone is often what is wanted.
     pub fn ended_with(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
         self

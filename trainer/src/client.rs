@@ -166,7 +166,12 @@ impl Client {
         let status = inner.or(failed).unwrap_or(status);
         if status != 200 {
             let error = &answer["error"];
-            let message = [&error["message"], &answer["message"], &answer["Message"], &answer["errorMessage"]];
+            let message = [
+                &error["message"],
+                &answer["message"],
+                &answer["Message"],
+                &answer["errorMessage"],
+            ];
             let message = message.into_iter().find_map(Value::as_str);
             return Err(ClientError::Refused {
                 status,

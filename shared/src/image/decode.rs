@@ -35,7 +35,9 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
         if format == Format::Jpeg && jpeg_is_cut_short(bytes, &image) {
-            return Err(ImageError::Undecodable { reason: "the file is cut short".to_owned() });
+            return Err(ImageError::Undecodable {
+                reason: "the file is cut short".to_owned(),
+            });
         }
         image.apply_orientation(orientation);
         Ok(opaque(image))
@@ -84,7 +86,11 @@ fn jpeg_is_cut_short(bytes: &[u8], image: &DynamicImage) -> bool {
     }
     let row = image.width() as usize * usize::from(image.color().bytes_per_pixel());
     let pixels = image.as_bytes();
-    let Some(last) = pixels.get(pixels.len().saturating_sub(usize::from(image.color().bytes_per_pixel()))..) else {
+    let Some(last) = pixels.get(
+        pixels
+            .len()
+            .saturating_sub(usize::from(image.color().bytes_per_pixel()))..,
+    ) else {
         return false;
     };
     let flat = |row: &[u8]| row.chunks_exact(last.len()).all(|pixel| pixel == last);
@@ -133,5 +139,112 @@ fn undecodable(error: CodecError) -> ImageError {
         error => ImageError::Undecodable {
             reason: error.to_string(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Real and made files that have troubled image readers, where this machine has them.
+    fn nasty() -> Option<PathBuf> {
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/nasty"));
+        if !folder.is_dir() {
+            assert!(std::env::var_os("CI").is_none(), "{} is missing", folder.display());
+            println!("SKIPPED: {} is missing", folder.display());
+            return None;
+        }
+        Some(folder)
+    }
+
+    fn read(name: &str) -> Option<Result<RgbImage, ImageError>> {
+        let bytes = std::fs::read(nasty()?.join(name)).expect(name);
+        Some(decode(&bytes, &Limits::default()))
+    }
+
+    #[test]
+    fn every_nasty_file_is_read_or_refused_as_expected() {
+        let Some(folder) = nasty() else { return };
+        let manifest = std::fs::read_to_string(folder.join("MANIFEST.tsv")).expect("the manifest");
+        for line in manifest.lines().skip(1) {
+            let columns: Vec<&str> = line.split('\t').collect();
+            let result = read(columns[0]).expect("the folder is there");
+            match columns[2] {
+                "ok" => assert!(result.is_ok(), "{}: {result:?}", columns[0]),
+                "reject" | "skip" => assert!(result.is_err(), "{} was read", columns[0]),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_by_its_header() {
+        for name in [
+            "bomb_png_rgb_20000x20000.png",
+            "bomb_png_hdr_2g.png",
+            "bomb_jpeg_65535.jpg",
+            "bomb_gif_65535.gif",
+        ] {
+            let Some(result) = read(name) else { return };
+            assert!(
+                matches!(result, Err(ImageError::TooManyPixels { .. })),
+                "{name}: {result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn orientation_is_honoured() {
+        let upright = |name: &str| read(name).map(|result| result.expect(name));
+        let Some(expected) = upright("exif_orient_1.jpg") else {
+            return;
+        };
+        let mut names: Vec<String> = (2..=8).map(|number| format!("exif_orient_{number}.jpg")).collect();
+        names.extend(
+            [
+                "exif_orient_3.png",
+                "exif_orient_6.png",
+                "exif_orient_3.webp",
+                "exif_orient_6.webp",
+            ]
+            .map(String::from),
+        );
+        for name in names {
+            let Some(image) = upright(&name) else { return };
+            assert_eq!(image.dimensions(), expected.dimensions(), "{name}");
+            let differences = image
+                .as_raw()
+                .iter()
+                .zip(expected.as_raw())
+                .map(|(a, b)| u64::from(a.abs_diff(*b)));
+            let mean = differences.sum::<u64>() as f64 / image.as_raw().len() as f64;
+            assert!(mean < 6.0, "{name}: {mean}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_that_is_cut_short_is_refused_and_one_that_lacks_its_end_marker_is_not() {
+        for (name, readable) in [
+            ("trunc_baseline_30.jpg", false),
+            ("trunc_baseline_90.jpg", false),
+            ("trunc_baseline_99.jpg", true),
+            ("missing_eoi.jpg", true),
+        ] {
+            let Some(result) = read(name) else { return };
+            assert_eq!(result.is_ok(), readable, "{name}");
+        }
+    }
+
+    #[test]
+    fn transparency_is_laid_over_white() {
+        let mut image = ::image::RgbaImage::new(2, 1);
+        image.put_pixel(0, 0, ::image::Rgba([10, 20, 30, 0]));
+        image.put_pixel(1, 0, ::image::Rgba([10, 20, 30, 255]));
+        let mut png = Cursor::new(Vec::new());
+        image.write_to(&mut png, Format::Png).expect("encoded");
+        let decoded = decode(png.get_ref(), &Limits::default()).expect("decoded");
+        assert_eq!(decoded.as_raw(), &[255, 255, 255, 10, 20, 30]);
     }
 }

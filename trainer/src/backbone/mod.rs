@@ -123,14 +123,10 @@ pub fn obtain(
     };
     let onnx = match weights {
         Some(path) => build(entry, path, &file_hash(path)?, &preprocessing, cache)?,
+        None if cached(entry, &entry.sha256, cache).is_file() => cached(entry, &entry.sha256, cache),
         None => {
-            let path = cached(entry, &entry.sha256, cache);
-            if path.is_file() {
-                path
-            } else {
-                let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
-                build(entry, &weights, &entry.sha256, &preprocessing, cache)?
-            }
+            let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
+            build(entry, &weights, &entry.sha256, &preprocessing, cache)?
         }
     };
     Ok(Backbone {

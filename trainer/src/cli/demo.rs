@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
     let dataset = Dataset::scan(&data)?;
     let cache = session.cache()?;
-    let runtime = arguments.resources.runtime(&cache, session)?;
+    let runtime = Resources::runtime(&cache, session)?;
     let network = backbone::obtain(backbone::DEFAULT, None, None, &cache, &session.progress)
         .map_err(|error| Failure::backbone(&error))?;
     let parameters = Parameters {

@@ -34,7 +34,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let bundle = bundle(&arguments.bundle)?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
-    let runtime = arguments.resources.runtime(&cache, session)?;
+    let runtime = Resources::runtime(&cache, session)?;
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let (metrics, skipped) = training::measure(
         &bundle,

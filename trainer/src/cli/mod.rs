@@ -154,3 +154,6 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Setup(arguments) => setup::run(&arguments, &session),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,7 @@ impl Output {
     }
 
     /// Prints `text` and a line break. A reader that went away is no error.
+    #[allow(clippy::unused_self)] // Whoever prints results has an output.
     pub fn text(self, text: &str) -> Result<(), Failure> {
         match writeln!(anstream::stdout().lock(), "{}", text.trim_end_matches('\n')) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

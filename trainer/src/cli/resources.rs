@@ -33,7 +33,7 @@ impl Resources {
     }
 
     /// The runtime library, obtained first where it is not there yet.
-    pub fn runtime(&self, cache: &Cache, session: &Session) -> Result<Runtime, Failure> {
+    pub fn runtime(cache: &Cache, session: &Session) -> Result<Runtime, Failure> {
         let candidates = match std::env::var_os(shared::network::library::VARIABLE) {
             Some(named) if !named.is_empty() => Vec::new(),
             _ => vec![setup::runtime_library(cache, &session.progress).map_err(|error| Failure::setup(&error))?],

@@ -44,7 +44,7 @@ enum Format {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let bundle = bundle(&arguments.bundle)?;
     let cache = session.cache()?;
-    let runtime = arguments.resources.runtime(&cache, session)?;
+    let runtime = Resources::runtime(&cache, session)?;
     let pipeline = bundle.pipeline(&runtime, arguments.resources.limits(), 1)?;
     let results = scoring::score_files(
         pipeline,

@@ -134,7 +134,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         .map_err(|error| Failure::hinted(&error, "choose another folder with --out"))?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
-    let runtime = arguments.resources.runtime(&cache, session)?;
+    let runtime = Resources::runtime(&cache, session)?;
     let backbone = arguments.network.obtain(&cache, session)?;
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let run = training::train(&dataset, &backbone, &arguments.parameters(), &workplace)?;

@@ -4,7 +4,8 @@
 //! Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", 2012). So hashes are sorted by one
 //! part after the other, and only those that agree in it are compared.
 
-/// Number of differing bits, of 256, up to which two images count as near-duplicates.
+/// Number of differing bits, of 256, up to which two images count as near-duplicates. Among 1600 photos of clothes,
+/// copies of one picture differ in at most 2 bits, and the next pair, two plain fabrics, in 26.
 pub const DEFAULT_DISTANCE: u32 = 16;
 
 type Words = [u64; 4];

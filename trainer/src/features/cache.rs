@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use shared::files::sha256_hex;
+use shared::image::REVISION;
 use shared::preprocessing::Preprocessing;
 
 use super::FeatureError;
@@ -26,13 +27,13 @@ const HASH: usize = 32;
 pub struct CacheKey(String);
 
 impl CacheKey {
-    /// The key for a network (by the hash of its ONNX file) and the way pixels are prepared for it.
+    /// The key for a network (by the hash of its ONNX file) and the way pixels are decoded and prepared for it.
     ///
     /// # Panics
     /// Never: preprocessing has a JSON form.
     pub fn new(network_sha256: &str, preprocessing: &Preprocessing) -> Self {
         let preprocessing = serde_json::to_string(preprocessing).expect("preprocessing has a JSON form");
-        Self(sha256_hex(format!("{network_sha256} {preprocessing}").as_bytes())[..24].to_owned())
+        Self(sha256_hex(format!("{REVISION} {network_sha256} {preprocessing}").as_bytes())[..24].to_owned())
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Features {
 
 impl Features {
     /// The rows with the given indices, each scaled to Euclidean length 1.
+    #[must_use]
     pub fn normalized_rows(&self, rows: &[usize]) -> Self {
         let mut matrix = self.matrix.select(Axis(0), rows);
         for mut row in matrix.rows_mut() {

@@ -108,6 +108,9 @@ pub enum TrainingError {
         /// The bundle's classes.
         known: String,
     },
+    /// The split leaves a class without an image to train on.
+    #[error("the split leaves no image of the class {0} to train on: add images, or put fewer into the test part")]
+    NothingToTrainOn(String),
     /// The folder for the run holds something already.
     #[error("{0} is not empty; a finished run is never overwritten")]
     Occupied(PathBuf),
@@ -139,6 +142,11 @@ pub fn train(
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
     let (train, test) = (split.train_rows(), split.test_rows());
+    for (class, name) in dataset.classes.iter().enumerate() {
+        if !train.iter().any(|row| dataset.items[*row].class == class) {
+            return Err(TrainingError::NothingToTrainOn(name.clone()));
+        }
+    }
 
     let start = Instant::now();
     let training = features.normalized_rows(&train);

@@ -69,7 +69,7 @@ impl Weights {
     /// # Errors
     /// See [`WeightsError`].
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
         let tensors = match extension.as_ref().and_then(|extension| extension.to_str()) {
             Some("tgz") => keras::read(path),
             Some("safetensors") => torch::read_safetensors(path),

@@ -1,0 +1,67 @@
+use std::path::Path;
+
+use clap::ArgAction;
+
+use super::{Arguments, command};
+use crate::configuration::{Configuration, TEMPLATE};
+use clap::FromArgMatches;
+
+/// The parameter file with every parameter taken out of its comment.
+fn everything_set() -> String {
+    let uncommented = TEMPLATE.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+        _ => line,
+    });
+    uncommented.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    command().debug_assert();
+}
+
+#[test]
+fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
+    let configuration = Configuration::parse(&everything_set(), Path::new("ikat.toml")).expect("a parameter file");
+    let configured = configuration.apply(command()).expect("known options");
+    let original = command();
+    for (name, expected) in [("train", 14), ("score", 2), ("call", 2), ("demo", 4)] {
+        let defaults = |command: &clap::Command| -> Vec<(String, Vec<String>)> {
+            let command = command.find_subcommand(name).expect("a command");
+            let options = command
+                .get_opts()
+                .filter(|option| !matches!(option.get_action(), ArgAction::SetTrue));
+            options
+                .map(|option| {
+                    let values = option.get_default_values().iter();
+                    (
+                        option.get_id().to_string(),
+                        values.map(|value| value.to_string_lossy().into_owned()).collect(),
+                    )
+                })
+                .collect()
+        };
+        let mut stated = 0;
+        for ((option, before), (_, after)) in defaults(&original).into_iter().zip(defaults(&configured)) {
+            if !before.is_empty() {
+                let number = |text: &String| {
+                    text.parse::<f64>()
+                        .map_or_else(|_| text.clone(), |value| value.to_string())
+                };
+                let read = |values: &[String]| values.iter().map(number).collect::<Vec<_>>();
+                assert_eq!(read(&before), read(&after), "{name} --{option}");
+                stated += 1;
+            }
+        }
+        assert!(stated >= expected, "{name}: {stated}");
+    }
+}
+
+#[test]
+fn a_file_can_stand_for_required_options() {
+    let text = "data = \"images\"\n[train]\nout = \"runs/first\"\nseed = 7\n";
+    let configuration = Configuration::parse(text, Path::new("ikat.toml")).expect("a parameter file");
+    let command = configuration.apply(command()).expect("known options");
+    let matches = command.try_get_matches_from(["trainer", "train"]).expect("complete");
+    Arguments::from_arg_matches(&matches).expect("valid");
+}
