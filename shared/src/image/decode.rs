@@ -52,6 +52,11 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
             limit: limits.max_bytes,
         });
     }
+    if png_is_damaged(bytes) {
+        return Err(ImageError::Undecodable {
+            reason: "a checksum in the file is wrong".to_owned(),
+        });
+    }
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|_| ImageError::UnsupportedFormat)?;
@@ -72,6 +77,30 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
         });
     }
     Ok((format, decoder))
+}
+
+/// Whether a chunk of a PNG differs from its checksum. The decoder passes over that in chunks that it can do without,
+/// but what damaged them may have damaged more.
+fn png_is_damaged(bytes: &[u8]) -> bool {
+    let Some(mut rest) = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n") else {
+        return false;
+    };
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let Some((chunk, after)) = after.split_at_checked(4 + u32::from_be_bytes(*length) as usize) else {
+            break;
+        };
+        let Some((checksum, after)) = after.split_first_chunk::<4>() else {
+            break;
+        };
+        if crc32fast::hash(chunk) != u32::from_be_bytes(*checksum) {
+            return true;
+        }
+        if chunk.starts_with(b"IEND") {
+            break;
+        }
+        rest = after;
+    }
+    false
 }
 
 /// Whether a good part of a JPEG is missing. The decoder fills what did not come with one colour, which would be
@@ -189,7 +218,10 @@ mod tests {
         ] {
             let Some(result) = read(name) else { return };
             assert!(
-                matches!(result, Err(ImageError::TooManyPixels { .. })),
+                matches!(
+                    result,
+                    Err(ImageError::TooManyPixels { .. } | ImageError::Undecodable { .. })
+                ),
                 "{name}: {result:?}"
             );
         }
