@@ -9,7 +9,7 @@ use clap::Parser;
 ///
 /// As a Lambda function it needs no arguments. IKAT_MODEL names the model: s3://bucket/prefix/name, or a folder.
 /// IKAT_VERSION pins a version instead of the live one. ORT_DYLIB_PATH names the ONNX Runtime library, which is else
-/// looked for in /opt/lib and beside this program.
+/// looked for in /opt/lib, in the trainer's cache and beside this program.
 #[derive(Debug, Parser)]
 #[command(name = "scorer", version)]
 pub struct Arguments {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use shared::bundle::BundleError;
+use shared::files::user_cache;
 use shared::image::Limits;
 use shared::network::{NetworkError, Runtime, library};
 use shared::service::Service;
@@ -66,12 +67,17 @@ pub async fn load(configuration: &Configuration) -> Result<Service, StartupError
     Ok(service)
 }
 
-/// Where a function's package or layer puts the library.
+/// Where a function's package or layer puts the library, and where the trainer keeps it on a user's machine.
 fn candidates() -> Vec<PathBuf> {
-    let package =
-        std::env::var_os("LAMBDA_TASK_ROOT").map(|root| Path::new(&root).join("lib").join(library::FILE_NAME));
-    package
-        .into_iter()
-        .chain([Path::new("/opt/lib").join(library::FILE_NAME)])
-        .collect()
+    let folder = |variable: &str| {
+        std::env::var_os(variable)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let package = folder("LAMBDA_TASK_ROOT").map(|root| root.join("lib").join(library::FILE_NAME));
+    let layer = Path::new("/opt/lib").join(library::FILE_NAME);
+    let cache = folder("IKAT_CACHE")
+        .or_else(user_cache)
+        .map(|cache| library::in_cache(&cache));
+    package.into_iter().chain([layer]).chain(cache).collect()
 }

@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all, and the hash that names their contents.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -19,6 +19,12 @@ pub fn hex(bytes: &[u8]) -> String {
             let _ = write!(text, "{byte:02x}");
             text
         })
+}
+
+/// Where this user's programs keep what can be obtained again, in a folder of our own; `None` without a home folder.
+pub fn user_cache() -> Option<PathBuf> {
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(etcetera::BaseStrategy::cache_dir(&strategy).join("ikat"))
 }
 
 /// Writes `bytes` to a temporary file beside `path`, flushes it to disk and renames it to `path`,

@@ -8,11 +8,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::program::{Running, program};
+use crate::wait_until;
 
 /// A scorer that answers on a loopback port.
 pub struct Http {
     address: SocketAddr,
-    _scorer: Running,
+    scorer: Running,
 }
 
 impl Http {
@@ -36,10 +37,25 @@ impl Http {
             .expect("the scorer says where it listens");
         // What it logs from now on must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            address,
-            _scorer: scorer,
-        }
+        Self { address, scorer }
+    }
+
+    /// Tells it to stop, as a system does; gives its exit code.
+    ///
+    /// # Panics
+    /// When it does not stop within a minute.
+    pub fn stop(mut self) -> Option<i32> {
+        let told = Command::new("kill")
+            .arg(self.scorer.id().to_string())
+            .status()
+            .expect("kill");
+        assert!(told.success());
+        let mut code = None;
+        wait_until("the scorer to stop", || {
+            code = self.scorer.exit_code();
+            code.is_some()
+        });
+        code
     }
 
     /// Where it answers.

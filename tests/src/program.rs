@@ -104,6 +104,14 @@ impl Running {
         self.0.stderr.take().expect("piped")
     }
 
+    /// Its exit code, once it has ended by itself.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.0.try_wait().expect("a state").and_then(|status| status.code())
+    }
+
     /// Its process number.
     pub fn id(&self) -> u32 {
         self.0.id()

@@ -1,5 +1,7 @@
 //! The main job on real images: train, publish to S3, score through Lambda, compare.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -100,6 +102,57 @@ fn the_same_training_gives_the_same_version_whatever_the_threads() {
     let mut command = train(&trained.path("data"), &trained.path("again"));
     let said = say(command.args(["--threads", "1"]).env("RAYON_NUM_THREADS", "1")).ended_with(0);
     assert_eq!(said.json()["version"], trained.said.json()["version"]);
+}
+
+#[test]
+fn a_network_of_ones_own_is_used_like_one_of_the_catalogue() {
+    let Some(trained) = trained() else { return };
+    let setup = say(&mut trainer(&["setup", "--json"])).ended_with(0).json();
+    let onnx = trained.path("my-network.onnx");
+    std::fs::copy(setup["backbones"][0]["path"].as_str().expect("a path"), &onnx).expect("a copy");
+    let said = say(train(&trained.path("data"), &trained.path("own"))
+        .arg("--backbone")
+        .arg(&onnx))
+    .ended_with(0);
+    assert_eq!(
+        said.json()["metrics"]["confusion"],
+        trained.said.json()["metrics"]["confusion"]
+    );
+
+    let manifest = std::fs::read(trained.path("own/bundle/manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!(manifest["backbone"]["name"], "my-network");
+
+    std::fs::write(&onnx, b"no network").expect("written");
+    let said = say(train(&trained.path("data"), &trained.path("none"))
+        .arg("--backbone")
+        .arg(&onnx))
+    .ended_with(1);
+    assert!(
+        said.stderr.contains("my-network.onnx cannot be used as a featurizer"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn evaluating_the_test_part_again_gives_the_same_figures() {
+    let Some(trained) = trained() else { return };
+    let (run, data, split) = (trained.text("run"), trained.text("data"), trained.text("run/split.tsv"));
+    let mut evaluate = trainer(&[
+        "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
+    ]);
+    let metrics = say(&mut evaluate).ended_with(0).json();
+    let expected = &trained.said.json()["metrics"];
+    for key in [
+        "accuracy",
+        "confusion",
+        "per_class",
+        "auc_macro",
+        "accuracy_interval",
+        "test_count",
+    ] {
+        assert_eq!(metrics[key], expected[key], "{key}");
+    }
 }
 
 #[test]
@@ -221,6 +274,34 @@ fn bad_input_gets_the_documented_codes() {
         Some(1)
     );
     assert_eq!(answer["results"][1]["error"]["code"], "bad_request");
+}
+
+#[test]
+fn slow_clients_cannot_silence_the_scorer_and_it_stops_when_told() {
+    let Some(trained) = trained() else { return };
+    let scorer = serve(trained, "run/bundle");
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    // One place for each core and eight that wait for it: all taken by bodies that do not come.
+    let slow: Vec<_> = (0..9 * cores)
+        .map(|_| {
+            let mut stream = TcpStream::connect(scorer.address()).expect("a connection");
+            stream
+                .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+                .expect("a beginning");
+            stream
+        })
+        .collect();
+    wait_until("every place to be taken", || {
+        scorer.post("/", "application/json", b"{}").0 == 429
+    });
+    assert_eq!(scorer.get("/health/live").0, 200);
+    drop(slow);
+    wait_until("the places to be free", || {
+        scorer.post("/", "application/json", b"{}").0 == 400
+    });
+
+    assert_eq!(scorer.stop(), Some(0));
 }
 
 #[test]

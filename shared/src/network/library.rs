@@ -15,8 +15,19 @@ pub const FILE_NAME: &str = if cfg!(target_os = "windows") {
     "libonnxruntime.so"
 };
 
+/// The version that the trainer obtains: the oldest, smallest and least hungry of those that give the same output.
+pub const VERSION: &str = "1.20.1";
+
 /// The environment variable that names the library and wins over every other place.
 pub const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// Where the trainer keeps the library in its cache folder.
+pub fn in_cache(cache: &Path) -> PathBuf {
+    cache
+        .join("runtime")
+        .join(format!("onnxruntime-{VERSION}"))
+        .join(FILE_NAME)
+}
 
 /// The loaded library, ready to make networks. Cheap to clone; a process needs one.
 #[derive(Clone)]

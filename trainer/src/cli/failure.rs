@@ -1,6 +1,7 @@
 //! What a command answers when it did not succeed, and the one place that prints it.
 
 use std::error::Error;
+use std::fmt::Write;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -85,13 +86,19 @@ impl Failure {
 
     /// Prints the failure to standard error and gives the exit code.
     pub fn report(&self) -> ExitCode {
+        anstream::eprintln!("{}", self.text());
+        ExitCode::from(self.code)
+    }
+
+    /// The failure and what to do about it, with colours.
+    pub fn text(&self) -> String {
         let error = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        anstream::eprintln!("{error}error{error:#}: {}", self.message);
+        let mut text = format!("{error}error{error:#}: {}", self.message);
         if let Some(hint) = &self.hint {
             let style = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
-            anstream::eprintln!("\n{style}hint{style:#}: {hint}");
+            let _ = write!(text, "\n\n{style}hint{style:#}: {hint}");
         }
-        ExitCode::from(self.code)
+        text
     }
 }
 

@@ -1,10 +1,12 @@
 use std::path::Path;
 
-use clap::ArgAction;
+use clap::{ArgAction, FromArgMatches};
 
+use super::failure::Failure;
 use super::{Arguments, command};
 use crate::configuration::{Configuration, TEMPLATE};
-use clap::FromArgMatches;
+use crate::setup::SetupError;
+use crate::training::TrainingError;
 
 /// The parameter file with every parameter taken out of its comment.
 fn everything_set() -> String {
@@ -18,6 +20,50 @@ fn everything_set() -> String {
 #[test]
 fn the_command_line_is_well_formed() {
     command().debug_assert();
+}
+
+#[test]
+fn the_help_texts_are_as_reviewed() {
+    fn visit(command: &mut clap::Command, name: &str) {
+        insta::assert_snapshot!(format!("help-{name}"), command.render_long_help());
+        for subcommand in command.get_subcommands_mut() {
+            let name = format!("{name}-{}", subcommand.get_name());
+            visit(subcommand, &name);
+        }
+    }
+    let mut command = command().term_width(100).disable_help_subcommand(true);
+    command.build();
+    visit(&mut command, "trainer");
+}
+
+#[test]
+fn failures_say_what_happened_and_what_to_do() {
+    let missing = SetupError::NoClient {
+        package: "onnxruntime==1.20.1".to_owned(),
+        programs: vec!["python3".to_owned()],
+    };
+    let source = std::io::Error::other("disk full");
+    let file = TrainingError::File {
+        path: "run/metrics.json".into(),
+        source,
+    };
+    for (name, failure) in [
+        ("setup", Failure::setup(&missing)),
+        ("file", Failure::from(file)),
+        (
+            "occupied",
+            Failure::hinted(
+                &TrainingError::Occupied("run".into()),
+                "choose another folder with --out",
+            ),
+        ),
+        (
+            "usage",
+            Failure::usage("--mean and --std take three comma-separated numbers each"),
+        ),
+    ] {
+        insta::assert_snapshot!(format!("failure-{name}"), failure.text());
+    }
 }
 
 #[test]

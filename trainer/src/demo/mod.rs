@@ -184,7 +184,7 @@ pub fn generate(folder: &Path, per_class: u32, seed: u64, progress: &dyn Progres
         .into_iter()
         .flat_map(|class| (0..per_class).map(move |index| (class, index)))
         .collect();
-    progress.begin("drawing pictures", wanted.len() as u64);
+    progress.begin("Drawing images", wanted.len() as u64);
     let paths = wanted
         .into_par_iter()
         .map(|(class, index)| {

@@ -4,9 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
-use shared::files::hex;
+use shared::files::{hex, user_cache};
 
 use super::SetupError;
 
@@ -25,10 +24,8 @@ impl Cache {
     /// # Errors
     /// [`SetupError::NoHome`].
     pub fn locate() -> Result<Self, SetupError> {
-        let strategy = etcetera::choose_base_strategy().map_err(|_| SetupError::NoHome)?;
-        Ok(Self {
-            root: strategy.cache_dir().join("ikat"),
-        })
+        let root = user_cache().ok_or(SetupError::NoHome)?;
+        Ok(Self { root })
     }
 
     /// A cache in a folder of one's own.

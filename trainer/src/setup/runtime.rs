@@ -5,13 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::network::library::FILE_NAME;
+use shared::network::library::{self, VERSION};
 
 use super::{Cache, SetupError, archive, command};
 use crate::progress::Progress;
-
-/// The pinned version.
-const VERSION: &str = "1.20.1";
 
 /// The library of one platform.
 struct Platform {
@@ -59,10 +56,7 @@ pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf
         .iter()
         .find(|platform| platform.os == os && platform.architecture == architecture)
         .ok_or_else(|| SetupError::Platform(format!("{os} on {architecture}")))?;
-    let name = Path::new("runtime")
-        .join(format!("onnxruntime-{VERSION}"))
-        .join(FILE_NAME);
-    cache.file(&name, platform.sha256, |folder| {
+    cache.file(&library::in_cache(Path::new("")), platform.sha256, |folder| {
         progress.begin(&format!("Obtaining ONNX Runtime {VERSION}"), 0);
         let mut options = vec!["--python-version", "3.11"];
         options.extend(platform.tags.iter().flat_map(|tag| ["--platform", tag]));

@@ -89,14 +89,14 @@ pub fn train(
         }
     } else {
         let problems = folds.folds.len() * one_vs_rest::problems(classes);
-        progress.begin("choose C", problems as u64);
+        progress.begin("Choosing C", problems as u64);
         let sweep = cross_validation::sweep(&examples, &folds, parameters, || progress.advance(1));
         progress.end();
         sweep?
     };
 
     let rows: Vec<usize> = (0..labels.len()).collect();
-    progress.begin("train the SVM", one_vs_rest::problems(classes) as u64);
+    progress.begin("Training the SVM", one_vs_rest::problems(classes) as u64);
     let fitted = one_vs_rest::fit(&examples, &rows, sweep.chosen_c, parameters, || progress.advance(1));
     progress.end();
     let fitted = fitted?;
