@@ -18,6 +18,7 @@ pub mod features;
 pub mod onnx;
 pub mod progress;
 pub mod publish;
+pub mod refine;
 pub mod scoring;
 pub mod setup;
 pub mod svm;

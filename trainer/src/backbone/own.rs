@@ -12,9 +12,8 @@ use shared::files::{sha256_hex, write_atomically};
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use super::{Backbone, BackboneError, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
-use crate::onnx::proto::{
-    AttributeProto, DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto, attribute_type,
-};
+use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
+use crate::onnx::{Form, add_output, prune};
 use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
@@ -129,42 +128,19 @@ fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 fn cut(graph: &mut GraphProto) -> Result<usize, String> {
     let output = graph.output.first().ok_or("it has no output")?.clone();
     let found = Trace::new(graph).features(&output)?;
-    let mut outputs = vec![(found.value, "Flatten", "ikat_features")];
-    outputs.extend(found.map.map(|map| (map, "Identity", "ikat_feature_map")));
     graph.output.clear();
-    for (value, operator, name) in outputs {
-        graph.node.push(NodeProto {
-            name: name.to_owned(),
-            op_type: operator.to_owned(),
-            input: vec![value],
-            output: vec![name.to_owned()],
-            attribute: if operator == "Flatten" {
-                vec![axis_one()]
-            } else {
-                Vec::new()
-            },
-            ..NodeProto::default()
-        });
-        let dimensions = [
-            DimensionValue::Named("N".to_owned()),
-            DimensionValue::Fixed(found.size as i64),
-            DimensionValue::Named("h".to_owned()),
-            DimensionValue::Named("w".to_owned()),
-        ];
-        let rank = if operator == "Flatten" { 2 } else { 4 };
-        graph.output.push(crate::onnx::float_value(name, &dimensions[..rank]));
+    let dimensions = [
+        DimensionValue::Named("N".to_owned()),
+        DimensionValue::Fixed(found.size as i64),
+        DimensionValue::Named("h".to_owned()),
+        DimensionValue::Named("w".to_owned()),
+    ];
+    add_output(graph, &found.value, Form::Rows, "ikat_features", &dimensions[..2]);
+    if let Some(map) = &found.map {
+        add_output(graph, map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);
     Ok(found.size)
-}
-
-fn axis_one() -> AttributeProto {
-    AttributeProto {
-        name: "axis".to_owned(),
-        r#type: attribute_type::INT,
-        i: 1,
-        ..AttributeProto::default()
-    }
 }
 
 /// Where the features of a network are.
@@ -258,31 +234,4 @@ impl<'a> Trace<'a> {
         };
         Some((node.input.first()?, usize::try_from(*length?).ok()?))
     }
-}
-
-/// Drops every node and constant that no output needs.
-fn prune(graph: &mut GraphProto) {
-    let mut needed: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
-    let mut kept = Vec::with_capacity(graph.node.len());
-    // Nodes stand in topological order.
-    for node in std::mem::take(&mut graph.node).into_iter().rev() {
-        if node.output.iter().any(|output| needed.contains(output)) {
-            needed.extend(node.input.iter().cloned());
-            // A subgraph may use any value from outside.
-            let inner = node
-                .attribute
-                .iter()
-                .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-            needed.extend(
-                inner
-                    .flat_map(|graph| &graph.node)
-                    .flat_map(|node| node.input.iter().cloned()),
-            );
-            kept.push(node);
-        }
-    }
-    kept.reverse();
-    graph.node = kept;
-    graph.initializer.retain(|tensor| needed.contains(&tensor.name));
-    graph.value_info.retain(|value| needed.contains(&value.name));
 }

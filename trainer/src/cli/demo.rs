@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use shared::bundle::ClassifierKind;
+
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
@@ -59,6 +61,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let network = backbone::obtain(backbone::DEFAULT, None, None, &cache, &session.progress)
         .map_err(|error| Failure::backbone(&error))?;
     let parameters = Parameters {
+        classifier: ClassifierKind::Svm,
+        recipe: None,
         name: NAME.to_owned(),
         limits: arguments.resources.limits(),
         split: SplitParameters {

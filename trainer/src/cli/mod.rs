@@ -8,6 +8,8 @@ mod failure;
 mod location;
 mod output;
 mod publish;
+mod recipe;
+mod refine;
 mod resources;
 mod rollback;
 mod score;
@@ -65,6 +67,7 @@ enum Command {
     #[command(subcommand)]
     Data(Data),
     Train(train::Arguments),
+    Refine(refine::Arguments),
     Evaluate(evaluate::Arguments),
     Publish(publish::Arguments),
     Rollback(rollback::Arguments),
@@ -145,6 +148,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Demo(arguments) => demo::run(&arguments, &session),
         Command::Data(Data::Split(arguments)) => split::run(&arguments, &session),
         Command::Train(arguments) => train::run(&arguments, &session),
+        Command::Refine(arguments) => refine::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Publish(arguments) => publish::run(&arguments, &session),
         Command::Rollback(arguments) => rollback::run(&arguments, &session),

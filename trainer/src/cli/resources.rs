@@ -7,6 +7,7 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::failure::Failure;
+use crate::refine::Device;
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
@@ -52,6 +53,8 @@ impl Resources {
         Workplace {
             runtime,
             features: cache.root().join("features"),
+            checkpoints: cache.root().join("refinements"),
+            device: Device::Auto,
             threads: self.threads(),
             progress: &session.progress,
         }

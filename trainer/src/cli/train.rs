@@ -3,17 +3,19 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use shared::bundle::{ClassifierKind, Manifest};
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::output::{list_skipped, printable};
+use super::recipe::RecipeArguments;
 use super::resources::Resources;
 use super::split::SplitArguments;
 use crate::backbone::{self, Backbone, PreprocessingOverride};
 use crate::dataset::Dataset;
 use crate::evaluation::{self, Metrics};
 use crate::svm;
-use crate::training::{self, Parameters, Run};
+use crate::training::{self, Parameters, Run, Workplace};
 
 /// Train a classifier on a folder of class folders.
 ///
@@ -22,6 +24,16 @@ use crate::training::{self, Parameters, Run};
 /// Interrupted, it goes on where it was when the same command is run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// What is trained
+    #[arg(long, value_enum, default_value_t = Classifier::Svm)]
+    classifier: Classifier,
+    #[command(flatten)]
+    job: Job,
+}
+
+/// What a training needs to know, whatever is trained.
+#[derive(Debug, clap::Args)]
+pub struct Job {
     /// Folder of class folders
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -31,15 +43,14 @@ pub struct Arguments {
     /// Name of the model [default: the name of the data folder]
     #[arg(long)]
     name: Option<String>,
-    /// What is trained
-    #[arg(long, value_enum, default_value_t = Classifier::Svm)]
-    classifier: Classifier,
     #[command(flatten)]
     network: NetworkArguments,
     #[command(flatten)]
     split: SplitArguments,
     #[command(flatten)]
     svm: SvmArguments,
+    #[command(flatten)]
+    recipe: RecipeArguments,
     /// How many small copies of test images the bundle carries, to prove parity where it is loaded
     #[arg(long, value_name = "N", default_value_t = 4)]
     golden_images: usize,
@@ -49,9 +60,13 @@ pub struct Arguments {
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Classifier {
+pub enum Classifier {
     /// A linear SVM on the features of the pre-trained network
     Svm,
+    /// The network itself, refined on the images
+    Dnn,
+    /// A linear SVM on the features of the refined network
+    SvmRefined,
 }
 
 /// The pre-trained network and how images are prepared for it.
@@ -130,14 +145,28 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    arguments.job.run(arguments.classifier, session)
+}
+
+impl Job {
+    /// Trains, writes the run and prints what came out.
+    pub fn run(&self, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
+        train(self, classifier, session)
+    }
+}
+
+fn train(arguments: &Job, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
     training::check_vacant(&arguments.out)
         .map_err(|error| Failure::hinted(&error, "choose another folder with --out"))?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
     let backbone = arguments.network.obtain(&cache, session)?;
-    let workplace = arguments.resources.workplace(&runtime, &cache, session);
-    let run = training::train(&dataset, &backbone, &arguments.parameters(), &workplace)?;
+    let workplace = Workplace {
+        device: arguments.recipe.device,
+        ..arguments.resources.workplace(&runtime, &cache, session)
+    };
+    let run = training::train(&dataset, &backbone, &arguments.parameters(classifier), &workplace)?;
     run.save(&arguments.out)?;
 
     list_skipped(&run.skipped, session.quiet);
@@ -160,13 +189,19 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     })
 }
 
-impl Arguments {
-    fn parameters(&self) -> Parameters {
+impl Job {
+    fn parameters(&self, classifier: Classifier) -> Parameters {
         Parameters {
             name: self.model_name(),
             limits: self.resources.limits(),
             split: self.split.parameters(),
+            classifier: match classifier {
+                Classifier::Svm => ClassifierKind::Svm,
+                Classifier::Dnn => ClassifierKind::Dnn,
+                Classifier::SvmRefined => ClassifierKind::SvmRefined,
+            },
             svm: self.svm.parameters(self.split.seed()),
+            recipe: (classifier != Classifier::Svm).then(|| self.recipe.recipe(self.split.seed())),
             golden_images: self.golden_images,
         }
     }
@@ -193,14 +228,18 @@ impl Arguments {
     fn text(&self, run: &Run) -> String {
         let mut text = evaluation::table(&run.metrics.evaluation);
         let out = printable(&self.out.to_string_lossy());
+        let images = run.metrics.train_count.unwrap_or_default();
+        let how = match run.metrics.chosen_c {
+            Some(c) if run.history.is_empty() => {
+                format!("C {c} by {}-fold cross-validation on {images} images", self.svm.folds)
+            }
+            Some(c) => format!("Network refined on {images} images, C {c} by those held out"),
+            None => format!("Network refined on {images} images"),
+        };
+        let Manifest { name, version, .. } = &run.bundle.manifest;
         let _ = write!(
             text,
-            "\nC {} by {}-fold cross-validation on {} images; version {}\n\nRun:      {out}\nPublish:  trainer publish --bundle {out} --to STORE --name {}",
-            run.metrics.chosen_c.unwrap_or_default(),
-            self.svm.folds,
-            run.metrics.train_count.unwrap_or_default(),
-            run.bundle.manifest.version,
-            run.bundle.manifest.name,
+            "\n{how}; version {version}\n\nRun:      {out}\nPublish:  trainer publish --bundle {out} --to STORE --name {name}",
         );
         text
     }

@@ -11,7 +11,7 @@ pub use featurize::{Featurized, featurize};
 use crate::dataset::DatasetError;
 
 /// Features of labelled images, one row per image.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Features {
     /// `images x features`, as the network gave them (not normalized).
     pub matrix: Array2<f32>,

@@ -1,9 +1,9 @@
 //! Building a graph node by node.
 
+use super::edit::{add_initializer, add_node};
 use super::proto::{
     AttributeProto, Dimension, DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
-    attribute_type,
+    StringStringEntryProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto, attribute_type,
 };
 
 /// Read by every ONNX Runtime since 1.7.
@@ -43,26 +43,13 @@ impl GraphBuilder {
 
     /// Adds a constant tensor of 32-bit floats and gives its name.
     pub fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        self.graph.initializer.push(TensorProto {
-            name: name.to_owned(),
-            data_type: FLOAT,
-            dims: shape.iter().map(|length| *length as i64).collect(),
-            raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            ..TensorProto::default()
-        });
+        add_initializer(&mut self.graph, name, shape, values);
         name.to_owned()
     }
 
     /// Adds a node with one output, named as the node, and gives that name.
     pub fn node(&mut self, name: &str, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
-        self.graph.node.push(NodeProto {
-            name: name.to_owned(),
-            op_type: operator.to_owned(),
-            input: inputs.iter().map(|input| (*input).to_owned()).collect(),
-            output: vec![name.to_owned()],
-            attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
-            ..NodeProto::default()
-        });
+        add_node(&mut self.graph, name, operator, inputs, attributes);
         name.to_owned()
     }
 
@@ -120,6 +107,18 @@ pub(crate) fn float_value(name: &str, dimensions: &[DimensionValue]) -> ValueInf
             ..TypeProto::default()
         }),
         ..ValueInfoProto::default()
+    }
+}
+
+/// A node with one output, named as the node.
+pub(super) fn node(name: &str, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> NodeProto {
+    NodeProto {
+        name: name.to_owned(),
+        op_type: operator.to_owned(),
+        input: inputs.iter().map(|input| (*input).to_owned()).collect(),
+        output: vec![name.to_owned()],
+        attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+        ..NodeProto::default()
     }
 }
 

@@ -24,7 +24,7 @@ const LOG_SCALE_TOLERANCE: f64 = 1e-6;
 pub(crate) const DEFAULT_CALIBRATION: Calibration = Calibration::Temperature { scale: 1.0 };
 
 /// Thresholds that accept everything, where nothing could be held out.
-pub(crate) const ACCEPT_ALL: Thresholds = Thresholds {
+pub const ACCEPT_ALL: Thresholds = Thresholds {
     probability: 0.0,
     margin: f32::MIN,
 };

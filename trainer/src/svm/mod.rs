@@ -19,7 +19,7 @@ mod tests;
 use ndarray::ArrayView2;
 use shared::classifier::{Calibration, LinearClassifier, Thresholds};
 
-pub use calibration::{fit_temperature, fit_thresholds};
+pub use calibration::{ACCEPT_ALL, fit_temperature, fit_thresholds};
 pub use cross_validation::{CSweep, SweepEntry};
 pub use estimator::{LinearSvm, LinearSvmParams, LinearSvmValidParams};
 pub use folds::{Fold, Folds, stratified_grouped};
@@ -72,14 +72,31 @@ pub fn train(
             labels.len()
         )));
     }
+    let folds = stratified_grouped(labels, groups, classes, parameters.folds, parameters.seed);
+    train_on_folds(features, labels, &folds, classes, parameters, progress)
+}
+
+/// As [`train`], with folds that are given.
+///
+/// # Errors
+/// See [`SvmError`].
+pub fn train_on_folds(
+    features: ArrayView2<f32>,
+    labels: &[usize],
+    folds: &Folds,
+    classes: usize,
+    parameters: &Parameters,
+    progress: &dyn Progress,
+) -> Result<Trained, SvmError> {
+    parameters.check()?;
+    check_input(&features, labels, classes, parameters)?;
     let standard = features.as_standard_layout();
     let view = standard.view();
     let lengths = squared_lengths(&view);
     let examples = Examples::new(&view, labels, classes, &lengths)?;
 
     let mut notes = Vec::new();
-    let folds = stratified_grouped(labels, groups, classes, parameters.folds, parameters.seed);
-    note_folds(&folds, parameters, &mut notes);
+    note_folds(folds, parameters, &mut notes);
     let sweep = if folds.folds.is_empty() {
         CSweep {
             entries: Vec::new(),
@@ -90,7 +107,7 @@ pub fn train(
     } else {
         let problems = folds.folds.len() * one_vs_rest::problems(classes);
         progress.begin("Choosing C", problems as u64);
-        let sweep = cross_validation::sweep(&examples, &folds, parameters, || progress.advance(1));
+        let sweep = cross_validation::sweep(&examples, folds, parameters, || progress.advance(1));
         progress.end();
         sweep?
     };
@@ -119,7 +136,7 @@ pub fn train(
     )
     .unwrap_or_else(|| {
         notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
-        calibration::ACCEPT_ALL
+        ACCEPT_ALL
     });
     Ok(Trained {
         classifier: fitted.classifier,

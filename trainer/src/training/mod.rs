@@ -1,6 +1,7 @@
 //! The main job in a row: features, split, SVM, evaluation, bundle.
 
 mod golden;
+mod refined;
 mod run;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
 use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
-use shared::classifier::{Head, LinearClassifierError};
+use shared::classifier::{Calibration, Head, LinearClassifierError};
 use shared::files;
 use shared::image::{ImageError, Limits};
 use shared::network::{Network, NetworkError, Runtime};
@@ -24,6 +25,7 @@ use crate::dataset::{Dataset, DatasetError, Skipped, Split, SplitParameters, nea
 use crate::evaluation::{Evaluation, Metrics, MetricsError, Seconds};
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
 use crate::progress::Progress;
+use crate::refine::{Device, Epoch, Recipe, RefineError};
 use crate::svm::{self, SvmError};
 
 pub use run::{Run, bundle_folder, check_vacant};
@@ -37,8 +39,12 @@ pub struct Parameters {
     pub limits: Limits,
     /// How the data set is divided.
     pub split: SplitParameters,
-    /// The classifier.
+    /// What is trained.
+    pub classifier: ClassifierKind,
+    /// The linear classifier.
     pub svm: svm::Parameters,
+    /// How the network is refined, where it is.
+    pub recipe: Option<Recipe>,
     /// How many images the bundle carries as proof of parity.
     pub golden_images: usize,
 }
@@ -49,6 +55,10 @@ pub struct Workplace<'a> {
     pub runtime: &'a Runtime,
     /// Folder of the feature caches.
     pub features: PathBuf,
+    /// Folder of interrupted refinements.
+    pub checkpoints: PathBuf,
+    /// Where networks are refined.
+    pub device: Device,
     /// Images worked on at once.
     pub threads: usize,
     /// Who is told of the progress.
@@ -64,6 +74,9 @@ pub enum TrainingError {
     /// The features.
     #[error(transparent)]
     Features(#[from] FeatureError),
+    /// The network cannot be refined.
+    #[error(transparent)]
+    Refine(#[from] RefineError),
     /// The classifier.
     #[error(transparent)]
     Svm(#[from] SvmError),
@@ -148,41 +161,39 @@ pub fn train(
         }
     }
 
-    let start = Instant::now();
-    let training = features.normalized_rows(&train);
-    let trained = svm::train(
-        training.matrix.view(),
-        &training.labels,
-        &training.groups,
-        dataset.classes.len(),
-        &parameters.svm,
-        workplace.progress,
-    )?;
-    drop(training);
-    let solved = start.elapsed().as_secs_f64();
-
-    let head = Head {
-        classes: dataset.classes.clone(),
-        classifier: Some(trained.classifier),
-        calibration: trained.calibration,
-        thresholds: trained.thresholds,
+    let job = Prepared {
+        dataset: &dataset,
+        features: &features,
+        train,
+        backbone,
+        model: &model,
+        parameters,
+        workplace,
     };
+    let fitted = match &parameters.recipe {
+        Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
+            refined::fit(&job, parameters.classifier, recipe)?
+        }
+        _ => job.svm()?,
+    };
+    let train = job.train;
+
     let start = Instant::now();
-    let evaluation = evaluate(&head, &features, &test);
+    let evaluation = evaluate(&fitted.head, &fitted.features, &test);
     let metrics = Metrics {
-        chosen_c: Some(trained.sweep.chosen_c),
-        c_sweep: trained.sweep.entries,
+        chosen_c: fitted.chosen_c,
+        c_sweep: fitted.c_sweep.clone(),
         train_count: Some(train.len()),
         seconds: Seconds {
             featurize: Some(featurized),
-            svm: Some(solved),
+            svm: fitted.svm_seconds,
             evaluate: Some(start.elapsed().as_secs_f64()),
-            refine: None,
+            refine: fitted.refine_seconds,
         },
         ..Metrics::from(evaluation)
     };
 
-    let bundle = assemble(&head, model, backbone, &metrics, &parameters.name)?;
+    let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { &train } else { &test };
     let golden = golden::choose(&dataset, shown, parameters.golden_images);
     let bundle = golden::add(&bundle, &dataset.root, &golden, parameters.limits, workplace.runtime)?;
@@ -191,7 +202,8 @@ pub fn train(
         metrics,
         split,
         skipped: dataset.skipped,
-        notes: trained.notes,
+        notes: fitted.notes,
+        history: fitted.history,
         parameters: parameters.clone(),
     })
 }
@@ -248,6 +260,94 @@ pub fn measure(
         },
         dataset.skipped,
     ))
+}
+
+/// A data set with features, divided, ready for a classifier.
+struct Prepared<'a> {
+    dataset: &'a Dataset,
+    features: &'a Features,
+    /// Rows of the training part.
+    train: Vec<usize>,
+    backbone: &'a Backbone,
+    model: &'a Bytes,
+    parameters: &'a Parameters,
+    workplace: &'a Workplace<'a>,
+}
+
+/// A network and a classifier on it, with what was learned on the way.
+struct Fitted {
+    head: Head,
+    model: Bytes,
+    feature_size: usize,
+    /// What the network gives for every image of the data set.
+    features: Features,
+    chosen_c: Option<f64>,
+    c_sweep: Vec<svm::SweepEntry>,
+    notes: Vec<String>,
+    history: Vec<Epoch>,
+    svm_seconds: Option<f64>,
+    refine_seconds: Option<f64>,
+}
+
+impl Fitted {
+    fn empty() -> Self {
+        Self {
+            head: Head {
+                classes: Vec::new(),
+                classifier: None,
+                calibration: Calibration::Temperature { scale: 1.0 },
+                thresholds: svm::ACCEPT_ALL,
+            },
+            model: Bytes::new(),
+            feature_size: 0,
+            features: Features::default(),
+            chosen_c: None,
+            c_sweep: Vec::new(),
+            notes: Vec::new(),
+            history: Vec::new(),
+            svm_seconds: None,
+            refine_seconds: None,
+        }
+    }
+
+    /// The SVM, still without its network and features.
+    fn of_svm(job: &Prepared, trained: svm::Trained) -> Self {
+        Self {
+            head: Head {
+                classes: job.dataset.classes.clone(),
+                classifier: Some(trained.classifier),
+                calibration: trained.calibration,
+                thresholds: trained.thresholds,
+            },
+            chosen_c: Some(trained.sweep.chosen_c),
+            c_sweep: trained.sweep.entries,
+            notes: trained.notes,
+            ..Self::empty()
+        }
+    }
+}
+
+impl Prepared<'_> {
+    /// A linear SVM on the features of the network as it came.
+    fn svm(&self) -> Result<Fitted, TrainingError> {
+        let start = Instant::now();
+        let training = self.features.normalized_rows(&self.train);
+        let trained = svm::train(
+            training.matrix.view(),
+            &training.labels,
+            &training.groups,
+            self.dataset.classes.len(),
+            &self.parameters.svm,
+            self.workplace.progress,
+        )?;
+        Ok(Fitted {
+            model: self.model.clone(),
+            feature_size: self.backbone.feature_size,
+            features: self.features.clone(),
+            svm_seconds: Some(start.elapsed().as_secs_f64()),
+            ..Fitted::of_svm(self, trained)
+        })
+    }
 }
 
 impl Workplace<'_> {
@@ -310,31 +410,31 @@ fn evaluate(head: &Head, features: &Features, rows: &[usize]) -> Evaluation {
 
 /// The bundle without golden images.
 fn assemble(
-    head: &Head,
-    model: Bytes,
+    fitted: &Fitted,
     backbone: &Backbone,
     metrics: &Metrics,
-    name: &str,
+    parameters: &Parameters,
 ) -> Result<Bundle, TrainingError> {
+    let head = &fitted.head;
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
-        name: name.to_owned(),
+        name: parameters.name.clone(),
         version: String::new(),
         classes: head.classes.clone(),
-        classifier: ClassifierKind::Svm,
+        classifier: parameters.classifier,
         backbone: bundle::Backbone {
             name: backbone.name.clone(),
             sha256: backbone.sha256.clone(),
             licence: backbone.licence.clone(),
         },
-        feature_size: backbone.feature_size,
+        feature_size: fitted.feature_size,
         preprocessing: backbone.preprocessing.clone(),
         calibration: head.calibration.clone(),
         thresholds: head.thresholds,
         files: BTreeMap::new(),
         metrics: figures(metrics),
     };
-    let mut files = BTreeMap::from([(bundle::MODEL.to_owned(), model)]);
+    let mut files = BTreeMap::from([(bundle::MODEL.to_owned(), fitted.model.clone())]);
     if let Some(classifier) = &head.classifier {
         files.insert(bundle::SVM.to_owned(), classifier.to_json()?.into());
     }

@@ -8,6 +8,7 @@ use shared::files;
 use super::{Parameters, TrainingError};
 use crate::dataset::{Skipped, Split};
 use crate::evaluation::Metrics;
+use crate::refine::Epoch;
 
 /// What a training gives.
 #[derive(Debug)]
@@ -22,12 +23,14 @@ pub struct Run {
     pub skipped: Vec<Skipped>,
     /// What the user should know of the cross-validation.
     pub notes: Vec<String>,
+    /// Epoch by epoch, where the network was refined.
+    pub history: Vec<Epoch>,
     /// As given.
     pub parameters: Parameters,
 }
 
 impl Run {
-    /// Writes `bundle/`, `metrics.json`, `split.tsv`, `parameters.json` and `skipped.json` into a
+    /// Writes `bundle/`, `metrics.json`, `split.tsv`, `parameters.json`, `epochs.json` and `skipped.json` into a
     /// temporary folder beside `folder` and renames it.
     ///
     /// # Errors
@@ -54,6 +57,7 @@ impl Run {
         self.split.save(&inside.join("split.tsv"))?;
         for (name, json) in [
             ("parameters.json", serde_json::to_vec_pretty(&self.parameters)),
+            ("epochs.json", serde_json::to_vec_pretty(&self.history)),
             ("skipped.json", serde_json::to_vec_pretty(&self.skipped)),
         ] {
             let path = inside.join(name);

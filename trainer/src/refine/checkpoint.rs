@@ -1,0 +1,141 @@
+//! What is kept of a refinement after each epoch, so that it can be taken up again where it was.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use shared::files::write_atomically;
+
+use super::{Best, Epoch, RefineError};
+use crate::refine::engine::State;
+
+/// Everything that an interrupted refinement needs to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Checkpoint {
+    pub state: State,
+    pub history: Vec<Epoch>,
+    pub best: Option<Best>,
+}
+
+/// What is no tensor.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    steps: u64,
+    history: Vec<Epoch>,
+    best_epoch: Option<usize>,
+}
+
+const HEADER: &str = "ikat";
+const BEST: &str = "best/";
+const LOGITS: &str = "best-logits";
+
+impl Checkpoint {
+    pub fn save(&self, path: &Path) -> Result<(), RefineError> {
+        let header = Header {
+            steps: self.state.steps,
+            history: self.history.clone(),
+            best_epoch: self.best.as_ref().map(|best| best.epoch),
+        };
+        let mut bytes: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        let mut put = |name: String, values: &[f32]| {
+            bytes.insert(name, values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        };
+        for (name, values) in &self.state.tensors {
+            put(name.clone(), values);
+        }
+        if let Some(best) = &self.best {
+            put(LOGITS.to_owned(), &best.logits);
+            for (index, values) in best.parameters.iter().enumerate() {
+                put(format!("{BEST}{index}"), values);
+            }
+        }
+        let mut views = Vec::with_capacity(bytes.len());
+        for (name, bytes) in &bytes {
+            let view =
+                TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes).map_err(|error| failed(path, &error))?;
+            views.push((name.clone(), view));
+        }
+        let header = serde_json::to_string(&header).map_err(|error| failed(path, &error))?;
+        let metadata = HashMap::from([(HEADER.to_owned(), header)]);
+        let encoded = serialize(views, Some(metadata)).map_err(|error| failed(path, &error))?;
+        write_atomically(path, &encoded).map_err(|error| failed(path, &error))
+    }
+
+    /// The checkpoint at `path`; `None` where there is none, or one that cannot be read: it then begins anew.
+    pub fn load(path: &Path) -> Option<Self> {
+        let bytes = std::fs::read(path).ok()?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).ok()?;
+        let header: Header = serde_json::from_str(metadata.metadata().as_ref()?.get(HEADER)?).ok()?;
+        let file = SafeTensors::deserialize(&bytes).ok()?;
+        let mut tensors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            tensors.insert(name, view.data().chunks_exact(4).map(four).collect());
+        }
+        let best = match header.best_epoch {
+            None => None,
+            Some(epoch) => {
+                let logits = tensors.remove(LOGITS)?;
+                let mut parameters = Vec::new();
+                while let Some(values) = tensors.remove(&format!("{BEST}{}", parameters.len())) {
+                    parameters.push(values);
+                }
+                Some(Best {
+                    epoch,
+                    logits,
+                    parameters,
+                })
+            }
+        };
+        Some(Self {
+            state: State {
+                steps: header.steps,
+                tensors,
+            },
+            history: header.history,
+            best,
+        })
+    }
+}
+
+fn failed(path: &Path, error: &dyn std::error::Error) -> RefineError {
+    RefineError::Checkpoint {
+        path: PathBuf::from(path),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("checkpoint");
+        assert_eq!(Checkpoint::load(&path), None);
+        let checkpoint = Checkpoint {
+            state: State {
+                steps: 7,
+                tensors: BTreeMap::from([("parameter/a".to_owned(), vec![0.1, f32::MIN_POSITIVE, -3.0])]),
+            },
+            history: vec![Epoch {
+                rate: 0.1,
+                train_loss: 0.3,
+                train_error: 0.25,
+                validation_loss: Some(0.5),
+                validation_error: None,
+            }],
+            best: Some(Best {
+                epoch: 0,
+                logits: vec![1.0, 2.0],
+                parameters: vec![vec![1.5], vec![]],
+            }),
+        };
+        checkpoint.save(&path).expect("saved");
+        assert_eq!(Checkpoint::load(&path), Some(checkpoint));
+        std::fs::write(&path, b"half a file").expect("written");
+        assert_eq!(Checkpoint::load(&path), None);
+    }
+}

@@ -1,0 +1,194 @@
+//! Choosing where to train.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn_autodiff::Autodiff;
+use burn_flex::Flex;
+
+use super::session::Session;
+use super::{Engine, EngineError, Plan};
+
+/// Where the network is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The first CUDA device where this program was built for CUDA and there is one; else the processor.
+    Auto,
+    /// The processor, all cores.
+    Cpu,
+    /// A CUDA device, counted from 0.
+    Cuda(usize),
+    /// The default adapter of WebGPU: Vulkan, Metal or Direct3D.
+    Wgpu,
+}
+
+/// Why a device cannot be had.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum DeviceError {
+    /// No such name.
+    #[error("there is no device {0:?}: give auto, cpu, cuda, cuda:1 (the second one), or wgpu")]
+    Unknown(String),
+    /// The program was built without it.
+    #[error(
+        "this trainer was built without {0}: build it with `cargo install --path trainer --features {0}`, \
+         or give --device cpu"
+    )]
+    NotBuilt(&'static str),
+    /// It is not there, or does not answer.
+    #[error("the device {device} cannot be used: {reason}; give --device cpu to train on the processor")]
+    Unusable {
+        /// Which device.
+        device: String,
+        /// What its driver said.
+        reason: String,
+    },
+}
+
+impl FromStr for Device {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            None if text == "wgpu" => Ok(Self::Wgpu),
+            Some(("cuda", number)) => number
+                .parse()
+                .map(Self::Cuda)
+                .map_err(|_| DeviceError::Unknown(text.to_owned())),
+            _ => Err(DeviceError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Auto => formatter.write_str("auto"),
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+            Self::Wgpu => formatter.write_str("wgpu"),
+        }
+    }
+}
+
+impl Device {
+    /// The device that is meant by `auto`; any other is itself.
+    #[must_use]
+    pub fn resolved(self) -> Self {
+        match self {
+            Self::Auto if cuda::is_present() => Self::Cuda(0),
+            Self::Auto => Self::Cpu,
+            chosen => chosen,
+        }
+    }
+
+    /// Whether it computes so much faster than the processor that whole networks can be trained.
+    pub fn is_accelerator(self) -> bool {
+        matches!(self.resolved(), Self::Cuda(_) | Self::Wgpu)
+    }
+}
+
+/// Puts the network of `plan` onto `device`.
+///
+/// # Errors
+/// [`OpenError::Device`] where the device cannot be had, [`OpenError::Engine`] where it cannot take the network.
+pub fn open(device: Device, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
+    match device.resolved() {
+        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, Default::default())?)),
+        Device::Cuda(number) => cuda::open(number, plan),
+        Device::Wgpu => wgpu::open(plan),
+    }
+}
+
+/// Why an engine could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The network on it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What a GPU's driver says when it panics instead of answering.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn guarded<T>(device: &str, open: impl FnOnce() -> Result<T, EngineError>) -> Result<T, OpenError> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
+    match outcome {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(DeviceError::Unusable {
+                device: device.to_owned(),
+                reason: text
+                    .unwrap_or("its driver gave up")
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            }
+            .into())
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use burn_autodiff::Autodiff;
+    use burn_cuda::{Cuda, CudaDevice};
+
+    use super::{Engine, OpenError, Plan, Session, guarded};
+
+    /// Whether the driver's library is there and a card with it.
+    pub fn is_present() -> bool {
+        std::path::Path::new("/dev/nvidiactl").exists() || std::env::var_os("CUDA_PATH").is_some()
+    }
+
+    pub fn open(number: usize, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
+        guarded(&format!("cuda:{number}"), || {
+            let session = Session::<Autodiff<Cuda>>::new(plan, CudaDevice::new(number))?;
+            Ok(Box::new(session) as Box<dyn Engine>)
+        })
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use super::{DeviceError, Engine, OpenError, Plan};
+
+    pub fn is_present() -> bool {
+        false
+    }
+
+    pub fn open(_: usize, _: Plan) -> Result<Box<dyn Engine>, OpenError> {
+        Err(DeviceError::NotBuilt("cuda").into())
+    }
+}
+
+#[cfg(feature = "wgpu")]
+mod wgpu {
+    use burn_autodiff::Autodiff;
+    use burn_wgpu::{Wgpu, WgpuDevice};
+
+    use super::{Engine, OpenError, Plan, Session, guarded};
+
+    pub fn open(plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
+        guarded("wgpu", || {
+            let session = Session::<Autodiff<Wgpu>>::new(plan, WgpuDevice::default())?;
+            Ok(Box::new(session) as Box<dyn Engine>)
+        })
+    }
+}
+
+#[cfg(not(feature = "wgpu"))]
+mod wgpu {
+    use super::{DeviceError, Engine, OpenError, Plan};
+
+    pub fn open(_: Plan) -> Result<Box<dyn Engine>, OpenError> {
+        Err(DeviceError::NotBuilt("wgpu").into())
+    }
+}

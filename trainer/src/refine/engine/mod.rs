@@ -1,0 +1,135 @@
+//! Where a network is trained: steps of an optimizer on some device, behind one object-safe trait.
+//!
+//! Everything that depends on the device's tensor type is in here; the loop around it deals in plain numbers, so
+//! that it is compiled once and a checkpoint made on one device can be taken up on another.
+
+mod device;
+mod optimizer;
+mod session;
+
+use std::collections::BTreeMap;
+
+use super::network::{Graph, GraphError, Statistics};
+
+pub use device::{Device, DeviceError, OpenError, open};
+pub use optimizer::Optimizer;
+
+/// Inputs of some images: what the network's trained part takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// `[channels, height, width]` of a map, or `[length]` of a row.
+    pub shape: Vec<usize>,
+    /// One input after another.
+    pub values: Vec<f32>,
+}
+
+impl Inputs {
+    /// How many images they are of.
+    pub fn count(&self) -> usize {
+        self.values.len() / self.shape.iter().product::<usize>().max(1)
+    }
+}
+
+/// What one step learns from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// The images.
+    pub inputs: Inputs,
+    /// Wanted probabilities, `images x classes`.
+    pub targets: Vec<f32>,
+    /// How much each image counts.
+    pub weights: Vec<f32>,
+}
+
+/// What is trained, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The network, its output being class logits.
+    pub graph: Graph,
+    /// Number of classes.
+    pub classes: usize,
+    /// Factor of the learning rate for each parameter of the graph; 0 leaves it as it is.
+    pub rate_scales: Vec<f32>,
+    /// How a step follows from gradients.
+    pub optimizer: Optimizer,
+    /// What batch normalization uses.
+    pub statistics: Statistics,
+    /// Share of the old value kept in the moving average of the parameters; `None` for no average.
+    pub average: Option<f32>,
+    /// Largest Euclidean length of the whole gradient; it is scaled down to it.
+    pub clip_norm: Option<f32>,
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// Weighted mean cross-entropy before the step, in nats.
+    pub loss: f32,
+    /// Images whose largest logit was that of their largest target.
+    pub correct: usize,
+}
+
+/// Everything that a step changes, by name: what a checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// Steps taken.
+    pub steps: u64,
+    /// Flat tensors: `parameter/NAME`, `average/NAME`, and the optimizer's.
+    pub tensors: BTreeMap<String, Vec<f32>>,
+}
+
+/// Which values of the parameters are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// Those of the last step.
+    Current,
+    /// Their moving average, where one is kept; else those of the last step.
+    Averaged,
+}
+
+/// A network being trained on some device.
+pub trait Engine {
+    /// Takes one step at learning rate `rate`; `seed` draws what dropout drops.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    fn step(&mut self, batch: &Batch, rate: f32, seed: u64) -> Result<Outcome, EngineError>;
+
+    /// Class logits, `images x classes`, for inference.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    fn logits(&mut self, inputs: &Inputs, version: Version) -> Result<Vec<f32>, EngineError>;
+
+    /// The values of the graph's parameters.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    fn parameters(&self, version: Version) -> Result<Vec<Vec<f32>>, EngineError>;
+
+    /// For a checkpoint.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    fn state(&self) -> Result<State, EngineError>;
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// [`EngineError::State`] where it is one of another network.
+    fn restore(&mut self, state: &State) -> Result<(), EngineError>;
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The network.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The device.
+    #[error("the device failed: {0}; a smaller --minibatch needs less memory, --device cpu needs no GPU")]
+    Device(String),
+    /// A checkpoint of something else.
+    #[error("the checkpoint belongs to another network or another optimizer")]
+    State,
+}

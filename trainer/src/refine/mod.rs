@@ -1,0 +1,114 @@
+//! Refining the network itself: training it further on the images of the data set.
+//!
+//! The network is cut in two. The lower part stays as it is and runs in ONNX Runtime; the upper part, with a last
+//! layer for the classes on top, is trained by an [`engine`]. Afterwards the trained values are written back into
+//! the same ONNX file. On a processor only the upper stage is trained, which makes it practical there; on a GPU
+//! the cut may lie at the very beginning.
+
+pub mod augment;
+mod checkpoint;
+pub mod engine;
+pub mod head;
+pub mod network;
+mod recipe;
+mod run;
+mod views;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use shared::network::NetworkError;
+
+pub use engine::{Device, DeviceError};
+pub use recipe::{HeadStart, Recipe, Schedule, Trained};
+pub use run::{Refined, Task, refine};
+
+use engine::{EngineError, OpenError};
+use network::GraphError;
+
+/// How one pass over the training images went.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Learning rate of the last step.
+    pub rate: f32,
+    /// Mean loss over the steps, in nats, on varied images and with dropout.
+    pub train_loss: f32,
+    /// Share of the varied training images classified wrongly.
+    pub train_error: f32,
+    /// Mean cross-entropy on the validation images.
+    pub validation_loss: Option<f32>,
+    /// Share of the validation images classified wrongly.
+    pub validation_error: Option<f32>,
+}
+
+/// The epoch whose network is used.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Best {
+    /// Counted from 0.
+    pub epoch: usize,
+    /// Logits of the validation images, `images x classes`.
+    pub logits: Vec<f32>,
+    /// Values of the graph's parameters.
+    pub parameters: Vec<Vec<f32>>,
+}
+
+/// Why a network could not be refined.
+#[derive(Debug, thiserror::Error)]
+pub enum RefineError {
+    /// A parameter is out of range.
+    #[error("{0}")]
+    Recipe(String),
+    /// The network.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The frozen part of the network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The device.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A step.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An image that could be read before.
+    #[error("{path}: {reason}")]
+    Image {
+        /// Which image.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The loss became infinite or no number.
+    #[error(
+        "the training diverged in epoch {epoch}: its loss is no longer a finite number at learning rate {rate}; \
+         give a smaller --learning-rate, a tenth for example"
+    )]
+    Diverged {
+        /// Counted from 1.
+        epoch: usize,
+        /// At the step that failed.
+        rate: f32,
+    },
+    /// The exported network does not say what the trained one said.
+    #[error(
+        "the exported network differs from the trained one by {difference} in a logit: this network cannot be \
+         refined faithfully; `--classifier svm` can use it"
+    )]
+    Parity {
+        /// Relative to the logit where it is above 1.
+        difference: f32,
+    },
+    /// The checkpoint cannot be written.
+    #[error("the checkpoint {path}: {reason}")]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A generator's stream for the item `index` in round `round`.
+fn stream(round: usize, index: usize) -> u64 {
+    ((round as u64) << 32) | index as u64
+}

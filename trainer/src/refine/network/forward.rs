@@ -1,0 +1,477 @@
+//! Running a graph on tensors, for inference or, on a backend with automatic differentiation, for training.
+
+use std::collections::HashMap;
+
+use burn_tensor::activation::{hard_sigmoid, relu, sigmoid};
+use burn_tensor::backend::Backend;
+use burn_tensor::module::{avg_pool2d, conv2d, max_pool2d};
+use burn_tensor::ops::{ConvOptions, PadMode};
+use burn_tensor::{Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{Graph, GraphError, Input, Operation, Operator, Window};
+
+/// What flows between operators.
+#[derive(Debug, Clone)]
+pub enum Value<B: Backend> {
+    /// Images or feature maps, `[images, channels, height, width]`.
+    Map(Tensor<B, 4>),
+    /// One row per image, `[images, length]`.
+    Rows(Tensor<B, 2>),
+}
+
+/// What the network is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// To be used: no dropout, running statistics.
+    Inference,
+    /// To be trained.
+    Training {
+        /// Which statistics batch normalization uses.
+        statistics: Statistics,
+        /// Seed of this step's dropout.
+        seed: u64,
+    },
+}
+
+/// Which mean and variance batch normalization uses while training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Statistics {
+    /// The running ones, which stay as they are: right for small batches.
+    Frozen,
+    /// Those of the batch, which the running ones follow.
+    Batch,
+}
+
+/// Mean and variance that one batch normalization saw.
+#[derive(Debug, Clone)]
+pub struct BatchStatistics<B: Backend> {
+    /// Index of the running mean's parameter, and of the running variance's.
+    pub parameters: [usize; 2],
+    /// Mean of each channel.
+    pub mean: Tensor<B, 1>,
+    /// Unbiased variance of each channel.
+    pub variance: Tensor<B, 1>,
+    /// Share of the old running statistic that is kept.
+    pub momentum: f32,
+}
+
+/// What a run gives.
+#[derive(Debug, Clone)]
+pub struct Pass<B: Backend> {
+    /// The graph's output.
+    pub output: Value<B>,
+    /// What the batch normalizations saw, where they used the batch's statistics.
+    pub statistics: Vec<BatchStatistics<B>>,
+}
+
+/// Runs `graph` with `parameters`, each flat and in the order of [`Graph::parameters`], on `input`.
+///
+/// # Errors
+/// [`GraphError::Form`] where a value has not the form that its operator expects.
+pub fn forward<B: Backend>(
+    graph: &Graph,
+    parameters: &[Tensor<B, 1>],
+    input: Value<B>,
+    mode: Mode,
+) -> Result<Pass<B>, GraphError> {
+    let mut remaining: HashMap<&str, usize> = HashMap::from([(graph.output.as_str(), 1)]);
+    for operator in &graph.operators {
+        for input in &operator.inputs {
+            if let Input::Value(name) = input {
+                *remaining.entry(name).or_default() += 1;
+            }
+        }
+    }
+    let mut run = Run {
+        graph,
+        parameters,
+        mode,
+        values: HashMap::from([(graph.input.as_str(), input)]),
+        remaining,
+        statistics: Vec::new(),
+    };
+    for (position, operator) in graph.operators.iter().enumerate() {
+        let value = run.compute(operator, position)?;
+        run.values.insert(&operator.output, value);
+    }
+    Ok(Pass {
+        output: run.take(&graph.output)?,
+        statistics: run.statistics,
+    })
+}
+
+struct Run<'a, B: Backend> {
+    graph: &'a Graph,
+    parameters: &'a [Tensor<B, 1>],
+    mode: Mode,
+    values: HashMap<&'a str, Value<B>>,
+    /// How often each value is still needed, so that it is dropped after its last use.
+    remaining: HashMap<&'a str, usize>,
+    statistics: Vec<BatchStatistics<B>>,
+}
+
+impl<'a, B: Backend> Run<'a, B> {
+    fn take(&mut self, name: &'a str) -> Result<Value<B>, GraphError> {
+        let uses = self.remaining.entry(name).or_default();
+        *uses = uses.saturating_sub(1);
+        let value = if *uses == 0 {
+            self.values.remove(name)
+        } else {
+            self.values.get(name).cloned()
+        };
+        value.ok_or_else(|| GraphError::Unsound(format!("the value {name} is used before it is made")))
+    }
+
+    fn input(&mut self, operator: &'a Operator, position: usize) -> Result<Value<B>, GraphError> {
+        match operator.inputs.get(position) {
+            Some(Input::Value(name)) => self.take(name),
+            _ => Err(form(operator, "an input is missing")),
+        }
+    }
+
+    fn map(&mut self, operator: &'a Operator) -> Result<Tensor<B, 4>, GraphError> {
+        match self.input(operator, 0)? {
+            Value::Map(map) => Ok(map),
+            Value::Rows(_) => Err(form(operator, "a feature map is expected, not a row per image")),
+        }
+    }
+
+    fn rows(&mut self, operator: &'a Operator) -> Result<Tensor<B, 2>, GraphError> {
+        match self.input(operator, 0)? {
+            Value::Rows(rows) => Ok(rows),
+            Value::Map(_) => Err(form(operator, "a row per image is expected, not a feature map")),
+        }
+    }
+
+    fn parameter<const D: usize>(&self, operator: &Operator, position: usize) -> Result<Tensor<B, D>, GraphError> {
+        let Some(Input::Parameter(index)) = operator.inputs.get(position) else {
+            return Err(form(operator, "a constant is missing"));
+        };
+        let shape: [usize; D] = self.graph.parameters[*index]
+            .shape
+            .clone()
+            .try_into()
+            .map_err(|shape| form(operator, &format!("a constant of shape {shape:?}")))?;
+        Ok(self.parameters[*index].clone().reshape(shape))
+    }
+
+    fn compute(&mut self, operator: &'a Operator, position: usize) -> Result<Value<B>, GraphError> {
+        Ok(match &operator.operation {
+            Operation::Convolution { window, groups } => {
+                let map = self.map(operator)?;
+                let kernel = self.parameter(operator, 1)?;
+                let bias = match operator.inputs.get(2) {
+                    Some(_) => Some(self.parameter(operator, 2)?),
+                    None => None,
+                };
+                Value::Map(convolve(map, kernel, bias, window, *groups))
+            }
+            Operation::BatchNormalization { epsilon, momentum } => {
+                Value::Map(self.normalize(operator, *epsilon, *momentum)?)
+            }
+            Operation::MaxPool(window) => {
+                let (map, padding) = padded(self.map(operator)?, window, f32::NEG_INFINITY);
+                let Window {
+                    kernel,
+                    stride,
+                    dilation,
+                    ceil,
+                    ..
+                } = *window;
+                Value::Map(max_pool2d(map, kernel, stride, padding, dilation, ceil))
+            }
+            Operation::AveragePool {
+                window,
+                include_padding,
+            } => {
+                let map = self.map(operator)?;
+                let symmetric = is_symmetric(window.padding.around(size(&map), window));
+                if !symmetric && !include_padding {
+                    return Err(form(operator, "uneven padding that does not count into the mean"));
+                }
+                let (map, padding) = padded(map, window, 0.0);
+                let Window {
+                    kernel, stride, ceil, ..
+                } = *window;
+                Value::Map(avg_pool2d(map, kernel, stride, padding, *include_padding, ceil))
+            }
+            Operation::GlobalAveragePool { keep } => {
+                let map = self.map(operator)?;
+                let [images, channels, height, width] = map.dims();
+                let means = map.reshape([images, channels, height * width]).mean_dim(2);
+                if *keep {
+                    Value::Map(means.reshape([images, channels, 1, 1]))
+                } else {
+                    Value::Rows(means.reshape([images, channels]))
+                }
+            }
+            Operation::Pad([top, left, bottom, right], value) => {
+                let map = self.map(operator)?;
+                Value::Map(map.pad((*left, *right, *top, *bottom), PadMode::Constant(*value)))
+            }
+            Operation::Flatten => match self.input(operator, 0)? {
+                Value::Map(map) => Value::Rows(map.flatten(1, 3)),
+                rows @ Value::Rows(_) => rows,
+            },
+            Operation::Linear {
+                transposed,
+                scale,
+                bias_scale,
+            } => {
+                let rows = self.rows(operator)?;
+                let matrix = self.parameter::<2>(operator, 1)?;
+                let matrix = if *transposed { matrix.transpose() } else { matrix };
+                let product = rows.matmul(matrix);
+                let product = if *scale == 1.0 {
+                    product
+                } else {
+                    product.mul_scalar(*scale)
+                };
+                Value::Rows(match operator.inputs.get(2) {
+                    Some(_) => {
+                        let bias = self.parameter::<1>(operator, 2)?.unsqueeze::<2>();
+                        product + bias.mul_scalar(*bias_scale)
+                    }
+                    None => product,
+                })
+            }
+            Operation::L2Normalization => {
+                let rows = self.rows(operator)?;
+                let length = rows.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
+                Value::Rows(rows / length)
+            }
+            Operation::Multiply => self.pairwise(operator, |a, b| a * b, |a, b| a * b)?,
+            Operation::Add => self.pairwise(operator, |a, b| a + b, |a, b| a + b)?,
+            Operation::Concatenate => self.concatenate(operator)?,
+            Operation::Dropout(ratio) => self.dropout(operator, *ratio, position)?,
+            Operation::Identity => self.input(operator, 0)?,
+            Operation::Relu => self.each(operator, Each::Relu)?,
+            Operation::LeakyRelu(slope) => self.each(operator, Each::LeakyRelu(*slope))?,
+            Operation::Clip(low, high) => self.each(operator, Each::Clip(*low, *high))?,
+            Operation::Sigmoid => self.each(operator, Each::Sigmoid)?,
+            Operation::HardSigmoid(alpha, beta) => self.each(operator, Each::HardSigmoid(*alpha, *beta))?,
+            Operation::HardSwish => self.each(operator, Each::HardSwish)?,
+        })
+    }
+
+    fn each(&mut self, operator: &'a Operator, function: Each) -> Result<Value<B>, GraphError> {
+        Ok(match self.input(operator, 0)? {
+            Value::Map(map) => Value::Map(function.apply(map)),
+            Value::Rows(rows) => Value::Rows(function.apply(rows)),
+        })
+    }
+
+    fn pairwise(
+        &mut self,
+        operator: &'a Operator,
+        maps: impl Fn(Tensor<B, 4>, Tensor<B, 4>) -> Tensor<B, 4>,
+        rows: impl Fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
+    ) -> Result<Value<B>, GraphError> {
+        match &operator.inputs[..] {
+            [Input::Value(left), Input::Value(right)] => match (self.take(left)?, self.take(right)?) {
+                (Value::Map(left), Value::Map(right)) => Ok(Value::Map(maps(left, right))),
+                (Value::Rows(left), Value::Rows(right)) => Ok(Value::Rows(rows(left, right))),
+                _ => Err(form(operator, "a feature map and a row per image do not go together")),
+            },
+            [Input::Value(value), Input::Parameter(index)] | [Input::Parameter(index), Input::Value(value)] => {
+                let shape = &self.graph.parameters[*index].shape;
+                let flat = self.parameters[*index].clone();
+                match self.take(value)? {
+                    Value::Map(map) => {
+                        let shape = widened(shape).ok_or_else(|| form(operator, "a constant of five dimensions"))?;
+                        Ok(Value::Map(maps(map, flat.reshape::<4, [usize; 4]>(shape))))
+                    }
+                    Value::Rows(values) => {
+                        let shape = widened(shape).ok_or_else(|| form(operator, "a constant of three dimensions"))?;
+                        Ok(Value::Rows(rows(values, flat.reshape::<2, [usize; 2]>(shape))))
+                    }
+                }
+            }
+            _ => Err(form(operator, "two inputs are expected")),
+        }
+    }
+
+    fn concatenate(&mut self, operator: &'a Operator) -> Result<Value<B>, GraphError> {
+        let mut maps = Vec::new();
+        let mut rows = Vec::new();
+        for input in &operator.inputs {
+            if let Input::Value(name) = input {
+                match self.take(name)? {
+                    Value::Map(map) => maps.push(map),
+                    Value::Rows(values) => rows.push(values),
+                }
+            }
+        }
+        match (maps.is_empty(), rows.is_empty()) {
+            (false, true) => Ok(Value::Map(Tensor::cat(maps, 1))),
+            (true, false) => Ok(Value::Rows(Tensor::cat(rows, 1))),
+            _ => Err(form(operator, "a feature map and a row per image do not go together")),
+        }
+    }
+
+    /// Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>.
+    fn normalize(&mut self, operator: &'a Operator, epsilon: f32, momentum: f32) -> Result<Tensor<B, 4>, GraphError> {
+        let map = self.map(operator)?;
+        let [images, channels, height, width] = map.dims();
+        let across = [1, channels, 1, 1];
+        let scale = self.parameter::<1>(operator, 1)?;
+        let shift = self.parameter::<1>(operator, 2)?;
+        match self.mode {
+            Mode::Training {
+                statistics: Statistics::Batch,
+                ..
+            } => {
+                let [Input::Parameter(mean_index), Input::Parameter(variance_index)] = operator.inputs[3..5] else {
+                    return Err(form(operator, "its running statistics are missing"));
+                };
+                let count = images * height * width;
+                let mean = map.clone().mean_dims(&[0, 2, 3]);
+                let centred = map - mean.clone();
+                let variance = centred.clone().powi_scalar(2).mean_dims(&[0, 2, 3]);
+                let unbiased = count as f32 / (count as f32 - 1.0).max(1.0);
+                self.statistics.push(BatchStatistics {
+                    parameters: [mean_index, variance_index],
+                    mean: mean.reshape([channels]).detach(),
+                    variance: variance.clone().reshape([channels]).detach().mul_scalar(unbiased),
+                    momentum,
+                });
+                let normal = centred / variance.add_scalar(epsilon).sqrt();
+                Ok(normal * scale.reshape(across) + shift.reshape(across))
+            }
+            _ => {
+                let mean = self.parameter::<1>(operator, 3)?;
+                let variance = self.parameter::<1>(operator, 4)?;
+                let factor = scale / variance.add_scalar(epsilon).sqrt();
+                let offset = shift - mean * factor.clone();
+                Ok(map * factor.reshape(across) + offset.reshape(across))
+            }
+        }
+    }
+
+    /// Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>. What is dropped is drawn here
+    /// and not on the device, so that every device drops the same.
+    fn dropout(&mut self, operator: &'a Operator, ratio: f32, position: usize) -> Result<Value<B>, GraphError> {
+        let value = self.input(operator, 0)?;
+        let Mode::Training { seed, .. } = self.mode else {
+            return Ok(value);
+        };
+        if ratio <= 0.0 {
+            return Ok(value);
+        }
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        generator.set_stream(position as u64);
+        let kept = 1.0 / (1.0 - ratio.min(0.99));
+        let mut mask = |count: usize| -> Vec<f32> {
+            let draw = |_| if generator.random::<f32>() < ratio { 0.0 } else { kept };
+            (0..count).map(draw).collect()
+        };
+        Ok(match value {
+            Value::Map(map) => {
+                let shape = map.dims();
+                let mask = TensorData::new(mask(shape.iter().product()), shape);
+                let mask = Tensor::from_data(mask, &map.device());
+                Value::Map(map * mask)
+            }
+            Value::Rows(rows) => {
+                let shape = rows.dims();
+                let mask = TensorData::new(mask(shape.iter().product()), shape);
+                let mask = Tensor::from_data(mask, &rows.device());
+                Value::Rows(rows * mask)
+            }
+        })
+    }
+}
+
+/// A function of each value by itself.
+#[derive(Clone, Copy)]
+enum Each {
+    Relu,
+    LeakyRelu(f32),
+    Clip(f32, f32),
+    Sigmoid,
+    HardSigmoid(f32, f32),
+    HardSwish,
+}
+
+impl Each {
+    fn apply<B: Backend, const D: usize>(self, values: Tensor<B, D>) -> Tensor<B, D> {
+        match self {
+            Self::Relu => relu(values),
+            Self::LeakyRelu(slope) => burn_tensor::activation::leaky_relu(values, f64::from(slope)),
+            Self::Clip(low, high) if low == 0.0 && high == f32::INFINITY => relu(values),
+            Self::Clip(low, high) => values.clamp(low, high),
+            Self::Sigmoid => sigmoid(values),
+            Self::HardSigmoid(alpha, beta) => hard_sigmoid(values, f64::from(alpha), f64::from(beta)),
+            Self::HardSwish => values.clone() * hard_sigmoid(values, 1.0 / 6.0, 0.5),
+        }
+    }
+}
+
+fn form(operator: &Operator, reason: &str) -> GraphError {
+    GraphError::Form {
+        operator: format!("{:?}", operator.operation),
+        node: operator.name.clone(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The shape with ones before it, for broadcasting.
+fn widened<const D: usize>(shape: &[usize]) -> Option<[usize; D]> {
+    let ones = D.checked_sub(shape.len())?;
+    let mut wide = [1; D];
+    wide[ones..].copy_from_slice(shape);
+    Some(wide)
+}
+
+fn size<B: Backend>(map: &Tensor<B, 4>) -> [usize; 2] {
+    let [_, _, height, width] = map.dims();
+    [height, width]
+}
+
+fn is_symmetric([top, left, bottom, right]: [usize; 4]) -> bool {
+    top == bottom && left == right
+}
+
+/// The map and the padding that is left to the operator: padding that differs between the sides is put on here.
+fn padded<B: Backend>(map: Tensor<B, 4>, window: &Window, value: f32) -> (Tensor<B, 4>, [usize; 2]) {
+    let [top, left, bottom, right] = window.padding.around(size(&map), window);
+    if is_symmetric([top, left, bottom, right]) {
+        (map, [top, left])
+    } else {
+        (map.pad((left, right, top, bottom), PadMode::Constant(value)), [0, 0])
+    }
+}
+
+/// A kernel of one point is a matrix product, which every backend does fastest.
+fn convolve<B: Backend>(
+    map: Tensor<B, 4>,
+    kernel: Tensor<B, 4>,
+    bias: Option<Tensor<B, 1>>,
+    window: &Window,
+    groups: usize,
+) -> Tensor<B, 4> {
+    let (map, padding) = padded(map, window, 0.0);
+    let [images, channels, height, width] = map.dims();
+    let [outputs, _, _, _] = kernel.dims();
+    let pointwise = window.kernel == [1, 1] && window.stride == [1, 1] && padding == [0, 0] && groups == 1;
+    if !pointwise {
+        return conv2d(
+            map,
+            kernel,
+            bias,
+            ConvOptions::new(window.stride, padding, window.dilation, groups),
+        );
+    }
+    let product = kernel
+        .reshape([1, outputs, channels])
+        .matmul(map.reshape([images, channels, height * width]))
+        .reshape([images, outputs, height, width]);
+    match bias {
+        Some(bias) => product + bias.reshape([1, outputs, 1, 1]),
+        None => product,
+    }
+}

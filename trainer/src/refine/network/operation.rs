@@ -1,0 +1,377 @@
+//! The operators that can be refined, with their attributes read from the node.
+//!
+//! Meaning and defaults as in <https://github.com/onnx/onnx/blob/main/docs/Operators.md>, operator sets 7 to 22.
+
+use super::GraphError;
+use crate::onnx::proto::{AttributeProto, NodeProto};
+
+/// What an operator computes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operation {
+    /// Two-dimensional convolution; inputs: map, kernel, and perhaps a bias.
+    Convolution {
+        /// Kernel positions.
+        window: Window,
+        /// Number of groups of channels.
+        groups: usize,
+    },
+    /// Batch normalization; inputs: map, scale, shift, running mean, running variance.
+    BatchNormalization {
+        /// Added to the variance.
+        epsilon: f32,
+        /// Share of the old running statistic that is kept at each step.
+        momentum: f32,
+    },
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, slope x)`.
+    LeakyRelu(f32),
+    /// Limits from below and above.
+    Clip(f32, f32),
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `max(0, min(1, alpha x + beta))`.
+    HardSigmoid(f32, f32),
+    /// `x max(0, min(1, x / 6 + 0.5))`.
+    HardSwish,
+    /// Product, with broadcasting.
+    Multiply,
+    /// Sum, with broadcasting.
+    Add,
+    /// Largest value under a window.
+    MaxPool(Window),
+    /// Mean under a window.
+    AveragePool {
+        /// Window positions.
+        window: Window,
+        /// Whether padding counts as zeros.
+        include_padding: bool,
+    },
+    /// Mean over height and width.
+    GlobalAveragePool {
+        /// Whether height and width stay as dimensions of length 1.
+        keep: bool,
+    },
+    /// A constant around the map: top, left, bottom, right.
+    Pad([usize; 4], f32),
+    /// One row per image.
+    Flatten,
+    /// Matrix product with a parameter, `scale x (rows · matrix) + bias`.
+    Linear {
+        /// Whether the matrix is stored as `[outputs, inputs]`.
+        transposed: bool,
+        /// Factor of the product.
+        scale: f32,
+        /// Factor of the bias.
+        bias_scale: f32,
+    },
+    /// Scales each row to Euclidean length 1.
+    L2Normalization,
+    /// Side by side along the channels.
+    Concatenate,
+    /// Sets a share of the values to zero while training.
+    Dropout(f32),
+    /// Nothing.
+    Identity,
+}
+
+/// How a kernel moves over a map: height first, then width.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Size of the kernel; empty lists are not possible.
+    pub kernel: [usize; 2],
+    /// Step.
+    pub stride: [usize; 2],
+    /// Distance between the kernel's points.
+    pub dilation: [usize; 2],
+    /// What surrounds the map.
+    pub padding: Padding,
+    /// Whether a last, incomplete position counts.
+    pub ceil: bool,
+}
+
+/// What surrounds a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// Top, left, bottom, right.
+    Explicit([usize; 4]),
+    /// As much as makes the output `ceil(input / stride)`; an odd rest goes to the end, or else to the beginning.
+    Same {
+        /// Whether the odd rest goes to the end.
+        upper: bool,
+    },
+}
+
+impl Padding {
+    /// Top, left, bottom, right for a map of the given height and width.
+    pub fn around(self, size: [usize; 2], window: &Window) -> [usize; 4] {
+        match self {
+            Self::Explicit(padding) => padding,
+            Self::Same { upper } => {
+                let mut padding = [0; 4];
+                for axis in 0..2 {
+                    let reach = (window.kernel[axis] - 1) * window.dilation[axis] + 1;
+                    let positions = size[axis].div_ceil(window.stride[axis]);
+                    let total = ((positions - 1) * window.stride[axis] + reach).saturating_sub(size[axis]);
+                    let begin = if upper { total / 2 } else { total.div_ceil(2) };
+                    padding[axis] = begin;
+                    padding[axis + 2] = total - begin;
+                }
+                padding
+            }
+        }
+    }
+}
+
+/// A node's attributes and its constant inputs.
+pub(super) struct Reader<'a> {
+    pub node: &'a NodeProto,
+    /// The floats of the constant with a name.
+    pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
+    /// The integers of the constant with a name.
+    pub integers: &'a dyn Fn(&str) -> Option<Vec<i64>>,
+    /// The shape of the constant with a name.
+    pub shape: &'a dyn Fn(&str) -> Option<Vec<usize>>,
+}
+
+impl Reader<'_> {
+    /// The operation, and how many of the node's inputs it takes as values or parameters.
+    pub fn operation(&self) -> Result<(Operation, usize), GraphError> {
+        let all = self.node.input.len();
+        Ok(match self.node.op_type.as_str() {
+            "Conv" => {
+                let kernel = self.kernel_of_weight()?;
+                let groups = usize::try_from(self.int("group", 1)).map_err(|_| self.form("a negative group count"))?;
+                let window = self.window(kernel)?;
+                (Operation::Convolution { window, groups }, all)
+            }
+            "BatchNormalization" => {
+                let epsilon = self.float("epsilon", 1e-5);
+                let momentum = self.float("momentum", 0.9);
+                (Operation::BatchNormalization { epsilon, momentum }, 5)
+            }
+            "Relu" => (Operation::Relu, 1),
+            "LeakyRelu" => (Operation::LeakyRelu(self.float("alpha", 0.01)), 1),
+            "Clip" => (self.clip()?, 1),
+            "Sigmoid" => (Operation::Sigmoid, 1),
+            "HardSigmoid" => {
+                let (alpha, beta) = (self.float("alpha", 0.2), self.float("beta", 0.5));
+                (Operation::HardSigmoid(alpha, beta), 1)
+            }
+            "HardSwish" => (Operation::HardSwish, 1),
+            "Mul" => (Operation::Multiply, 2),
+            "Add" => (Operation::Add, 2),
+            "MaxPool" => (Operation::MaxPool(self.window(self.kernel()?)?), 1),
+            "AveragePool" => {
+                let window = self.window(self.kernel()?)?;
+                let include_padding = self.int("count_include_pad", 0) != 0;
+                (
+                    Operation::AveragePool {
+                        window,
+                        include_padding,
+                    },
+                    1,
+                )
+            }
+            "GlobalAveragePool" => (Operation::GlobalAveragePool { keep: true }, 1),
+            "ReduceMean" => (self.reduce_mean()?, 1),
+            "Pad" => (self.pad()?, 1),
+            "Flatten" => match self.int("axis", 1) {
+                1 => (Operation::Flatten, 1),
+                axis => return Err(self.form(&format!("axis {axis}; 1 is expected"))),
+            },
+            "Reshape" => (self.reshape()?, 1),
+            "Squeeze" => (Operation::Flatten, 1),
+            "Gemm" => {
+                if self.int("transA", 0) != 0 {
+                    return Err(self.form("transA"));
+                }
+                let transposed = self.int("transB", 0) != 0;
+                let (scale, bias_scale) = (self.float("alpha", 1.0), self.float("beta", 1.0));
+                let linear = Operation::Linear {
+                    transposed,
+                    scale,
+                    bias_scale,
+                };
+                (linear, all)
+            }
+            "MatMul" => {
+                let linear = Operation::Linear {
+                    transposed: false,
+                    scale: 1.0,
+                    bias_scale: 1.0,
+                };
+                (linear, 2)
+            }
+            "LpNormalization" => match (self.int("p", 2), self.int("axis", -1)) {
+                (2, 1 | -1) => (Operation::L2Normalization, 1),
+                _ => return Err(self.form("a norm other than the Euclidean one of each row")),
+            },
+            "Concat" => match self.int("axis", 0) {
+                1 | -3 => (Operation::Concatenate, all),
+                axis => return Err(self.form(&format!("axis {axis}; 1 is expected"))),
+            },
+            "Dropout" => (self.dropout(), 1),
+            "Identity" => (Operation::Identity, 1),
+            other => {
+                return Err(GraphError::Operator {
+                    operator: other.to_owned(),
+                    node: self.node.name.clone(),
+                });
+            }
+        })
+    }
+
+    fn form(&self, reason: &str) -> GraphError {
+        GraphError::Form {
+            operator: self.node.op_type.clone(),
+            node: self.node.name.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.node.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, |attribute| attribute.i)
+    }
+
+    fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).map_or(default, |attribute| attribute.f)
+    }
+
+    /// A list of lengths: as many as `N`, or `default` where there is none.
+    fn lengths<const N: usize>(&self, name: &str, default: usize) -> Result<[usize; N], GraphError> {
+        let Some(attribute) = self.attribute(name) else {
+            return Ok([default; N]);
+        };
+        let lengths: Option<Vec<usize>> = attribute
+            .ints
+            .iter()
+            .map(|value| usize::try_from(*value).ok())
+            .collect();
+        lengths
+            .and_then(|lengths| lengths.try_into().ok())
+            .ok_or_else(|| self.form(&format!("{name} {:?}; {N} lengths are expected", attribute.ints)))
+    }
+
+    /// The constant behind an input, which must not depend on the images.
+    fn constant<T>(&self, input: usize, read: &dyn Fn(&str) -> Option<Vec<T>>) -> Result<Option<Vec<T>>, GraphError> {
+        match self.node.input.get(input).filter(|name| !name.is_empty()) {
+            None => Ok(None),
+            Some(name) => match read(name) {
+                Some(values) => Ok(Some(values)),
+                None => Err(self.form(&format!("its input {name} is computed; a constant is expected"))),
+            },
+        }
+    }
+
+    fn kernel_of_weight(&self) -> Result<[usize; 2], GraphError> {
+        let shape = self.node.input.get(1).and_then(|name| (self.shape)(name));
+        match shape.as_deref() {
+            Some([_, _, height, width]) => Ok([*height, *width]),
+            Some(shape) => Err(self.form(&format!("a kernel of shape {shape:?}; four dimensions are expected"))),
+            None => Err(self.form("its kernel is computed; a constant is expected")),
+        }
+    }
+
+    fn kernel(&self) -> Result<[usize; 2], GraphError> {
+        let kernel = self.lengths("kernel_shape", 0)?;
+        if kernel.contains(&0) {
+            return Err(self.form("it has no kernel_shape"));
+        }
+        Ok(kernel)
+    }
+
+    fn window(&self, kernel: [usize; 2]) -> Result<Window, GraphError> {
+        let auto = self.attribute("auto_pad").map_or("NOTSET", |attribute| {
+            std::str::from_utf8(&attribute.s).unwrap_or("NOTSET")
+        });
+        let padding = match auto {
+            "SAME_UPPER" => Padding::Same { upper: true },
+            "SAME_LOWER" => Padding::Same { upper: false },
+            "VALID" => Padding::Explicit([0; 4]),
+            _ => Padding::Explicit(self.lengths("pads", 0)?),
+        };
+        let stride: [usize; 2] = self.lengths("strides", 1)?;
+        if stride.contains(&0) {
+            return Err(self.form("a stride of zero"));
+        }
+        Ok(Window {
+            kernel,
+            stride,
+            dilation: self.lengths("dilations", 1)?,
+            padding,
+            ceil: self.int("ceil_mode", 0) != 0,
+        })
+    }
+
+    fn clip(&self) -> Result<Operation, GraphError> {
+        let limit = |input, name: &str, default| {
+            let constant = self.constant(input, self.floats)?;
+            let given = constant.and_then(|values| values.first().copied());
+            Ok(given.unwrap_or_else(|| self.float(name, default)))
+        };
+        Ok(Operation::Clip(
+            limit(1, "min", f32::NEG_INFINITY)?,
+            limit(2, "max", f32::INFINITY)?,
+        ))
+    }
+
+    fn reduce_mean(&self) -> Result<Operation, GraphError> {
+        let mut axes = match self.constant(1, self.integers)? {
+            Some(axes) => axes,
+            None => self.attribute("axes").map(|axes| axes.ints.clone()).unwrap_or_default(),
+        };
+        for axis in &mut axes {
+            if *axis < 0 {
+                *axis += 4;
+            }
+        }
+        axes.sort_unstable();
+        if axes != [2, 3] {
+            return Err(self.form(&format!("axes {axes:?}; height and width are expected")));
+        }
+        Ok(Operation::GlobalAveragePool {
+            keep: self.int("keepdims", 1) != 0,
+        })
+    }
+
+    fn pad(&self) -> Result<Operation, GraphError> {
+        let mode = self.attribute("mode").map(|mode| mode.s.as_slice());
+        if mode.is_some_and(|mode| mode != b"constant") {
+            return Err(self.form("it pads with something else than a constant"));
+        }
+        let pads = match self.constant(1, self.integers)? {
+            Some(pads) => pads,
+            None => self.attribute("pads").map(|pads| pads.ints.clone()).unwrap_or_default(),
+        };
+        let value = self
+            .constant(2, self.floats)?
+            .and_then(|values| values.first().copied());
+        let lengths: Vec<usize> = pads.iter().filter_map(|pad| usize::try_from(*pad).ok()).collect();
+        match lengths[..] {
+            [0, 0, top, left, 0, 0, bottom, right] => Ok(Operation::Pad(
+                [top, left, bottom, right],
+                value.unwrap_or_else(|| self.float("value", 0.0)),
+            )),
+            _ => Err(self.form(&format!("pads {pads:?}; height and width of [N, C, H, W] are expected"))),
+        }
+    }
+
+    /// A reshape is understood where it makes one row per image.
+    fn reshape(&self) -> Result<Operation, GraphError> {
+        match self.constant(1, self.integers)?.as_deref() {
+            Some([_, _]) => Ok(Operation::Flatten),
+            shape => Err(self.form(&format!("the shape {shape:?}; one row per image is expected"))),
+        }
+    }
+
+    fn dropout(&self) -> Operation {
+        let ratio = self.node.input.get(1).and_then(|name| (self.floats)(name));
+        let ratio = ratio.and_then(|values| values.first().copied());
+        Operation::Dropout(ratio.unwrap_or_else(|| self.float("ratio", 0.5)))
+    }
+}

@@ -1,0 +1,290 @@
+//! Reading a graph from an ONNX file, and writing trained values back into it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::operation::Reader;
+use super::{Graph, GraphError, Input, Operation, Operator, Parameter, Role};
+use crate::onnx::proto::{FLOAT, GraphProto, INT64, ModelProto, NodeProto, TensorProto};
+
+impl Graph {
+    /// The part of `model` that computes the value `output` from the images or, where it is given, from the value
+    /// `input` within the network.
+    ///
+    /// # Errors
+    /// [`GraphError`] for an operator that cannot be refined, or a file that is not sound.
+    pub fn read(model: &ModelProto, input: Option<&str>, output: &str) -> Result<Self, GraphError> {
+        let graph = model
+            .graph
+            .as_ref()
+            .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+        let constants = Constants::of(graph);
+        let input = match (input, images(graph, &constants)) {
+            (Some(input), _) => input.to_owned(),
+            (None, Some(images)) => images,
+            (None, None) => return Err(GraphError::Unsound("it has no input for images".to_owned())),
+        };
+        let mut parsed = Parsed {
+            constants,
+            indices: HashMap::new(),
+            graph: Self {
+                input: input.clone(),
+                operators: Vec::new(),
+                parameters: Vec::new(),
+                output: output.to_owned(),
+            },
+        };
+        for node in needed(graph, &input, output)? {
+            parsed.add(node)?;
+        }
+        Ok(parsed.graph)
+    }
+}
+
+/// A graph as it grows.
+struct Parsed<'a> {
+    constants: Constants<'a>,
+    /// Index of the parameter with a name.
+    indices: HashMap<String, usize>,
+    graph: Graph,
+}
+
+impl<'a> Parsed<'a> {
+    fn add(&mut self, node: &'a NodeProto) -> Result<(), GraphError> {
+        if self
+            .constants
+            .tensors
+            .contains_key(node.output.first().map_or("", String::as_str))
+        {
+            return Ok(());
+        }
+        let constants = &self.constants;
+        let (operation, count) = Reader {
+            node,
+            floats: &|name| constants.tensors.get(name).and_then(|tensor| floats(tensor).ok()),
+            integers: &|name| constants.tensors.get(name).and_then(|tensor| integers(tensor)),
+            shape: &|name| constants.tensors.get(name).and_then(|tensor| shape(tensor).ok()),
+        }
+        .operation()?;
+        let mut inputs = Vec::with_capacity(count);
+        for (position, name) in node.input.iter().take(count).enumerate() {
+            if name.is_empty() {
+                continue;
+            }
+            inputs.push(match self.constants.tensors.get(name.as_str()) {
+                Some(tensor) => Input::Parameter(self.parameter(tensor, name, role(&operation, position))?),
+                None => Input::Value(name.clone()),
+            });
+        }
+        check_inputs(node, &operation, &inputs)?;
+        let output = node.output.first().cloned().unwrap_or_default();
+        self.graph.operators.push(Operator {
+            name: node.name.clone(),
+            operation,
+            inputs,
+            output,
+        });
+        Ok(())
+    }
+
+    fn parameter(&mut self, tensor: &TensorProto, name: &str, role: Role) -> Result<usize, GraphError> {
+        if let Some(index) = self.indices.get(name) {
+            return Ok(*index);
+        }
+        let index = self.graph.parameters.len();
+        self.graph.parameters.push(Parameter {
+            name: name.to_owned(),
+            shape: shape(tensor)?,
+            values: floats(tensor)?,
+            role,
+        });
+        self.indices.insert(name.to_owned(), index);
+        Ok(index)
+    }
+}
+
+/// What the input of an operation at a position is for, where it is a constant.
+fn role(operation: &Operation, position: usize) -> Role {
+    match (operation, position) {
+        (Operation::Convolution { .. } | Operation::Linear { .. }, 1) => Role::Weight,
+        (Operation::Convolution { .. } | Operation::Linear { .. }, 2)
+        | (Operation::BatchNormalization { .. }, 1 | 2)
+        | (Operation::Add, _) => Role::Offset,
+        (Operation::BatchNormalization { .. }, 3 | 4) => Role::Statistic,
+        _ => Role::Constant,
+    }
+}
+
+/// Which inputs must come from the images, and which must be constants.
+fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Result<(), GraphError> {
+    let form = |reason: &str| GraphError::Form {
+        operator: node.op_type.clone(),
+        node: node.name.clone(),
+        reason: reason.to_owned(),
+    };
+    let value = |position: usize| matches!(inputs.get(position), Some(Input::Value(_)));
+    let parameter = |position: usize| matches!(inputs.get(position), Some(Input::Parameter(_)));
+    let sound = match operation {
+        Operation::Convolution { .. } | Operation::Linear { .. } => {
+            value(0) && parameter(1) && (inputs.len() == 2 || inputs.len() == 3 && parameter(2))
+        }
+        Operation::BatchNormalization { .. } => value(0) && (1..5).all(parameter),
+        Operation::Multiply | Operation::Add => inputs.len() == 2 && (value(0) || value(1)),
+        Operation::Concatenate => !inputs.is_empty() && (0..inputs.len()).all(value),
+        _ => value(0),
+    };
+    if sound {
+        Ok(())
+    } else {
+        Err(form("its inputs are not the expected values and constants"))
+    }
+}
+
+/// The tensors that do not depend on the images.
+struct Constants<'a> {
+    tensors: HashMap<&'a str, &'a TensorProto>,
+}
+
+impl<'a> Constants<'a> {
+    fn of(graph: &'a GraphProto) -> Self {
+        let mut tensors: HashMap<&str, &TensorProto> = graph
+            .initializer
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
+        for node in &graph.node {
+            let Some(output) = node.output.first() else { continue };
+            let constant = match node.op_type.as_str() {
+                "Constant" => node
+                    .attribute
+                    .iter()
+                    .find(|attribute| attribute.name == "value")
+                    .and_then(|attribute| attribute.t.as_ref()),
+                "Identity" => node
+                    .input
+                    .first()
+                    .and_then(|input| tensors.get(input.as_str()).copied()),
+                _ => None,
+            };
+            if let Some(tensor) = constant {
+                tensors.insert(output.as_str(), tensor);
+            }
+        }
+        Self { tensors }
+    }
+}
+
+/// Name of the one input that is no constant.
+fn images(graph: &GraphProto, constants: &Constants) -> Option<String> {
+    let input = graph
+        .input
+        .iter()
+        .find(|input| !constants.tensors.contains_key(input.name.as_str()))?;
+    Some(input.name.clone())
+}
+
+/// The nodes between `input` and `output`, in order.
+fn needed<'a>(graph: &'a GraphProto, input: &str, output: &str) -> Result<Vec<&'a NodeProto>, GraphError> {
+    let mut wanted: HashSet<&str> = HashSet::from([output]);
+    let mut nodes = Vec::new();
+    // Nodes stand in topological order, as the specification demands.
+    for node in graph.node.iter().rev() {
+        let makes = node.output.iter().any(|name| wanted.contains(name.as_str()));
+        if makes && !node.output.iter().any(|name| name == input) {
+            wanted.extend(node.input.iter().map(String::as_str));
+            nodes.push(node);
+        }
+    }
+    nodes.reverse();
+    if !wanted.contains(input) {
+        return Err(GraphError::Unsound(format!("{output} does not depend on {input}")));
+    }
+    Ok(nodes)
+}
+
+fn shape(tensor: &TensorProto) -> Result<Vec<usize>, GraphError> {
+    tensor
+        .dims
+        .iter()
+        .map(|length| usize::try_from(*length))
+        .collect::<Result<_, _>>()
+        .map_err(|_| GraphError::Unsound(format!("{} has a negative length", tensor.name)))
+}
+
+/// The values of a tensor of 32-bit floats.
+///
+/// # Errors
+/// [`GraphError::Unsound`] where it holds something else, or not as much as its shape says.
+pub fn floats(tensor: &TensorProto) -> Result<Vec<f32>, GraphError> {
+    let unsound = |what: &str| GraphError::Unsound(format!("the tensor {} {what}", tensor.name));
+    if tensor.data_type != FLOAT {
+        return Err(unsound(
+            "does not hold 32-bit floats; export the network in single precision",
+        ));
+    }
+    if !tensor.external_data.is_empty() {
+        return Err(unsound("lies in another file; save the network as one file"));
+    }
+    let values = if tensor.raw_data.is_empty() {
+        tensor.float_data.clone()
+    } else {
+        let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        tensor.raw_data.chunks_exact(4).map(four).collect()
+    };
+    let count = shape(tensor)?.into_iter().try_fold(1_usize, usize::checked_mul);
+    if count == Some(values.len()) {
+        Ok(values)
+    } else {
+        Err(unsound("does not hold as many values as its shape says"))
+    }
+}
+
+fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
+    if tensor.data_type != INT64 {
+        return None;
+    }
+    if tensor.raw_data.is_empty() {
+        return Some(tensor.int64_data.clone());
+    }
+    let chunks = tensor.raw_data.chunks_exact(8);
+    chunks
+        .map(|eight| eight.try_into().ok().map(i64::from_le_bytes))
+        .collect()
+}
+
+/// Puts the values of `parameters` into the tensors of the same names in `model`.
+///
+/// # Errors
+/// [`GraphError::Unsound`] where a tensor is missing or has another size.
+pub fn write_back(model: &mut ModelProto, parameters: &[Parameter]) -> Result<(), GraphError> {
+    let trained: HashMap<&str, &Parameter> = parameters
+        .iter()
+        .map(|parameter| (parameter.name.as_str(), parameter))
+        .collect();
+    let mut written = 0;
+    if let Some(graph) = &mut model.graph {
+        let inner = graph.node.iter_mut().filter_map(|node| {
+            let output = node.output.first()?.clone();
+            let value = node.attribute.iter_mut().find(|attribute| attribute.name == "value")?;
+            Some((output, value.t.as_mut()?))
+        });
+        let outer = graph.initializer.iter_mut().map(|tensor| (tensor.name.clone(), tensor));
+        for (name, tensor) in outer.chain(inner) {
+            let Some(parameter) = trained.get(name.as_str()) else {
+                continue;
+            };
+            if shape(tensor)? != parameter.shape {
+                return Err(GraphError::Unsound(format!("the tensor {name} has another shape")));
+            }
+            tensor.float_data.clear();
+            tensor.raw_data = parameter.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            written += 1;
+        }
+    }
+    // A parameter that reached its operator through an Identity has a name without a tensor of its own.
+    if written < trained.len() {
+        return Err(GraphError::Unsound(
+            "a trained tensor is shared under two names; simplify the network first".to_owned(),
+        ));
+    }
+    Ok(())
+}

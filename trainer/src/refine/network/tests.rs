@@ -1,0 +1,239 @@
+use burn_flex::Flex;
+use burn_tensor::{Tensor, TensorData};
+
+use super::*;
+use crate::onnx::proto::{DimensionValue, ModelProto};
+use crate::onnx::{Attribute, GraphBuilder};
+use crate::refine::engine::{Batch, Device, Inputs, Optimizer, Plan, Version, open};
+
+/// A small network: a convolution that halves the map, normalization, a residual block, pooling, a linear layer.
+fn network() -> ModelProto {
+    let mut graph = GraphBuilder::new("small");
+    let wave = |count: usize, step: f32| -> Vec<f32> { (0..count).map(|i| (i as f32 * step).sin() * 0.4).collect() };
+    let kernel = graph.initializer("stem.weight", &[4, 3, 3, 3], &wave(108, 0.7));
+    let stem = [
+        ("strides", Attribute::Ints(vec![2, 2])),
+        ("auto_pad", Attribute::Text("SAME_UPPER")),
+    ];
+    let value = graph.node("stem", "Conv", &["image", &kernel], &stem);
+    let mut inputs = vec![value];
+    for (name, values) in [
+        ("scale", vec![1.0, 0.9, 1.1, 1.2]),
+        ("shift", vec![0.1, 0.0, -0.1, 0.2]),
+        ("mean", vec![0.05, -0.02, 0.0, 0.1]),
+        ("variance", vec![0.5, 0.7, 1.0, 0.4]),
+    ] {
+        inputs.push(graph.initializer(&format!("norm.{name}"), &[4], &values));
+    }
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let normal = graph.node("norm", "BatchNormalization", &inputs, &[]);
+    let low = graph.initializer("low", &[], &[0.0]);
+    let high = graph.initializer("high", &[], &[6.0]);
+    let base = graph.node("clip", "Clip", &[&normal, &low, &high], &[]);
+    let kernel = graph.initializer("block.weight", &[4, 4, 1, 1], &wave(16, 1.3));
+    let block = graph.node("block", "Conv", &[&base, &kernel], &[]);
+    let sum = graph.node("sum", "Add", &[&block, &base], &[]);
+    let pooled = graph.node("pool", "GlobalAveragePool", &[&sum], &[]);
+    let flat = graph.node("features", "Flatten", &[&pooled], &[]);
+    let weight = graph.initializer("head.weight", &[2, 4], &wave(8, 0.9));
+    let bias = graph.initializer("head.bias", &[2], &[0.0, 0.1]);
+    let logits = graph.node(
+        "logits",
+        "Gemm",
+        &[&flat, &weight, &bias],
+        &[("transB", Attribute::Int(1))],
+    );
+    let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+    graph.finish("image", &[(&logits, &shape)], &[])
+}
+
+fn parameters(graph: &Graph) -> Vec<Tensor<Flex, 1>> {
+    let flat = |parameter: &Parameter| TensorData::new(parameter.values.clone(), [parameter.values.len()]);
+    let tensors = graph
+        .parameters
+        .iter()
+        .map(|parameter| Tensor::from_data(flat(parameter), &Default::default()));
+    tensors.collect()
+}
+
+fn images(count: usize) -> Vec<f32> {
+    (0..count * 3 * 7 * 7)
+        .map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0)
+        .collect()
+}
+
+fn run(graph: &Graph, input: Value<Flex>) -> Vec<f32> {
+    let pass = forward(graph, &parameters(graph), input, Mode::Inference).expect("a pass");
+    match pass.output {
+        Value::Map(map) => map.into_data().to_vec().expect("floats"),
+        Value::Rows(rows) => rows.into_data().to_vec().expect("floats"),
+    }
+}
+
+fn map(values: Vec<f32>, shape: [usize; 4]) -> Value<Flex> {
+    Value::Map(Tensor::from_data(TensorData::new(values, shape), &Default::default()))
+}
+
+#[test]
+fn an_unknown_operator_is_named() {
+    let mut model = network();
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.node[2].op_type = "Einsum".to_owned();
+    let error = Graph::read(&model, None, "logits").expect_err("unknown");
+    assert!(
+        error.to_string().contains("Einsum") && error.to_string().contains("clip"),
+        "{error}"
+    );
+}
+
+#[test]
+fn same_padding_is_that_of_tensorflow() {
+    let window = Window {
+        kernel: [3, 3],
+        stride: [2, 2],
+        dilation: [1, 1],
+        padding: Padding::Same { upper: true },
+        ceil: false,
+    };
+    assert_eq!(window.padding.around([224, 7], &window), [0, 1, 1, 1]);
+    assert_eq!(Padding::Same { upper: false }.around([224, 7], &window), [1, 1, 0, 1]);
+}
+
+#[test]
+fn a_cut_network_computes_what_the_whole_one_does() {
+    let model = network();
+    let whole = Graph::read(&model, None, "logits").expect("a graph");
+    let found = boundaries(&whole);
+    let values: Vec<(&str, usize)> = found.iter().map(|one| (one.value.as_str(), one.layers_above)).collect();
+    assert_eq!(values, [("clip", 2), ("features", 1)]);
+    let expected = run(&whole, map(images(2), [2, 3, 7, 7]));
+
+    let lower = lower_part(&model, "clip").expect("a lower part");
+    let lower = Graph::read(&lower, None, "ikat_map").expect("a graph");
+    assert!(
+        lower
+            .parameters
+            .iter()
+            .all(|parameter| parameter.name != "block.weight")
+    );
+    let between = run(&lower, map(images(2), [2, 3, 7, 7]));
+    let upper = Graph::read(&model, Some("clip"), "logits").expect("a graph");
+    let actual = run(&upper, map(between, [2, 4, 4, 4]));
+    assert_eq!(actual, expected);
+}
+
+#[test]
+fn what_is_written_back_is_read_again() {
+    let mut model = network();
+    let mut graph = Graph::read(&model, Some("clip"), "logits").expect("a graph");
+    for parameter in &mut graph.parameters {
+        parameter.values.iter_mut().for_each(|value| *value += 1.0);
+    }
+    write_back(&mut model, &graph.parameters).expect("written");
+    let again = Graph::read(&model, Some("clip"), "logits").expect("a graph");
+    assert_eq!(again, graph);
+    let whole = Graph::read(&model, None, "logits").expect("a graph");
+    assert!(
+        whole
+            .parameters
+            .iter()
+            .any(|parameter| parameter.name == "norm.scale" && parameter.values[1] == 0.9)
+    );
+}
+
+fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
+    let graph = Graph::read(&network(), None, "logits").expect("a graph");
+    Plan {
+        rate_scales: vec![1.0; graph.parameters.len()],
+        graph,
+        classes: 2,
+        optimizer,
+        statistics,
+        average: Some(0.9),
+        clip_norm: None,
+    }
+}
+
+fn batch() -> Batch {
+    Batch {
+        inputs: Inputs {
+            shape: vec![3, 7, 7],
+            values: images(4),
+        },
+        targets: vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0],
+        weights: vec![1.0; 4],
+    }
+}
+
+const SGD: Optimizer = Optimizer::Sgd {
+    momentum: 0.0,
+    weight_decay: 0.0,
+};
+
+/// The first step's change of a parameter is minus the rate times the gradient; it must agree with the loss's
+/// difference quotient.
+#[test]
+fn gradients_agree_with_difference_quotients() {
+    let loss = |plan: &Plan| {
+        let mut engine = open(Device::Cpu, plan.clone()).expect("a processor");
+        f64::from(engine.step(&batch(), 0.0, 1).expect("a step").loss)
+    };
+    for statistics in [Statistics::Frozen, Statistics::Batch] {
+        let plan = plan(statistics, SGD);
+        let mut engine = open(Device::Cpu, plan.clone()).expect("a processor");
+        engine.step(&batch(), 1.0, 1).expect("a step");
+        let after = engine.parameters(Version::Current).expect("values");
+        for (index, parameter) in plan.graph.parameters.iter().enumerate() {
+            if !matches!(parameter.role, Role::Weight | Role::Offset) {
+                continue;
+            }
+            let gradient = f64::from(parameter.values[0] - after[index][0]);
+            let moved = |by: f32| {
+                let mut plan = plan.clone();
+                plan.graph.parameters[index].values[0] += by;
+                loss(&plan)
+            };
+            let quotient = (moved(2e-2) - moved(-2e-2)) / 4e-2;
+            let off = (gradient - quotient).abs() / quotient.abs().max(0.02);
+            assert!(
+                off < 0.05,
+                "{} {statistics:?}: {gradient} and {quotient}",
+                parameter.name
+            );
+        }
+    }
+}
+
+#[test]
+fn training_learns_and_a_restored_state_goes_on_the_same() {
+    for optimizer in [SGD, Optimizer::AdamW { weight_decay: 0.01 }] {
+        let mut engine = open(Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
+        let first = engine.step(&batch(), 0.05, 1).expect("a step").loss;
+        for step in 0..20 {
+            engine.step(&batch(), 0.05, step).expect("a step");
+        }
+        let state = engine.state().expect("a state");
+        let mut other = open(Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
+        other.restore(&state).expect("restored");
+        let last = engine.step(&batch(), 0.05, 30).expect("a step");
+        assert!(last.loss < 0.9 * first, "{first} to {}", last.loss);
+        assert_eq!(other.step(&batch(), 0.05, 30).expect("a step"), last);
+        assert_eq!(other.state().expect("a state"), engine.state().expect("a state"));
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_an_error_that_names_it() {
+    assert_eq!("cuda:1".parse(), Ok(Device::Cuda(1)));
+    assert!(
+        "tpu"
+            .parse::<Device>()
+            .is_err_and(|error| error.to_string().contains("tpu"))
+    );
+    if cfg!(not(feature = "cuda")) {
+        let error = open(Device::Cuda(0), plan(Statistics::Frozen, SGD))
+            .err()
+            .expect("no CUDA");
+        assert!(error.to_string().contains("--device cpu"), "{error}");
+    }
+}

@@ -1,0 +1,411 @@
+//! The training itself: epochs, validation, checkpoints, and the network that comes out.
+
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+
+use prost::Message;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use shared::image::Limits;
+use shared::network::{Network, NetworkError, Runtime};
+use shared::preprocessing::Preprocessing;
+
+use super::checkpoint::Checkpoint;
+use super::engine::{Batch, Device, Engine, Inputs, Plan, Version, open};
+use super::head::{HeadLayer, LOGITS, outputs};
+use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
+use super::recipe::{Recipe, Trained};
+use super::views::{View, Views};
+use super::{Best, Epoch, RefineError, stream};
+use crate::onnx::proto::ModelProto;
+use crate::progress::Progress;
+
+/// Images whose logits are computed at once.
+const EVALUATED_AT_ONCE: usize = 16;
+/// Keeps the seeds of dropout apart from all others.
+const DROPOUT_STREAM: u64 = 1 << 63;
+
+/// What is refined, on which images.
+pub struct Task<'a> {
+    /// The backbone: features, and perhaps the last feature map, are its outputs.
+    pub backbone: &'a ModelProto,
+    /// How images are prepared for it.
+    pub preprocessing: &'a Preprocessing,
+    /// What an image may cost.
+    pub limits: Limits,
+    /// The training images.
+    pub paths: Vec<PathBuf>,
+    /// Class of each.
+    pub labels: Vec<usize>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Which of them validate instead of being trained on.
+    pub validation: Vec<usize>,
+    /// The last layer to begin with.
+    pub head: HeadLayer,
+    /// How.
+    pub recipe: &'a Recipe,
+    /// Where.
+    pub device: Device,
+    /// The loaded runtime library, for the frozen part.
+    pub runtime: &'a Runtime,
+    /// Where an interrupted refinement is kept.
+    pub checkpoint: PathBuf,
+    /// Who is told of the progress.
+    pub progress: &'a dyn Progress,
+}
+
+/// What comes out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refined {
+    /// The refined network with its last layer: logits, and perhaps the last feature map.
+    pub classifier: ModelProto,
+    /// The refined network alone: features, and perhaps the last feature map.
+    pub backbone: ModelProto,
+    /// Epoch by epoch.
+    pub history: Vec<Epoch>,
+    /// The epoch that was kept, from 0.
+    pub best_epoch: usize,
+    /// Logits of the validation images, `images x classes`.
+    pub validation_logits: Vec<f32>,
+}
+
+/// Refines a network. Interrupted and called again with the same task, it goes on after the last whole epoch and
+/// gives the same result.
+///
+/// # Errors
+/// See [`RefineError`].
+pub fn refine(task: &Task) -> Result<Refined, RefineError> {
+    task.recipe.check().map_err(RefineError::Recipe)?;
+    let trained = task.head.on(task.backbone, Some(task.recipe.dropout))?;
+    let whole = Graph::read(&trained, None, LOGITS)?;
+    let cut = choose_cut(&boundaries(&whole), task.recipe.trained, &outputs(task.backbone)?.0)?;
+    let graph = match &cut {
+        Some(cut) => Graph::read(&trained, Some(cut), LOGITS)?,
+        None => whole,
+    };
+    let lower = match &cut {
+        Some(cut) => Some(lower_part(task.backbone, cut)?.encode_to_vec()),
+        None => None,
+    };
+    let make = || -> Result<Box<dyn Network>, NetworkError> {
+        let model = lower.as_deref().unwrap_or_default();
+        Ok(Box::new(task.runtime.network(model, 1)?))
+    };
+    let views = Views::new(
+        task.paths.clone(),
+        task.limits,
+        task.preprocessing.clone(),
+        (task.recipe.augmentation, task.recipe.seed),
+        lower.is_some().then_some(&make),
+    );
+    let plan = Plan {
+        rate_scales: graph.parameters.iter().map(|_| 1.0).collect(),
+        classes: task.classes,
+        optimizer: task.recipe.optimizer,
+        statistics: task.recipe.statistics,
+        average: task.recipe.average,
+        clip_norm: task.recipe.clip_norm,
+        graph: graph.clone(),
+    };
+    let mut engine = open(task.device, plan)?;
+    let (best, history) = Loop { task, views: &views }.run(engine.as_mut())?;
+
+    let mut parameters = graph.parameters;
+    for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
+        parameter.values = values;
+    }
+    parameters.retain(|parameter| parameter.role != Role::Constant);
+    let mut classifier = task.head.on(task.backbone, None)?;
+    write_back(&mut classifier, &parameters)?;
+    let mut backbone = task.backbone.clone();
+    parameters.retain(|parameter| !parameter.name.starts_with("head."));
+    write_back(&mut backbone, &parameters)?;
+    // A finished refinement needs no checkpoint; one that cannot be removed is only a file too many.
+    let _ = std::fs::remove_file(&task.checkpoint);
+    Ok(Refined {
+        classifier,
+        backbone,
+        history,
+        best_epoch: best.epoch,
+        validation_logits: best.logits,
+    })
+}
+
+/// The value below which nothing is trained; `None` where everything is.
+fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+    let lowest_of = |layers: usize| {
+        boundaries
+            .iter()
+            .find(|boundary| boundary.layers_above <= layers.max(1))
+    };
+    let chosen = match trained {
+        Trained::All => return Ok(None),
+        Trained::Head => return Ok(Some(features.to_owned())),
+        Trained::Layers(layers) => lowest_of(layers),
+        Trained::LastStage => {
+            let begins = |boundary: &Boundary| boundary.downsampled_above && boundary.layers_above > 1;
+            match boundaries.iter().rposition(begins) {
+                Some(last) => {
+                    // Within a block the value before it is the smaller one.
+                    let run = boundaries[..=last]
+                        .iter()
+                        .rev()
+                        .take_while(|boundary| begins(boundary))
+                        .count();
+                    boundaries.get(last + 1 - run)
+                }
+                None => lowest_of(6),
+            }
+        }
+    };
+    match chosen {
+        Some(boundary) => Ok(Some(boundary.value.clone())),
+        None => Err(GraphError::Unsound(
+            "there is no place to cut the network in two; train all of it".to_owned(),
+        )),
+    }
+}
+
+struct Loop<'a> {
+    task: &'a Task<'a>,
+    views: &'a Views<'a>,
+}
+
+impl Loop<'_> {
+    fn run(&self, engine: &mut dyn Engine) -> Result<(Best, Vec<Epoch>), RefineError> {
+        let recipe = self.task.recipe;
+        let held_out: Vec<usize> = self.task.validation.clone();
+        let rows: Vec<usize> = (0..self.task.labels.len())
+            .filter(|row| !held_out.contains(row))
+            .collect();
+        let (mut history, mut best) = (Vec::new(), None);
+        if let Some(checkpoint) = Checkpoint::load(&self.task.checkpoint)
+            && engine.restore(&checkpoint.state).is_ok()
+        {
+            (history, best) = (checkpoint.history, checkpoint.best);
+            let done = history.len();
+            self.task
+                .progress
+                .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
+        }
+        let steps = rows.len().div_ceil(recipe.minibatch);
+        let progress = self.task.progress;
+        progress.begin("Refining the network", (steps * recipe.epochs) as u64);
+        progress.advance((steps * history.len()) as u64);
+        let outcome = (|| {
+            while history.len() < recipe.epochs && !self.is_over(&history) {
+                let epoch = self.epoch(engine, &rows, &held_out, history.len(), &mut best)?;
+                history.push(epoch);
+                progress.note(&told(&history, recipe.epochs));
+                Checkpoint {
+                    state: engine.state()?,
+                    history: history.clone(),
+                    best: best.clone(),
+                }
+                .save(&self.task.checkpoint)?;
+            }
+            Ok::<_, RefineError>(())
+        })();
+        progress.end();
+        outcome?;
+        let best = best.ok_or_else(|| RefineError::Recipe("there is no image to train on".to_owned()))?;
+        Ok((best, history))
+    }
+
+    /// Whether the validation has not become better for as long as the recipe waits.
+    fn is_over(&self, history: &[Epoch]) -> bool {
+        let Some(patience) = self.task.recipe.patience else {
+            return false;
+        };
+        let losses: Vec<f32> = history.iter().filter_map(|epoch| epoch.validation_loss).collect();
+        let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b]));
+        best.is_some_and(|best| losses.len() > best + patience)
+    }
+
+    fn epoch(
+        &self,
+        engine: &mut dyn Engine,
+        rows: &[usize],
+        held_out: &[usize],
+        epoch: usize,
+        best: &mut Option<Best>,
+    ) -> Result<Epoch, RefineError> {
+        let recipe = self.task.recipe;
+        let mut order = rows.to_vec();
+        let mut generator = ChaCha8Rng::seed_from_u64(recipe.seed);
+        generator.set_stream(stream(epoch, u32::MAX as usize));
+        order.shuffle(&mut generator);
+        let batches: Vec<&[usize]> = order.chunks(recipe.minibatch).collect();
+        let steps = batches.len() * recipe.epochs;
+        let (mut loss, mut correct, mut rate) = (0.0_f64, 0, 0.0);
+        std::thread::scope(|scope| {
+            // One batch is prepared while another is learned from.
+            let (sender, receiver) = sync_channel(1);
+            let batches = &batches;
+            scope.spawn(move || {
+                for batch in batches {
+                    let view = View::Varied(epoch % recipe.views);
+                    let wanted: Vec<(usize, View)> = batch.iter().map(|row| (*row, view)).collect();
+                    if sender.send(self.views.inputs(&wanted)).is_err() {
+                        break;
+                    }
+                }
+            });
+            for (number, (batch, inputs)) in batches.iter().zip(receiver).enumerate() {
+                let step = epoch * batches.len() + number;
+                rate = recipe.schedule.rate(step, steps, epoch);
+                let batch = self.batch(batch, inputs?, step);
+                let outcome = engine.step(&batch, rate, recipe.seed ^ DROPOUT_STREAM ^ step as u64)?;
+                if !outcome.loss.is_finite() {
+                    return Err(RefineError::Diverged { epoch: epoch + 1, rate });
+                }
+                loss += f64::from(outcome.loss);
+                correct += outcome.correct;
+                self.task.progress.advance(1);
+            }
+            Ok(())
+        })?;
+        let (validation_loss, validation_error) = self.validate(engine, held_out, epoch, best)?;
+        Ok(Epoch {
+            rate,
+            train_loss: (loss / batches.len().max(1) as f64) as f32,
+            train_error: 1.0 - correct as f32 / rows.len().max(1) as f32,
+            validation_loss,
+            validation_error,
+        })
+    }
+
+    /// Inputs with what is wanted of them.
+    fn batch(&self, rows: &[usize], mut inputs: Inputs, step: usize) -> Batch {
+        let classes = self.task.classes;
+        let recipe = self.task.recipe;
+        let smooth = recipe.label_smoothing;
+        let mut targets = vec![smooth / classes as f32; rows.len() * classes];
+        for (row, target) in rows.iter().zip(targets.chunks_mut(classes)) {
+            target[self.task.labels[*row]] += 1.0 - smooth;
+        }
+        let weights = self.weights();
+        let weights = rows.iter().map(|row| weights[self.task.labels[*row]]).collect();
+        if recipe.mixup > 0.0 {
+            let mut generator = ChaCha8Rng::seed_from_u64(recipe.seed);
+            generator.set_stream(stream(step, u32::MAX as usize - 1));
+            let share = beta(recipe.mixup, &mut generator);
+            mix(&mut inputs.values, rows.len(), share);
+            mix(&mut targets, rows.len(), share);
+        }
+        Batch {
+            inputs,
+            targets,
+            weights,
+        }
+    }
+
+    /// Weight of an image of each class.
+    fn weights(&self) -> Vec<f32> {
+        let mut counts = vec![0_usize; self.task.classes];
+        for label in &self.task.labels {
+            counts[*label] += 1;
+        }
+        let total = self.task.labels.len() as f32;
+        let weigh = |count: usize| total / (counts.len() * count.max(1)) as f32;
+        if self.task.recipe.balanced {
+            counts.iter().map(|count| weigh(*count)).collect()
+        } else {
+            vec![1.0; counts.len()]
+        }
+    }
+
+    /// Loss and error on the validation images; the network is kept where the loss is the smallest so far.
+    fn validate(
+        &self,
+        engine: &mut dyn Engine,
+        rows: &[usize],
+        epoch: usize,
+        best: &mut Option<Best>,
+    ) -> Result<(Option<f32>, Option<f32>), RefineError> {
+        let classes = self.task.classes;
+        let mut logits = Vec::with_capacity(rows.len() * classes);
+        for rows in rows.chunks(EVALUATED_AT_ONCE) {
+            let wanted: Vec<(usize, View)> = rows.iter().map(|row| (*row, View::Plain)).collect();
+            logits.extend(engine.logits(&self.views.inputs(&wanted)?, Version::Averaged)?);
+        }
+        let truths: Vec<usize> = rows.iter().map(|row| self.task.labels[*row]).collect();
+        let loss = mean_cross_entropy(&logits, &truths, classes);
+        let kept = best
+            .as_ref()
+            .map(|best| mean_cross_entropy(&best.logits, &truths, classes));
+        // Without validation images the last epoch is as good as any.
+        if rows.is_empty() || kept.is_none_or(|kept| loss < kept) {
+            *best = Some(Best {
+                epoch,
+                logits: logits.clone(),
+                parameters: engine.parameters(Version::Averaged)?,
+            });
+        }
+        if rows.is_empty() {
+            return Ok((None, None));
+        }
+        let wrong = logits
+            .chunks(classes)
+            .zip(&truths)
+            .filter(|(logits, truth)| logits.iter().any(|logit| *logit > logits[**truth]))
+            .count();
+        Ok((Some(loss), Some(wrong as f32 / rows.len() as f32)))
+    }
+}
+
+/// In nats.
+fn mean_cross_entropy(logits: &[f32], truths: &[usize], classes: usize) -> f32 {
+    let mut sum = 0.0_f64;
+    for (logits, truth) in logits.chunks(classes).zip(truths) {
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
+        sum += total.ln() - f64::from(logits[*truth] - most);
+    }
+    (sum / truths.len().max(1) as f64) as f32
+}
+
+/// Mixes each of `count` rows with its opposite: the first with the last, and so on.
+fn mix(values: &mut [f32], count: usize, share: f32) {
+    let length = values.len() / count.max(1);
+    let original = values.to_vec();
+    for row in 0..count {
+        let other = count - 1 - row;
+        for column in 0..length {
+            let (own, opposite) = (original[row * length + column], original[other * length + column]);
+            values[row * length + column] = share * own + (1.0 - share) * opposite;
+        }
+    }
+}
+
+/// A draw from the beta distribution with both parameters `alpha`, the larger side: Jöhnk's method.
+fn beta(alpha: f32, generator: &mut ChaCha8Rng) -> f32 {
+    for _ in 0..1000 {
+        let x = generator.random::<f32>().powf(1.0 / alpha);
+        let y = generator.random::<f32>().powf(1.0 / alpha);
+        if x + y > 0.0 && x + y <= 1.0 {
+            let share = x / (x + y);
+            return share.max(1.0 - share);
+        }
+    }
+    1.0
+}
+
+/// One line on the last epoch.
+fn told(history: &[Epoch], epochs: usize) -> String {
+    let Some(epoch) = history.last() else {
+        return String::new();
+    };
+    let mut line = format!(
+        "Epoch {}/{epochs}: loss {:.3}, training error {:.1} %",
+        history.len(),
+        epoch.train_loss,
+        100.0 * epoch.train_error
+    );
+    if let (Some(loss), Some(error)) = (epoch.validation_loss, epoch.validation_error) {
+        line.push_str(&format!("; validation loss {loss:.3}, error {:.1} %", 100.0 * error));
+    }
+    line
+}

@@ -1,0 +1,226 @@
+//! The way through a refined network: its own last layer, or an SVM on its features.
+
+use std::time::Instant;
+
+use ndarray::Array2;
+use prost::Message;
+use shared::bundle::ClassifierKind;
+use shared::classifier::{Calibration, Head};
+use shared::files::sha256_hex;
+
+use super::{Fitted, NetworkFile, Prepared, TrainingError};
+use crate::features::Features;
+use crate::onnx::proto::ModelProto;
+use crate::refine::head::HeadLayer;
+use crate::refine::network::GraphError;
+use crate::refine::{self, HeadStart, Recipe, RefineError, Refined, Task};
+use crate::svm::{self, Fold, Folds};
+
+/// Largest difference between a logit of the trainer and the same logit of the exported network, relative to the
+/// logit where it is above 1.
+const PARITY: f32 = 1e-3;
+
+/// Refines the network and fits what `kind` says on top of it.
+pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted, TrainingError> {
+    let start = Instant::now();
+    let training = job.features.normalized_rows(&job.train);
+    let classes = job.dataset.classes.len();
+    let fold = validation_fold(&training, classes, recipe);
+    let backbone = ModelProto::decode(job.model.as_ref())
+        .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
+    let task = Task {
+        backbone: &backbone,
+        preprocessing: &job.backbone.preprocessing,
+        limits: job.parameters.limits,
+        paths: job
+            .train
+            .iter()
+            .map(|row| job.dataset.root.join(&job.dataset.items[*row].path))
+            .collect(),
+        labels: training.labels.clone(),
+        classes,
+        validation: fold.held_out.clone(),
+        head: first_head(job, &training, &fold, recipe)?,
+        recipe,
+        device: job.workplace.device,
+        runtime: job.workplace.runtime,
+        checkpoint: job.workplace.checkpoints.join(checkpoint_name(job, recipe)),
+        progress: job.workplace.progress,
+    };
+    let refined = refine::refine(&task)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut notes = vec![format!(
+        "The network of epoch {} of {} is kept: it did best on the {} images held out of the training part.",
+        refined.best_epoch + 1,
+        refined.history.len(),
+        fold.held_out.len()
+    )];
+    if fold.held_out.is_empty() {
+        notes =
+            vec!["Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".into()];
+    }
+    let fitted = match kind {
+        ClassifierKind::Dnn => own_layer(job, &refined, &fold, &training)?,
+        ClassifierKind::Svm | ClassifierKind::SvmRefined => svm_on_top(job, &refined, fold)?,
+    };
+    notes.extend(fitted.notes);
+    Ok(Fitted {
+        notes,
+        history: refined.history,
+        refine_seconds: Some(seconds),
+        ..fitted
+    })
+}
+
+/// Which rows of the training part validate: a share of each class, near-duplicates together.
+fn validation_fold(training: &Features, classes: usize, recipe: &Recipe) -> Fold {
+    let all = Fold {
+        train: (0..training.labels.len()).collect(),
+        held_out: Vec::new(),
+    };
+    if recipe.validation <= 0.0 {
+        return all;
+    }
+    let count = ((1.0 / recipe.validation).round() as usize).max(2);
+    let folds = svm::stratified_grouped(&training.labels, &training.groups, classes, count, recipe.seed);
+    folds.folds.into_iter().next().unwrap_or(all)
+}
+
+/// The last layer to begin with.
+fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe) -> Result<HeadLayer, TrainingError> {
+    let classes = job.dataset.classes.len();
+    if recipe.head == HeadStart::Random {
+        return Ok(HeadLayer::random(classes, job.backbone.feature_size, recipe.seed));
+    }
+    // Normalizing twice changes nothing.
+    let seen = training.normalized_rows(&fold.train);
+    let trained = svm::train(
+        seen.matrix.view(),
+        &seen.labels,
+        &seen.groups,
+        classes,
+        &job.parameters.svm,
+        job.workplace.progress,
+    )?;
+    let Calibration::Temperature { scale } = trained.calibration;
+    let scaled = |value: &f32| (scale * f64::from(*value)) as f32;
+    Ok(HeadLayer {
+        weights: trained.classifier.weights.iter().flatten().map(scaled).collect(),
+        biases: trained.classifier.intercepts.iter().map(scaled).collect(),
+        normalized: true,
+    })
+}
+
+/// One file per task: the same command finds it again, another one does not.
+fn checkpoint_name(job: &Prepared, recipe: &Recipe) -> String {
+    let mut identity = format!(
+        "{} {} {:?} {:?} {:?}",
+        env!("CARGO_PKG_VERSION"),
+        job.backbone.sha256,
+        job.backbone.preprocessing,
+        job.parameters,
+        recipe
+    );
+    for row in &job.train {
+        let item = &job.dataset.items[*row];
+        identity.push_str(&format!("\n{} {}", item.class, item.path.display()));
+    }
+    identity.push_str(&job.dataset.root.display().to_string());
+    format!("{}.safetensors", &sha256_hex(identity.as_bytes())[..24])
+}
+
+/// The network's own last layer.
+fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features) -> Result<Fitted, TrainingError> {
+    let classes = job.dataset.classes.len();
+    let (model, features) = features_of(job, &refined.classifier, classes)?;
+    check_parity(job, refined, fold, &features)?;
+    let truths: Vec<usize> = fold.held_out.iter().map(|row| training.labels[*row]).collect();
+    let logits = Array2::from_shape_vec((truths.len(), classes), refined.validation_logits.clone())
+        .unwrap_or_else(|_| Array2::zeros((0, classes)));
+    let calibration = if truths.is_empty() {
+        Calibration::Temperature { scale: 1.0 }
+    } else {
+        svm::fit_temperature(logits.view(), &truths)
+    };
+    let accept = job.parameters.svm.accept_quantile;
+    let thresholds = svm::fit_thresholds(logits.view(), &truths, &calibration, accept).unwrap_or(svm::ACCEPT_ALL);
+    Ok(Fitted {
+        head: Head {
+            classes: job.dataset.classes.clone(),
+            classifier: None,
+            calibration,
+            thresholds,
+        },
+        model,
+        feature_size: classes,
+        features,
+        ..Fitted::empty()
+    })
+}
+
+/// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
+/// held out of the refinement do.
+fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
+    let start = Instant::now();
+    let (model, features) = features_of(job, &refined.backbone, job.backbone.feature_size)?;
+    let training = features.normalized_rows(&job.train);
+    let folds = Folds {
+        folds: if fold.held_out.is_empty() {
+            Vec::new()
+        } else {
+            vec![fold]
+        },
+        never_held_out: Vec::new(),
+    };
+    let trained = svm::train_on_folds(
+        training.matrix.view(),
+        &training.labels,
+        &folds,
+        job.dataset.classes.len(),
+        &job.parameters.svm,
+        job.workplace.progress,
+    )?;
+    Ok(Fitted {
+        feature_size: job.backbone.feature_size,
+        model,
+        features,
+        svm_seconds: Some(start.elapsed().as_secs_f64()),
+        ..Fitted::of_svm(job, trained)
+    })
+}
+
+/// The exported network's vectors of all images.
+fn features_of(
+    job: &Prepared,
+    model: &ModelProto,
+    feature_size: usize,
+) -> Result<(bytes::Bytes, Features), TrainingError> {
+    let model = bytes::Bytes::from(model.encode_to_vec());
+    let network = NetworkFile {
+        model: &model,
+        sha256: &sha256_hex(&model),
+        preprocessing: &job.backbone.preprocessing,
+        feature_size,
+    };
+    let distance = job.parameters.split.distance;
+    let (_, features) = job
+        .workplace
+        .features(job.dataset, &network, job.parameters.limits, distance)?;
+    Ok((model, features))
+}
+
+/// The exported network must say of the validation images what the trained one said.
+fn check_parity(job: &Prepared, refined: &Refined, fold: &Fold, features: &Features) -> Result<(), TrainingError> {
+    let classes = job.dataset.classes.len();
+    let mut largest = 0.0_f32;
+    for (row, trained) in fold.held_out.iter().zip(refined.validation_logits.chunks(classes)) {
+        for (exported, trained) in features.matrix.row(job.train[*row]).iter().zip(trained) {
+            largest = largest.max((exported - trained).abs() / trained.abs().max(1.0));
+        }
+    }
+    if largest <= PARITY {
+        Ok(())
+    } else {
+        Err(RefineError::Parity { difference: largest }.into())
+    }
+}
