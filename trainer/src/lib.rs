@@ -13,6 +13,7 @@ pub mod client;
 pub mod configuration;
 pub mod dataset;
 pub mod demo;
+pub mod duplicates;
 pub mod evaluation;
 pub mod features;
 pub mod onnx;

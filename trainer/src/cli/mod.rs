@@ -2,6 +2,7 @@
 
 mod bar;
 mod call;
+mod data;
 mod demo;
 mod evaluate;
 mod failure;
@@ -12,7 +13,6 @@ mod resources;
 mod rollback;
 mod score;
 mod setup;
-mod split;
 mod train;
 mod versions;
 
@@ -63,7 +63,7 @@ struct Common {
 enum Command {
     Demo(demo::Arguments),
     #[command(subcommand)]
-    Data(Data),
+    Data(data::Data),
     Train(train::Arguments),
     Evaluate(evaluate::Arguments),
     Publish(publish::Arguments),
@@ -72,12 +72,6 @@ enum Command {
     Score(score::Arguments),
     Call(call::Arguments),
     Setup(setup::Arguments),
-}
-
-/// Work on a data set.
-#[derive(Debug, Subcommand)]
-enum Data {
-    Split(split::Arguments),
 }
 
 /// What a command works with besides its own options.
@@ -143,7 +137,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
     };
     match command {
         Command::Demo(arguments) => demo::run(&arguments, &session),
-        Command::Data(Data::Split(arguments)) => split::run(&arguments, &session),
+        Command::Data(data) => data::run(&data, &session),
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Publish(arguments) => publish::run(&arguments, &session),

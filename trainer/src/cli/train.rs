@@ -5,10 +5,10 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::Session;
+use super::data::split::SplitArguments;
 use super::failure::{Done, Failure};
 use super::output::{list_skipped, printable};
 use super::resources::Resources;
-use super::split::SplitArguments;
 use crate::backbone::{self, Backbone, PreprocessingOverride};
 use crate::dataset::Dataset;
 use crate::evaluation::{self, Metrics};
