@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 program, folders = sys.argv[1], sys.argv[2:]
 with tempfile.TemporaryDirectory() as folder:
-    paths = []
+    paths, sources = [], []
     for source in sorted(path for root in folders for path in pathlib.Path(root).rglob("*") if path.is_file()):
         try:
             with Image.open(source) as image:
@@ -28,6 +28,7 @@ with tempfile.TemporaryDirectory() as folder:
         except Exception:
             continue
         paths.append(pathlib.Path(folder) / f"{len(paths):05}.png")
+        sources.append(source)
         # Pixels alone: a colour key or an orientation that is carried along would be applied once more.
         Image.frombytes("RGB", pixels.size, pixels.tobytes()).save(paths[-1], compress_level=1)
 
@@ -40,6 +41,9 @@ with tempfile.TemporaryDirectory() as folder:
     ours = [line.split("\t")[1] for line in sorted(output.splitlines())]
     equal = sum(left == right for left, right in zip(ours, theirs, strict=True))
     print(f"{equal} of {len(theirs)} hashes are equal; Ikat {seconds:.2f} s, imagehash {imagehash_seconds:.2f} s")
+    for source, left, right in zip(sources, ours, theirs):
+        if left != right:
+            print(f"{source}: {left} here, {right} there")
     try:
         from imagededup.methods import DHash
     except ImportError as error:

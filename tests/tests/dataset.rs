@@ -139,3 +139,68 @@ fn two_at_once_do_not_get_in_each_others_way() {
     let said = say(&mut trainer(&["data", "dedupe", "--no-features", "--data", &text])).ended_with(1);
     assert!(said.stderr.contains("another trainer is changing"), "{said:?}");
 }
+
+#[test]
+fn labels_that_were_changed_rank_first() {
+    let Some(source) = shared_data("clothing_small") else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut classes: Vec<String> = std::fs::read_dir(&source)
+        .expect("the set")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("Unicode"))
+        .collect();
+    classes.sort();
+    let names: Vec<&str> = classes.iter().map(String::as_str).collect();
+    subset(&source, folder.path(), &names, 120);
+    let all: Vec<PathBuf> = images(folder.path()).into_keys().collect();
+    // Every twentieth image goes to one of the other classes.
+    let mut flipped = Vec::new();
+    for (draw, path) in all.iter().skip(7).step_by(20).enumerate() {
+        let class = path
+            .parent()
+            .and_then(Path::file_name)
+            .expect("a class")
+            .to_string_lossy();
+        let others: Vec<&&str> = names.iter().filter(|name| **name != class).collect();
+        let to = Path::new(others[draw * 7 % others.len()]).join(format!("flipped-{draw}.jpg"));
+        std::fs::rename(path, folder.path().join(&to)).expect("moved");
+        flipped.push(to.display().to_string());
+    }
+    assert_eq!(flipped.len(), all.len() / 20);
+
+    let text = folder.path().display().to_string();
+    let audit = say(&mut trainer(&["data", "audit", "--json", "--data", &text]))
+        .ended_with(0)
+        .json();
+    let labels = audit["labels"].as_array().expect("a list");
+    assert_eq!(labels.len(), all.len());
+    let top = labels.iter().take(all.len() / 10);
+    let found = top
+        .filter(|doubt| flipped.iter().any(|path| doubt["path"] == path.as_str()))
+        .count();
+    println!("{found} of {} changed labels are in the first tenth", flipped.len());
+    assert!(found * 10 >= flipped.len() * 6, "{found} of {}", flipped.len());
+}
+
+#[test]
+fn a_split_with_copies_on_both_sides_leaks_by_a_number() {
+    let Some(folder) = photos(8) else { return };
+    let data = folder.path();
+    let hat = first(&data.join("hat"));
+    copy(&hat, &data.join("hat/zz-copy.png"), 50);
+    std::fs::rename(data.join("hat/zz-copy.png"), data.join("hat/zz-copy.jpg")).expect("renamed");
+    std::fs::write(data.join("shoes/broken.jpg"), b"<html>").expect("written");
+    std::fs::create_dir_all(data.join(".ikat")).expect("a folder");
+    let list = data.join(".ikat/test.txt");
+    std::fs::write(&list, "hat/zz-copy.jpg\nshoes/broken.jpg\n").expect("written");
+    let (text, list) = (data.display().to_string(), list.display().to_string());
+    let mut command = trainer(&["data", "audit", "--json", "--data", &text, "--split", &list]);
+    let audit = say(command.args(["--smallest-side", "20000"])).ended_with(3).json();
+    assert_eq!(audit["leakage"]["images"], serde_json::json!(["hat/zz-copy.jpg"]));
+    assert_eq!(audit["leakage"]["share"], 1.0);
+    assert_eq!(audit["wrong_extensions"][0]["path"], "hat/zz-copy.jpg");
+    assert_eq!(audit["wrong_extensions"][0]["content"], "png");
+    assert_eq!(audit["unreadable"][0]["path"], "shoes/broken.jpg");
+    assert_eq!(audit["tiny"].as_array().map(Vec::len), Some(17));
+}

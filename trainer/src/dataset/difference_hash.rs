@@ -11,7 +11,7 @@ use super::lanczos;
 /// Rows and columns of a hash, where nothing else is asked for.
 pub const HASH_SIZE: u32 = 16;
 /// Changes whenever the same pixels may give another hash than before: kept hashes are then stale.
-pub const HASH_REVISION: u32 = 2;
+pub const HASH_REVISION: u32 = 3;
 
 /// A difference hash of `size x size` bits, row by row, the first bit highest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

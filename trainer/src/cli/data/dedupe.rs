@@ -1,4 +1,3 @@
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -211,11 +210,7 @@ impl Arguments {
                 .features
                 .compute(&dataset, criteria.distance, &self.resources, session)?;
             // What the network could not read is left out, so that rows agree again.
-            let paths: HashSet<&Path> = readable.items.iter().map(|item| item.path.as_path()).collect();
-            let pairs = dataset.items.iter().zip(pictures);
-            pictures = pairs
-                .filter_map(|(item, picture)| paths.contains(item.path.as_path()).then_some(picture))
-                .collect();
+            pictures = super::audit::only(&dataset, pictures, &readable);
             dataset = readable;
             Some(features)
         };
