@@ -7,12 +7,14 @@
 //! on, and [`configuration`] lays the parameter file and the environment under the commands' options.
 //! Nothing but [`cli`] knows of the command line or a terminal.
 
+pub mod audit;
 pub mod backbone;
 pub mod cli;
 pub mod client;
 pub mod configuration;
 pub mod dataset;
 pub mod demo;
+pub mod duplicates;
 pub mod evaluation;
 pub mod features;
 pub mod onnx;

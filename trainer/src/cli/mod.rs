@@ -2,6 +2,7 @@
 
 mod bar;
 mod call;
+mod data;
 mod demo;
 mod evaluate;
 mod failure;
@@ -14,7 +15,6 @@ mod resources;
 mod rollback;
 mod score;
 mod setup;
-mod split;
 mod train;
 mod versions;
 
@@ -65,7 +65,7 @@ struct Common {
 enum Command {
     Demo(demo::Arguments),
     #[command(subcommand)]
-    Data(Data),
+    Data(data::Data),
     Train(train::Arguments),
     Refine(refine::Arguments),
     Evaluate(evaluate::Arguments),
@@ -75,12 +75,6 @@ enum Command {
     Score(score::Arguments),
     Call(call::Arguments),
     Setup(setup::Arguments),
-}
-
-/// Work on a data set.
-#[derive(Debug, Subcommand)]
-enum Data {
-    Split(split::Arguments),
 }
 
 /// What a command works with besides its own options.
@@ -146,7 +140,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
     };
     match command {
         Command::Demo(arguments) => demo::run(&arguments, &session),
-        Command::Data(Data::Split(arguments)) => split::run(&arguments, &session),
+        Command::Data(data) => data::run(&data, &session),
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Refine(arguments) => refine::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),

@@ -71,9 +71,18 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
     let configuration = Configuration::parse(&everything_set(), Path::new("ikat.toml")).expect("a parameter file");
     let configured = configuration.apply(command()).expect("known options");
     let original = command();
-    for (name, expected) in [("train", 14), ("score", 2), ("call", 2), ("demo", 4)] {
+    for (name, expected) in [
+        ("train", 14),
+        ("score", 2),
+        ("call", 2),
+        ("demo", 4),
+        ("data dedupe", 5),
+        ("data audit", 3),
+    ] {
         let defaults = |command: &clap::Command| -> Vec<(String, Vec<String>)> {
-            let command = command.find_subcommand(name).expect("a command");
+            let command = name.split(' ').fold(command, |command, name| {
+                command.find_subcommand(name).expect("a command")
+            });
             let options = command
                 .get_opts()
                 .filter(|option| !matches!(option.get_action(), ArgAction::SetTrue));

@@ -6,11 +6,11 @@ use serde::Serialize;
 use shared::bundle::{ClassifierKind, Manifest};
 
 use super::Session;
+use super::data::split::SplitArguments;
 use super::failure::{Done, Failure};
 use super::output::{list_skipped, printable};
 use super::recipe::RecipeArguments;
 use super::resources::Resources;
-use super::split::SplitArguments;
 use crate::backbone::{self, Backbone, PreprocessingOverride};
 use crate::dataset::Dataset;
 use crate::evaluation::{self, Metrics};

@@ -1,20 +1,31 @@
 //! Labelled images on disk and how they are divided.
 
 mod difference_hash;
-mod hashing;
+mod examine;
+mod folder_lock;
+mod lanczos;
 mod near_duplicates;
+mod path_text;
 mod read;
+mod relocate;
 mod scan;
 mod split;
 mod split_file;
 
 use std::path::PathBuf;
 
-pub use difference_hash::{DifferenceHash, dhash};
-pub use hashing::{grouped, hashes};
+pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
+pub use examine::{Picture, examine, readable};
+pub use folder_lock::FolderLock;
+pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
+pub(crate) use path_text::{escape, unescape};
 pub(crate) use read::read;
+pub use relocate::relocate;
 pub use split::{By, Side, Split, SplitParameters};
+
+/// Folder within a data set for what is no image of it; the scanner passes it over.
+pub const OWN_FOLDER: &str = ".ikat";
 
 /// A folder of class folders, as found on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +95,9 @@ pub enum DatasetError {
         /// The other.
         second: String,
     },
+    /// Another program is changing the data set.
+    #[error("another trainer is changing {0}: wait until it has ended, then run this again")]
+    Busy(PathBuf),
     /// A parameter of the split is out of range.
     #[error("the ratio is {0}; give the share of the images to train on, above 0 and below 1")]
     Ratio(f64),

@@ -2,29 +2,32 @@
 //!
 //! Two hashes that differ in at most `d` bits agree in at least one of `d + 1` parts (the pigeonhole principle;
 //! Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", 2012). So hashes are sorted by one
-//! part after the other, and only those that agree in it are compared.
+//! part after the other, and only those that agree in it are compared: `trainer/examples/near_duplicates.rs`
+//! measures it.
 
 /// Number of differing bits, of 256, up to which two images count as near-duplicates. Among 1600 photos of clothes,
 /// copies of one picture differ in at most 2 bits, and the next pair, two plain fabrics, in 26.
 pub const DEFAULT_DISTANCE: u32 = 16;
 
-type Words = [u64; 4];
-
-/// The group of each image: connected by steps of at most `distance` differing bits. Groups are numbered by their
-/// first image.
-pub fn near_duplicate_groups(hashes: &[[u8; 32]], distance: u32) -> Vec<usize> {
-    let words: Vec<Words> = hashes.iter().map(to_words).collect();
-    let mut groups = Groups::new(words.len());
-    let mut order: Vec<usize> = (0..words.len()).collect();
-    let parts = (distance + 1).min(256);
-    for part in 0..parts {
-        let mask = mask(256 * part / parts, 256 * (part + 1) / parts);
-        let key = |index: usize| and(&words[index], &mask);
-        order.sort_unstable_by_key(|index| (key(*index), *index));
-        for run in order.chunk_by(|left, right| key(*left) == key(*right)) {
-            for (position, left) in run.iter().enumerate() {
-                for right in &run[position + 1..] {
-                    if differing(&words[*left], &words[*right]) <= distance {
+/// The group of each image: connected by steps of at most `distance` differing bits. All hashes have one length.
+/// Groups are numbered by their first image.
+pub fn near_duplicate_groups<H: AsRef<[u8]>>(hashes: &[H], distance: u32) -> Vec<usize> {
+    let words = Words::new(hashes);
+    let mut groups = Groups::new(hashes.len());
+    let distinct = words.distinct(&mut groups);
+    if distance as usize >= words.bits() {
+        distinct.windows(2).for_each(|pair| groups.join(pair[0], pair[1]));
+        return groups.numbered();
+    }
+    let mut keyed = Vec::with_capacity(distinct.len());
+    for mask in words.masks(&distinct, distance as usize + 1) {
+        keyed.clear();
+        keyed.extend(distinct.iter().map(|index| (words.key(*index, &mask), *index)));
+        keyed.sort_unstable();
+        for run in keyed.chunk_by(|left, right| left.0 == right.0) {
+            for (position, (_, left)) in run.iter().enumerate() {
+                for (_, right) in &run[position + 1..] {
+                    if words.differing(*left, *right) <= distance {
                         groups.join(*left, *right);
                     }
                 }
@@ -34,55 +37,106 @@ pub fn near_duplicate_groups(hashes: &[[u8; 32]], distance: u32) -> Vec<usize> {
     groups.numbered()
 }
 
-fn to_words(hash: &[u8; 32]) -> Words {
-    let mut words = [0; 4];
-    for (word, bytes) in words.iter_mut().zip(hash.chunks_exact(8)) {
-        *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+/// Hashes as words of 64 bits, one after the other.
+struct Words {
+    words: Vec<u64>,
+    /// Words of one hash.
+    length: usize,
+}
+
+impl Words {
+    fn new<H: AsRef<[u8]>>(hashes: &[H]) -> Self {
+        let length = hashes.first().map_or(1, |hash| hash.as_ref().len().div_ceil(8).max(1));
+        let mut words = vec![0; hashes.len() * length];
+        for (words, hash) in words.chunks_exact_mut(length).zip(hashes) {
+            for (word, bytes) in words.iter_mut().zip(hash.as_ref().chunks(8)) {
+                *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            }
+        }
+        Self { words, length }
     }
-    words
-}
 
-/// Ones from bit `from` up to but not including bit `to`.
-fn mask(from: u32, to: u32) -> Words {
-    let mut words = [0; 4];
-    for bit in from..to {
-        words[(bit / 64) as usize] |= 1 << (63 - bit % 64);
+    fn bits(&self) -> usize {
+        64 * self.length
     }
-    words
-}
 
-fn and(left: &Words, right: &Words) -> Words {
-    std::array::from_fn(|index| left[index] & right[index])
-}
+    fn of(&self, index: usize) -> &[u64] {
+        &self.words[index * self.length..][..self.length]
+    }
 
-fn differing(left: &Words, right: &Words) -> u32 {
-    left.iter()
-        .zip(right)
-        .map(|(left, right)| (left ^ right).count_ones())
-        .sum()
+    /// The first of the hashes of each value, ascending; those of one value are put together in `groups`. Plain
+    /// pictures often have the very same hash, and comparing each with each would take forever.
+    fn distinct(&self, groups: &mut Groups) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.words.len() / self.length).collect();
+        order.sort_unstable_by_key(|index| (self.of(*index), *index));
+        let mut firsts = Vec::with_capacity(order.len());
+        for run in order.chunk_by(|left, right| self.of(*left) == self.of(*right)) {
+            firsts.push(run[0]);
+            for index in run {
+                groups.join(run[0], *index);
+            }
+        }
+        firsts.sort_unstable();
+        firsts
+    }
+
+    /// `count` masks that share out the bits among them. Bits that are nearly always the same, as along the white
+    /// border of a product photo, tell nothing apart: so that each part gets its share of the telling ones, they
+    /// are dealt out by how evenly they divide the hashes.
+    fn masks(&self, hashes: &[usize], count: usize) -> Vec<Vec<u64>> {
+        let mut ones = vec![0_usize; self.bits()];
+        for index in hashes {
+            for (word, counts) in self.of(*index).iter().zip(ones.chunks_exact_mut(64)) {
+                for (bit, count) in counts.iter_mut().enumerate() {
+                    *count += (word >> bit & 1) as usize;
+                }
+            }
+        }
+        let mut order: Vec<usize> = (0..self.bits()).collect();
+        order.sort_by_key(|bit| ones[*bit].abs_diff(hashes.len() - ones[*bit]));
+        let mut masks = vec![vec![0; self.length]; count];
+        for (position, bit) in order.into_iter().enumerate() {
+            masks[position % count][bit / 64] |= 1 << (bit % 64);
+        }
+        masks
+    }
+
+    /// Equal where two hashes agree under the mask. Where they do not it nearly always differs, and need not.
+    fn key(&self, index: usize, mask: &[u64]) -> u64 {
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let words = self.of(index).iter().zip(mask);
+        words.fold(0, |key: u64, (word, mask)| {
+            (key ^ (word & mask)).wrapping_mul(MULTIPLIER).rotate_left(29)
+        })
+    }
+
+    fn differing(&self, left: usize, right: usize) -> u32 {
+        let pairs = self.of(left).iter().zip(self.of(right));
+        pairs.map(|(left, right)| (left ^ right).count_ones()).sum()
+    }
 }
 
 /// Disjoint sets of numbers.
-pub(super) struct Groups {
+pub(crate) struct Groups {
     parents: Vec<usize>,
 }
 
 impl Groups {
     /// Every number alone.
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self {
             parents: (0..count).collect(),
         }
     }
 
     /// Puts the sets of two numbers together.
-    pub(super) fn join(&mut self, left: usize, right: usize) {
+    pub(crate) fn join(&mut self, left: usize, right: usize) {
         let (left, right) = (self.root(left), self.root(right));
         self.parents[left.max(right)] = left.min(right);
     }
 
     /// The set of each number; sets are numbered by their first member.
-    pub(super) fn numbered(mut self) -> Vec<usize> {
+    pub(crate) fn numbered(mut self) -> Vec<usize> {
         let mut numbers = vec![None; self.parents.len()];
         let mut next = 0;
         (0..self.parents.len())
@@ -137,7 +191,8 @@ mod tests {
             let mut groups = Groups::new(hashes.len());
             for left in 0..hashes.len() {
                 for right in left + 1..hashes.len() {
-                    if differing(&to_words(&hashes[left]), &to_words(&hashes[right])) <= distance {
+                    let pairs = hashes[left].iter().zip(&hashes[right]);
+                    if pairs.map(|(left, right)| (left ^ right).count_ones()).sum::<u32>() <= distance {
                         groups.join(left, right);
                     }
                 }
@@ -151,7 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn hashes_of_another_length_are_grouped_alike() {
+        // 3 x 3 bits fill a byte and a bit of the next; opposite hashes differ in all of them.
+        let hashes = [
+            [0b1010_1010, 0x80],
+            [0b1010_1011, 0x80],
+            [0b0101_0101, 0x00],
+            [0b1010_1010, 0x80],
+        ];
+        assert_eq!(near_duplicate_groups(&hashes, 0), [0, 1, 2, 0]);
+        assert_eq!(near_duplicate_groups(&hashes, 1), [0, 0, 1, 0]);
+        assert_eq!(near_duplicate_groups(&hashes, 9), [0, 0, 0, 0]);
+    }
+
+    #[test]
     fn no_image_makes_no_group() {
-        assert_eq!(near_duplicate_groups(&[], 10), [] as [usize; 0]);
+        assert_eq!(near_duplicate_groups::<[u8; 32]>(&[], 10), [] as [usize; 0]);
     }
 }

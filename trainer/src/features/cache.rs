@@ -17,6 +17,7 @@ use shared::image::REVISION;
 use shared::preprocessing::Preprocessing;
 
 use super::FeatureError;
+use crate::dataset::HASH_REVISION;
 
 const MAGIC: &[u8; 12] = b"ikat-feat-01";
 const HEADER: u64 = 16;
@@ -33,7 +34,10 @@ impl CacheKey {
     /// Never: preprocessing has a JSON form.
     pub fn new(network_sha256: &str, preprocessing: &Preprocessing) -> Self {
         let preprocessing = serde_json::to_string(preprocessing).expect("preprocessing has a JSON form");
-        Self(sha256_hex(format!("{REVISION} {network_sha256} {preprocessing}").as_bytes())[..24].to_owned())
+        Self(
+            sha256_hex(format!("{REVISION} {HASH_REVISION} {network_sha256} {preprocessing}").as_bytes())[..24]
+                .to_owned(),
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use shared::preprocessing::Preprocessing;
 
 use super::cache::Record;
 use super::{FeatureCache, FeatureError};
-use crate::dataset::{Dataset, Item, Skipped, dhash, read};
+use crate::dataset::{Dataset, Item, Skipped, dhash_256, read};
 use crate::progress::Progress;
 
 /// A data set with its features.
@@ -134,7 +134,7 @@ impl Work<'_> {
         };
         let record = Record {
             image: hash,
-            dhash: dhash(&pixels).to_bytes(),
+            dhash: dhash_256(&pixels),
             features,
         };
         self.cache.append(&record)?;

@@ -2,11 +2,13 @@
 
 mod cache;
 mod featurize;
+mod similarity;
 
 use ndarray::{Array2, Axis};
 
 pub use cache::{CacheKey, FeatureCache, Record};
 pub use featurize::{Featurized, featurize};
+pub use similarity::{similar_groups, similarity_to_nearest};
 
 use crate::dataset::DatasetError;
 

@@ -1,5 +1,6 @@
 //! The main job in a row: features, split, SVM, evaluation, bundle.
 
+mod featurized;
 mod golden;
 mod refined;
 mod run;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::Session;
-use super::failure::{Done, Failure};
-use super::output::list_skipped;
-use super::resources::Resources;
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::output::list_skipped;
+use crate::cli::resources::Resources;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
 
 /// Divide a data set into a training and a test part and write the assignment to a file.
@@ -77,8 +77,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters();
     let resources = &arguments.resources;
-    let hashes = dataset::hashes(&found, resources.limits(), resources.threads(), &session.progress);
-    let (dataset, groups) = dataset::grouped(&found, hashes, parameters.distance);
+    let (limits, threads) = (resources.limits(), resources.threads());
+    let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
+    let (dataset, pictures) = dataset::readable(&found, examined);
+    let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
+    let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
     split.save(&arguments.out)?;
 

@@ -1,0 +1,206 @@
+//! The commands that look after a data set, on real photos.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use end_to_end::program::{say, trainer};
+use end_to_end::{shared_data, subset};
+use serde_json::Value;
+
+/// Two classes of real photos in a folder of one's own.
+fn photos(count: usize) -> Option<tempfile::TempDir> {
+    let source = shared_data("clothing_small")?;
+    let folder = tempfile::tempdir().expect("a folder");
+    subset(&source, folder.path(), &["hat", "shoes"], count);
+    Some(folder)
+}
+
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let bytes = std::fs::read(&path).expect("a file");
+                found.insert(path, bytes);
+            }
+        }
+    }
+    found
+}
+
+fn images(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = files(folder);
+    files.retain(|path, _| !path.starts_with(folder.join(".ikat")));
+    files
+}
+
+/// A smaller, softer copy of a photo under another name.
+fn copy(from: &Path, to: &Path, share: u32) {
+    let image = image::open(from).expect("an image");
+    let (width, height) = (image.width() * share / 100, image.height() * share / 100);
+    let smaller = image.resize_exact(width, height, image::imageops::FilterType::Triangle);
+    smaller.to_rgb8().save(to).expect("saved");
+}
+
+fn first(folder: &Path) -> PathBuf {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("a class")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    files.swap_remove(0)
+}
+
+#[test]
+fn copies_are_set_aside_and_come_back() {
+    let Some(folder) = photos(12) else { return };
+    let data = folder.path();
+    let (hat, shoes) = (first(&data.join("hat")), first(&data.join("shoes")));
+    copy(&hat, &data.join("hat/zz-small.png"), 60);
+    copy(&shoes, &data.join("hat/zz-mislabelled.jpg"), 70);
+    let before = images(data);
+
+    let text = data.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--data", &text, "--no-features"];
+    let dry = say(trainer(&arguments).arg("--dry-run")).ended_with(0).json();
+    assert_eq!(images(data), before);
+    assert_eq!((&dry["moved"], &dry["quarantine"]), (&Value::from(2), &Value::Null));
+
+    let document = say(&mut trainer(&arguments)).ended_with(0).json();
+    let groups = document["groups"].as_array().expect("groups");
+    assert_eq!(groups.len(), 2, "{document}");
+    let path = |value: &Value| data.join(value["path"].as_str().expect("a path"));
+    assert_eq!(groups[0]["conflict"], true, "different labels come first");
+    assert_eq!(path(&groups[0]["kept"]), shoes);
+    assert_eq!(path(&groups[0]["copies"][0]), data.join("hat/zz-mislabelled.jpg"));
+    assert_eq!(path(&groups[1]["kept"]), hat);
+    assert_eq!(path(&groups[1]["copies"][0]), data.join("hat/zz-small.png"));
+    assert_eq!(images(data).len(), before.len() - 2);
+
+    // What is set aside is no part of the data set any more.
+    let again = say(&mut trainer(&arguments)).ended_with(0).json();
+    assert_eq!(again["moved"], 0);
+
+    let restored = say(&mut trainer(&[
+        "data",
+        "dedupe",
+        "--json",
+        "--data",
+        &text,
+        "--restore",
+    ]))
+    .ended_with(0);
+    assert_eq!(restored.json()["restored"], 2);
+    assert_eq!(images(data), before);
+    let nothing = say(&mut trainer(&["data", "dedupe", "--data", &text, "--restore"])).ended_with(1);
+    assert!(nothing.stderr.contains("there is none"), "{nothing:?}");
+}
+
+#[test]
+fn a_network_sees_that_a_crop_shows_the_same() {
+    let Some(folder) = photos(8) else { return };
+    let data = folder.path();
+    let hat = first(&data.join("hat"));
+    let image = image::open(&hat).expect("an image");
+    let (width, height) = (image.width(), image.height());
+    let crop = image.crop_imm(width / 25, height / 25, width - width / 12, height - height / 12);
+    crop.to_rgb8().save(data.join("hat/zz-crop.png")).expect("saved");
+
+    let text = data.display().to_string();
+    let arguments = [
+        "data",
+        "dedupe",
+        "--json",
+        "--data",
+        &text,
+        "--dry-run",
+        "--similarity",
+        "0.85",
+    ];
+    let hashed = say(trainer(&arguments).arg("--no-features")).ended_with(0).json();
+    assert_eq!(hashed["moved"], 0, "{hashed}");
+    let seen = say(&mut trainer(&arguments)).ended_with(0).json();
+    assert_eq!(seen["moved"], 1, "{seen}");
+    assert_eq!(seen["groups"][0]["copies"][0]["path"], "hat/zz-crop.png");
+}
+
+#[test]
+fn two_at_once_do_not_get_in_each_others_way() {
+    let Some(folder) = photos(2) else { return };
+    let lock = folder.path().join(".ikat/lock");
+    std::fs::create_dir(folder.path().join(".ikat")).expect("a folder");
+    let held = std::fs::File::create(lock).expect("a file");
+    held.lock().expect("free");
+    let text = folder.path().display().to_string();
+    let said = say(&mut trainer(&["data", "dedupe", "--no-features", "--data", &text])).ended_with(1);
+    assert!(said.stderr.contains("another trainer is changing"), "{said:?}");
+}
+
+#[test]
+fn labels_that_were_changed_rank_first() {
+    let Some(source) = shared_data("clothing_small") else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut classes: Vec<String> = std::fs::read_dir(&source)
+        .expect("the set")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("Unicode"))
+        .collect();
+    classes.sort();
+    let names: Vec<&str> = classes.iter().map(String::as_str).collect();
+    subset(&source, folder.path(), &names, 120);
+    let all: Vec<PathBuf> = images(folder.path()).into_keys().collect();
+    // Every twentieth image goes to one of the other classes.
+    let mut flipped = Vec::new();
+    for (draw, path) in all.iter().skip(7).step_by(20).enumerate() {
+        let class = path
+            .parent()
+            .and_then(Path::file_name)
+            .expect("a class")
+            .to_string_lossy();
+        let others: Vec<&&str> = names.iter().filter(|name| **name != class).collect();
+        let to = Path::new(others[draw * 7 % others.len()]).join(format!("flipped-{draw}.jpg"));
+        std::fs::rename(path, folder.path().join(&to)).expect("moved");
+        flipped.push(to.display().to_string());
+    }
+    assert_eq!(flipped.len(), all.len() / 20);
+
+    let text = folder.path().display().to_string();
+    let audit = say(&mut trainer(&["data", "audit", "--json", "--data", &text]))
+        .ended_with(0)
+        .json();
+    let labels = audit["labels"].as_array().expect("a list");
+    assert_eq!(labels.len(), all.len());
+    let top = labels.iter().take(all.len() / 10);
+    let found = top
+        .filter(|doubt| flipped.iter().any(|path| doubt["path"] == path.as_str()))
+        .count();
+    println!("{found} of {} changed labels are in the first tenth", flipped.len());
+    assert!(found * 10 >= flipped.len() * 6, "{found} of {}", flipped.len());
+}
+
+#[test]
+fn a_split_with_copies_on_both_sides_leaks_by_a_number() {
+    let Some(folder) = photos(8) else { return };
+    let data = folder.path();
+    let hat = first(&data.join("hat"));
+    copy(&hat, &data.join("hat/zz-copy.png"), 50);
+    std::fs::rename(data.join("hat/zz-copy.png"), data.join("hat/zz-copy.jpg")).expect("renamed");
+    std::fs::write(data.join("shoes/broken.jpg"), b"<html>").expect("written");
+    std::fs::create_dir_all(data.join(".ikat")).expect("a folder");
+    let list = data.join(".ikat/test.txt");
+    std::fs::write(&list, "hat/zz-copy.jpg\nshoes/broken.jpg\n").expect("written");
+    let (text, list) = (data.display().to_string(), list.display().to_string());
+    let mut command = trainer(&["data", "audit", "--json", "--data", &text, "--split", &list]);
+    let audit = say(command.args(["--smallest-side", "20000"])).ended_with(3).json();
+    assert_eq!(audit["leakage"]["images"], serde_json::json!(["hat/zz-copy.jpg"]));
+    assert_eq!(audit["leakage"]["share"], 1.0);
+    assert_eq!(audit["wrong_extensions"][0]["path"], "hat/zz-copy.jpg");
+    assert_eq!(audit["wrong_extensions"][0]["content"], "png");
+    assert_eq!(audit["unreadable"][0]["path"], "shoes/broken.jpg");
+    assert_eq!(audit["tiny"].as_array().map(Vec::len), Some(17));
+}

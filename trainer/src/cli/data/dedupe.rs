@@ -1,0 +1,288 @@
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::features::FeatureArguments;
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::output::{list_skipped, printable};
+use crate::cli::resources::Resources;
+use crate::dataset::{self, Dataset, FolderLock, HASH_SIZE, Picture, Skipped};
+use crate::duplicates::quarantine;
+use crate::duplicates::{self, Criteria, Duplicates};
+
+/// Find copies of one picture, keep the best and set the others aside.
+///
+/// Two pictures are copies when their difference hashes differ in few bits (the same picture in another
+/// size or quality) or when a network sees the same in them (also cropped or brightened). The copy with
+/// the most pixels stays. The others move to a quarantine within the data folder, from where --restore
+/// brings them back. Nothing is deleted.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Rows and columns of the difference hash
+    #[arg(long, value_name = "N", default_value_t = HASH_SIZE, value_parser = clap::value_parser!(u32).range(2..=64))]
+    hash_size: u32,
+    /// Largest number of differing bits between copies [default: a sixteenth of the bits]
+    #[arg(long, value_name = "BITS")]
+    distance: Option<u32>,
+    /// Smallest cosine similarity of the network's features between copies
+    #[arg(long, value_name = "COSINE", default_value_t = 0.94)]
+    similarity: f32,
+    /// Compare hashes alone, without a network
+    #[arg(long)]
+    no_features: bool,
+    #[command(flatten)]
+    features: FeatureArguments,
+    /// What to do with copies that carry different labels
+    #[arg(long, value_enum, default_value_t = Conflicts::KeepBest)]
+    conflicts: Conflicts,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Put back what an earlier call set aside: the latest, or the one of this name
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = LATEST, conflicts_with = "dry_run")]
+    restore: Option<String>,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+const LATEST: &str = "latest";
+
+/// What to do with copies that carry different labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Conflicts {
+    /// The best copy stays with its label, as with any copies
+    KeepBest,
+    /// All of them stay, for you to decide
+    Leave,
+    /// None of them stays
+    SetAside,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    groups: Vec<Group<'a>>,
+    moved: usize,
+    /// Name of the quarantine; null where nothing moved.
+    quarantine: Option<&'a str>,
+    dry_run: bool,
+    skipped: &'a [Skipped],
+}
+
+#[derive(Serialize)]
+struct Group<'a> {
+    conflict: bool,
+    kept: Entry<'a>,
+    copies: Vec<Copy<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    path: String,
+    label: &'a str,
+    width: u32,
+    height: u32,
+    moved: bool,
+}
+
+#[derive(Serialize)]
+struct Copy<'a> {
+    #[serde(flatten)]
+    entry: Entry<'a>,
+    distance: u32,
+    similarity: Option<f32>,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(name) = &arguments.restore {
+        return restore(
+            &arguments.data,
+            Some(name.as_str()).filter(|name| *name != LATEST),
+            session,
+        );
+    }
+    if !(arguments.similarity > 0.0 && arguments.similarity <= 1.0) {
+        return Err(Failure::usage("--similarity is a cosine above 0 and at most 1"));
+    }
+    let found = Dataset::scan(&arguments.data)?;
+    let lock = if arguments.dry_run {
+        None
+    } else {
+        Some(FolderLock::acquire(&arguments.data)?)
+    };
+    let (dataset, pictures, duplicates) = arguments.find(&found, session)?;
+    let moving = arguments.moving(&duplicates);
+    let paths: Vec<PathBuf> = moving.iter().map(|row| dataset.items[*row].path.clone()).collect();
+    let name = match &lock {
+        Some(lock) if !paths.is_empty() => Some(quarantine::set_aside(&arguments.data, &paths, lock)?),
+        _ => None,
+    };
+
+    list_skipped(&dataset.skipped, session.quiet);
+    let entry = |row: usize| Entry {
+        path: dataset.items[row].path.to_string_lossy().into_owned(),
+        label: &dataset.classes[dataset.items[row].class],
+        width: pictures[row].width,
+        height: pictures[row].height,
+        moved: moving.contains(&row),
+    };
+    let group = |duplicates: &Duplicates| Group {
+        conflict: duplicates.conflict,
+        kept: entry(duplicates.kept),
+        copies: duplicates
+            .copies
+            .iter()
+            .map(|copy| Copy {
+                entry: entry(copy.row),
+                distance: copy.distance,
+                similarity: copy.similarity,
+            })
+            .collect(),
+    };
+    let document = Document {
+        groups: duplicates.iter().map(group).collect(),
+        moved: paths.len(),
+        quarantine: name.as_deref(),
+        dry_run: arguments.dry_run,
+        skipped: &dataset.skipped,
+    };
+    session.output.result(&document, &arguments.text(&document, &dataset))?;
+    Ok(if dataset.skipped.is_empty() {
+        Done::Complete
+    } else {
+        Done::Partly
+    })
+}
+
+fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Done, Failure> {
+    #[derive(Serialize)]
+    struct Document {
+        restored: usize,
+        renamed: Vec<String>,
+        missing: Vec<String>,
+    }
+    if !data.is_dir() {
+        return Err(dataset::DatasetError::NoFolder(data.to_path_buf()).into());
+    }
+    let lock = FolderLock::acquire(data)?;
+    let restored = quarantine::restore(data, name, &lock)?;
+    let texts =
+        |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| path.to_string_lossy().into_owned()).collect() };
+    let document = Document {
+        restored: restored.files.len() + restored.renamed.len(),
+        renamed: texts(&restored.renamed),
+        missing: texts(&restored.missing),
+    };
+    let mut text = format!("{} files are back", document.restored);
+    for path in &document.renamed {
+        let _ = write!(text, "\n  {} (its name was taken)", printable(path));
+    }
+    for path in &document.missing {
+        let _ = write!(text, "\n  {} is missing", printable(path));
+    }
+    session.output.result(&document, &text)?;
+    Ok(if document.missing.is_empty() {
+        Done::Complete
+    } else {
+        Done::Partly
+    })
+}
+
+impl Arguments {
+    /// The readable part of the data set, its pictures, and the copies among them.
+    fn find(&self, found: &Dataset, session: &Session) -> Result<(Dataset, Vec<Picture>, Vec<Duplicates>), Failure> {
+        let (limits, threads) = (self.resources.limits(), self.resources.threads());
+        let examined = dataset::examine(found, self.hash_size, limits, threads, &session.progress);
+        let (mut dataset, mut pictures) = dataset::readable(found, examined);
+        let criteria = Criteria {
+            distance: self.distance.unwrap_or(self.hash_size * self.hash_size / 16),
+            similarity: self.similarity,
+        };
+        let features = if self.no_features || dataset.items.is_empty() {
+            None
+        } else {
+            let (readable, features) = self
+                .features
+                .compute(&dataset, criteria.distance, &self.resources, session)?;
+            // What the network could not read is left out, so that rows agree again.
+            pictures = super::audit::only(&dataset, pictures, &readable);
+            dataset = readable;
+            Some(features)
+        };
+        let matrix = features.as_ref().map(|features| features.matrix.view());
+        let duplicates = duplicates::find(&dataset, &pictures, matrix, criteria, &session.progress);
+        Ok((dataset, pictures, duplicates))
+    }
+
+    /// Rows to set aside.
+    fn moving(&self, duplicates: &[Duplicates]) -> Vec<usize> {
+        let mut rows: Vec<usize> = duplicates
+            .iter()
+            .flat_map(|duplicates| {
+                let copies = duplicates.copies.iter().map(|copy| copy.row);
+                match self.conflicts {
+                    Conflicts::Leave if duplicates.conflict => Vec::new(),
+                    Conflicts::SetAside if duplicates.conflict => copies.chain([duplicates.kept]).collect(),
+                    _ => copies.collect(),
+                }
+            })
+            .collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    fn text(&self, document: &Document, dataset: &Dataset) -> String {
+        let mut text = String::new();
+        let line = |entry: &Entry, note: &str| {
+            let action = if entry.moved { "moves" } else { "stays" };
+            format!(
+                "  {action}  {} ({} x {}){note}\n",
+                printable(&entry.path),
+                entry.width,
+                entry.height
+            )
+        };
+        for (conflict, title) in [(true, "Copies with different labels:"), (false, "Copies:")] {
+            let mut groups = document
+                .groups
+                .iter()
+                .filter(|group| group.conflict == conflict)
+                .peekable();
+            if groups.peek().is_some() {
+                let _ = writeln!(text, "{title}");
+            }
+            for group in groups {
+                text.push_str(&line(&group.kept, ""));
+                for copy in &group.copies {
+                    let similarity = copy.similarity.map(|cosine| format!(", similarity {cosine:.3}"));
+                    let note = format!(", {} bits differ{}", copy.distance, similarity.unwrap_or_default());
+                    text.push_str(&line(&copy.entry, &note));
+                }
+                text.push('\n');
+            }
+        }
+        let conflicts = document.groups.iter().filter(|group| group.conflict).count();
+        let _ = write!(
+            text,
+            "{} images; {} pictures have copies, {conflicts} of them with different labels",
+            dataset.items.len(),
+            document.groups.len(),
+        );
+        let data = printable(&self.data.to_string_lossy());
+        let _ = match document.quarantine {
+            Some(name) => write!(
+                text,
+                "\n{} files were set aside\n\nUndo:  trainer data dedupe --data {data} --restore {name}",
+                document.moved
+            ),
+            None if document.moved > 0 => write!(text, "\n{} files would be set aside (dry run)", document.moved),
+            None => write!(text, "\nNothing was moved"),
+        };
+        text
+    }
+}

@@ -1,0 +1,47 @@
+//! Features for commands that look at images rather than train on them.
+
+use ndarray::Array2;
+
+use crate::backbone;
+use crate::cli::Session;
+use crate::cli::failure::Failure;
+use crate::cli::resources::Resources;
+use crate::dataset::Dataset;
+use crate::features::Features;
+
+/// The network that the features come from.
+#[derive(Debug, clap::Args)]
+pub struct FeatureArguments {
+    /// Network for the features: a name from the catalogue (`trainer setup --list`) or an ONNX file
+    #[arg(long, value_name = "NAME|FILE", default_value = backbone::DEFAULT)]
+    backbone: String,
+}
+
+impl FeatureArguments {
+    /// The part of `dataset` that the network can read, with features of length 1; groups are of images whose hashes
+    /// differ in at most `distance` bits of 256.
+    pub fn compute(
+        &self,
+        dataset: &Dataset,
+        distance: u32,
+        resources: &Resources,
+        session: &Session,
+    ) -> Result<(Dataset, Features), Failure> {
+        let cache = session.cache()?;
+        let runtime = Resources::runtime(&cache, session)?;
+        let backbone = backbone::obtain(&self.backbone, None, None, &cache, &session.progress)
+            .map_err(|error| Failure::backbone(&error))?;
+        let workplace = resources.workplace(&runtime, &cache, session);
+        let (dataset, features) = workplace.featurize(dataset, &backbone, resources.limits(), distance)?;
+        let rows: Vec<usize> = (0..features.labels.len()).collect();
+        let features = if rows.is_empty() {
+            Features {
+                matrix: Array2::zeros((0, 1)),
+                ..features
+            }
+        } else {
+            features.normalized_rows(&rows)
+        };
+        Ok((dataset, features))
+    }
+}

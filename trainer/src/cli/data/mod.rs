@@ -1,0 +1,28 @@
+//! The commands that make a data set and look after it.
+
+mod audit;
+mod dedupe;
+mod features;
+pub mod split;
+
+use clap::Subcommand;
+
+use super::Session;
+use super::failure::{Done, Failure};
+
+/// Work on a data set.
+#[derive(Debug, Subcommand)]
+pub enum Data {
+    Audit(audit::Arguments),
+    Dedupe(dedupe::Arguments),
+    Split(split::Arguments),
+}
+
+/// Runs one of them.
+pub fn run(data: &Data, session: &Session) -> Result<Done, Failure> {
+    match data {
+        Data::Audit(arguments) => audit::run(arguments, session),
+        Data::Dedupe(arguments) => dedupe::run(arguments, session),
+        Data::Split(arguments) => split::run(arguments, session),
+    }
+}

@@ -1,0 +1,94 @@
+//! What can be told of a data set's pictures without a network: whether they are readable, their hash, size, format.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use shared::image::{self, Format, ImageError, Limits};
+
+use super::{Dataset, DifferenceHash, Skipped, dhash, read};
+use crate::progress::Progress;
+
+/// A picture that could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Difference hash of the upright pixels.
+    pub hash: DifferenceHash,
+    /// Width in pixels, upright.
+    pub width: u32,
+    /// Height in pixels, upright.
+    pub height: u32,
+    /// Size of the file in bytes.
+    pub bytes: u64,
+    /// The format of the content, whatever the file is called.
+    pub format: Format,
+}
+
+/// Decodes each image, in the data set's order, or tells why it cannot be read. `hash_size` is at least 1.
+pub fn examine(
+    dataset: &Dataset,
+    hash_size: u32,
+    limits: Limits,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Vec<Result<Picture, String>> {
+    let look = |index: usize| {
+        let bytes = read(&dataset.root.join(&dataset.items[index].path), limits)?;
+        picture(&bytes, hash_size, limits).map_err(|error| error.to_string())
+    };
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(dataset.items.len()));
+    progress.begin("Reading images", dataset.items.len() as u64);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, dataset.items.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= dataset.items.len() {
+                        break;
+                    }
+                    let picture = look(index);
+                    done.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((index, picture));
+                    progress.advance(1);
+                }
+            });
+        }
+    });
+    progress.end();
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, picture)| picture).collect()
+}
+
+fn picture(bytes: &[u8], hash_size: u32, limits: Limits) -> Result<Picture, ImageError> {
+    let (format, _, _) = image::probe(bytes, &limits)?;
+    let pixels = image::decode(bytes, &limits)?;
+    Ok(Picture {
+        hash: dhash(&pixels, hash_size),
+        width: pixels.width(),
+        height: pixels.height(),
+        bytes: bytes.len() as u64,
+        format,
+    })
+}
+
+/// The readable part of a data set, and the picture of each of its images. The others are listed as skipped.
+pub fn readable(dataset: &Dataset, examined: Vec<Result<Picture, String>>) -> (Dataset, Vec<Picture>) {
+    let mut items = Vec::with_capacity(examined.len());
+    let mut pictures = Vec::with_capacity(examined.len());
+    let mut skipped = dataset.skipped.clone();
+    for (item, picture) in dataset.items.iter().zip(examined) {
+        match picture {
+            Ok(picture) => {
+                items.push(item.clone());
+                pictures.push(picture);
+            }
+            Err(reason) => skipped.push(Skipped {
+                path: item.path.clone(),
+                reason,
+            }),
+        }
+    }
+    (dataset.restricted(items, skipped), pictures)
+}

@@ -1,0 +1,202 @@
+//! Copies of one picture within a data set: finding them, choosing which to keep, setting the others aside.
+//!
+//! Two measures find them. The difference hash sees the same picture in another size or quality; the network's
+//! features also see it cropped, brightened or turned a little. [`quarantine`] moves files, reversibly; nothing is
+//! ever deleted.
+
+pub mod quarantine;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use ndarray::ArrayView2;
+
+use crate::dataset::{Dataset, Groups, Picture, near_duplicate_groups};
+use crate::features::similar_groups;
+use crate::progress::Progress;
+
+/// When two pictures count as copies of one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Criteria {
+    /// Most differing bits of their difference hashes.
+    pub distance: u32,
+    /// Least cosine similarity of their features, where there are features.
+    pub similarity: f32,
+}
+
+/// The best copy of a picture, and the others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Duplicates {
+    /// Row of the copy to keep: the one with the most pixels, then bytes, then the first name.
+    pub kept: usize,
+    /// The other copies, the best first.
+    pub copies: Vec<Duplicate>,
+    /// Whether the copies carry different labels.
+    pub conflict: bool,
+}
+
+/// A copy, and how like the kept one it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Duplicate {
+    /// Row of the copy.
+    pub row: usize,
+    /// Differing bits of the difference hashes.
+    pub distance: u32,
+    /// Cosine similarity of the features, where there are features.
+    pub similarity: Option<f32>,
+}
+
+/// Finds the copies among the images of `dataset`, whose pictures and features (rows of length 1) stand in the same
+/// order. Those with different labels come first, then by name.
+///
+/// Likeness is no equivalence: over many steps it leads from one picture to quite another. So a picture is a copy of
+/// a kept one only if it is itself within the criteria of it, not if a third one is in between.
+pub fn find(
+    dataset: &Dataset,
+    pictures: &[Picture],
+    features: Option<ArrayView2<f32>>,
+    criteria: Criteria,
+    progress: &dyn Progress,
+) -> Vec<Duplicates> {
+    let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
+    let mut groups = Groups::new(pictures.len());
+    join(&mut groups, &near_duplicate_groups(&hashes, criteria.distance));
+    if let Some(features) = features {
+        join(&mut groups, &similar_groups(features, criteria.similarity, progress));
+    }
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (row, group) in groups.numbered().into_iter().enumerate() {
+        members.entry(group).or_default().push(row);
+    }
+
+    let compare = |row: usize, kept: usize| {
+        let duplicate = Duplicate {
+            row,
+            distance: pictures[row].hash.distance(&pictures[kept].hash),
+            similarity: features.map(|features| features.row(row).dot(&features.row(kept))),
+        };
+        let similar = duplicate
+            .similarity
+            .is_some_and(|similarity| similarity >= criteria.similarity);
+        (duplicate.distance <= criteria.distance || similar).then_some(duplicate)
+    };
+    let mut found: Vec<Duplicates> = Vec::new();
+    for mut rows in members.into_values().filter(|rows| rows.len() > 1) {
+        rows.sort_by_key(|row| {
+            let picture = &pictures[*row];
+            let pixels = u64::from(picture.width) * u64::from(picture.height);
+            (Reverse((pixels, picture.bytes)), &dataset.items[*row].path)
+        });
+        let mut stars: Vec<Duplicates> = Vec::new();
+        for row in rows {
+            let star = stars
+                .iter_mut()
+                .find_map(|star| compare(row, star.kept).map(|duplicate| (star, duplicate)));
+            match star {
+                Some((star, duplicate)) => {
+                    star.conflict |= dataset.items[row].class != dataset.items[star.kept].class;
+                    star.copies.push(duplicate);
+                }
+                None => stars.push(Duplicates {
+                    kept: row,
+                    copies: Vec::new(),
+                    conflict: false,
+                }),
+            }
+        }
+        found.extend(stars.into_iter().filter(|star| !star.copies.is_empty()));
+    }
+    found.sort_by_key(|star| (!star.conflict, &dataset.items[star.kept].path));
+    found
+}
+
+fn join(groups: &mut Groups, numbers: &[usize]) {
+    let mut firsts = BTreeMap::new();
+    for (row, number) in numbers.iter().enumerate() {
+        groups.join(row, *firsts.entry(number).or_insert(row));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::image::{Format, RgbImage};
+
+    use super::*;
+    use crate::dataset::{Item, dhash};
+    use crate::progress::Silent;
+
+    /// A picture whose hash has the first `ones` bits of its last row set, at a width.
+    fn picture(ones: u32, width: u32) -> Picture {
+        let image = RgbImage::from_fn(17, 16, |x, y| {
+            let value = if y == 15 { x.min(ones) * 15 } else { 0 };
+            ::image::Rgb([value as u8; 3])
+        });
+        Picture {
+            hash: dhash(&image, 16),
+            width,
+            height: 10,
+            bytes: 100,
+            format: Format::Png,
+        }
+    }
+
+    fn dataset(classes: &[usize]) -> Dataset {
+        let item = |(row, class): (usize, &usize)| Item {
+            path: format!("{class}/{row}.png").into(),
+            class: *class,
+        };
+        Dataset {
+            root: "data".into(),
+            classes: vec!["0".to_owned(), "1".to_owned()],
+            items: classes.iter().enumerate().map(item).collect(),
+            skipped: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_largest_is_kept_and_a_chain_does_not_make_its_ends_copies() {
+        let pictures = [picture(0, 20), picture(3, 50), picture(6, 30), picture(16, 90)];
+        let criteria = Criteria {
+            distance: 3,
+            similarity: 1.0,
+        };
+        let found = find(&dataset(&[0, 0, 0, 0]), &pictures, None, criteria, &Silent);
+        // The middle one is the largest of its chain: both ends are copies of it.
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].kept, 1);
+        assert_eq!(found[0].copies.iter().map(|copy| copy.row).collect::<Vec<_>>(), [2, 0]);
+
+        let pictures = [picture(0, 50), picture(3, 20), picture(6, 30)];
+        let found = find(&dataset(&[0, 0, 0]), &pictures, None, criteria, &Silent);
+        // An end is the largest: the other end is no copy of it, and stays.
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            (found[0].kept, found[0].copies[0].row, found[0].copies[0].distance),
+            (0, 1, 3)
+        );
+        assert_eq!(found[0].copies.len(), 1);
+    }
+
+    #[test]
+    fn features_find_what_hashes_miss_and_different_labels_come_first() {
+        let pictures = [picture(0, 9), picture(0, 9), picture(8, 9), picture(16, 9)];
+        let features = ndarray::array![[1.0_f32, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]];
+        let criteria = Criteria {
+            distance: 0,
+            similarity: 0.9,
+        };
+        let found = find(
+            &dataset(&[0, 0, 0, 1]),
+            &pictures,
+            Some(features.view()),
+            criteria,
+            &Silent,
+        );
+        assert_eq!(
+            found.iter().map(|star| (star.kept, star.conflict)).collect::<Vec<_>>(),
+            [(2, true), (0, false)]
+        );
+        assert_eq!(found[0].copies[0].similarity, Some(1.0));
+        assert_eq!(found[0].copies[0].distance, 8);
+    }
+}

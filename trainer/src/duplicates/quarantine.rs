@@ -1,0 +1,287 @@
+//! Files set aside within the data set's own folder, and put back.
+//!
+//! A quarantine is a folder with a journal, written and flushed before the first file moves. Whatever happens then,
+//! each file named there is either where it was or where the journal says, so that putting back needs no more than
+//! the journal, and can itself be interrupted and repeated.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use shared::files;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::dataset::{FolderLock, OWN_FOLDER, escape, relocate, unescape};
+
+const FOLDER: &str = "quarantine";
+const JOURNAL: &str = "moves.jsonl";
+/// The journal of a quarantine that was put back.
+const RESTORED: &str = "moves.restored.jsonl";
+
+/// A line of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Move {
+    /// Path below the data folder, escaped as in a split file. In the quarantine it is the same.
+    path: String,
+}
+
+/// What putting back did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Files that are back, by where they are now.
+    pub files: Vec<PathBuf>,
+    /// Files that are back under another name, because theirs is taken.
+    pub renamed: Vec<PathBuf>,
+    /// Files that are neither in the quarantine nor where they were.
+    pub missing: Vec<PathBuf>,
+}
+
+/// Why files could not be set aside or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum QuarantineError {
+    /// A file or folder cannot be moved, read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
+    /// There is no such quarantine.
+    #[error("{root} has no quarantine {name}; there is {known}")]
+    Unknown {
+        /// The data folder.
+        root: PathBuf,
+        /// What was asked for.
+        name: String,
+        /// What there is, for people to read.
+        known: String,
+    },
+    /// A journal does not say what a journal says.
+    #[error("{path}, line {line}, is not a line of a quarantine's journal; move the files back by hand")]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+}
+
+/// Moves the files at `paths` (below `root`) into a new quarantine and gives its name.
+///
+/// # Errors
+/// [`QuarantineError::File`]. What was moved until then can be put back.
+pub fn set_aside(root: &Path, paths: &[PathBuf], _lock: &FolderLock) -> Result<String, QuarantineError> {
+    let (name, folder) = new_folder(root)?;
+    let mut journal = Vec::new();
+    for path in paths {
+        let line = Move { path: escape(path) };
+        serde_json::to_writer(&mut journal, &line).map_err(|error| at(&folder)(error.into()))?;
+        journal.push(b'\n');
+    }
+    let path = folder.join(JOURNAL);
+    files::write_atomically(&path, &journal).map_err(at(&path))?;
+    for path in paths {
+        relocate(&root.join(path), &folder.join(path)).map_err(at(path))?;
+    }
+    Ok(name)
+}
+
+/// The names of the quarantines that hold files, the oldest first.
+///
+/// # Errors
+/// [`QuarantineError::File`].
+pub fn names(root: &Path) -> Result<Vec<String>, QuarantineError> {
+    let folder = root.join(OWN_FOLDER).join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(at(&folder))?,
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok().filter(|entry| entry.path().join(JOURNAL).is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Moves the files of a quarantine (the latest where `name` is none) back to where they were. A file whose name is
+/// taken meanwhile gets a number.
+///
+/// # Errors
+/// See [`QuarantineError`]. What is back until then stays back; the call can be repeated.
+pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Restored, QuarantineError> {
+    let names = names(root)?;
+    let wanted = name.map_or_else(|| names.last().cloned(), |name| Some(name.to_owned()));
+    let Some(name) = wanted.filter(|name| names.contains(name)) else {
+        return Err(QuarantineError::Unknown {
+            root: root.to_path_buf(),
+            name: name.unwrap_or("to put back").to_owned(),
+            known: if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            },
+        });
+    };
+    let folder = root.join(OWN_FOLDER).join(FOLDER).join(name);
+    let mut restored = Restored::default();
+    for path in read_journal(&folder.join(JOURNAL))? {
+        let (kept, original) = (folder.join(&path), root.join(&path));
+        if !kept.is_file() {
+            // It was put back by an interrupted call, or never moved.
+            if original.exists() {
+                restored.files.push(path);
+            } else {
+                restored.missing.push(path);
+            }
+            continue;
+        }
+        if same_file(&kept, &original) {
+            fs::remove_file(&kept).map_err(at(&kept))?;
+            restored.files.push(path);
+            continue;
+        }
+        let now = relocate(&kept, &original).map_err(at(&original))?;
+        let list = if now == original {
+            &mut restored.files
+        } else {
+            &mut restored.renamed
+        };
+        list.push(now.strip_prefix(root).unwrap_or(&now).to_path_buf());
+    }
+    let journal = folder.join(JOURNAL);
+    fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
+    Ok(restored)
+}
+
+/// A move that was cut off leaves one file under both names.
+fn same_file(left: &Path, right: &Path) -> bool {
+    match (fs::read(left), fs::read(right)) {
+        (Ok(left), Ok(right)) => left == right,
+        _ => false,
+    }
+}
+
+fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    let time = OffsetDateTime::now_utc().format(format).unwrap_or_default();
+    let parent = root.join(OWN_FOLDER).join(FOLDER);
+    fs::create_dir_all(&parent).map_err(at(&parent))?;
+    for number in 1_u32.. {
+        let name = if number == 1 {
+            time.clone()
+        } else {
+            format!("{time}-{number}")
+        };
+        let folder = parent.join(&name);
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| (name, folder.clone())).map_err(at(&folder)),
+        }
+    }
+    Err(at(&parent)(io::ErrorKind::AlreadyExists.into()))
+}
+
+/// The paths in a journal. Whoever shares a data set may have written it, so a path must stay below the folder.
+fn read_journal(path: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
+    let text = fs::read_to_string(path).map_err(at(path))?;
+    let parse = |(number, line): (usize, &str)| {
+        serde_json::from_str::<Move>(line)
+            .ok()
+            .and_then(|line| unescape(&line.path))
+            .filter(|path| path.components().all(|part| matches!(part, Component::Normal(_))))
+            .ok_or_else(|| QuarantineError::Journal {
+                path: path.to_path_buf(),
+                line: number + 1,
+            })
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> QuarantineError + use<> {
+    let path = path.to_path_buf();
+    move |source| QuarantineError::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> (tempfile::TempDir, Vec<PathBuf>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths: Vec<PathBuf> = ["a/1.jpg", "a/deep/2.jpg", "b/1.jpg"].map(PathBuf::from).to_vec();
+        for path in &paths {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(&path, path.to_string_lossy().as_bytes()).expect("written");
+        }
+        (folder, paths)
+    }
+
+    #[test]
+    fn what_was_set_aside_comes_back() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let name = set_aside(folder.path(), &paths[..2], &lock).expect("moved");
+        assert!(!folder.path().join("a/1.jpg").exists() && folder.path().join("b/1.jpg").exists());
+        assert_eq!(names(folder.path()).expect("listed"), [name]);
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.files, paths[..2]);
+        for path in &paths {
+            let path = folder.path().join(path);
+            assert_eq!(fs::read(&path).expect("there"), path.to_string_lossy().as_bytes());
+        }
+        assert!(matches!(
+            restore(folder.path(), None, &lock),
+            Err(QuarantineError::Unknown { .. })
+        ));
+    }
+
+    #[test]
+    fn a_move_cut_off_at_any_file_can_be_put_back() {
+        for moved in 0..=3 {
+            let (folder, paths) = data();
+            let lock = FolderLock::acquire(folder.path()).expect("free");
+            let name = set_aside(folder.path(), &paths, &lock).expect("moved");
+            let quarantine = folder.path().join(OWN_FOLDER).join(FOLDER).join(name);
+            // As if it had been killed after so many files: the rest is where it was, one of them under both names.
+            for path in &paths[moved..] {
+                fs::rename(quarantine.join(path), folder.path().join(path)).expect("undone");
+            }
+            if let Some(path) = paths.get(moved) {
+                fs::hard_link(folder.path().join(path), quarantine.join(path)).expect("both");
+            }
+            let restored = restore(folder.path(), None, &lock).expect("back");
+            assert_eq!(restored.files, paths);
+            assert_eq!((restored.renamed.len(), restored.missing.len()), (0, 0));
+            assert!(paths.iter().all(|path| folder.path().join(path).is_file()));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_meanwhile_is_not_written_over() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        set_aside(folder.path(), &paths[..1], &lock).expect("moved");
+        fs::write(folder.path().join("a/1.jpg"), b"new").expect("written");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.renamed, [PathBuf::from("a/1-2.jpg")]);
+        assert_eq!(fs::read(folder.path().join("a/1.jpg")).expect("there"), b"new");
+    }
+
+    #[test]
+    fn a_journal_that_leads_out_of_the_folder_is_refused() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let name = set_aside(folder.path(), &paths[..1], &lock).expect("moved");
+        let journal = folder.path().join(OWN_FOLDER).join(FOLDER).join(name).join(JOURNAL);
+        for line in ["{\"path\":\"../x.jpg\"}", "{\"path\":\"/etc/x.jpg\"}", "nonsense"] {
+            fs::write(&journal, line).expect("written");
+            let error = restore(folder.path(), None, &lock).expect_err("refused");
+            assert!(matches!(error, QuarantineError::Journal { line: 1, .. }), "{error}");
+        }
+    }
+}
