@@ -1,5 +1,6 @@
 //! The training itself: epochs, validation, checkpoints, and the network that comes out.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
@@ -405,7 +406,7 @@ fn told(history: &[Epoch], epochs: usize) -> String {
         100.0 * epoch.train_error
     );
     if let (Some(loss), Some(error)) = (epoch.validation_loss, epoch.validation_error) {
-        line.push_str(&format!("; validation loss {loss:.3}, error {:.1} %", 100.0 * error));
+        let _ = write!(line, "; validation loss {loss:.3}, error {:.1} %", 100.0 * error);
     }
     line
 }

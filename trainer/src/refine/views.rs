@@ -35,6 +35,9 @@ pub enum View {
 /// The frozen part of the network, one for each thread that asks.
 pub type Lower<'a> = dyn Fn() -> Result<Box<dyn Network>, NetworkError> + Sync + 'a;
 
+/// Shape and values of one input.
+type Row = (Vec<usize>, Vec<f32>);
+
 /// The images of a training.
 pub struct Views<'a> {
     /// Where each image lies.
@@ -56,7 +59,7 @@ pub struct Views<'a> {
 #[derive(Default)]
 struct Store {
     decoded: Mutex<Kept<usize, RgbImage>>,
-    inputs: Mutex<Kept<(usize, View), (Vec<usize>, Vec<f32>)>>,
+    inputs: Mutex<Kept<(usize, View), Row>>,
     networks: Mutex<Vec<Box<dyn Network>>>,
 }
 
@@ -108,7 +111,7 @@ impl<'a> Views<'a> {
     /// # Errors
     /// [`RefineError::Image`] or [`RefineError::Network`].
     pub fn inputs(&self, wanted: &[(usize, View)]) -> Result<Inputs, RefineError> {
-        let rows: Vec<(Vec<usize>, Vec<f32>)> = wanted
+        let rows: Vec<Row> = wanted
             .par_iter()
             .map(|(index, view)| self.input(*index, *view))
             .collect::<Result<_, _>>()?;
@@ -119,7 +122,7 @@ impl<'a> Views<'a> {
         })
     }
 
-    fn input(&self, index: usize, view: View) -> Result<(Vec<usize>, Vec<f32>), RefineError> {
+    fn input(&self, index: usize, view: View) -> Result<Row, RefineError> {
         if let Some(known) = lock(&self.store.inputs).values.get(&(index, view)) {
             return Ok(known.clone());
         }

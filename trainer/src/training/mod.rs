@@ -1,6 +1,7 @@
 //! The main job in a row: features, split, SVM, evaluation, bundle.
 
 mod featurized;
+mod fitted;
 mod golden;
 mod refined;
 mod run;
@@ -14,7 +15,7 @@ use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
 use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
-use shared::classifier::{Calibration, Head, LinearClassifierError};
+use shared::classifier::{Head, LinearClassifierError};
 use shared::files;
 use shared::image::{ImageError, Limits};
 use shared::network::{Network, NetworkError, Runtime};
@@ -26,9 +27,10 @@ use crate::dataset::{Dataset, DatasetError, Skipped, Split, SplitParameters, nea
 use crate::evaluation::{Evaluation, Metrics, MetricsError, Seconds};
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
 use crate::progress::Progress;
-use crate::refine::{Device, Epoch, Recipe, RefineError};
+use crate::refine::{Device, Recipe, RefineError};
 use crate::svm::{self, SvmError};
 
+use fitted::{Fitted, Prepared};
 pub use run::{Run, bundle_folder, check_vacant};
 
 /// Everything that a training depends on besides the data and the network.
@@ -261,94 +263,6 @@ pub fn measure(
         },
         dataset.skipped,
     ))
-}
-
-/// A data set with features, divided, ready for a classifier.
-struct Prepared<'a> {
-    dataset: &'a Dataset,
-    features: &'a Features,
-    /// Rows of the training part.
-    train: Vec<usize>,
-    backbone: &'a Backbone,
-    model: &'a Bytes,
-    parameters: &'a Parameters,
-    workplace: &'a Workplace<'a>,
-}
-
-/// A network and a classifier on it, with what was learned on the way.
-struct Fitted {
-    head: Head,
-    model: Bytes,
-    feature_size: usize,
-    /// What the network gives for every image of the data set.
-    features: Features,
-    chosen_c: Option<f64>,
-    c_sweep: Vec<svm::SweepEntry>,
-    notes: Vec<String>,
-    history: Vec<Epoch>,
-    svm_seconds: Option<f64>,
-    refine_seconds: Option<f64>,
-}
-
-impl Fitted {
-    fn empty() -> Self {
-        Self {
-            head: Head {
-                classes: Vec::new(),
-                classifier: None,
-                calibration: Calibration::Temperature { scale: 1.0 },
-                thresholds: svm::ACCEPT_ALL,
-            },
-            model: Bytes::new(),
-            feature_size: 0,
-            features: Features::default(),
-            chosen_c: None,
-            c_sweep: Vec::new(),
-            notes: Vec::new(),
-            history: Vec::new(),
-            svm_seconds: None,
-            refine_seconds: None,
-        }
-    }
-
-    /// The SVM, still without its network and features.
-    fn of_svm(job: &Prepared, trained: svm::Trained) -> Self {
-        Self {
-            head: Head {
-                classes: job.dataset.classes.clone(),
-                classifier: Some(trained.classifier),
-                calibration: trained.calibration,
-                thresholds: trained.thresholds,
-            },
-            chosen_c: Some(trained.sweep.chosen_c),
-            c_sweep: trained.sweep.entries,
-            notes: trained.notes,
-            ..Self::empty()
-        }
-    }
-}
-
-impl Prepared<'_> {
-    /// A linear SVM on the features of the network as it came.
-    fn svm(&self) -> Result<Fitted, TrainingError> {
-        let start = Instant::now();
-        let training = self.features.normalized_rows(&self.train);
-        let trained = svm::train(
-            training.matrix.view(),
-            &training.labels,
-            &training.groups,
-            self.dataset.classes.len(),
-            &self.parameters.svm,
-            self.workplace.progress,
-        )?;
-        Ok(Fitted {
-            model: self.model.clone(),
-            feature_size: self.backbone.feature_size,
-            features: self.features.clone(),
-            svm_seconds: Some(start.elapsed().as_secs_f64()),
-            ..Fitted::of_svm(self, trained)
-        })
-    }
 }
 
 impl Workplace<'_> {

@@ -1,5 +1,6 @@
 //! The way through a refined network: its own last layer, or an SVM on its features.
 
+use std::fmt::Write;
 use std::time::Instant;
 
 use ndarray::Array2;
@@ -123,7 +124,7 @@ fn checkpoint_name(job: &Prepared, recipe: &Recipe) -> String {
     );
     for row in &job.train {
         let item = &job.dataset.items[*row];
-        identity.push_str(&format!("\n{} {}", item.class, item.path.display()));
+        let _ = write!(identity, "\n{} {}", item.class, item.path.display());
     }
     identity.push_str(&job.dataset.root.display().to_string());
     format!("{}.safetensors", &sha256_hex(identity.as_bytes())[..24])

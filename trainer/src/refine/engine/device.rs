@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn_autodiff::Autodiff;
-use burn_flex::Flex;
+use burn_flex::{Flex, FlexDevice};
 
 use super::session::Session;
 use super::{Engine, EngineError, Plan};
@@ -96,7 +96,7 @@ impl Device {
 /// [`OpenError::Device`] where the device cannot be had, [`OpenError::Engine`] where it cannot take the network.
 pub fn open(device: Device, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
     match device.resolved() {
-        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, Default::default())?)),
+        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, FlexDevice)?)),
         Device::Cuda(number) => cuda::open(number, plan),
         Device::Wgpu => wgpu::open(plan),
     }

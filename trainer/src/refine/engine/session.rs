@@ -237,15 +237,12 @@ fn tensor<B: Backend>(values: &[f32], device: &B::Device) -> Tensor<B, 1> {
 fn value<B: Backend>(inputs: &Inputs, device: &B::Device) -> Value<B> {
     let count = inputs.count();
     let values = inputs.values.clone();
-    match inputs.shape[..] {
-        [channels, height, width] => Value::Map(Tensor::from_data(
-            TensorData::new(values, [count, channels, height, width]),
-            device,
-        )),
-        _ => {
-            let length = inputs.shape.iter().product();
-            Value::Rows(Tensor::from_data(TensorData::new(values, [count, length]), device))
-        }
+    if let [channels, height, width] = inputs.shape[..] {
+        let data = TensorData::new(values, [count, channels, height, width]);
+        Value::Map(Tensor::from_data(data, device))
+    } else {
+        let length = inputs.shape.iter().product();
+        Value::Rows(Tensor::from_data(TensorData::new(values, [count, length]), device))
     }
 }
 

@@ -226,11 +226,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 let matrix = self.parameter::<2>(operator, 1)?;
                 let matrix = if *transposed { matrix.transpose() } else { matrix };
                 let product = rows.matmul(matrix);
-                let product = if *scale == 1.0 {
-                    product
-                } else {
-                    product.mul_scalar(*scale)
-                };
+                let product = product.mul_scalar(*scale);
                 Value::Rows(match operator.inputs.get(2) {
                     Some(_) => {
                         let bias = self.parameter::<1>(operator, 2)?.unsqueeze::<2>();
@@ -320,36 +316,36 @@ impl<'a, B: Backend> Run<'a, B> {
         let across = [1, channels, 1, 1];
         let scale = self.parameter::<1>(operator, 1)?;
         let shift = self.parameter::<1>(operator, 2)?;
-        match self.mode {
+        let batch = matches!(
+            self.mode,
             Mode::Training {
                 statistics: Statistics::Batch,
                 ..
-            } => {
-                let [Input::Parameter(mean_index), Input::Parameter(variance_index)] = operator.inputs[3..5] else {
-                    return Err(form(operator, "its running statistics are missing"));
-                };
-                let count = images * height * width;
-                let mean = map.clone().mean_dims(&[0, 2, 3]);
-                let centred = map - mean.clone();
-                let variance = centred.clone().powi_scalar(2).mean_dims(&[0, 2, 3]);
-                let unbiased = count as f32 / (count as f32 - 1.0).max(1.0);
-                self.statistics.push(BatchStatistics {
-                    parameters: [mean_index, variance_index],
-                    mean: mean.reshape([channels]).detach(),
-                    variance: variance.clone().reshape([channels]).detach().mul_scalar(unbiased),
-                    momentum,
-                });
-                let normal = centred / variance.add_scalar(epsilon).sqrt();
-                Ok(normal * scale.reshape(across) + shift.reshape(across))
             }
-            _ => {
-                let mean = self.parameter::<1>(operator, 3)?;
-                let variance = self.parameter::<1>(operator, 4)?;
-                let factor = scale / variance.add_scalar(epsilon).sqrt();
-                let offset = shift - mean * factor.clone();
-                Ok(map * factor.reshape(across) + offset.reshape(across))
-            }
+        );
+        if batch {
+            let [Input::Parameter(mean_index), Input::Parameter(variance_index)] = operator.inputs[3..5] else {
+                return Err(form(operator, "its running statistics are missing"));
+            };
+            let count = images * height * width;
+            let mean = map.clone().mean_dims(&[0, 2, 3]);
+            let centred = map - mean.clone();
+            let variance = centred.clone().powi_scalar(2).mean_dims(&[0, 2, 3]);
+            let unbiased = count as f32 / (count as f32 - 1.0).max(1.0);
+            self.statistics.push(BatchStatistics {
+                parameters: [mean_index, variance_index],
+                mean: mean.reshape([channels]).detach(),
+                variance: variance.clone().reshape([channels]).detach().mul_scalar(unbiased),
+                momentum,
+            });
+            let normal = centred / variance.add_scalar(epsilon).sqrt();
+            return Ok(normal * scale.reshape(across) + shift.reshape(across));
         }
+        let mean = self.parameter::<1>(operator, 3)?;
+        let variance = self.parameter::<1>(operator, 4)?;
+        let factor = scale / variance.add_scalar(epsilon).sqrt();
+        let offset = shift - mean * factor.clone();
+        Ok(map * factor.reshape(across) + offset.reshape(across))
     }
 
     /// Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>. What is dropped is drawn here
