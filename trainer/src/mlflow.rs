@@ -21,7 +21,7 @@ const BATCH: (usize, usize) = (100, 900);
 /// Longest parameter value that every server of the version takes.
 const VALUE: usize = 500;
 const CONNECT: Duration = Duration::from_secs(5);
-const WHOLE_REQUEST: Duration = Duration::from_secs(120);
+const WHOLE_REQUEST: Duration = Duration::from_mins(2);
 
 /// Why a run was not logged.
 #[derive(Debug, thiserror::Error)]

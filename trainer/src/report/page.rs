@@ -197,7 +197,7 @@ fn remarks(report: &Report) -> Vec<String> {
         format!(
             "{} test images leave the accuracy uncertain by some ±{:.1} points: on other test images, a model that is \
              as good may well differ by that much. Models tested on the same images are told apart by \
-             `trainer runs compare`.",
+             trainer runs compare.",
             evaluation.test_count,
             50.0 * (high - low)
         )

@@ -39,15 +39,8 @@ pub(super) fn roc(predictions: &Predictions) -> Result<Plot, ReportError> {
     let evaluation = Evaluation::new(predictions);
     let average = |name: &str, curve: &Option<RocCurve>, area| {
         let curve = curve.as_ref()?;
-        Some(Line::new(format!("{name} {}", figure(area)), points(curve)))
+        Some(Line::new(format!("{name} {}", figure(area)), points(curve)).summary())
     };
-    let mut lines: Vec<Line> = [
-        average("macro", &curves.macro_average, evaluation.auc_macro),
-        average("micro", &curves.micro_average, evaluation.auc_micro),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
     let mut classes: Vec<(f64, &str, &RocCurve)> = predictions
         .classes
         .iter()
@@ -59,11 +52,12 @@ pub(super) fn roc(predictions: &Predictions) -> Result<Plot, ReportError> {
         classes.sort_by(|a, b| a.0.total_cmp(&b.0));
         classes.truncate(MOST_LINES);
     }
-    lines.extend(
-        classes.iter().map(|(area, label, curve)| {
-            Line::new(format!("{} {area:.3}", super::chart::shortened(label)), points(curve))
-        }),
-    );
+    let of_class = |(area, label, curve): &(f64, &str, &RocCurve)| {
+        Line::new(format!("{} {area:.3}", super::chart::shortened(label)), points(curve))
+    };
+    let mut lines: Vec<Line> = classes.iter().map(of_class).collect();
+    lines.extend(average("macro", &curves.macro_average, evaluation.auc_macro));
+    lines.extend(average("micro", &curves.micro_average, evaluation.auc_micro));
     let title = "ROC curves";
     let caption = if all > MOST_LINES {
         format!(

@@ -162,4 +162,4 @@ fn open_to_others(_: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -111,7 +111,7 @@ impl DataSummary {
             })
             .collect();
         lines.sort_unstable();
-        let fingerprint = lines.iter().fold(Sha256::new(), |hash, line| hash.chain_update(line));
+        let fingerprint = lines.iter().fold(Sha256::new(), Sha256::chain_update);
         let mut classes: Vec<ClassCount> = dataset
             .classes
             .iter()

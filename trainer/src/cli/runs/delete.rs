@@ -1,4 +1,5 @@
-use std::io::{self, IsTerminal, Write};
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -44,9 +45,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         document.left.extend(entry.delete()?);
         document.deleted.push(entry.record.id.clone());
     }
-    let mut text: String = document.deleted.iter().map(|id| format!("Deleted {id}\n")).collect();
+    let mut text = String::new();
+    for id in &document.deleted {
+        let _ = writeln!(text, "Deleted {id}");
+    }
     for path in &document.left {
-        text.push_str(&format!("Left {}\n", printable(&path.to_string_lossy())));
+        let _ = writeln!(text, "Left {}", printable(&path.to_string_lossy()));
     }
     session.output.result(&document, &text)?;
     Ok(Done::Complete)
@@ -68,7 +72,7 @@ fn agreed(entries: &[Entry]) -> Result<bool, Failure> {
         );
     }
     anstream::eprint!("Delete for good? [y/N] ");
-    io::stderr().flush()?;
+    io::Write::flush(&mut io::stderr())?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

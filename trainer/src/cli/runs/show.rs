@@ -1,3 +1,4 @@
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -73,9 +74,11 @@ fn text(entry: &Entry, changed: &[PathBuf]) -> String {
             .iter()
             .map(|file| ("Changed", format!("{} is not as it was written", file.display()))),
     );
-    let head: String = lines
-        .iter()
-        .map(|(name, value)| format!("{:<9} {}\n", format!("{name}:"), printable(value)))
-        .collect();
-    format!("{head}\n{}", evaluation::table(&entry.metrics.evaluation))
+    let mut text = String::new();
+    for (name, value) in lines {
+        let _ = writeln!(text, "{:<9} {}", format!("{name}:"), printable(&value));
+    }
+    text.push('\n');
+    text.push_str(&evaluation::table(&entry.metrics.evaluation));
+    text
 }
