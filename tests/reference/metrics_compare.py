@@ -68,6 +68,7 @@ def expected(problem):
         "accuracy": metrics.accuracy_score(truths, best),
         "class_averaged_accuracy": metrics.balanced_accuracy_score(truths, best),
         "accuracy_interval": [(centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)],
+        "class_averaged_accuracy_interval": class_averaged_interval(truths, best),
         "per_class": per_class,
         "auc_macro": np.mean(defined) if defined else math.nan,
         "auc_micro": area(indicator.ravel(), probabilities.ravel()),
@@ -76,6 +77,22 @@ def expected(problem):
         "calibration": {"method": None, "ece": calibration_error(truths, best, probabilities)},
         "test_count": len(truths),
     }
+
+
+def class_averaged_interval(truths, best):
+    """The normal interval of the mean recall, each recall's variance after Agresti and Coull."""
+    z = 1.959963984540054
+    recalls, variances = [], []
+    for label in np.unique(truths):
+        n = np.sum(truths == label)
+        hits = np.sum((truths == label) & (best == label))
+        share = (hits + z * z / 2) / (n + z * z)
+        recalls.append(hits / n)
+        variances.append(share * (1 - share) / (n + z * z))
+    if not recalls:
+        return math.nan
+    half = z * math.sqrt(sum(variances)) / len(recalls)
+    return [max(np.mean(recalls) - half, 0), min(np.mean(recalls) + half, 1)]
 
 
 def area(truths, scores):
