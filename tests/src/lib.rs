@@ -6,6 +6,7 @@ pub mod http;
 pub mod lambda;
 pub mod program;
 pub mod seaweedfs;
+pub mod web;
 pub mod webdriver;
 
 use std::path::{Path, PathBuf};

@@ -17,6 +17,7 @@ pub mod demo;
 pub mod duplicates;
 pub mod evaluation;
 pub mod features;
+pub mod fetch;
 pub mod mlflow;
 pub mod onnx;
 pub mod progress;

@@ -6,6 +6,8 @@ pub trait Progress: Sync {
     fn begin(&self, stage: &str, total: u64);
     /// `steps` more are done.
     fn advance(&self, steps: u64);
+    /// How the stage stands, in a few words.
+    fn status(&self, _: &str) {}
     /// The stage that began last is over.
     fn end(&self);
     /// Something worth one line.

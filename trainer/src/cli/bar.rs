@@ -35,7 +35,7 @@ impl Progress for Bar {
         let bar = if total == 0 {
             ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"))
         } else {
-            ProgressBar::new(total).with_style(style("{msg} {wide_bar} {pos}/{len} {per_sec} {eta} left"))
+            ProgressBar::new(total).with_style(style("{msg} {prefix}{wide_bar} {pos}/{len} {per_sec} {eta} left"))
         };
         bar.set_draw_target(ProgressDrawTarget::stderr());
         if bar.is_hidden() {
@@ -55,6 +55,14 @@ impl Progress for Bar {
         self.with_current(|current| {
             if let Some(bar) = current {
                 bar.inc(steps);
+            }
+        });
+    }
+
+    fn status(&self, text: &str) {
+        self.with_current(|current| {
+            if let Some(bar) = current {
+                bar.set_prefix(format!("({text}) "));
             }
         });
     }

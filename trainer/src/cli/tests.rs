@@ -77,6 +77,8 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
         ("call", 2),
         ("demo", 4),
         ("data dedupe", 5),
+        ("data fetch", 6),
+        ("sweep", 20),
         ("data audit", 3),
     ] {
         let defaults = |command: &clap::Command| -> Vec<(String, Vec<String>)> {

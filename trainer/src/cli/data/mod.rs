@@ -3,6 +3,7 @@
 mod audit;
 mod dedupe;
 mod features;
+pub mod fetch;
 pub mod split;
 
 use clap::Subcommand;
@@ -15,6 +16,7 @@ use super::failure::{Done, Failure};
 pub enum Data {
     Audit(audit::Arguments),
     Dedupe(dedupe::Arguments),
+    Fetch(fetch::Arguments),
     Split(split::Arguments),
 }
 
@@ -23,6 +25,7 @@ pub fn run(data: &Data, session: &Session) -> Result<Done, Failure> {
     match data {
         Data::Audit(arguments) => audit::run(arguments, session),
         Data::Dedupe(arguments) => dedupe::run(arguments, session),
+        Data::Fetch(arguments) => fetch::run(arguments, session),
         Data::Split(arguments) => split::run(arguments, session),
     }
 }

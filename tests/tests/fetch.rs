@@ -1,0 +1,300 @@
+//! Fetching a list of addresses from servers that behave as those of an old list do.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use end_to_end::program::{Running, Said, say, trainer};
+use end_to_end::web::{Web, answer};
+use end_to_end::{free_port, wait_until};
+use serde_json::Value;
+
+/// A picture that differs for each number.
+fn jpeg(number: u32, width: u32, height: u32) -> Vec<u8> {
+    let pixels = image::RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([(x * 3 + number * 17) as u8, (y * 5 + number * 29) as u8, (x ^ y) as u8])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    pixels.write_to(&mut bytes, image::ImageFormat::Jpeg).expect("encoded");
+    bytes.into_inner()
+}
+
+/// A number for each path, the one in it where there is one.
+fn number(path: &str) -> u32 {
+    let digits: String = path.chars().filter(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| path.bytes().map(u32::from).sum())
+}
+
+fn misbehave(path: &str, before: usize, stream: &mut TcpStream) {
+    let picture = jpeg(number(path), 80, 60);
+    let ok = |stream: &mut TcpStream, body: &[u8]| answer(stream, "200 OK", &[("content-type", "image/jpeg")], body);
+    match path {
+        "/gone.jpg" => answer(stream, "404 Not Found", &[], b"gone"),
+        "/page.jpg" => ok(stream, b"<!DOCTYPE html><title>Domain for sale</title>"),
+        "/cut.jpg" => ok(stream, &picture[..picture.len() / 2]),
+        "/copy.jpg" => ok(stream, &jpeg(1, 80, 60)),
+        "/large.jpg" => ok(stream, &jpeg(7, 2400, 1200)),
+        "/loop.jpg" => answer(stream, "302 Found", &[("location", "/loop.jpg")], b""),
+        "/moved.jpg" => answer(stream, "301 Moved Permanently", &[("location", "/9.jpg")], b""),
+        "/nowhere.jpg" => answer(stream, "302 Found", &[("location", "file:///etc/passwd")], b""),
+        "/busy.jpg" if before == 0 => answer(stream, "429 Too Many Requests", &[("retry-after", "1")], b""),
+        "/broken.jpg" if before == 0 => answer(stream, "503 Service Unavailable", &[], b""),
+        "/reset.jpg" if before == 0 => {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", picture.len());
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(&picture[..100]);
+        }
+        "/endless.jpg" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            while stream.write_all(&[0xff; 65536]).is_ok() {}
+        }
+        "/drip.jpg" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            while stream.write_all(&[0xff]).is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        _ => ok(stream, &picture),
+    }
+}
+
+struct Work {
+    folder: tempfile::TempDir,
+    urls: String,
+}
+
+impl Work {
+    fn new(lines: &[(&str, String)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text: String = lines.iter().map(|(label, url)| format!("{label}\t{url}\n")).collect();
+        let urls = folder.path().join("urls.tsv");
+        std::fs::write(&urls, text).expect("a list");
+        Self {
+            urls: urls.display().to_string(),
+            folder,
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn command(&self, more: &[&str]) -> std::process::Command {
+        let data = self.data().display().to_string();
+        let fetch = ["data", "fetch", "--json", "--urls", &self.urls, "--data", &data];
+        trainer(&[&fetch[..], more].concat())
+    }
+
+    fn fetch(&self, more: &[&str]) -> Said {
+        say(&mut self.command(more))
+    }
+
+    /// Every file of the class folders.
+    fn images(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for class in std::fs::read_dir(self.data()).into_iter().flatten().flatten() {
+            if class.file_name() != ".ikat" {
+                let files = std::fs::read_dir(class.path()).expect("a class folder");
+                found.extend(files.map(|file| file.expect("a file").path()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// The ledger's images by their path.
+    fn ledger(&self) -> BTreeMap<PathBuf, Value> {
+        let text = std::fs::read_to_string(self.data().join(".ikat/provenance.jsonl")).expect("a ledger");
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("a line"));
+        let images = lines.filter(|line| line["outcome"] == "image");
+        images
+            .map(|line| (self.data().join(line["path"].as_str().expect("a path")), line))
+            .collect()
+    }
+}
+
+#[test]
+fn whatever_servers_do_the_images_arrive_and_the_rest_is_listed() {
+    let web = Web::start(misbehave);
+    let closed = format!("http://127.0.0.1:{}/x.jpg", free_port());
+    let good = [
+        "/1.jpg",
+        "/2.jpg",
+        "/busy.jpg",
+        "/broken.jpg",
+        "/reset.jpg",
+        "/moved.jpg",
+        "/large.jpg",
+    ];
+    let bad = [
+        ("/gone.jpg", "dead"),
+        ("/page.jpg", "corrupt"),
+        ("/cut.jpg", "corrupt"),
+        ("/loop.jpg", "dead"),
+        ("/nowhere.jpg", "dead"),
+        ("/endless.jpg", "corrupt"),
+        ("/drip.jpg", "dead"),
+    ];
+    let mut lines: Vec<(&str, String)> = good.iter().map(|path| ("dotted", web.url(path))).collect();
+    lines.extend(bad.iter().map(|(path, _)| ("striped", web.url(path))));
+    lines.push(("striped", closed.clone()));
+    lines.push(("../outside", web.url("/3.jpg")));
+    let work = Work::new(&lines);
+    let options = [
+        "--allow-private",
+        "--timeout",
+        "3",
+        "--attempts",
+        "2",
+        "--max-megabytes",
+        "2",
+    ];
+    let said = work.fetch(&options).ended_with(3);
+    let document = said.json();
+    assert_eq!(document["kept"], good.len(), "{said:?}");
+    let kinds: BTreeMap<&str, &str> = document["left_out"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|left| Some((left["url"].as_str()?, left["kind"].as_str()?)))
+        .collect();
+    for (path, kind) in bad {
+        assert_eq!(kinds.get(&web.url(path)[..]), Some(&kind), "{path}");
+    }
+    assert_eq!(kinds[&closed[..]], "dead");
+    assert_eq!(kinds.values().filter(|kind| **kind == "invalid").count(), 1);
+    for left_out in document["left_out"].as_array().expect("a list") {
+        assert!(
+            said.stderr.contains(&format!("line {}:", left_out["line"])),
+            "{left_out}"
+        );
+    }
+
+    let ledger = work.ledger();
+    assert_eq!(work.images(), ledger.keys().cloned().collect::<Vec<_>>());
+    let mut sides = Vec::new();
+    for (path, line) in &ledger {
+        let bytes = std::fs::read(path).expect("an image");
+        assert_eq!(line["sha256"], shared::files::sha256_hex(&bytes));
+        let image = image::load_from_memory(&bytes).expect("decodable");
+        sides.push(image.width().max(image.height()));
+    }
+    assert_eq!(sides.iter().max(), Some(&1000));
+    assert_eq!(
+        (web.asked("/3.jpg"), web.asked("/busy.jpg"), web.asked("/reset.jpg")),
+        (0, 2, 2)
+    );
+
+    // The second time, only what may have recovered is asked again.
+    let asked = web.total();
+    let again = work.fetch(&options).ended_with(3).json();
+    assert_eq!(
+        (&again["kept"], &again["known"]),
+        (&Value::from(0), &Value::from(good.len()))
+    );
+    assert_eq!(
+        again["left_out"].as_array().map(Vec::len),
+        document["left_out"].as_array().map(Vec::len)
+    );
+    assert_eq!(web.total() - asked, 2, "the drip alone, twice");
+}
+
+#[test]
+fn a_copy_is_kept_once() {
+    let web = Web::start(misbehave);
+    let work = Work::new(&[("dotted", web.url("/1.jpg")), ("striped", web.url("/copy.jpg"))]);
+    let said = work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(3).json();
+    assert_eq!(
+        (&said["kept"], &said["left_out"][0]["kind"]),
+        (&Value::from(1), &Value::from("duplicate"))
+    );
+    assert_eq!(work.images().len(), 1);
+}
+
+#[test]
+fn a_list_cannot_reach_into_the_network_it_is_fetched_in() {
+    let web = Web::start(misbehave);
+    let port = web
+        .url("/")
+        .trim_end_matches('/')
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .to_owned();
+    let hosts = [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "0x7f000001",
+        "2130706433",
+        "[::ffff:127.0.0.1]",
+    ];
+    let lines: Vec<_> = hosts
+        .iter()
+        .map(|host| ("dotted", format!("http://{host}:{port}/1.jpg")))
+        .collect();
+    let work = Work::new(&lines);
+    let said = work.fetch(&[]).ended_with(3).json();
+    let left_out = said["left_out"].as_array().expect("a list");
+    // Three of the six are spellings of one address.
+    assert_eq!(left_out.len(), 4);
+    assert!(left_out.iter().all(|left| left["kind"] == "refused"), "{left_out:?}");
+    assert_eq!(web.total(), 0);
+}
+
+#[test]
+fn killed_it_goes_on_where_it_was() {
+    const COUNT: u32 = 60;
+    let web = Web::start(|path, _, stream| {
+        std::thread::sleep(Duration::from_millis(60));
+        answer(stream, "200 OK", &[], &jpeg(number(path), 300, 200));
+    });
+    let lines: Vec<_> = (0..COUNT)
+        .map(|index| ("dotted", web.url(&format!("/{index}.jpg"))))
+        .collect();
+    let work = Work::new(&lines);
+    let options = ["--allow-private", "--jobs", "4", "--per-host", "4"];
+    for enough in [6, 25] {
+        let mut command = work.command(&options);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running::start(&mut command);
+        wait_until("some images", || work.images().len() >= enough);
+        // Dropping kills with SIGKILL.
+        drop(running);
+        let ledger = work.ledger();
+        for path in work.images().iter().filter(|path| !is_temporary(path)) {
+            let bytes = std::fs::read(path).expect("an image");
+            assert_eq!(
+                ledger[path]["sha256"],
+                shared::files::sha256_hex(&bytes),
+                "whole under its final name"
+            );
+        }
+    }
+    work.fetch(&options).ended_with(0);
+    let images: Vec<_> = work.images().into_iter().filter(|path| !is_temporary(path)).collect();
+    assert_eq!(images.len(), COUNT as usize);
+    // Only what was under way when it was killed is asked for again.
+    assert!(web.total() <= COUNT as usize + 2 * 4, "{} requests", web.total());
+}
+
+/// What a killed program was writing.
+fn is_temporary(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with(".ikat-"))
+}
+
+#[test]
+fn a_list_that_is_none_says_so() {
+    let work = Work::new(&[]);
+    let said = work.fetch(&[]).ended_with(1);
+    assert!(said.stderr.contains("the list is empty"), "{said:?}");
+    std::fs::write(&work.urls, "http://a.example/no-label.jpg\n").expect("a list");
+    let said = work.fetch(&[]).ended_with(1);
+    assert!(said.stderr.contains("a label, a tab and an address"), "{said:?}");
+}

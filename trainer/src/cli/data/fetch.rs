@@ -1,0 +1,152 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::value_parser;
+use serde::Serialize;
+use shared::image::Limits;
+
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::location::block_on;
+use crate::cli::output::printable;
+use crate::fetch::{self, Downloader, Options, Outcome};
+
+/// Largest list, in bytes.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Download the images of a list of labels and addresses into class folders.
+///
+/// Each line of the list is a label, a tab and an address. Dead addresses, what is no image, and copies are left out
+/// and listed. Interrupted, or run again later, it asks only for what it does not have yet. Where each image came from
+/// is kept in .ikat/provenance.jsonl within the data folder.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The list: a file, or its address
+    #[arg(long, value_name = "FILE_OR_URL")]
+    urls: String,
+    /// Folder for the class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    #[command(flatten)]
+    transfer: TransferArguments,
+}
+
+/// How images are downloaded.
+#[derive(Debug, clap::Args)]
+pub struct TransferArguments {
+    /// Images whose longer side has more pixels are scaled down to it
+    #[arg(long, value_name = "PIXELS", default_value_t = 1000, value_parser = value_parser!(u32).range(32..=20_000))]
+    max_side: u32,
+    /// Addresses asked at once
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// Addresses of one host asked at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u16).range(1..=64))]
+    per_host: u16,
+    /// Seconds that one attempt may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = value_parser!(u64).range(1..=3600))]
+    timeout: u64,
+    /// How often an address is asked that is busy or breaks off
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = value_parser!(u32).range(1..=20))]
+    attempts: u32,
+    /// Largest file that is taken, in megabytes
+    #[arg(long, value_name = "MEGABYTES", default_value_t = 30, value_parser = value_parser!(u16).range(1..=2000))]
+    max_megabytes: u16,
+    /// Also ask addresses in private networks
+    #[arg(long)]
+    allow_private: bool,
+    /// Ask again where there was nothing, or no image, the last time
+    #[arg(long)]
+    retry_dead: bool,
+}
+
+impl TransferArguments {
+    /// As the library takes them.
+    pub fn options(&self) -> Options {
+        Options {
+            max_side: self.max_side,
+            limits: Limits {
+                max_bytes: usize::from(self.max_megabytes) << 20,
+                ..Limits::default()
+            },
+            jobs: self.jobs.into(),
+            per_host: self.per_host.into(),
+            timeout: Duration::from_secs(self.timeout),
+            attempts: self.attempts,
+            allow_private: self.allow_private,
+            retry_dead: self.retry_dead,
+        }
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    data: &'a Path,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let options = arguments.transfer.options();
+    let outcome = block_on(async {
+        let text = list(&arguments.urls, &options).await?;
+        let (entries, refused) =
+            fetch::parse(&text).map_err(|error| Failure::failed(format!("{}: {error}", printable(&arguments.urls))))?;
+        Ok::<_, Failure>(fetch::fetch(&entries, &refused, &arguments.data, &options, &session.progress).await?)
+    })??;
+    report(&outcome, &arguments.data, session)
+}
+
+/// Prints what became of a list.
+pub fn report(outcome: &Outcome, data: &Path, session: &Session) -> Result<Done, Failure> {
+    if !session.quiet && !outcome.left_out.is_empty() {
+        anstream::eprintln!("Left out {} address(es):", outcome.left_out.len());
+        for left_out in &outcome.left_out {
+            anstream::eprintln!(
+                "  line {}: {}: {}: {}",
+                left_out.line,
+                printable(&left_out.url),
+                left_out.kind.name(),
+                printable(&left_out.reason)
+            );
+        }
+    }
+    let text = format!(
+        "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}\nNext:       \
+         trainer data dedupe --data {folder}",
+        outcome.kept,
+        outcome.known,
+        outcome.left_out.len(),
+        printable(&outcome.ledger.to_string_lossy()),
+        folder = printable(&data.to_string_lossy()),
+    );
+    session.output.result(&Document { data, outcome }, &text)?;
+    Ok(if outcome.left_out.is_empty() {
+        Done::Complete
+    } else {
+        Done::Partly
+    })
+}
+
+/// The text of a list.
+async fn list(place: &str, options: &Options) -> Result<String, Failure> {
+    let bytes = match reqwest::Url::parse(place) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => {
+            // The user named it, so that it may be anywhere.
+            Downloader::new(options.timeout, options.attempts, options.per_host, true)?
+                .get(&url, MOST_BYTES)
+                .await
+                .map_err(|error| Failure::failed(format!("{}: {error}", printable(place))))?
+        }
+        _ => {
+            let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", printable(place)));
+            let length = std::fs::metadata(place).map_err(failed)?.len();
+            if length > MOST_BYTES as u64 {
+                return Err(Failure::failed(format!("{} is too large for a list", printable(place))));
+            }
+            std::fs::read(place).map_err(failed)?
+        }
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,164 @@
+//! Lists of labels and addresses: `label<TAB>url`, a line each.
+
+use std::collections::HashSet;
+
+use reqwest::Url;
+
+/// Longest label, in bytes: what every file system takes as the name of a folder.
+const LABEL_BYTES: usize = 200;
+
+/// An image to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its class.
+    pub label: String,
+    /// Where it is.
+    pub url: Url,
+    /// Line of the list, from 1.
+    pub line: usize,
+    /// The page that shows it, where that is known.
+    pub page: Option<String>,
+    /// Its licence, where that is known.
+    pub licence: Option<String>,
+    /// Who made it, where that is known.
+    pub creator: Option<String>,
+    /// How its maker wants to be named, where that is known.
+    pub attribution: Option<String>,
+}
+
+/// A line that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Line of the list, from 1.
+    pub line: usize,
+    /// What stands there.
+    pub text: String,
+    /// Why, for people to read.
+    pub reason: String,
+}
+
+/// Why a list cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// Not one line of it is a label and an address.
+    #[error("no line is a label, a tab and an address; the first one: {0}")]
+    Nothing(String),
+    /// It is empty.
+    #[error("the list is empty")]
+    Empty,
+}
+
+/// Whether a folder may have this name: one plain component that no system takes for something else.
+pub fn is_label(label: &str) -> bool {
+    let plain = |character: char| !character.is_control() && !"/\\".contains(character);
+    !label.is_empty()
+        && label.len() <= LABEL_BYTES
+        && !label.starts_with('.')
+        && label.trim() == label
+        && label.chars().all(plain)
+}
+
+/// Reads a list. Empty lines and those that begin with `#` are passed over; an address that occurs twice with one
+/// label is taken once.
+///
+/// # Errors
+/// See [`ListError`]; single lines at fault are given beside the entries.
+pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<Refused>), ListError> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut refused = Vec::new();
+    let mut seen = HashSet::new();
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let number = index + 1;
+        match entry(line, number) {
+            Ok(entry) if seen.insert((entry.label.clone(), entry.url.clone())) => entries.push(entry),
+            Ok(_) => {}
+            Err(reason) => refused.push(Refused {
+                line: number,
+                text: line.to_owned(),
+                reason,
+            }),
+        }
+    }
+    match (entries.is_empty(), refused.first()) {
+        (true, None) => Err(ListError::Empty),
+        (true, Some(first)) => Err(ListError::Nothing(first.reason.clone())),
+        _ => Ok((entries, refused)),
+    }
+}
+
+fn entry(line: &str, number: usize) -> Result<Entry, String> {
+    let (label, url) = line.split_once('\t').ok_or("it has no tab")?;
+    let (label, url) = (label.trim(), url.split('\t').next().unwrap_or_default().trim());
+    if !is_label(label) {
+        return Err(format!("{label:?} cannot be the name of a class folder"));
+    }
+    let url = Url::parse(url).map_err(|error| format!("{url:?} is no address ({error})"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!("{url} is no web address"));
+    }
+    Ok(Entry {
+        label: label.to_owned(),
+        url,
+        line: number,
+        page: None,
+        licence: None,
+        creator: None,
+        attribution: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_lines_are_read_and_bad_ones_named() {
+        let text = "\u{feff}# a list\ndotted\thttp://a.example/1.jpg\n\ndotted\thttp://a.example/1.jpg\r\n../x\thttp://a.example/2.jpg\n\
+                    striped http://a.example/3.jpg\nstriped\tfile:///etc/passwd\nleopard\thttps://b.example/\textra\n";
+        let (entries, refused) = parse(text).expect("a list");
+        let found: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.line, &entry.label[..], entry.url.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (2, "dotted", "http://a.example/1.jpg"),
+                (8, "leopard", "https://b.example/")
+            ]
+        );
+        let lines: Vec<_> = refused.iter().map(|refused| refused.line).collect();
+        assert_eq!(lines, [5, 6, 7]);
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_no_labels() {
+        for label in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "a\\b",
+            ".hidden",
+            "a\n",
+            " a",
+            "a\0b",
+            &"x".repeat(201),
+        ] {
+            assert!(!is_label(label), "{label:?}");
+        }
+        for label in ["a", "polka dots", "<b>", "Größe", "😀", "x..y"] {
+            assert!(is_label(label), "{label:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_without_an_entry_is_an_error() {
+        assert_eq!(parse("\n\n"), Err(ListError::Empty));
+        assert!(matches!(parse("nothing here"), Err(ListError::Nothing(_))));
+    }
+}

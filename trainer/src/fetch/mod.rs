@@ -1,0 +1,434 @@
+//! From a list of addresses to class folders: most addresses of an old list are dead, and that is no failure.
+//!
+//! Whatever a server sends is taken for an image only once it is decoded. Every image gets a line in the provenance
+//! ledger of the data set before it appears, whole, under its final name; so a fetch that was killed goes on where it
+//! was, and asks for nothing again that it has. A list from the web must not reach into the network that this runs
+//! in: addresses that resolve to private ranges are refused unless they are allowed.
+
+mod address;
+mod ledger;
+mod list;
+mod transfer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use serde::{Deserialize, Serialize};
+use shared::files;
+use shared::image::{Limits, decode, probe};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub use ledger::{Ledger, LedgerError, Origin, Provenance};
+pub use list::{Entry, ListError, Refused, is_label, parse};
+pub use transfer::{Downloader, TransferError};
+
+use crate::dataset::{DatasetError, FolderLock};
+use crate::progress::Progress;
+
+/// Quality of images that are encoded again, of 100.
+const QUALITY: u8 = 92;
+
+/// How images are fetched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Images whose longer side has more pixels are scaled down to it.
+    pub max_side: u32,
+    /// What an image may cost.
+    pub limits: Limits,
+    /// Addresses asked at once.
+    pub jobs: usize,
+    /// Addresses of one host asked at once.
+    pub per_host: usize,
+    /// Bounds one attempt, connection to last byte.
+    pub timeout: Duration,
+    /// How often an address is asked that did not answer properly, at least 1.
+    pub attempts: u32,
+    /// Whether addresses in private ranges are asked.
+    pub allow_private: bool,
+    /// Whether addresses are asked again that were found dead before.
+    pub retry_dead: bool,
+}
+
+/// What became of a list.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Outcome {
+    /// Number of images that are new.
+    pub kept: usize,
+    /// Number of addresses whose image was there already.
+    pub known: usize,
+    /// Addresses without an image that is kept, in the order of the list.
+    pub left_out: Vec<LeftOut>,
+    /// The provenance ledger.
+    pub ledger: PathBuf,
+}
+
+/// An address without an image that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Line of the list, from 1.
+    pub line: usize,
+    /// The address, or the line where it holds none.
+    pub url: String,
+    /// What is the matter.
+    pub kind: Kind,
+    /// Why, for people to read.
+    pub reason: String,
+}
+
+/// What is the matter with an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The line is no label and address.
+    Invalid,
+    /// Nobody answers, or what was there is gone.
+    Dead,
+    /// What was sent is no readable image.
+    Corrupt,
+    /// The image is there from another address.
+    Duplicate,
+    /// The address may not be asked.
+    Refused,
+}
+
+/// Why a list could not be fetched at all.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The data set's folder.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// An image cannot be written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Fetches `entries` into the class folders of `data`.
+///
+/// # Errors
+/// See [`FetchError`]; an address at fault is listed in [`Outcome::left_out`].
+pub async fn fetch(
+    entries: &[Entry],
+    refused: &[Refused],
+    data: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Outcome, FetchError> {
+    let _lock = FolderLock::acquire(data)?;
+    let ledger = Ledger::open(data)?;
+    let downloader = Downloader::new(
+        options.timeout,
+        options.attempts,
+        options.per_host,
+        options.allow_private,
+    )?;
+    let known_contents = ledger
+        .images()
+        .map(|image| (image.source_sha256.clone(), image.path.clone()));
+    let work = Work {
+        data,
+        options,
+        downloader,
+        contents: Mutex::new(known_contents.collect()),
+        tally: Mutex::new(Tally::default()),
+        progress,
+    };
+
+    let mut outcome = Outcome {
+        ledger: ledger.path().to_path_buf(),
+        ..Outcome::default()
+    };
+    let mut pending = Vec::new();
+    for entry in entries {
+        match ledger.of(&entry.url) {
+            Some(Origin::Image(image)) if data.join(&image.path).is_file() => outcome.known += 1,
+            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead => {
+                outcome.left_out.push(entry.left_out(*kind, reason.clone()));
+            }
+            _ => pending.push(entry),
+        }
+    }
+    let ledger = Mutex::new(ledger);
+    progress.begin("Fetching", pending.len() as u64);
+    let fetched: Vec<Result<Option<LeftOut>, FetchError>> = futures_util::stream::iter(hosts_in_turn(&pending))
+        .map(|entry| work.one(entry, &ledger))
+        .buffer_unordered(options.jobs.max(1))
+        .collect()
+        .await;
+    progress.end();
+    for result in fetched {
+        match result? {
+            Some(left_out) => outcome.left_out.push(left_out),
+            None => outcome.kept += 1,
+        }
+    }
+    outcome.left_out.extend(refused.iter().map(|refused| LeftOut {
+        line: refused.line,
+        url: refused.text.clone(),
+        kind: Kind::Invalid,
+        reason: refused.reason.clone(),
+    }));
+    outcome.left_out.sort_by_key(|left_out| left_out.line);
+    Ok(outcome)
+}
+
+/// One address of each host after the other, so that a slow host does not hold up the others.
+fn hosts_in_turn<'a>(entries: &[&'a Entry]) -> Vec<&'a Entry> {
+    let mut of_host: HashMap<&str, u32> = HashMap::new();
+    let mut rounds: Vec<(u32, &Entry)> = entries
+        .iter()
+        .map(|entry| {
+            let round = of_host.entry(entry.url.host_str().unwrap_or_default()).or_default();
+            *round += 1;
+            (*round, *entry)
+        })
+        .collect();
+    rounds.sort_by_key(|(round, _)| *round);
+    rounds.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// What the addresses that are asked at once share.
+struct Work<'a> {
+    data: &'a Path,
+    options: &'a Options,
+    downloader: Downloader,
+    /// Where each content is that was sent before.
+    contents: Mutex<HashMap<String, PathBuf>>,
+    tally: Mutex<Tally>,
+    progress: &'a dyn Progress,
+}
+
+/// Counts for whoever watches.
+#[derive(Default)]
+struct Tally {
+    kept: usize,
+    left_out: HashMap<&'static str, usize>,
+}
+
+/// An image ready to be written.
+struct Picture {
+    bytes: Vec<u8>,
+    extension: &'static str,
+    width: u32,
+    height: u32,
+}
+
+impl Work<'_> {
+    /// Fetches one address; what it is left out for, if it is.
+    async fn one(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<Option<LeftOut>, FetchError> {
+        let found = self.keep(entry, ledger).await;
+        let left_out = match found {
+            Ok(()) => None,
+            Err(Miss::Local(error)) => return Err(error),
+            Err(Miss::Remote { kind, reason, for_good }) => {
+                if for_good {
+                    let origin = Origin::LeftOut {
+                        kind,
+                        reason: reason.clone(),
+                    };
+                    lock(ledger).append(&entry.url, &origin)?;
+                }
+                Some(entry.left_out(kind, reason))
+            }
+        };
+        let mut tally = lock(&self.tally);
+        match &left_out {
+            None => tally.kept += 1,
+            Some(left_out) => *tally.left_out.entry(left_out.kind.name()).or_default() += 1,
+        }
+        self.progress.status(&tally.text());
+        self.progress.advance(1);
+        Ok(left_out)
+    }
+
+    async fn keep(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<(), Miss> {
+        let body = self.downloader.get(&entry.url, self.options.limits.max_bytes).await?;
+        let source_sha256 = files::sha256_hex(&body);
+        let name = entry.file_name();
+        // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
+        let own = Path::new(&entry.label).join(&name);
+        let other = lock(&self.contents).insert(source_sha256.clone(), own);
+        if let Some(other) = other {
+            let reason = format!("the same file as {}", other.display());
+            lock(&self.contents).insert(source_sha256, other);
+            return Err(Miss::remote(Kind::Duplicate, reason));
+        }
+        let (limits, max_side) = (self.options.limits, self.options.max_side);
+        let picture = tokio::task::spawn_blocking(move || picture(body, limits, max_side))
+            .await
+            .unwrap_or_else(|_| Err("its decoder failed".to_owned()));
+        let picture = match picture {
+            Ok(picture) => picture,
+            Err(reason) => {
+                lock(&self.contents).remove(&source_sha256);
+                return Err(Miss::remote(Kind::Corrupt, reason));
+            }
+        };
+        let path = Path::new(&entry.label).join(format!("{name}.{}", picture.extension));
+        let origin = Origin::Image(Provenance {
+            label: entry.label.clone(),
+            path: path.clone(),
+            sha256: files::sha256_hex(&picture.bytes),
+            source_sha256,
+            width: picture.width,
+            height: picture.height,
+            time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+            page: entry.page.clone(),
+            licence: entry.licence.clone(),
+            creator: entry.creator.clone(),
+            attribution: entry.attribution.clone(),
+        });
+        let path = self.data.join(path);
+        lock(ledger)
+            .append(&entry.url, &origin)
+            .map_err(|error| Miss::Local(error.into()))?;
+        files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
+    }
+}
+
+impl Tally {
+    fn text(&self) -> String {
+        let count = |kind: Kind| self.left_out.get(kind.name()).copied().unwrap_or(0);
+        format!(
+            "{} kept, {} dead, {} corrupt, {} duplicate",
+            self.kept,
+            count(Kind::Dead) + count(Kind::Refused),
+            count(Kind::Corrupt),
+            count(Kind::Duplicate)
+        )
+    }
+}
+
+impl Kind {
+    /// As it is written in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Dead => "dead",
+            Self::Corrupt => "corrupt",
+            Self::Duplicate => "duplicate",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Why an address gave no image.
+enum Miss {
+    /// This machine is at fault: nothing else will succeed either.
+    Local(FetchError),
+    /// The address is.
+    Remote {
+        kind: Kind,
+        reason: String,
+        /// Whether asking again is in vain.
+        for_good: bool,
+    },
+}
+
+impl Miss {
+    fn remote(kind: Kind, reason: String) -> Self {
+        Self::Remote {
+            kind,
+            reason,
+            for_good: true,
+        }
+    }
+}
+
+impl From<TransferError> for Miss {
+    fn from(error: TransferError) -> Self {
+        let kind = match &error {
+            TransferError::Private { .. } => Kind::Refused,
+            TransferError::TooLarge { .. } => Kind::Corrupt,
+            _ => Kind::Dead,
+        };
+        Self::Remote {
+            kind,
+            for_good: error.is_final(),
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl Entry {
+    fn left_out(&self, kind: Kind, reason: String) -> LeftOut {
+        LeftOut {
+            line: self.line,
+            url: self.url.to_string(),
+            kind,
+            reason,
+        }
+    }
+
+    /// The file's name without its ending: what the address calls it, as far as that is a plain name, and digits that
+    /// tell it from every other address.
+    fn file_name(&self) -> String {
+        let last = self
+            .url
+            .path_segments()
+            .and_then(|mut segments| segments.next_back())
+            .unwrap_or_default();
+        let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
+        let plain: String = stem
+            .chars()
+            .filter(|character| character.is_ascii_alphanumeric() || "-_".contains(*character))
+            .take(40)
+            .collect();
+        let digits = &files::sha256_hex(self.url.as_str().as_bytes())[..10];
+        if plain.is_empty() {
+            digits.to_owned()
+        } else {
+            format!("{plain}-{digits}")
+        }
+    }
+}
+
+/// What is kept of the bytes of an image: themselves, or a smaller copy where it is too large.
+fn picture(bytes: Vec<u8>, limits: Limits, max_side: u32) -> Result<Picture, String> {
+    let (format, ..) = probe(&bytes, &limits).map_err(|error| error.to_string())?;
+    let pixels = decode(&bytes, &limits).map_err(|error| error.to_string())?;
+    let (width, height) = pixels.dimensions();
+    if width.max(height) <= max_side {
+        return Ok(Picture {
+            bytes,
+            extension: format.extensions_str().first().copied().unwrap_or("image"),
+            width,
+            height,
+        });
+    }
+    let small = image::DynamicImage::from(pixels).resize(max_side, max_side, FilterType::Lanczos3);
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
+        .encode_image(&small)
+        .map_err(|error| error.to_string())?;
+    Ok(Picture {
+        bytes: jpeg.into_inner(),
+        extension: "jpg",
+        width: small.width(),
+        height: small.height(),
+    })
+}
+
+/// A lock whose holder cannot have left anything half done.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

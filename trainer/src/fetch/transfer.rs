@@ -1,0 +1,244 @@
+//! One address to its bytes: bounded in size, time, redirects and attempts.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use rand::RngExt;
+use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
+use tokio::sync::Semaphore;
+
+use super::address::{NotPublic, PublicOnly, is_public};
+use super::lock;
+
+const MOST_REDIRECTS: usize = 5;
+const CONNECT: Duration = Duration::from_secs(10);
+/// First wait before another attempt; it doubles.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// A server that wants to be left alone for longer is asked in another run.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Why an address gave no bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Setup(reqwest::Error),
+    /// The server refused or has nothing.
+    #[error("the server answered {0}")]
+    Status(StatusCode),
+    /// It leads into a private network.
+    #[error("{host} is in a private network, where a list from the web must not lead; --allow-private asks it")]
+    Private {
+        /// Which host.
+        host: String,
+    },
+    /// More redirects than any image needs, or one that leads nowhere.
+    #[error("{0}")]
+    Redirect(String),
+    /// More bytes than an image may have.
+    #[error("it has more than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// Nothing is there, or not in time.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl TransferError {
+    /// Whether asking again is in vain.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Status(status) => !may_pass(*status),
+            Self::Private { .. } | Self::Redirect(_) | Self::TooLarge { .. } => true,
+            Self::Setup(_) | Self::Unreachable(_) => false,
+        }
+    }
+}
+
+/// Whether a status may be another one in a while.
+fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+}
+
+/// Asks addresses, never too many of one host at once.
+pub struct Downloader {
+    client: reqwest::Client,
+    timeout: Duration,
+    attempts: u32,
+    per_host: usize,
+    allow_private: bool,
+    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Downloader {
+    /// `timeout` bounds one attempt, connection to last byte; there are at most `attempts` for each address.
+    ///
+    /// # Errors
+    /// [`TransferError::Setup`].
+    pub fn new(timeout: Duration, attempts: u32, per_host: usize, allow_private: bool) -> Result<Self, TransferError> {
+        let builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT.min(timeout))
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("ikat-trainer/", env!("CARGO_PKG_VERSION")));
+        let builder = if allow_private {
+            builder
+        } else {
+            builder.dns_resolver(Arc::new(PublicOnly))
+        };
+        Ok(Self {
+            client: builder.build().map_err(TransferError::Setup)?,
+            timeout,
+            attempts: attempts.max(1),
+            per_host: per_host.max(1),
+            allow_private,
+            hosts: Mutex::default(),
+        })
+    }
+
+    /// The bytes at `url`, at most `limit` of them. A server that is busy or breaks off is asked again, after as long
+    /// as it wishes or in ever longer intervals.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub async fn get(&self, url: &Url, limit: usize) -> Result<Vec<u8>, TransferError> {
+        let mut wait = BACKOFF;
+        for attempt in 1.. {
+            let permit = self.permit(url).await;
+            let outcome = tokio::time::timeout(self.timeout, self.attempt(url, limit)).await;
+            drop(permit);
+            let (error, wished) = match outcome {
+                Ok(Ok(bytes)) => return Ok(bytes),
+                Ok(Err(Attempt { error, retry_after })) => (error, retry_after),
+                Err(_) => {
+                    let seconds = self.timeout.as_secs();
+                    (TransferError::Unreachable(format!("not sent within {seconds} s")), None)
+                }
+            };
+            let jittered = wait.mul_f64(rand::rng().random_range(0.5..1.5));
+            let pause = wished.unwrap_or(jittered);
+            if error.is_final() || attempt >= self.attempts || pause > LONGEST_WAIT {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+            wait *= 2;
+        }
+        Err(TransferError::Unreachable("it was never asked".to_owned()))
+    }
+
+    async fn permit(&self, url: &Url) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let of_host = Arc::clone(
+            lock(&self.hosts)
+                .entry(host)
+                .or_insert_with(|| Arc::new(Semaphore::new(self.per_host))),
+        );
+        of_host.acquire_owned().await.ok()
+    }
+
+    async fn attempt(&self, url: &Url, limit: usize) -> Result<Vec<u8>, Attempt> {
+        let mut url = url.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            self.check(&url)?;
+            let sent = self.client.get(url.clone()).send().await;
+            let response = sent.map_err(|error| unreachable_address(&url, &error))?;
+            let status = response.status();
+            if status.is_redirection() {
+                url = target(&url, &response)?;
+            } else if status.is_success() {
+                return body(response, limit).await;
+            } else {
+                return Err(Attempt {
+                    retry_after: retry_after(&response),
+                    error: TransferError::Status(status),
+                });
+            }
+        }
+        Err(TransferError::Redirect(format!("more than {MOST_REDIRECTS} redirects")).into())
+    }
+
+    /// An address that is a number never reaches the resolver.
+    fn check(&self, url: &Url) -> Result<(), TransferError> {
+        let host = url.host_str().unwrap_or_default();
+        let number: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        match number {
+            Some(number) if !self.allow_private && !is_public(number) => {
+                Err(TransferError::Private { host: host.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How an attempt failed.
+struct Attempt {
+    error: TransferError,
+    /// How long the server wants to be left alone.
+    retry_after: Option<Duration>,
+}
+
+impl From<TransferError> for Attempt {
+    fn from(error: TransferError) -> Self {
+        Self {
+            error,
+            retry_after: None,
+        }
+    }
+}
+
+fn target(url: &Url, response: &Response) -> Result<Url, TransferError> {
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    let target = location.and_then(|location| url.join(location).ok());
+    target
+        .filter(|target| matches!(target.scheme(), "http" | "https"))
+        .ok_or_else(|| TransferError::Redirect("a redirect that leads nowhere".to_owned()))
+}
+
+async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Attempt> {
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(TransferError::TooLarge { limit }.into());
+    }
+    let url = response.url().clone();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| unreachable_address(&url, &error))?
+    {
+        if bytes.len() + chunk.len() > limit {
+            return Err(TransferError::TooLarge { limit }.into());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the innermost cause says: the outer ones only repeat the address.
+fn unreachable_address(url: &Url, error: &reqwest::Error) -> TransferError {
+    let mut cause: &dyn std::error::Error = error;
+    loop {
+        if cause.is::<NotPublic>() {
+            return TransferError::Private {
+                host: url.host_str().unwrap_or_default().to_owned(),
+            };
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return TransferError::Unreachable(cause.to_string()),
+        }
+    }
+}
