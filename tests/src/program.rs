@@ -1,7 +1,7 @@
 //! Running our own binaries.
 
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Output};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output};
 
 /// A program that was built beside the tests.
 ///
@@ -102,6 +102,14 @@ impl Running {
     /// When it was not.
     pub fn take_stderr(&mut self) -> ChildStderr {
         self.0.stderr.take().expect("piped")
+    }
+
+    /// Its standard output, where it was piped.
+    ///
+    /// # Panics
+    /// When it was not.
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.0.stdout.take().expect("piped")
     }
 
     /// Its exit code, once it has ended by itself.

@@ -49,7 +49,7 @@ fn misbehave(path: &str, before: usize, stream: &mut TcpStream) {
         }
         "/endless.jpg" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-            while stream.write_all(&[0xff; 65536]).is_ok() {}
+            while stream.write_all(&[0xff; 4096]).is_ok() {}
         }
         "/drip.jpg" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
@@ -69,7 +69,8 @@ struct Work {
 impl Work {
     fn new(lines: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let text: String = lines.iter().map(|(label, url)| format!("{label}\t{url}\n")).collect();
+        let lines: Vec<String> = lines.iter().map(|(label, url)| format!("{label}\t{url}")).collect();
+        let text = lines.join("\n");
         let urls = folder.path().join("urls.tsv");
         std::fs::write(&urls, text).expect("a list");
         Self {

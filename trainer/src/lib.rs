@@ -7,6 +7,7 @@
 //! on, and [`configuration`] lays the parameter file and the environment under the commands' options.
 //! Nothing but [`cli`] knows of the command line or a terminal.
 
+pub mod annotate;
 pub mod audit;
 pub mod backbone;
 pub mod cli;

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Parsing happens here, work happens in the library.
 
+mod annotate;
 mod bar;
 mod call;
 mod data;
@@ -72,6 +73,7 @@ enum Command {
     Demo(demo::Arguments),
     #[command(subcommand)]
     Data(data::Data),
+    Annotate(annotate::Arguments),
     Train(train::Arguments),
     Refine(refine::Arguments),
     Evaluate(evaluate::Arguments),
@@ -159,6 +161,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
     match command {
         Command::Demo(arguments) => demo::run(&arguments, &session),
         Command::Data(data) => data::run(&data, &session),
+        Command::Annotate(arguments) => annotate::run(&arguments, &session),
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Refine(arguments) => refine::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),

@@ -1,0 +1,256 @@
+//! The annotation page in a real browser.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use end_to_end::program::{Running, trainer};
+use end_to_end::wait_until;
+use end_to_end::webdriver::Browser;
+
+const ENTER: &str = "\u{e007}";
+const ESCAPE: &str = "\u{e00c}";
+const RIGHT: &str = "\u{e014}";
+
+/// A data set of small pictures, `count` in each class.
+fn data(count: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (class, label) in ["dotted", "<b>&\"striped"].into_iter().enumerate() {
+        std::fs::create_dir(folder.path().join(label)).expect("a class");
+        for index in 0..count {
+            let colour = image::Rgb([(index * 40) as u8, 90 * class as u8, 200]);
+            let path = folder.path().join(label).join(format!("{index:04}.png"));
+            image::RgbImage::from_pixel(60, 40, colour)
+                .save(path)
+                .expect("a picture");
+        }
+    }
+    folder
+}
+
+/// A running page and its address.
+struct Site {
+    _trainer: Running,
+    url: String,
+}
+
+impl Site {
+    fn start(data: &Path) -> Self {
+        let data = data.display().to_string();
+        let mut running = Running::start(
+            trainer(&["annotate", "--data", &data])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null()),
+        );
+        let mut first = String::new();
+        BufReader::new(running.take_stdout())
+            .read_line(&mut first)
+            .expect("a line");
+        assert!(first.starts_with("http://127.0.0.1:"), "{first}");
+        Self {
+            _trainer: running,
+            url: first.trim().to_owned(),
+        }
+    }
+
+    fn address(&self) -> &str {
+        self.url
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .expect("an address")
+    }
+
+    fn token(&self) -> &str {
+        self.url.rsplit("token=").next().expect("a token")
+    }
+
+    /// Status of a request with these headers.
+    fn status(&self, method: &str, target: &str, headers: &str) -> u16 {
+        let mut stream = TcpStream::connect(self.address()).expect("a connection");
+        write!(
+            stream,
+            "{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"
+        )
+        .expect("sent");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+fn cards(browser: &Browser) -> u64 {
+    browser
+        .run("return document.querySelectorAll('.card').length")
+        .as_u64()
+        .expect("a count")
+}
+
+fn said(browser: &Browser) -> String {
+    browser
+        .run("return document.getElementById('status').textContent")
+        .as_str()
+        .expect("text")
+        .to_owned()
+}
+
+fn click(browser: &Browser, path: &str) {
+    browser.run(&format!(
+        "document.querySelector('.card[data-path=\"{path}\"]').click()"
+    ));
+}
+
+#[test]
+fn images_are_relabelled_excluded_and_brought_back_also_after_a_restart() {
+    let folder = data(6);
+    let at = |path: &str| folder.path().join(path);
+    let Some(browser) = Browser::start(1200, 900) else {
+        return;
+    };
+    let site = Site::start(folder.path());
+    browser.go(&site.url);
+    wait_until("the images", || cards(&browser) == 12);
+    wait_until("the thumbnails", || {
+        browser.run("return [...document.images].filter((i) => i.closest('.card')).every((i) => i.naturalWidth > 0)")
+            == true
+    });
+    let classes =
+        browser.run("return [...document.querySelectorAll('#targets [data-label]')].map((b) => b.dataset.label)");
+    assert_eq!(classes, serde_json::json!(["<b>&\"striped", "dotted"]));
+
+    // Class 1 by its key, then a new class by a click.
+    click(&browser, "dotted/0001.png");
+    browser.press("1");
+    wait_until("the move", || at("<b>&\"striped/0001-2.png").exists());
+    assert!(!at("dotted/0001.png").exists() && at("<b>&\"striped/0001.png").exists());
+    wait_until("the message", || said(&browser).starts_with("1 moved to <b>&\"striped"));
+    browser.run("document.getElementById('name').value = 'checkered'; document.querySelector('#new button').click()");
+    wait_until("the class", || {
+        browser.run("return document.querySelector('[data-label=checkered]') !== null") == true
+    });
+    click(&browser, "dotted/0002.png");
+    browser.run("document.querySelector('[data-label=checkered]').click()");
+    wait_until("the move", || at("checkered/0002.png").exists());
+    wait_until("the page", || said(&browser).starts_with("1 moved to checkered"));
+
+    // Several at once.
+    wait_until("the cards", || {
+        browser.run("return document.querySelector('[data-path=\"dotted/0003.png\"]') !== null") == true
+    });
+    click(&browser, "dotted/0003.png");
+    browser.run("document.querySelector('[data-path=\"dotted/0005.png\"]').dispatchEvent(new MouseEvent('click', { shiftKey: true, bubbles: true }))");
+    browser.press("x");
+    wait_until("the exclusion", || at(".ikat/excluded/dotted/0005.png").exists());
+    wait_until("the page", || cards(&browser) == 9);
+
+    // A label that leads out of the folder.
+    browser.run("document.getElementById('name').value = '../x'; document.querySelector('#new button').click()");
+    wait_until("the refusal", || {
+        said(&browser).contains("cannot be the name of a class")
+    });
+
+    // Large, and back.
+    browser.run("document.querySelector('.card').focus()");
+    browser.press(ENTER);
+    assert_eq!(browser.run("return document.getElementById('zoom').open"), true);
+    browser.press(RIGHT);
+    wait_until("the large picture", || {
+        browser.run("return document.querySelector('#large img').naturalWidth") == 60
+    });
+    browser.press(ESCAPE);
+
+    // What was done before a kill can be undone after it.
+    drop(site);
+    let site = Site::start(folder.path());
+    browser.go(&site.url);
+    for step in ["dotted/0005.png", "dotted/0002.png", "dotted/0001.png"] {
+        wait_until("the button", || {
+            browser.run("return !document.getElementById('undo').disabled") == true
+        });
+        browser.press("z");
+        wait_until("the undo", || at(step).exists());
+        wait_until("the message", || said(&browser).starts_with("undone"));
+    }
+    wait_until("everything back", || cards(&browser) == 12);
+
+    // A file deleted underneath is told, and nothing else breaks.
+    std::fs::remove_file(at("dotted/0004.png")).expect("deleted");
+    click(&browser, "dotted/0004.png");
+    browser.press("1");
+    wait_until("the message", || said(&browser).contains("1 not: dotted/0004.png"));
+    wait_until("the others", || cards(&browser) == 11);
+    if let Some(folder) = std::env::var_os("IKAT_SCREENSHOTS") {
+        std::fs::write(Path::new(&folder).join("annotate.png"), browser.screenshot()).expect("a screenshot");
+    }
+    let errors: Vec<_> = browser
+        .console()
+        .into_iter()
+        .filter(|line| !line.contains("400 (Bad Request)") && !line.contains("404 (Not Found)"))
+        .collect();
+    assert_eq!(errors, Vec::<String>::new());
+}
+
+#[test]
+fn five_thousand_images_are_shown_a_page_at_a_time() {
+    let folder = data(2500);
+    let Some(browser) = Browser::start(1200, 900) else {
+        return;
+    };
+    let site = Site::start(folder.path());
+    browser.go(&site.url);
+    wait_until("the first page", || cards(&browser) == 60);
+    browser.press("n");
+    wait_until("the second page", || {
+        browser.run("return document.getElementById('place').textContent") == "61 to 120 of 5000"
+    });
+    browser.run("const s = document.getElementById('label'); s.value = 'dotted'; s.dispatchEvent(new Event('input'))");
+    wait_until("one class", || {
+        browser.run("return document.getElementById('place').textContent") == "1 to 60 of 2500"
+    });
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn nobody_without_the_token_and_no_other_page_gets_in() {
+    let folder = data(1);
+    let site = Site::start(folder.path());
+    let (host, token) = (site.address().to_owned(), site.token().to_owned());
+    let own = format!("host: {host}\r\n");
+    let with_token = format!("{own}x-ikat-token: {token}\r\n");
+    assert_eq!(site.status("GET", &format!("/?token={token}"), &own), 200);
+    assert_eq!(site.status("GET", "/api/images", &with_token), 200);
+    for (target, headers) in [
+        ("/", own.clone()),
+        ("/api/images", own.clone()),
+        ("/api/images?token=0123", own.clone()),
+        ("/annotate.js", own),
+        (
+            "/api/images",
+            format!("host: rebound.example\r\nx-ikat-token: {token}\r\n"),
+        ),
+        ("/api/images", format!("{with_token}origin: http://evil.example\r\n")),
+    ] {
+        assert_eq!(site.status("GET", target, &headers), 403, "{target} {headers}");
+        assert_eq!(site.status("POST", "/api/undo", &headers), 403, "{headers}");
+    }
+    for path in [
+        "../outside.png",
+        "%2e%2e%2foutside.png",
+        "/etc/passwd",
+        ".ikat/lock",
+        "dotted/../dotted/0000.png",
+    ] {
+        assert_eq!(
+            site.status("GET", &format!("/thumbnail?path={path}"), &with_token),
+            404,
+            "{path}"
+        );
+    }
+    assert_eq!(site.status("GET", "/thumbnail?path=dotted/0000.png", &with_token), 200);
+}

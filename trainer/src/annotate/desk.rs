@@ -1,0 +1,485 @@
+//! The images of a data set as they lie, and every change to that.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Event, Journal, Move, Steps, inverse};
+use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, unescape};
+use crate::fetch::is_label;
+
+const JOURNAL: &str = "annotations.jsonl";
+/// Folder for what is excluded, within the folder that the scanner passes over.
+const EXCLUDED: &str = "excluded";
+/// Most images of one page.
+const MOST: usize = 500;
+
+/// How doubtful a label is, from an audit.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Suspicion {
+    /// Path below the data folder.
+    pub path: String,
+    /// The class that a classifier prefers.
+    pub suggested: String,
+    /// By how much; above 0 it would have answered otherwise.
+    pub suspicion: f32,
+}
+
+/// An image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Picture {
+    /// Path below the data folder, escaped as in a split file; names the image.
+    pub path: String,
+    /// Its class, or the one that it had before it was excluded.
+    pub label: String,
+    /// Whether it is excluded from the data set.
+    pub excluded: bool,
+    /// How doubtful its label is, where an audit told.
+    pub suspicion: Option<f32>,
+    /// The class that the audit would rather give it.
+    pub suggested: Option<String>,
+}
+
+/// Which images to show.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Query {
+    /// Of this class alone.
+    pub label: Option<String>,
+    /// The excluded ones, instead of those of the data set.
+    pub excluded: bool,
+    /// In which order.
+    pub sort: Sort,
+    /// How many to pass over.
+    pub offset: usize,
+    /// How many to show, 500 at most.
+    pub limit: usize,
+}
+
+/// In which order images are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sort {
+    /// By path.
+    #[default]
+    Path,
+    /// The most doubtful label first.
+    Suspicion,
+}
+
+/// Some of the images, and how the data set stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Page {
+    /// Changes with every step.
+    pub revision: u64,
+    /// Number of images that the query is about.
+    pub total: usize,
+    /// Those asked for.
+    pub images: Vec<Picture>,
+    /// Every class.
+    pub classes: Vec<ClassCount>,
+    /// Number of excluded images.
+    pub excluded: usize,
+    /// Whether there is a step to take back.
+    pub can_undo: bool,
+    /// Whether there is a step to make again.
+    pub can_redo: bool,
+}
+
+/// How many images a class has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// The class.
+    pub label: String,
+    /// Its images.
+    pub count: usize,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reply {
+    /// Of the data set after it.
+    pub revision: u64,
+    /// What was moved.
+    pub moved: Vec<Move>,
+    /// What was not.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// An image that was not moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Conflict {
+    /// Which one.
+    pub path: String,
+    /// Why, for people to read.
+    pub reason: String,
+}
+
+/// Why a change was not made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// The data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The journal cannot be read or written.
+    #[error("the journal {path}: {source}")]
+    Journal {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No folder may have this name.
+    #[error("{0:?} cannot be the name of a class: it must not be empty, begin with a dot or hold a slash")]
+    Label(String),
+    /// Somebody else has changed the data set meanwhile.
+    #[error("another window has changed the data set meanwhile: look again before you undo")]
+    Stale,
+    /// There is no step.
+    #[error("there is nothing to {0}")]
+    NoStep(&'static str),
+}
+
+/// The data set on the desk. Nobody else changes it meanwhile.
+pub struct Desk {
+    root: PathBuf,
+    /// By escaped path: the class, and whether it is excluded.
+    pictures: BTreeMap<String, (String, bool)>,
+    /// Those without an image, too.
+    classes: BTreeSet<String>,
+    suspicions: HashMap<String, Suspicion>,
+    journal: Journal,
+    steps: Steps,
+    revision: u64,
+    _lock: FolderLock,
+}
+
+impl Desk {
+    /// Lays out the data set in `root`, and carries out the rest of a step that a killed program left.
+    ///
+    /// # Errors
+    /// See [`DeskError`].
+    pub fn open(root: &Path, suspicions: Vec<Suspicion>) -> Result<Self, DeskError> {
+        // Before anything is made there: a wrong path must not become a data set.
+        let before = Dataset::scan(root);
+        if let Err(error @ DatasetError::NoFolder(_)) = before {
+            return Err(error.into());
+        }
+        let lock = FolderLock::acquire(root)?;
+        let path = root.join(OWN_FOLDER).join(JOURNAL);
+        let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
+        for left in &steps.last {
+            // What has moved already is no longer where it was.
+            if root.join(plain(&left.from)).exists() {
+                let _ = rename(root, left);
+            }
+        }
+        let mut desk = Self {
+            root: root.to_path_buf(),
+            pictures: BTreeMap::new(),
+            classes: BTreeSet::new(),
+            suspicions: suspicions
+                .into_iter()
+                .map(|found| (found.path.clone(), found))
+                .collect(),
+            journal,
+            steps,
+            revision: 1,
+            _lock: lock,
+        };
+        desk.add(&Dataset::scan(root)?, Path::new(""), false);
+        match Dataset::scan(&root.join(OWN_FOLDER).join(EXCLUDED)) {
+            Ok(excluded) => desk.add(&excluded, &Path::new(OWN_FOLDER).join(EXCLUDED), true),
+            Err(DatasetError::NoFolder(_) | DatasetError::NoClasses(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(desk)
+    }
+
+    fn add(&mut self, dataset: &Dataset, below: &Path, excluded: bool) {
+        for item in &dataset.items {
+            let class = dataset.classes[item.class].clone();
+            self.pictures.insert(escape(&below.join(&item.path)), (class, excluded));
+        }
+        if !excluded {
+            self.classes.extend(dataset.classes.iter().cloned());
+        }
+    }
+
+    /// Where an image is on disk; `None` for what is none of this data set.
+    pub fn locate(&self, path: &str) -> Option<PathBuf> {
+        self.pictures.get(path).map(|_| self.root.join(plain(path)))
+    }
+
+    /// The images that `query` asks for.
+    pub fn page(&self, query: &Query) -> Page {
+        let mut counts: BTreeMap<&str, usize> = self.classes.iter().map(|label| (label.as_str(), 0)).collect();
+        let mut excluded = 0;
+        let mut found: Vec<(&String, &String)> = Vec::new();
+        for (path, (label, out)) in &self.pictures {
+            if *out {
+                excluded += 1;
+            } else {
+                *counts.entry(label).or_default() += 1;
+            }
+            if *out == query.excluded && query.label.as_ref().is_none_or(|wanted| wanted == label) {
+                found.push((path, label));
+            }
+        }
+        if query.sort == Sort::Suspicion {
+            let doubt = |path: &String| {
+                self.suspicions
+                    .get(path)
+                    .map_or(f32::NEG_INFINITY, |found| found.suspicion)
+            };
+            found.sort_by(|a, b| doubt(b.0).total_cmp(&doubt(a.0)));
+        }
+        let images = found
+            .iter()
+            .skip(query.offset)
+            .take(query.limit.min(MOST))
+            .map(|(path, label)| {
+                let suspicion = self.suspicions.get(*path);
+                Picture {
+                    path: (*path).clone(),
+                    label: (*label).clone(),
+                    excluded: query.excluded,
+                    suspicion: suspicion.map(|found| found.suspicion),
+                    suggested: suspicion.map(|found| found.suggested.clone()),
+                }
+            });
+        Page {
+            revision: self.revision,
+            total: found.len(),
+            images: images.collect(),
+            classes: counts
+                .into_iter()
+                .map(|(label, count)| ClassCount {
+                    label: label.to_owned(),
+                    count,
+                })
+                .collect(),
+            excluded,
+            can_undo: !self.steps.done.is_empty(),
+            can_redo: !self.steps.undone.is_empty(),
+        }
+    }
+
+    /// Makes a class without images; its folder appears with the first one.
+    ///
+    /// # Errors
+    /// [`DeskError::Label`].
+    pub fn add_class(&mut self, label: &str) -> Result<(), DeskError> {
+        check(label)?;
+        self.classes.insert(label.to_owned());
+        Ok(())
+    }
+
+    /// Gives these images another label, or their place in the data set again: one step.
+    ///
+    /// # Errors
+    /// [`DeskError::Label`] and [`DeskError::Journal`].
+    pub fn relabel(&mut self, paths: &[String], label: &str) -> Result<Reply, DeskError> {
+        check(label)?;
+        self.classes.insert(label.to_owned());
+        self.step(paths, |_, rest| Path::new(label).join(rest))
+    }
+
+    /// Takes these images out of the data set: one step. Their files stay in its own folder.
+    ///
+    /// # Errors
+    /// [`DeskError::Journal`].
+    pub fn exclude(&mut self, paths: &[String]) -> Result<Reply, DeskError> {
+        let folder = Path::new(OWN_FOLDER).join(EXCLUDED);
+        self.step(paths, |label, rest| folder.join(label).join(rest))
+    }
+
+    /// Takes the last step back, if the data set is still as `revision` says.
+    ///
+    /// # Errors
+    /// [`DeskError::Stale`], [`DeskError::NoStep`] and [`DeskError::Journal`].
+    pub fn undo(&mut self, revision: u64) -> Result<Reply, DeskError> {
+        let last = self.steps.done.last().cloned();
+        let back = inverse(&self.current(revision, last, "undo")?);
+        self.carry_out(back, Vec::new(), Event::Undone)
+    }
+
+    /// Makes the step again that was taken back last, if the data set is still as `revision` says.
+    ///
+    /// # Errors
+    /// [`DeskError::Stale`], [`DeskError::NoStep`] and [`DeskError::Journal`].
+    pub fn redo(&mut self, revision: u64) -> Result<Reply, DeskError> {
+        let last = self.steps.undone.last().cloned();
+        let again = self.current(revision, last, "redo")?;
+        self.carry_out(again, Vec::new(), Event::Redone)
+    }
+
+    fn current(&self, revision: u64, step: Option<Vec<Move>>, what: &'static str) -> Result<Vec<Move>, DeskError> {
+        if revision != self.revision {
+            return Err(DeskError::Stale);
+        }
+        step.ok_or(DeskError::NoStep(what))
+    }
+
+    /// Moves each image to where `target` says, from its label and its path below the class folder.
+    fn step(&mut self, paths: &[String], target: impl Fn(&str, &Path) -> PathBuf) -> Result<Reply, DeskError> {
+        let mut moves = Vec::new();
+        let mut conflicts = Vec::new();
+        let mut seen = HashSet::new();
+        for path in paths.iter().filter(|path| seen.insert(*path)) {
+            let Some((label, excluded)) = self.pictures.get(path) else {
+                conflicts.push(Conflict {
+                    path: path.clone(),
+                    reason: "it is no longer there: another window has moved it".to_owned(),
+                });
+                continue;
+            };
+            let before_class = if *excluded { 2 } else { 0 };
+            let rest: PathBuf = plain(path).components().skip(before_class + 1).collect();
+            let to = escape(&target(label, &rest));
+            if to != *path {
+                moves.push(Move { from: path.clone(), to });
+            }
+        }
+        if moves.is_empty() {
+            return Ok(Reply {
+                revision: self.revision,
+                moved: Vec::new(),
+                conflicts,
+            });
+        }
+        self.carry_out(moves, conflicts, Event::Done)
+    }
+
+    /// Journal first, then the files; what could not be moved is taken out of the journal again.
+    fn carry_out(
+        &mut self,
+        mut moves: Vec<Move>,
+        mut conflicts: Vec<Conflict>,
+        event: impl Fn(Vec<Move>) -> Event,
+    ) -> Result<Reply, DeskError> {
+        let mut planned = HashSet::new();
+        for planning in &mut moves {
+            planning.to = self.vacant(&planning.to, &planned);
+            planned.insert(planning.to.clone());
+        }
+        self.record(&event(moves.clone()))?;
+        let mut moved = Vec::new();
+        for planned in moves.iter().cloned() {
+            match rename(&self.root, &planned) {
+                Ok(()) => {
+                    self.follow(&planned);
+                    moved.push(planned);
+                }
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::NotFound {
+                        self.pictures.remove(&planned.from);
+                    }
+                    conflicts.push(Conflict {
+                        path: planned.from,
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+        if moved.len() < moves.len() {
+            self.record(&Event::Amended(moved.clone()))?;
+        }
+        self.revision += 1;
+        Ok(Reply {
+            revision: self.revision,
+            moved,
+            conflicts,
+        })
+    }
+
+    fn record(&mut self, event: &Event) -> Result<(), DeskError> {
+        self.journal.append(event).map_err(|source| DeskError::Journal {
+            path: self.root.join(OWN_FOLDER).join(JOURNAL),
+            source,
+        })?;
+        self.steps.take(event);
+        Ok(())
+    }
+
+    /// Keeps the list as the files are.
+    fn follow(&mut self, made: &Move) {
+        self.pictures.remove(&made.from);
+        let to = plain(&made.to);
+        let excluded = to.starts_with(OWN_FOLDER);
+        let mut parts = to.components().skip(if excluded { 2 } else { 0 });
+        let label = parts
+            .next()
+            .map(|label| label.as_os_str().to_string_lossy().into_owned());
+        let label = label.unwrap_or_default();
+        if !excluded {
+            self.classes.insert(label.clone());
+        }
+        if let Some(found) = self.suspicions.remove(&made.from) {
+            self.suspicions.insert(made.to.clone(), found);
+        }
+        self.pictures.insert(made.to.clone(), (label, excluded));
+        // A class folder without images would be reported as empty; one with anything in it stays.
+        for folder in plain(&made.from)
+            .ancestors()
+            .skip(1)
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            if folder.starts_with(OWN_FOLDER) || fs::remove_dir(self.root.join(folder)).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// `path`, or where that is taken, beside it with a number.
+    fn vacant(&self, path: &str, planned: &HashSet<String>) -> String {
+        let wanted = plain(path);
+        let taken =
+            |path: &Path, text: &str| planned.contains(text) || fs::symlink_metadata(self.root.join(path)).is_ok();
+        let numbered = |number: u32| {
+            let mut name = wanted.file_stem().unwrap_or_default().to_os_string();
+            name.push(format!("-{number}"));
+            if let Some(extension) = wanted.extension() {
+                name.push(".");
+                name.push(extension);
+            }
+            wanted.with_file_name(name)
+        };
+        let names = std::iter::once(wanted.clone()).chain((2..).map(numbered));
+        names
+            .map(|path| (escape(&path), path))
+            .find(|(text, path)| !taken(path, text))
+            .map_or_else(|| path.to_owned(), |(text, _)| text)
+    }
+}
+
+fn check(label: &str) -> Result<(), DeskError> {
+    if is_label(label) {
+        Ok(())
+    } else {
+        Err(DeskError::Label(label.to_owned()))
+    }
+}
+
+/// The path that an escaped one stands for. What was not escaped by us leads nowhere.
+fn plain(path: &str) -> PathBuf {
+    unescape(path).unwrap_or_default()
+}
+
+/// Moves a file without ever writing over another.
+fn rename(root: &Path, planned: &Move) -> io::Result<()> {
+    let (from, to) = (root.join(plain(&planned.from)), root.join(plain(&planned.to)));
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    match fs::hard_link(&from, &to) {
+        Ok(()) => fs::remove_file(&from),
+        Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Err(error),
+        // Some file systems know no second names.
+        Err(_) if fs::symlink_metadata(&to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(&from, &to),
+    }
+}

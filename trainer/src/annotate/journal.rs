@@ -1,0 +1,133 @@
+//! The steps that were made, on disk before they are.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A file's move, by its paths below the data folder, escaped as in a split file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Where it was.
+    pub from: String,
+    /// Where it went.
+    pub to: String,
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Event {
+    /// A step.
+    Done(Vec<Move>),
+    /// The last step, taken back.
+    Undone(Vec<Move>),
+    /// A step that was taken back, made again.
+    Redone(Vec<Move>),
+    /// What of the last event could be carried out, in its place.
+    Amended(Vec<Move>),
+}
+
+/// What can be undone and redone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Steps {
+    /// The last one last.
+    pub done: Vec<Vec<Move>>,
+    /// The one to redo next last.
+    pub undone: Vec<Vec<Move>>,
+    /// The moves of the last event: the only ones that a killed program can have left half carried out.
+    pub last: Vec<Move>,
+    /// Which stack the last event went to.
+    last_undone: bool,
+}
+
+impl Steps {
+    pub fn take(&mut self, event: &Event) {
+        match event {
+            Event::Done(moves) => {
+                self.undone.clear();
+                self.done.push(moves.clone());
+            }
+            Event::Undone(moves) => {
+                self.done.pop();
+                self.undone.push(inverse(moves));
+            }
+            Event::Redone(moves) => {
+                self.undone.pop();
+                self.done.push(moves.clone());
+            }
+            Event::Amended(moves) => {
+                let (stack, moves) = if self.last_undone {
+                    (&mut self.undone, inverse(moves))
+                } else {
+                    (&mut self.done, moves.clone())
+                };
+                stack.pop();
+                if !moves.is_empty() {
+                    stack.push(moves);
+                }
+            }
+        }
+        self.last_undone = match event {
+            Event::Undone(_) => true,
+            Event::Done(_) | Event::Redone(_) => false,
+            Event::Amended(_) => self.last_undone,
+        };
+        let (Event::Done(moves) | Event::Undone(moves) | Event::Redone(moves) | Event::Amended(moves)) = event;
+        self.last.clone_from(moves);
+    }
+}
+
+/// The moves that take these back, the last one first.
+pub(super) fn inverse(moves: &[Move]) -> Vec<Move> {
+    let back = |made: &Move| Move {
+        from: made.to.clone(),
+        to: made.from.clone(),
+    };
+    moves.iter().rev().map(back).collect()
+}
+
+/// The journal's file.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+}
+
+impl Journal {
+    /// Opens or makes the journal and reads its steps. A last line that a killed program left incomplete is cut off:
+    /// its step was not begun.
+    pub fn open(path: &Path) -> io::Result<(Self, Steps)> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        file.set_len(whole as u64)?;
+        file.seek(SeekFrom::End(0))?;
+        let mut steps = Steps::default();
+        for line in text[..whole]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let event = serde_json::from_slice(line)?;
+            steps.take(&event);
+        }
+        Ok((Self { file }, steps))
+    }
+
+    /// Adds a line and sees that it is on disk.
+    pub fn append(&mut self, event: &Event) -> io::Result<()> {
+        let mut json = serde_json::to_vec(event)?;
+        json.push(b'\n');
+        self.file.write_all(&json)?;
+        self.file.sync_data()
+    }
+}

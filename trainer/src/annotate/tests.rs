@@ -1,0 +1,183 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+fn data() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for path in ["a/1.jpg", "a/2.jpg", "a/sub/3.jpg", "b/1.jpg"] {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        fs::write(&path, path.display().to_string()).expect("a file");
+    }
+    folder
+}
+
+fn open(folder: &Path) -> Desk {
+    Desk::open(folder, Vec::new()).expect("a desk")
+}
+
+fn paths(desk: &Desk, excluded: bool) -> Vec<String> {
+    let query = Query {
+        excluded,
+        limit: 100,
+        ..Query::default()
+    };
+    desk.page(&query).images.into_iter().map(|image| image.path).collect()
+}
+
+fn revision(desk: &Desk) -> u64 {
+    desk.page(&Query::default()).revision
+}
+
+#[test]
+fn a_relabel_moves_the_file_and_never_over_another() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let reply = desk
+        .relabel(&["a/1.jpg".to_owned(), "a/sub/3.jpg".to_owned()], "b")
+        .expect("moved");
+    assert_eq!(reply.moved.len(), 2);
+    assert_eq!(paths(&desk, false), ["a/2.jpg", "b/1-2.jpg", "b/1.jpg", "b/sub/3.jpg"]);
+    let moved = fs::read_to_string(folder.path().join("b/1-2.jpg")).expect("there");
+    assert!(moved.ends_with("a/1.jpg"));
+    assert!(!folder.path().join("a/sub").exists(), "an empty folder goes");
+    let page = desk.page(&Query::default());
+    let counts: Vec<_> = page
+        .classes
+        .iter()
+        .map(|class| (&class.label[..], class.count))
+        .collect();
+    assert_eq!(counts, [("a", 1), ("b", 3)]);
+}
+
+#[test]
+fn every_step_can_be_undone_and_redone_also_after_a_restart() {
+    let folder = data();
+    let before = paths(&open(folder.path()), false);
+    let mut desk = open_again(folder.path(), |_| {});
+    desk.relabel(&["a/1.jpg".to_owned()], "new").expect("moved");
+    desk.exclude(&["b/1.jpg".to_owned()]).expect("moved");
+    let after = paths(&desk, false);
+    assert_eq!(paths(&desk, true), [".ikat/excluded/b/1.jpg"]);
+    drop(desk);
+
+    let mut desk = open(folder.path());
+    for _ in 0..2 {
+        let now = revision(&desk);
+        desk.undo(now).expect("undone");
+    }
+    assert_eq!(paths(&desk, false), before);
+    let now = revision(&desk);
+    assert!(matches!(desk.undo(now), Err(DeskError::NoStep(_))));
+    drop(desk);
+
+    let mut desk = open(folder.path());
+    for _ in 0..2 {
+        let now = revision(&desk);
+        desk.redo(now).expect("redone");
+    }
+    assert_eq!(paths(&desk, false), after);
+    let now = revision(&desk);
+    assert!(matches!(desk.redo(now), Err(DeskError::NoStep(_))));
+}
+
+/// Opens the desk after `change` to the files.
+fn open_again(folder: &Path, change: impl Fn(&Path)) -> Desk {
+    change(folder);
+    open(folder)
+}
+
+#[test]
+fn an_excluded_image_comes_back_by_a_label() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    desk.exclude(&["a/sub/3.jpg".to_owned()]).expect("moved");
+    desk.relabel(&[".ikat/excluded/a/sub/3.jpg".to_owned()], "b")
+        .expect("moved");
+    assert_eq!(paths(&desk, false), ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/sub/3.jpg"]);
+}
+
+#[test]
+fn a_step_that_a_kill_left_half_done_is_carried_out() {
+    let folder = data();
+    let journal = folder.path().join(".ikat/annotations.jsonl");
+    let mut desk = open(folder.path());
+    desk.relabel(&["a/1.jpg".to_owned(), "a/2.jpg".to_owned()], "c")
+        .expect("moved");
+    let expected = paths(&desk, false);
+    drop(desk);
+    // The second move did not happen, and another line was begun.
+    fs::rename(folder.path().join("c/2.jpg"), folder.path().join("a/2.jpg")).expect("back");
+    let mut text = fs::read(&journal).expect("a journal");
+    text.extend(b"{\"done\":[{\"fr");
+    fs::write(&journal, text).expect("written");
+    let mut desk = open(folder.path());
+    assert_eq!(paths(&desk, false), expected);
+    let now = revision(&desk);
+    desk.undo(now).expect("undone");
+    assert_eq!(paths(&desk, false), ["a/1.jpg", "a/2.jpg", "a/sub/3.jpg", "b/1.jpg"]);
+}
+
+#[test]
+fn two_windows_do_not_lose_an_edit() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let seen = revision(&desk);
+    desk.relabel(&["a/1.jpg".to_owned()], "b").expect("the first window");
+    let reply = desk
+        .relabel(&["a/1.jpg".to_owned(), "a/2.jpg".to_owned()], "c")
+        .expect("the second window");
+    assert_eq!((reply.moved.len(), reply.conflicts.len()), (1, 1));
+    assert!(matches!(desk.undo(seen), Err(DeskError::Stale)));
+    assert!(folder.path().join("b/1-2.jpg").exists());
+}
+
+#[test]
+fn a_file_deleted_underneath_is_told_and_no_step() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    fs::remove_file(folder.path().join("a/1.jpg")).expect("deleted");
+    let reply = desk.relabel(&["a/1.jpg".to_owned()], "b").expect("a reply");
+    assert_eq!((reply.moved.len(), reply.conflicts.len()), (0, 1));
+    assert!(!desk.page(&Query::default()).can_undo);
+    assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1.jpg"]);
+}
+
+#[test]
+fn labels_and_paths_that_lead_elsewhere_are_refused() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    for label in ["../x", "", ".ikat", "a/b", "a\0"] {
+        assert!(
+            matches!(desk.relabel(&["a/1.jpg".to_owned()], label), Err(DeskError::Label(_))),
+            "{label:?}"
+        );
+    }
+    for path in ["../outside.jpg", "/etc/passwd", ".ikat/lock", "a/../b/1.jpg"] {
+        assert_eq!(desk.locate(path), None, "{path}");
+        assert_eq!(desk.exclude(&[path.to_owned()]).expect("a reply").moved.len(), 0);
+    }
+    assert!(Desk::open(&folder.path().join("nowhere"), Vec::new()).is_err());
+    assert!(!folder.path().join("nowhere").exists());
+}
+
+#[test]
+fn the_most_doubtful_labels_come_first() {
+    let folder = data();
+    let doubt = |path: &str, suspicion| Suspicion {
+        path: path.to_owned(),
+        suggested: "b".to_owned(),
+        suspicion,
+    };
+    let desk = Desk::open(folder.path(), vec![doubt("a/2.jpg", 0.5), doubt("b/1.jpg", 1.5)]).expect("a desk");
+    let query = Query {
+        sort: Sort::Suspicion,
+        offset: 1,
+        limit: 2,
+        ..Query::default()
+    };
+    let page = desk.page(&query);
+    let shown: Vec<_> = page.images.iter().map(|image| &image.path[..]).collect();
+    assert_eq!((page.total, shown), (4, vec!["a/2.jpg", "a/1.jpg"]));
+}

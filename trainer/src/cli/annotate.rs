@@ -1,0 +1,80 @@
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::location::block_on;
+use super::resources::Resources;
+use crate::annotate::server::Site;
+use crate::annotate::{Desk, Suspicion, Thumbnails};
+
+/// Look through a data set and correct its labels, in the browser.
+///
+/// Prints the address of a page on this machine: browse, zoom, relabel (moves the file), exclude, undo. Every step can be
+/// undone, also after a restart. Nothing is ever overwritten or deleted. Ends with Ctrl-C.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// What `trainer data audit --json` printed: doubtful labels can then be looked at first
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
+    /// Port of the page [default: any free one]
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    url: &'a str,
+}
+
+/// The part of an audit that counts here.
+#[derive(Deserialize)]
+struct Audit {
+    labels: Vec<Suspicion>,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let suspicions = match &arguments.audit {
+        Some(path) => suspicions(path)?,
+        None => Vec::new(),
+    };
+    let desk = Desk::open(&arguments.data, suspicions)?;
+    let folder = session.cache()?.root().join("thumbnails");
+    let thumbnails = Thumbnails::new(folder, arguments.resources.limits());
+    block_on(async {
+        let port = arguments.port.unwrap_or(0);
+        let site = Site::bind(desk, thumbnails, port, arguments.resources.threads())
+            .await
+            .map_err(|error| Failure::failed(format!("port {port} of this machine: {error}")))?;
+        let url = site.url();
+        let text = format!("{url}\n\nOpen this address in a browser on this machine; Ctrl-C ends.");
+        session.output.result(&Document { url: &url }, &text)?;
+        site.serve(async {
+            // Without a signal to wait for, it ends with the process.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await?;
+        Ok::<_, Failure>(Done::Complete)
+    })?
+}
+
+fn suspicions(path: &Path) -> Result<Vec<Suspicion>, Failure> {
+    let failed = |reason: String| {
+        Failure::failed(format!(
+            "{}: {reason}; it should be what `trainer data audit --json` printed",
+            path.display()
+        ))
+    };
+    let json = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+    let audit: Audit = serde_json::from_slice(&json).map_err(|error| failed(error.to_string()))?;
+    Ok(audit.labels)
+}

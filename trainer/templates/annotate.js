@@ -1,0 +1,214 @@
+"use strict";
+// The annotation page. The files are the truth: after each change the page asks how they lie.
+(() => {
+  const token = document.documentElement.dataset.token;
+  const byId = (id) => document.getElementById(id);
+  const [grid, status, label, sort, limit] = ["grid", "status", "label", "sort", "limit"].map(byId);
+  const EXCLUDED = "\u0000excluded";
+  let page = { images: [], classes: [], total: 0, revision: 0 };
+  let offset = 0;
+  let selected = new Set();
+  let anchor = 0;
+
+  const element = (name, className, text) => {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  };
+  const say = (text, warn = false) => {
+    status.textContent = text;
+    status.className = warn ? "warn" : "";
+  };
+  const address = (path, values) => `${path}?${new URLSearchParams({ ...values, token })}`;
+  const ask = async (path, body) => {
+    const options = body === undefined ? {} :
+      { method: "POST", headers: { "content-type": "application/json", "x-ikat-token": token }, body: JSON.stringify(body) };
+    try {
+      const answer = await fetch(path, options);
+      const json = await answer.json();
+      if (answer.ok) return json ?? {};
+      say(json.error, true);
+    } catch {
+      say("The trainer does not answer: is it still running?", true);
+    }
+    return null;
+  };
+
+  const load = async () => {
+    const excluded = label.value === EXCLUDED;
+    const query = { sort: sort.value, offset, limit: limit.value, excluded };
+    if (!excluded && label.value) query.label = label.value;
+    const found = await ask(address("/api/images", query));
+    if (!found) return;
+    if (offset > 0 && offset >= found.total) {
+      offset = Math.max(0, offset - Number(limit.value));
+      await load();
+      return;
+    }
+    page = found;
+    const there = new Set(page.images.map((image) => image.path));
+    selected = new Set([...selected].filter((path) => there.has(path)));
+    show();
+  };
+
+  const show = () => {
+    const all = page.classes.reduce((sum, found) => sum + found.count, 0);
+    const chosen = label.value;
+    label.replaceChildren(new Option(`all (${all})`, ""), ...page.classes.map((found) => new Option(`${found.label} (${found.count})`, found.label)),
+      new Option(`excluded (${page.excluded})`, EXCLUDED));
+    label.value = [...label.options].some((option) => option.value === chosen) ? chosen : "";
+    byId("targets").replaceChildren(...page.classes.map((found, index) => {
+      const button = element("button");
+      button.type = "button";
+      if (index < 9) button.append(element("b", "", `${index + 1} `));
+      button.append(found.label, " ", element("small", "", String(found.count)));
+      button.dataset.label = found.label;
+      button.addEventListener("click", () => relabel(found.label));
+      return button;
+    }), (() => {
+      const button = element("button", "", "x exclude");
+      button.type = "button";
+      button.addEventListener("click", exclude);
+      return button;
+    })());
+    const focused = [...grid.children].indexOf(document.activeElement);
+    grid.replaceChildren(...page.images.map(card));
+    if (focused >= 0) grid.children[Math.min(focused, page.images.length - 1)]?.focus();
+    byId("undo").disabled = !page.can_undo;
+    byId("redo").disabled = !page.can_redo;
+    const last = Math.min(offset + page.images.length, page.total);
+    byId("place").textContent = page.total ? `${offset + 1} to ${last} of ${page.total}` : "no images";
+    byId("previous").disabled = offset === 0;
+    byId("next").disabled = last >= page.total;
+  };
+
+  const card = (image, index) => {
+    const made = element("div", "card");
+    made.tabIndex = 0;
+    made.role = "option";
+    made.dataset.path = image.path;
+    made.setAttribute("aria-selected", selected.has(image.path));
+    const frame = element("div", "frame");
+    const picture = element("img");
+    picture.loading = "lazy";
+    picture.alt = "";
+    picture.src = address("/thumbnail", { path: image.path });
+    picture.addEventListener("error", () => frame.replaceChildren("cannot be shown"));
+    frame.append(picture);
+    made.append(frame, element("span", "", image.label), element("span", "name", image.path.split("/").slice(1).join("/")));
+    if (image.suspicion !== null && image.suspicion > 0) made.append(element("span", "", `rather ${image.suggested}?`));
+    made.title = image.path;
+    made.addEventListener("click", (event) => { made.focus(); select(index, event); });
+    made.addEventListener("dblclick", () => zoom(index));
+    return made;
+  };
+  const mark = () => {
+    [...grid.children].forEach((made) => made.setAttribute("aria-selected", selected.has(made.dataset.path)));
+    say(selected.size ? `${selected.size} selected` : "");
+  };
+  const select = (index, { shiftKey, ctrlKey, metaKey }) => {
+    const path = page.images[index].path;
+    if (shiftKey) {
+      const [low, high] = [Math.min(anchor, index), Math.max(anchor, index)];
+      page.images.slice(low, high + 1).forEach((image) => selected.add(image.path));
+    } else if (ctrlKey || metaKey) {
+      if (!selected.delete(path)) selected.add(path);
+      anchor = index;
+    } else {
+      selected = new Set(selected.size === 1 && selected.has(path) ? [] : [path]);
+      anchor = index;
+    }
+    mark();
+  };
+
+  const change = async (path, body, done) => {
+    const reply = await ask(path, body);
+    if (reply) {
+      const conflicts = reply.conflicts ?? [];
+      const first = conflicts.length ? `; ${conflicts.length} not: ${conflicts[0].path}: ${conflicts[0].reason}` : "";
+      say(`${done(reply)}${first}`, conflicts.length > 0);
+      selected = new Set();
+    }
+    await load();
+  };
+  const relabel = (target) => selected.size
+    ? change("/api/relabel", { images: [...selected], label: target }, (reply) => `${reply.moved.length} moved to ${target}`)
+    : say("Select images first.", true);
+  const exclude = () => selected.size
+    ? change("/api/exclude", { images: [...selected] }, (reply) => `${reply.moved.length} excluded`)
+    : say("Select images first.", true);
+  const undo = () => page.can_undo && change("/api/undo", { revision: page.revision }, (reply) => `undone: ${reply.moved.length} moved back`);
+  const redo = () => page.can_redo && change("/api/redo", { revision: page.revision }, (reply) => `redone: ${reply.moved.length} moved`);
+
+  const zoom = (index) => {
+    const image = page.images[index];
+    if (!image) return;
+    anchor = index;
+    const picture = byId("large").firstElementChild;
+    picture.className = "";
+    picture.src = address("/picture", { path: image.path });
+    byId("caption").textContent = `${image.label}: ${image.path}`;
+    if (!byId("zoom").open) byId("zoom").showModal();
+  };
+  byId("large").firstElementChild.addEventListener("click", (event) => event.target.classList.toggle("full"));
+  byId("close").addEventListener("click", () => byId("zoom").close());
+  byId("zoom").addEventListener("close", () => grid.children[anchor]?.focus());
+
+  const turn = (pages) => {
+    const next = offset + pages * Number(limit.value);
+    if (next < 0 || next >= page.total) return;
+    offset = next;
+    selected = new Set();
+    window.scrollTo(0, 0);
+    load();
+  };
+  const restart = () => { offset = 0; selected = new Set(); load(); };
+  for (const control of [label, sort, limit]) control.addEventListener("input", restart);
+  byId("undo").addEventListener("click", undo);
+  byId("redo").addEventListener("click", redo);
+  byId("previous").addEventListener("click", () => turn(-1));
+  byId("next").addEventListener("click", () => turn(1));
+  byId("help").addEventListener("click", () => {
+    byId("keys").hidden = !byId("keys").hidden;
+    byId("help").setAttribute("aria-expanded", !byId("keys").hidden);
+  });
+  byId("new").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const name = byId("name").value.trim();
+    if (await ask("/api/class", { label: name })) {
+      byId("name").value = "";
+      say(`${name} added`);
+      load();
+    }
+  });
+
+  const columns = () => getComputedStyle(grid).gridTemplateColumns.split(" ").length;
+  document.addEventListener("keydown", (event) => {
+    if (event.target.closest("input, select") || event.altKey || event.metaKey) return;
+    const zoomed = byId("zoom").open;
+    const at = zoomed ? anchor : [...grid.children].indexOf(document.activeElement);
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: zoomed ? 1 : columns(), ArrowUp: zoomed ? -1 : -columns() }[event.key];
+    if (event.ctrlKey && !["z", "y"].includes(event.key)) return;
+    if (step !== undefined && page.images.length) {
+      const next = Math.max(0, Math.min(page.images.length - 1, at < 0 ? 0 : at + step));
+      if (zoomed) zoom(next); else grid.children[next].focus();
+    } else if (/^[1-9]$/.test(event.key) && page.classes[event.key - 1]) {
+      if (zoomed) selected = new Set([page.images[at].path]);
+      relabel(page.classes[event.key - 1].label);
+    } else if (event.key === "x") {
+      if (zoomed) selected = new Set([page.images[at].path]);
+      exclude();
+    } else if (event.key === "z") undo();
+    else if (event.key === "y") redo();
+    else if (event.key === "n") turn(1);
+    else if (event.key === "p") turn(-1);
+    else if (event.key === "a" && !zoomed) { selected = new Set(page.images.map((image) => image.path)); mark(); }
+    else if (event.key === "Escape" && !zoomed) { selected = new Set(); mark(); }
+    else if (event.key === " " && at >= 0 && !event.target.closest("button")) select(at, { ctrlKey: true });
+    else if (event.key === "Enter" && at >= 0 && !zoomed && !event.target.closest("button")) zoom(at);
+    else return;
+    event.preventDefault();
+  });
+  load();
+})();
