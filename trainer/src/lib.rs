@@ -27,6 +27,7 @@ pub mod refine;
 pub mod report;
 pub mod runs;
 pub mod scoring;
+pub mod search;
 pub mod setup;
 pub mod svm;
 pub mod sweep;

@@ -1,6 +1,6 @@
 //! Lists of labels and addresses: `label<TAB>url`, a line each.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use reqwest::Url;
 
@@ -66,15 +66,25 @@ pub fn is_label(label: &str) -> bool {
 pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<Refused>), ListError> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut refused = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<Url, (String, usize)> = HashMap::new();
     for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
         let number = index + 1;
         match entry(line, number) {
-            Ok(entry) if seen.insert((entry.label.clone(), entry.url.clone())) => entries.push(entry),
-            Ok(_) => {}
+            Ok(entry) => match seen.get(&entry.url) {
+                None => {
+                    seen.insert(entry.url.clone(), (entry.label.clone(), number));
+                    entries.push(entry);
+                }
+                Some((label, _)) if *label == entry.label => {}
+                Some((label, first)) => refused.push(Refused {
+                    line: number,
+                    text: line.to_owned(),
+                    reason: format!("line {first} calls the same address {label}"),
+                }),
+            },
             Err(reason) => refused.push(Refused {
                 line: number,
                 text: line.to_owned(),
@@ -117,7 +127,8 @@ mod tests {
     #[test]
     fn good_lines_are_read_and_bad_ones_named() {
         let text = "\u{feff}# a list\ndotted\thttp://a.example/1.jpg\n\ndotted\thttp://a.example/1.jpg\r\n../x\thttp://a.example/2.jpg\n\
-                    striped http://a.example/3.jpg\nstriped\tfile:///etc/passwd\nleopard\thttps://b.example/\textra\n";
+                    striped http://a.example/3.jpg\nstriped\tfile:///etc/passwd\nleopard\thttps://b.example/\textra\n\
+                    striped\thttp://a.example/1.jpg\n";
         let (entries, refused) = parse(text).expect("a list");
         let found: Vec<_> = entries
             .iter()
@@ -131,7 +142,7 @@ mod tests {
             ]
         );
         let lines: Vec<_> = refused.iter().map(|refused| refused.line).collect();
-        assert_eq!(lines, [5, 6, 7]);
+        assert_eq!(lines, [5, 6, 7, 9]);
     }
 
     #[test]

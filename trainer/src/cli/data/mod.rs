@@ -4,6 +4,7 @@ mod audit;
 mod dedupe;
 mod features;
 pub mod fetch;
+mod search;
 pub mod split;
 
 use clap::Subcommand;
@@ -17,6 +18,7 @@ pub enum Data {
     Audit(audit::Arguments),
     Dedupe(dedupe::Arguments),
     Fetch(fetch::Arguments),
+    Search(search::Arguments),
     Split(split::Arguments),
 }
 
@@ -26,6 +28,7 @@ pub fn run(data: &Data, session: &Session) -> Result<Done, Failure> {
         Data::Audit(arguments) => audit::run(arguments, session),
         Data::Dedupe(arguments) => dedupe::run(arguments, session),
         Data::Fetch(arguments) => fetch::run(arguments, session),
+        Data::Search(arguments) => search::run(arguments, session),
         Data::Split(arguments) => split::run(arguments, session),
     }
 }

@@ -1,0 +1,342 @@
+//! Image search: every item with every attribute as a query, through a provider's public interface.
+//!
+//! What a provider found is kept in the data set's own folder, so that an interrupted search spends no quota twice; the
+//! images themselves are fetched as those of any list.
+
+mod provider;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::RETRY_AFTER;
+use serde::Serialize;
+use serde_json::Value;
+use shared::files;
+
+pub use provider::{Hit, Name, Provider, SearchRequest};
+
+use crate::dataset::OWN_FOLDER;
+use crate::fetch::{Entry, is_label};
+use crate::progress::Progress;
+
+/// Folder of what was found, within the folder that the scanner passes over.
+const FOLDER: &str = "searches";
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a busy provider is asked.
+const ATTEMPTS: u32 = 4;
+/// A provider that wants to be left alone for longer is asked another day.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// Largest answer that is read, in bytes.
+const MOST_BYTES: usize = 32 << 20;
+
+/// A question and the class that its images are for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Query {
+    /// What is asked.
+    pub text: String,
+    /// The class folder of what is found.
+    pub label: String,
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Images to fetch, each address once.
+    pub entries: Vec<Entry>,
+    /// Queries without an answer, and why.
+    pub unanswered: Vec<(Query, String)>,
+    /// Requests that were sent.
+    pub requests: usize,
+    /// How many more the provider allows, where it tells.
+    pub remaining: Option<u64>,
+}
+
+/// Why a search cannot be made at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// Nothing to ask for.
+    #[error("give at least one item")]
+    NoItems,
+    /// An item or attribute cannot name a class folder.
+    #[error("{0:?} cannot be the name of a class folder")]
+    Label(String),
+    /// The provider needs a key.
+    #[error("{provider} needs a key: set {variable} to yours")]
+    NoKey {
+        /// Which provider.
+        provider: &'static str,
+        /// The environment variable.
+        variable: &'static str,
+    },
+    /// The key is not taken.
+    #[error("{provider} refused the request: status {status}; check the key in {variable}")]
+    Denied {
+        /// Which provider.
+        provider: &'static str,
+        /// HTTP status.
+        status: StatusCode,
+        /// The environment variable.
+        variable: &'static str,
+    },
+    /// The HTTP client cannot be made.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Setup(reqwest::Error),
+    /// What was found cannot be kept.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Every item with every attribute, for the attribute's class; without attributes, every item for its own.
+///
+/// # Errors
+/// [`SearchError::NoItems`] and [`SearchError::Label`].
+pub fn queries(items: &[String], attributes: &[String]) -> Result<Vec<Query>, SearchError> {
+    let plain = |words: &[String]| -> Vec<String> {
+        let words = words.iter().map(|word| word.trim().to_owned());
+        words.filter(|word| !word.is_empty()).collect()
+    };
+    let (items, attributes) = (plain(items), plain(attributes));
+    if items.is_empty() {
+        return Err(SearchError::NoItems);
+    }
+    let labels = if attributes.is_empty() { &items } else { &attributes };
+    if let Some(label) = labels.iter().find(|label| !is_label(label)) {
+        return Err(SearchError::Label(label.clone()));
+    }
+    if attributes.is_empty() {
+        let of_item = |item: String| Query {
+            text: item.clone(),
+            label: item,
+        };
+        return Ok(items.into_iter().map(of_item).collect());
+    }
+    let combined = attributes.iter().flat_map(|attribute| {
+        items.iter().map(move |item| Query {
+            text: format!("{attribute} {item}"),
+            label: attribute.clone(),
+        })
+    });
+    Ok(combined.collect())
+}
+
+/// Asks `provider` for the first `per_query` images of each query; with `again`, also what was asked before.
+///
+/// # Errors
+/// See [`SearchError`]; a query without an answer is listed.
+pub async fn search(
+    provider: &Provider,
+    queries: &[Query],
+    per_query: usize,
+    again: bool,
+    data: &Path,
+    progress: &dyn Progress,
+) -> Result<Found, SearchError> {
+    let client = reqwest::Client::builder()
+        .timeout(TIMEOUT)
+        .user_agent(concat!(
+            "ikat-trainer/",
+            env!("CARGO_PKG_VERSION"),
+            " (image data sets)"
+        ))
+        .build()
+        .map_err(SearchError::Setup)?;
+    let mut asking = Asking {
+        provider,
+        client,
+        found: Found::default(),
+    };
+    let mut seen = std::collections::HashSet::new();
+    progress.begin("Searching", queries.len() as u64);
+    for query in queries {
+        let path = data
+            .join(OWN_FOLDER)
+            .join(FOLDER)
+            .join(provider.file_name(&query.text, per_query));
+        let hits = match kept(&path).filter(|_| !again) {
+            Some(hits) => Ok(hits),
+            None => asking.ask(&query.text, per_query).await?,
+        };
+        match hits {
+            Ok(hits) => {
+                keep(&path, &hits)?;
+                let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
+                asking
+                    .found
+                    .entries
+                    .extend(new.filter(|entry| seen.insert(entry.url.clone())));
+            }
+            Err(reason) => asking.found.unanswered.push((query.clone(), reason)),
+        }
+        progress.status(&format!("{} images", asking.found.entries.len()));
+        progress.advance(1);
+    }
+    progress.end();
+    for (index, entry) in asking.found.entries.iter_mut().enumerate() {
+        entry.line = index + 1;
+    }
+    Ok(asking.found)
+}
+
+/// What was found before, with whatever else a file may hold taken for nothing.
+fn kept(path: &Path) -> Option<Vec<Hit>> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+fn keep(path: &Path, hits: &[Hit]) -> Result<(), SearchError> {
+    let failed = |source| SearchError::File {
+        path: path.to_path_buf(),
+        source,
+    };
+    let json = serde_json::to_vec_pretty(hits)
+        .map_err(std::io::Error::from)
+        .map_err(failed)?;
+    files::write_atomically(path, &json).map_err(failed)
+}
+
+fn entry(hit: Hit, label: &str) -> Option<Entry> {
+    let url = reqwest::Url::parse(&hit.url).ok()?;
+    matches!(url.scheme(), "http" | "https").then(|| Entry {
+        label: label.to_owned(),
+        url,
+        line: 0,
+        page: hit.page,
+        licence: hit.licence,
+        creator: hit.creator,
+        attribution: hit.attribution,
+    })
+}
+
+/// A provider that is being asked.
+struct Asking<'a> {
+    provider: &'a Provider,
+    client: reqwest::Client,
+    found: Found,
+}
+
+impl Asking<'_> {
+    /// The hits of one query, page by page; the outer error ends the search, the inner one this query.
+    async fn ask(&mut self, query: &str, per_query: usize) -> Result<Result<Vec<Hit>, String>, SearchError> {
+        let mut hits: Vec<Hit> = Vec::new();
+        let mut page = 0;
+        while hits.len() < per_query {
+            if self.found.remaining == Some(0) {
+                return Ok(Err("the provider's quota is used up".to_owned()));
+            }
+            let request = self.provider.request(query, page, per_query)?;
+            let answer = match self.send(&request).await? {
+                Ok(answer) => answer,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            let (new, more) = match self.provider.read(&answer) {
+                Ok(read) => read,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            let none = new.is_empty();
+            hits.extend(new);
+            page += 1;
+            if none || !more {
+                break;
+            }
+        }
+        hits.truncate(per_query);
+        Ok(Ok(hits))
+    }
+
+    async fn send(&mut self, request: &SearchRequest) -> Result<Result<Value, String>, SearchError> {
+        let mut wait = Duration::from_secs(1);
+        let mut reason = String::new();
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(wait).await;
+            }
+            wait *= 2;
+            self.found.requests += 1;
+            let sending = request
+                .headers
+                .iter()
+                .fold(self.client.get(request.url.clone()), |sending, (name, value)| {
+                    sending.header(*name, value)
+                });
+            let mut response = match sending.send().await {
+                Ok(response) => response,
+                Err(error) => {
+                    // The address holds the key of some providers.
+                    reason = error.without_url().to_string();
+                    continue;
+                }
+            };
+            let status = response.status();
+            self.found.remaining = self.provider.remaining(response.headers()).or(self.found.remaining);
+            if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+                return Err(SearchError::Denied {
+                    provider: self.provider.title(),
+                    status,
+                    variable: self.provider.variable(),
+                });
+            }
+            let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            let wished = response
+                .headers()
+                .get(RETRY_AFTER)
+                .and_then(|value| value.to_str().ok()?.parse().ok());
+            if busy {
+                reason = format!("the provider answered {status}");
+                if let Some(seconds) = wished {
+                    wait = Duration::from_secs(seconds);
+                    if wait > LONGEST_WAIT {
+                        return Ok(Err(format!("{reason}; ask again in {seconds} s")));
+                    }
+                }
+                // A window that is full is no used-up quota.
+                self.found.remaining = None;
+                continue;
+            }
+            let mut body = Vec::new();
+            while let Ok(Some(chunk)) = response.chunk().await {
+                body.extend_from_slice(&chunk);
+                if body.len() > MOST_BYTES {
+                    return Ok(Err("the provider's answer is too large".to_owned()));
+                }
+            }
+            return Ok(match serde_json::from_slice(&body) {
+                Ok(json) if status.is_success() => Ok(json),
+                _ => Err(format!("the provider answered {status}, but nothing that can be read")),
+            });
+        }
+        Ok(Err(reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(',').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn seven_garments_in_three_textures_are_twenty_one_queries() {
+        let items = words("t-shirt,blouse,sweater,hoodie,cardigan,dress,skirt");
+        let found = queries(&items, &words("striped, dotted,leopard")).expect("queries");
+        assert_eq!(found.len(), 21);
+        assert_eq!((&found[7].text[..], &found[7].label[..]), ("dotted t-shirt", "dotted"));
+        let alone = queries(&words("cat,dog"), &[]).expect("queries");
+        assert_eq!((&alone[1].text[..], &alone[1].label[..]), ("dog", "dog"));
+    }
+
+    #[test]
+    fn labels_that_lead_elsewhere_and_no_items_are_refused() {
+        assert!(matches!(
+            queries(&words("dress"), &words("../x")),
+            Err(SearchError::Label(_))
+        ));
+        assert!(matches!(queries(&words(" ,"), &words("x")), Err(SearchError::NoItems)));
+    }
+}

@@ -1,0 +1,384 @@
+//! The providers' interfaces, as each of them documents it.
+
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::files;
+
+use super::SearchError;
+
+/// A provider of image search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Name {
+    /// Openly licensed images of many collections; no key needed (`OPENVERSE_TOKEN` allows more).
+    Openverse,
+    /// The media of Wikipedia and its sisters; no key.
+    WikimediaCommons,
+    /// The web, by `BRAVE_API_KEY`.
+    Brave,
+    /// Google's image search, by `SERPAPI_API_KEY`.
+    Serpapi,
+    /// Stock photos, by `PEXELS_API_KEY`.
+    Pexels,
+}
+
+/// What is fixed about a provider.
+struct Facts {
+    title: &'static str,
+    endpoint: &'static str,
+    /// Environment variable of the key.
+    variable: &'static str,
+    needs_key: bool,
+    page_size: usize,
+    /// Response header that tells how many requests are left; the last of several numbers counts for the longest time.
+    remaining: Option<&'static str>,
+}
+
+/// A provider, ready to be asked.
+pub struct Provider {
+    name: Name,
+    endpoint: Url,
+    key: Option<String>,
+    licences: Vec<String>,
+}
+
+/// One page of one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchRequest {
+    /// Where to ask.
+    pub url: Url,
+    /// What to say besides.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// An image that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hit {
+    /// The image.
+    pub url: String,
+    /// The page that shows it.
+    pub page: Option<String>,
+    /// Its licence, where the provider tells.
+    pub licence: Option<String>,
+    /// Who made it.
+    pub creator: Option<String>,
+    /// How its maker wants to be named.
+    pub attribution: Option<String>,
+}
+
+impl Name {
+    fn facts(self) -> Facts {
+        match self {
+            Self::Openverse => Facts {
+                title: "Openverse",
+                endpoint: "https://api.openverse.org/v1/images/",
+                variable: "OPENVERSE_TOKEN",
+                needs_key: false,
+                page_size: 20,
+                remaining: Some("x-ratelimit-available-anon_sustained"),
+            },
+            Self::WikimediaCommons => Facts {
+                title: "Wikimedia Commons",
+                endpoint: "https://commons.wikimedia.org/w/api.php",
+                variable: "WIKIMEDIA_TOKEN",
+                needs_key: false,
+                page_size: 50,
+                remaining: None,
+            },
+            Self::Brave => Facts {
+                title: "Brave Image Search",
+                endpoint: "https://api.search.brave.com/res/v1/images/search",
+                variable: "BRAVE_API_KEY",
+                needs_key: true,
+                page_size: 200,
+                remaining: Some("x-ratelimit-remaining"),
+            },
+            Self::Serpapi => Facts {
+                title: "SerpApi",
+                endpoint: "https://serpapi.com/search.json",
+                variable: "SERPAPI_API_KEY",
+                needs_key: true,
+                page_size: 100,
+                remaining: None,
+            },
+            Self::Pexels => Facts {
+                title: "Pexels",
+                endpoint: "https://api.pexels.com/v1/search",
+                variable: "PEXELS_API_KEY",
+                needs_key: true,
+                page_size: 80,
+                remaining: Some("x-ratelimit-remaining"),
+            },
+        }
+    }
+}
+
+impl Provider {
+    /// The provider with its key from the environment. `endpoint` is another address of it; `licences` are those asked
+    /// for, where it can be asked for some.
+    ///
+    /// # Panics
+    /// Never: the fixed addresses are addresses.
+    pub fn new(name: Name, endpoint: Option<Url>, licences: Vec<String>) -> Self {
+        let facts = name.facts();
+        let key = std::env::var(facts.variable).ok().filter(|key| !key.is_empty());
+        Self {
+            name,
+            endpoint: endpoint.unwrap_or_else(|| Url::parse(facts.endpoint).expect("a fixed address")),
+            key,
+            licences,
+        }
+    }
+
+    /// What people call it.
+    pub fn title(&self) -> &'static str {
+        self.name.facts().title
+    }
+
+    /// Environment variable of its key.
+    pub fn variable(&self) -> &'static str {
+        self.name.facts().variable
+    }
+
+    /// Whether it can be asked, as far as keys go.
+    ///
+    /// # Errors
+    /// [`SearchError::NoKey`].
+    pub fn check_key(&self) -> Result<(), SearchError> {
+        if self.name.facts().needs_key && self.key.is_none() {
+            return Err(SearchError::NoKey {
+                provider: self.title(),
+                variable: self.variable(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Requests that `queries` queries for `per_query` images each take at most.
+    pub fn cost(&self, queries: usize, per_query: usize) -> usize {
+        let pages = match self.name {
+            // One page is all it gives.
+            Name::Brave => 1,
+            _ => per_query.div_ceil(self.name.facts().page_size),
+        };
+        queries * pages
+    }
+
+    /// Under which name the hits of a query are kept.
+    pub(super) fn file_name(&self, query: &str, per_query: usize) -> String {
+        let identity = format!(
+            "{:?} {} {:?} {per_query} {query}",
+            self.name, self.endpoint, self.licences
+        );
+        format!("{}.json", &files::sha256_hex(identity.as_bytes())[..24])
+    }
+
+    /// The request for one page of a query, counted from 0.
+    ///
+    /// # Errors
+    /// [`SearchError::NoKey`].
+    pub fn request(&self, query: &str, page: usize, per_query: usize) -> Result<SearchRequest, SearchError> {
+        self.check_key()?;
+        let size = self.name.facts().page_size;
+        let wanted = per_query.min(size).to_string();
+        let (key, next) = (self.key.clone().unwrap_or_default(), (page + 1).to_string());
+        let mut headers = Vec::new();
+        let mut url = self.endpoint.clone();
+        let mut parameters = url.query_pairs_mut();
+        match self.name {
+            Name::Openverse => {
+                parameters
+                    .append_pair("q", query)
+                    .append_pair("page_size", &wanted)
+                    .append_pair("page", &next);
+                if !self.licences.is_empty() {
+                    parameters.append_pair("license", &self.licences.join(","));
+                }
+                if !key.is_empty() {
+                    headers.push(("authorization", format!("Bearer {key}")));
+                }
+            }
+            Name::WikimediaCommons => {
+                parameters.extend_pairs([
+                    ("action", "query"),
+                    ("format", "json"),
+                    ("formatversion", "2"),
+                    ("generator", "search"),
+                    ("gsrsearch", &format!("filetype:bitmap {query}")),
+                    ("gsrnamespace", "6"),
+                    ("gsrlimit", &wanted),
+                    ("gsroffset", &(page * per_query.min(size)).to_string()),
+                    ("prop", "imageinfo"),
+                    ("iiprop", "url|extmetadata"),
+                    ("iiurlwidth", "1280"),
+                    ("maxlag", "5"),
+                ]);
+            }
+            Name::Brave => {
+                parameters
+                    .append_pair("q", query)
+                    .append_pair("count", &wanted)
+                    .append_pair("safesearch", "strict");
+                headers.push(("x-subscription-token", key));
+            }
+            Name::Serpapi => {
+                parameters.extend_pairs([
+                    ("engine", "google_images"),
+                    ("q", query),
+                    ("ijn", &page.to_string()),
+                    ("api_key", &key),
+                ]);
+            }
+            Name::Pexels => {
+                parameters
+                    .append_pair("query", query)
+                    .append_pair("per_page", &wanted)
+                    .append_pair("page", &next);
+                headers.push(("authorization", key));
+            }
+        }
+        drop(parameters);
+        Ok(SearchRequest { url, headers })
+    }
+
+    /// The hits of an answer, and whether there may be more.
+    ///
+    /// # Errors
+    /// What the provider says is wrong, for people.
+    pub fn read(&self, answer: &Value) -> Result<(Vec<Hit>, bool), String> {
+        let said = [
+            &answer["error"]["info"],
+            &answer["error"]["detail"],
+            &answer["detail"],
+            &answer["error"],
+        ];
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let hits = match self.name {
+            Name::Openverse if answer["results"].is_array() => {
+                let hits = list(&answer["results"]).iter().filter_map(openverse).collect();
+                let more = answer["page"].as_u64() < answer["page_count"].as_u64();
+                Some((hits, more))
+            }
+            Name::WikimediaCommons if answer["error"].is_null() => {
+                let mut pages = list(&answer["query"]["pages"]);
+                pages.sort_by_key(|page| page["index"].as_i64());
+                Some((
+                    pages.iter().filter_map(commons).collect(),
+                    answer["continue"].is_object(),
+                ))
+            }
+            Name::Brave if answer["results"].is_array() => {
+                Some((list(&answer["results"]).iter().filter_map(brave).collect(), false))
+            }
+            Name::Serpapi if answer["images_results"].is_array() => Some((
+                list(&answer["images_results"]).iter().filter_map(serpapi).collect(),
+                true,
+            )),
+            Name::Serpapi
+                if text(&answer["error"]).is_some_and(|error| error.contains("hasn't returned any results")) =>
+            {
+                Some((Vec::new(), false))
+            }
+            Name::Pexels if answer["photos"].is_array() => {
+                let hits = list(&answer["photos"]).iter().filter_map(pexels).collect();
+                Some((hits, answer["next_page"].is_string()))
+            }
+            _ => None,
+        };
+        hits.ok_or_else(|| {
+            let reason = said.into_iter().find_map(text);
+            reason.unwrap_or_else(|| format!("{} answered otherwise than it documents", self.title()))
+        })
+    }
+
+    /// How many requests are left, where the answer's headers tell.
+    pub fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
+        let value = headers.get(self.name.facts().remaining?)?.to_str().ok()?;
+        value.rsplit(',').next()?.trim().parse().ok()
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn openverse(found: &Value) -> Option<Hit> {
+    let version = text(&found["license_version"])
+        .map(|version| format!(" {version}"))
+        .unwrap_or_default();
+    Some(Hit {
+        url: text(&found["url"])?,
+        page: text(&found["foreign_landing_url"]),
+        licence: text(&found["license"]).map(|licence| format!("{licence}{version}")),
+        creator: text(&found["creator"]),
+        attribution: text(&found["attribution"]),
+    })
+}
+
+fn commons(found: &Value) -> Option<Hit> {
+    let info = &found["imageinfo"][0];
+    let told = |field: &str| text(&info["extmetadata"][field]["value"]).map(|html| without_markup(&html));
+    Some(Hit {
+        // The scaled copy is a picture also where the original is a TIFF of 100 megapixels.
+        url: text(&info["thumburl"]).or_else(|| text(&info["url"]))?,
+        page: text(&info["descriptionurl"]),
+        licence: told("LicenseShortName"),
+        creator: told("Artist"),
+        attribution: told("Attribution").or_else(|| told("Credit")),
+    })
+}
+
+fn brave(found: &Value) -> Option<Hit> {
+    Some(Hit {
+        url: text(&found["properties"]["url"])?,
+        page: text(&found["url"]),
+        ..Hit::default()
+    })
+}
+
+fn serpapi(found: &Value) -> Option<Hit> {
+    Some(Hit {
+        url: text(&found["original"])?,
+        page: text(&found["link"]),
+        licence: text(&found["license_details_url"]),
+        creator: text(&found["source"]),
+        attribution: None,
+    })
+}
+
+fn pexels(found: &Value) -> Option<Hit> {
+    let creator = text(&found["photographer"]);
+    Some(Hit {
+        url: text(&found["src"]["large2x"]).or_else(|| text(&found["src"]["original"]))?,
+        page: text(&found["url"]),
+        licence: Some("Pexels License".to_owned()),
+        attribution: creator.as_ref().map(|creator| format!("Photo by {creator} on Pexels")),
+        creator,
+    })
+}
+
+/// The text of a little HTML.
+fn without_markup(html: &str) -> String {
+    let mut plain = String::new();
+    let mut inside = false;
+    for character in html.chars() {
+        match character {
+            '<' => inside = true,
+            '>' if inside => inside = false,
+            _ if !inside => plain.push(character),
+            _ => {}
+        }
+    }
+    let plain = plain
+        .replace("&quot;", "\"")
+        .replace("&#39;", "'")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">");
+    plain
+        .replace("&amp;", "&")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
