@@ -204,3 +204,100 @@ fn a_split_with_copies_on_both_sides_leaks_by_a_number() {
     assert_eq!(audit["unreadable"][0]["path"], "shoes/broken.jpg");
     assert_eq!(audit["tiny"].as_array().map(Vec::len), Some(17));
 }
+
+#[test]
+fn a_list_trains_as_its_class_folders_do() {
+    let Some(folder) = photos(12) else { return };
+    let data = folder.path().display().to_string();
+    let flat = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| flat.path().join(name).display().to_string();
+    for (format, name) in [
+        ("csv", "labels.csv"),
+        ("tsv", "labels.tsv"),
+        ("metadata", "metadata.jsonl"),
+    ] {
+        say(&mut trainer(&["data", "export", "--data", &data, "--format", format])).ended_with(0);
+        let again = say(&mut trainer(&["data", "export", "--data", &data, "--format", format])).ended_with(1);
+        assert!(again.stderr.contains("not overwritten"), "{again:?}");
+        let list = folder.path().join(name).display().to_string();
+        let out = at(format);
+        let said = say(&mut trainer(&[
+            "data", "export", "--json", "--data", &list, "--format", "folder", "--out", &out,
+        ]));
+        assert_eq!(said.ended_with(0).json()["images"], 24);
+        let (copied, original) = (images(Path::new(&out)), images(folder.path()));
+        let original: Vec<_> = original
+            .iter()
+            .filter(|(path, _)| path.parent() != Some(folder.path()))
+            .collect();
+        assert_eq!(
+            copied.values().collect::<Vec<_>>(),
+            original.iter().map(|(_, bytes)| *bytes).collect::<Vec<_>>()
+        );
+    }
+    let train = |data: &str, out: &str| {
+        let out = at(out);
+        let command = ["train", "--json", "--name", "x", "--data", data, "--out", &out];
+        say(&mut trainer(&command)).ended_with(0).json()
+    };
+    let by_list = train(&folder.path().join("labels.csv").display().to_string(), "listed");
+    let by_folder = train(&data, "folders");
+    assert_eq!(by_list["version"], by_folder["version"]);
+}
+
+#[test]
+fn flipped_labels_are_found_at_the_top_of_the_audit() {
+    let Some(source) = shared_data("clothing_small") else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut classes: Vec<String> = std::fs::read_dir(&source)
+        .expect("the data")
+        .map(|entry| entry.expect("an entry"))
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    classes.sort();
+    subset(
+        &source,
+        folder.path(),
+        &classes.iter().map(String::as_str).collect::<Vec<_>>(),
+        usize::MAX,
+    );
+    let mut paths: Vec<_> = images(folder.path()).into_keys().collect();
+    paths.sort();
+    // Every twentieth image goes to a class drawn by a small generator of numbers.
+    let mut state = 12345_u64;
+    let mut flipped = Vec::new();
+    for path in paths.iter().skip(7).step_by(20) {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let own = path
+            .parent()
+            .and_then(Path::file_name)
+            .expect("a class")
+            .to_string_lossy();
+        let own = classes.iter().position(|class| *class == own).expect("known");
+        let other = &classes[(own + 1 + (state >> 33) as usize % (classes.len() - 1)) % classes.len()];
+        let name = format!("flipped-{}", path.file_name().expect("a name").to_string_lossy());
+        std::fs::rename(path, folder.path().join(other).join(&name)).expect("moved");
+        flipped.push(format!("{other}/{name}"));
+    }
+    let said = say(&mut trainer(&[
+        "data",
+        "audit",
+        "--json",
+        "--data",
+        &folder.path().display().to_string(),
+    ]));
+    let audit: Value = serde_json::from_str(&said.stdout).expect("JSON");
+    let labels = audit["labels"].as_array().expect("a list");
+    let top = labels.len() / 10;
+    let found = labels[..top]
+        .iter()
+        .filter(|doubt| flipped.iter().any(|path| doubt["path"] == path.as_str()))
+        .count();
+    let share = found as f64 / flipped.len() as f64;
+    assert!(share >= 0.6, "{found} of {} in the top {top}", flipped.len());
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
-use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, unescape};
+use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, list_of, unescape};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
@@ -124,6 +124,12 @@ pub enum DeskError {
     /// The data set.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// Its labels are no folders.
+    #[error(
+        "{0} lists the labels, and annotating moves files between class folders: make some with `trainer data export \
+         --format folder`"
+    )]
+    Listed(PathBuf),
     /// The journal cannot be read or written.
     #[error("the journal {path}: {source}")]
     Journal {
@@ -163,6 +169,9 @@ impl Desk {
     /// # Errors
     /// See [`DeskError`].
     pub fn open(root: &Path, suspicions: Vec<Suspicion>) -> Result<Self, DeskError> {
+        if let Some(list) = list_of(root) {
+            return Err(DeskError::Listed(list));
+        }
         // Before anything is made there: a wrong path must not become a data set.
         let before = Dataset::scan(root);
         if let Err(error @ DatasetError::NoFolder(_)) = before {

@@ -1,9 +1,11 @@
 //! Labelled images on disk and how they are divided.
 
+mod copy;
 mod difference_hash;
 mod examine;
 mod folder_lock;
 mod lanczos;
+mod list;
 mod near_duplicates;
 mod path_text;
 mod read;
@@ -14,9 +16,11 @@ mod split_file;
 
 use std::path::PathBuf;
 
+pub use copy::copy_to_folders;
 pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
 pub use examine::{Picture, examine, readable};
 pub use folder_lock::FolderLock;
+pub use list::{ListFormat, list_of};
 pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
 pub(crate) use path_text::{escape, unescape};
@@ -27,10 +31,10 @@ pub use split::{By, Side, Split, SplitParameters};
 /// Folder within a data set for what is no image of it; the scanner passes it over.
 pub const OWN_FOLDER: &str = ".ikat";
 
-/// A folder of class folders, as found on disk.
+/// Labelled images, as found on disk: a folder of class folders, or a list beside the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
-    /// The folder that holds the class folders.
+    /// The folder that holds the class folders, or the list.
     pub root: PathBuf,
     /// Class names, sorted.
     pub classes: Vec<String>,
@@ -43,7 +47,7 @@ pub struct Dataset {
 /// One labelled image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Path below the root, beginning with the class folder.
+    /// Path below the root; in a folder of class folders, it begins with the class folder.
     pub path: PathBuf,
     /// Index into [`Dataset::classes`].
     pub class: usize,
@@ -75,8 +79,11 @@ pub enum DatasetError {
         /// What the file system said.
         source: std::io::Error,
     },
-    /// It is no folder.
-    #[error("{0} is no folder; a data set is a folder that holds one folder of images per class")]
+    /// It is no folder, and no list either.
+    #[error(
+        "{0} is no folder; a data set is a folder that holds one folder of images per class, or a list (.csv, .tsv, \
+         .jsonl) of paths and labels"
+    )]
     NoFolder(PathBuf),
     /// It holds no class folder with a file in it.
     #[error(
@@ -95,13 +102,16 @@ pub enum DatasetError {
         /// The other.
         second: String,
     },
+    /// A label cannot name a folder.
+    #[error("the label {0:?} cannot be the name of a folder; export a list instead")]
+    FolderName(String),
     /// Another program is changing the data set.
     #[error("another trainer is changing {0}: wait until it has ended, then run this again")]
     Busy(PathBuf),
     /// A parameter of the split is out of range.
     #[error("the ratio is {0}; give the share of the images to train on, above 0 and below 1")]
     Ratio(f64),
-    /// A line of a split file or of a list of test images is wrong.
+    /// A line of a split file or of a list of images is wrong.
     #[error("{path}, line {line}: {reason}")]
     SplitFile {
         /// Which file.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, DatasetError, Item, Skipped};
+use super::{Dataset, DatasetError, Item, Skipped, list};
 
 /// How deep folders within a class folder are followed.
 const MAX_DEPTH: usize = 32;
@@ -14,11 +14,15 @@ const MAX_DEPTH: usize = 32;
 impl Dataset {
     /// Finds the images of `root`: every file in its subfolders, and in their subfolders, is taken as an image of
     /// the class that the first subfolder names. Whether it is one shows when it is decoded. Links are followed,
-    /// but no folder is entered twice; what is no ordinary file is listed as skipped.
+    /// but no folder is entered twice; what is no ordinary file is listed as skipped. Where `root` is a list, or has
+    /// one and no class folders (see [`super::list_of`]), the list says what the images are.
     ///
     /// # Errors
     /// See [`DatasetError`].
     pub fn scan(root: &Path) -> Result<Self, DatasetError> {
+        if let Some(list) = list::list_of(root) {
+            return list::read(&list);
+        }
         if !root.is_dir() {
             return Err(DatasetError::NoFolder(root.to_path_buf()));
         }
@@ -40,6 +44,7 @@ impl Dataset {
             match (entry.is_dir(), name.to_str()) {
                 (true, Some(class)) => dataset.add_class(class, &entry),
                 (true, None) => dataset.skip(name, "the name of a class folder must be Unicode"),
+                (false, _) if list::is_list(&name) => {}
                 (false, _) => dataset.skip(name, "not in a class folder"),
             }
         }
@@ -70,7 +75,7 @@ impl Dataset {
         });
     }
 
-    fn check_case(&self) -> Result<(), DatasetError> {
+    pub(super) fn check_case(&self) -> Result<(), DatasetError> {
         let mut seen = BTreeMap::new();
         for class in &self.classes {
             if let Some(first) = seen.insert(class.to_lowercase(), class) {

@@ -2,6 +2,7 @@
 
 mod audit;
 mod dedupe;
+mod export;
 mod features;
 pub mod fetch;
 mod search;
@@ -17,6 +18,7 @@ use super::failure::{Done, Failure};
 pub enum Data {
     Audit(audit::Arguments),
     Dedupe(dedupe::Arguments),
+    Export(export::Arguments),
     Fetch(fetch::Arguments),
     Search(search::Arguments),
     Split(split::Arguments),
@@ -27,6 +29,7 @@ pub fn run(data: &Data, session: &Session) -> Result<Done, Failure> {
     match data {
         Data::Audit(arguments) => audit::run(arguments, session),
         Data::Dedupe(arguments) => dedupe::run(arguments, session),
+        Data::Export(arguments) => export::run(arguments, session),
         Data::Fetch(arguments) => fetch::run(arguments, session),
         Data::Search(arguments) => search::run(arguments, session),
         Data::Split(arguments) => split::run(arguments, session),

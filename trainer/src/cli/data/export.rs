@@ -1,0 +1,99 @@
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use shared::files;
+
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::output::{list_skipped, printable};
+use crate::dataset::{self, Dataset, ListFormat, Skipped};
+
+/// Write a data set in another form: a list of paths and labels, or a folder of class folders.
+///
+/// Reads class folders, CSV, TSV and metadata.jsonl alike. A list names the images where they are, so it stands in the data
+/// folder or above it; a folder gets copies. Nothing is overwritten.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of class folders, or a list
+    #[arg(long, value_name = "DIR|FILE")]
+    data: PathBuf,
+    /// What is written
+    #[arg(long, value_enum, default_value_t = Format::Csv)]
+    format: Format,
+    /// Where [default: labels.csv, labels.tsv or metadata.jsonl in the data folder]
+    #[arg(long, value_name = "FILE|DIR", required_if_eq("format", "folder"))]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Columns path and label, parted by commas
+    Csv,
+    /// Columns path and label, parted by tabs
+    Tsv,
+    /// A JSON object with file_name and label per line, as Hugging Face reads it
+    Metadata,
+    /// A folder of class folders, with copies of the images
+    Folder,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    out: &'a Path,
+    images: usize,
+    skipped: &'a [Skipped],
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let dataset = Dataset::scan(&arguments.data)?;
+    let (format, name) = match arguments.format {
+        Format::Csv => (ListFormat::Csv, "labels.csv"),
+        Format::Tsv => (ListFormat::Tsv, "labels.tsv"),
+        Format::Metadata => (ListFormat::MetadataJsonl, "metadata.jsonl"),
+        Format::Folder => return copy(arguments, &dataset, session),
+    };
+    let out = arguments.out.clone().unwrap_or_else(|| dataset.root.join(name));
+    if out.exists() {
+        return Err(Failure::failed(format!(
+            "{} is there already and is not overwritten; choose another name with --out",
+            out.display()
+        )));
+    }
+    let below = below(&dataset.root, &out)?;
+    let (list, unnamed) = dataset.to_list(format, &below);
+    files::write_atomically(&out, &list)?;
+    let images = dataset.items.len() - unnamed.len();
+    finish(&out, images, &[&dataset.skipped[..], &unnamed].concat(), session)
+}
+
+/// The way from the list's folder to the data.
+fn below(root: &Path, out: &Path) -> Result<PathBuf, Failure> {
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let (root, folder) = (root.canonicalize()?, parent.canonicalize()?);
+    root.strip_prefix(&folder).map(Path::to_path_buf).map_err(|_| {
+        Failure::failed(format!(
+            "{} is not above the images, and a list names images below its own folder: put it into {} or above",
+            folder.display(),
+            root.display()
+        ))
+    })
+}
+
+fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<Done, Failure> {
+    let out = arguments.out.clone().unwrap_or_default();
+    let (copied, unreadable) = dataset::copy_to_folders(dataset, &out, &session.progress)?;
+    finish(&out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
+}
+
+fn finish(out: &Path, images: usize, skipped: &[Skipped], session: &Session) -> Result<Done, Failure> {
+    list_skipped(skipped, session.quiet);
+    let document = Document { out, images, skipped };
+    let text = format!("{images} images in {}", printable(&out.to_string_lossy()));
+    session.output.result(&document, &text)?;
+    Ok(Done::unless_left_out(skipped))
+}

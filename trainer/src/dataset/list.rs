@@ -1,0 +1,314 @@
+//! Data sets whose labels stand in a list beside the images: CSV, TSV, or `metadata.jsonl`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Dataset, DatasetError, Item, Skipped};
+
+/// Lists that a folder of images is read by without being told, as Hugging Face's `imagefolder` has them.
+const NAMES: [&str; 2] = ["metadata.jsonl", "metadata.csv"];
+/// Columns that hold the path, the first that there is.
+const PATHS: [&str; 5] = ["path", "file_name", "filename", "file", "image"];
+/// Columns that hold the label, the first that there is.
+const LABELS: [&str; 3] = ["label", "class", "category"];
+/// Largest list, in bytes.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// How a list is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFormat {
+    /// Columns `path` and `label`, parted by commas.
+    Csv,
+    /// Columns `path` and `label`, parted by tabs.
+    Tsv,
+    /// A JSON object with `file_name` and `label` per line.
+    MetadataJsonl,
+}
+
+impl ListFormat {
+    /// By the file's ending.
+    pub fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "csv" => Some(Self::Csv),
+            "tsv" => Some(Self::Tsv),
+            "jsonl" => Some(Self::MetadataJsonl),
+            _ => None,
+        }
+    }
+
+    fn delimiter(self) -> u8 {
+        if self == Self::Tsv { b'\t' } else { b',' }
+    }
+}
+
+/// The list that the data set at `path` is read by: `path` itself where it is a file, or the list in a folder that has
+/// fewer than two class folders.
+pub fn list_of(path: &Path) -> Option<PathBuf> {
+    if path.is_file() {
+        return Some(path.to_path_buf());
+    }
+    let list = NAMES.iter().map(|name| path.join(name)).find(|list| list.is_file())?;
+    let entries = fs::read_dir(path).ok()?.flatten();
+    let folders =
+        entries.filter(|entry| entry.path().is_dir() && !entry.file_name().to_string_lossy().starts_with('.'));
+    (folders.count() < 2).then_some(list)
+}
+
+/// Whether a file within a data set's folder is a list rather than a stray image.
+pub(super) fn is_list(name: &Path) -> bool {
+    ListFormat::of(name).is_some()
+}
+
+/// Reads the data set that a list names. Paths are relative to the list's folder and stay in it.
+pub(super) fn read(list: &Path) -> Result<Dataset, DatasetError> {
+    let failed = |source| DatasetError::File {
+        path: list.to_path_buf(),
+        source,
+    };
+    let wrong = |line: usize, reason: &str| DatasetError::SplitFile {
+        path: list.to_path_buf(),
+        line,
+        reason: reason.to_owned(),
+    };
+    let format = ListFormat::of(list).ok_or_else(|| DatasetError::NoFolder(list.to_path_buf()))?;
+    if fs::metadata(list).map_err(failed)?.len() > MOST_BYTES {
+        return Err(wrong(1, "the list is too large"));
+    }
+    let text = fs::read_to_string(list).map_err(failed)?;
+    let rows = match format {
+        ListFormat::MetadataJsonl => lines_of_json(&text),
+        ListFormat::Csv | ListFormat::Tsv => table(&text, format.delimiter()),
+    };
+    let rows = rows.map_err(|(line, reason)| wrong(line, &reason))?;
+    let root = match list.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    Ok(dataset(root, rows)).and_then(|dataset| {
+        if dataset.classes.is_empty() {
+            return Err(wrong(1, "it names no image"));
+        }
+        dataset.check_case()?;
+        Ok(dataset)
+    })
+}
+
+/// Path and label.
+type Row = (String, String);
+/// Line and what is wrong with it.
+type Wrong = (usize, String);
+
+fn lines_of_json(text: &str) -> Result<Vec<Row>, Wrong> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            let wrong = |reason: String| (number + 1, reason);
+            let object: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+            let field = |names: &[&str]| {
+                names.iter().find_map(|name| match &object[*name] {
+                    Value::String(text) => Some(text.clone()),
+                    Value::Number(number) => Some(number.to_string()),
+                    _ => None,
+                })
+            };
+            let path = field(&PATHS).ok_or_else(|| wrong("it has no file_name".to_owned()))?;
+            let label = field(&LABELS).ok_or_else(|| wrong("it has no label".to_owned()))?;
+            Ok((path, label))
+        })
+        .collect()
+}
+
+fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+    let header = reader.headers().map_err(|error| (1, error.to_string()))?.clone();
+    let column = |names: &[&str]| {
+        let index = names
+            .iter()
+            .find_map(|name| header.iter().position(|column| column.eq_ignore_ascii_case(name)));
+        index.ok_or_else(|| (1, format!("no column is named {}", names.join(", "))))
+    };
+    let (path, label) = (column(&PATHS)?, column(&LABELS)?);
+    reader
+        .records()
+        .map(|record| {
+            let record = record.map_err(|error| {
+                let line = error.position().map_or(0, csv::Position::line);
+                (line as usize, error.to_string())
+            })?;
+            Ok((record[path].to_owned(), record[label].to_owned()))
+        })
+        .collect()
+}
+
+fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
+    let mut skipped = Vec::new();
+    let mut seen = HashSet::new();
+    let mut of_class: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, label) in rows {
+        let path = PathBuf::from(path);
+        let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let reason = if !inside || path.as_os_str().is_empty() {
+            "it leads out of the list's folder"
+        } else if label.trim().is_empty() {
+            "it has no label"
+        } else if !seen.insert(path.clone()) {
+            "it is listed twice; the first label counts"
+        } else {
+            of_class.entry(label).or_default().push(path);
+            continue;
+        };
+        skipped.push(Skipped {
+            path,
+            reason: reason.to_owned(),
+        });
+    }
+    let classes: Vec<String> = of_class.keys().cloned().collect();
+    let mut items: Vec<Item> = of_class
+        .into_values()
+        .enumerate()
+        .flat_map(|(class, paths)| paths.into_iter().map(move |path| Item { path, class }))
+        .collect();
+    items.sort_by(|a, b| a.path.cmp(&b.path));
+    Dataset {
+        root,
+        classes,
+        items,
+        skipped,
+    }
+}
+
+impl Dataset {
+    /// The data set as a list whose paths begin with `below`. Paths that are no Unicode cannot stand in one; they are
+    /// given beside it.
+    pub fn to_list(&self, format: ListFormat, below: &Path) -> (Vec<u8>, Vec<Skipped>) {
+        let mut skipped = Vec::new();
+        let mut rows: Vec<(String, &str)> = Vec::new();
+        for item in &self.items {
+            match below.join(&item.path).to_str() {
+                Some(path) => rows.push((path.to_owned(), &self.classes[item.class])),
+                None => skipped.push(Skipped {
+                    path: item.path.clone(),
+                    reason: "its name is no Unicode, and a list is".to_owned(),
+                }),
+            }
+        }
+        let list = match format {
+            ListFormat::MetadataJsonl => {
+                let line = |(path, label): (String, &str)| {
+                    format!("{}\n", serde_json::json!({ "file_name": path, "label": label }))
+                };
+                rows.into_iter().map(line).collect::<Vec<_>>().concat().into_bytes()
+            }
+            ListFormat::Csv | ListFormat::Tsv => {
+                let mut writer = csv::WriterBuilder::new()
+                    .delimiter(format.delimiter())
+                    .from_writer(Vec::new());
+                // Writing to memory does not fail.
+                let _ = writer.write_record(["path", "label"]);
+                for (path, label) in rows {
+                    let _ = writer.write_record([path.as_str(), label]);
+                }
+                writer.into_inner().unwrap_or_default()
+            }
+        };
+        (list, skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn found(dataset: &Dataset) -> Vec<(String, &str)> {
+        let item = |item: &Item| (item.path.display().to_string(), dataset.classes[item.class].as_str());
+        dataset.items.iter().map(item).collect()
+    }
+
+    #[test]
+    fn the_three_forms_say_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let csv = "\u{feff}id,Path,Label\n1,\"in/a, b.jpg\",dotted\n2,x.jpg,striped\n";
+        let tsv = "label\tfilename\ndotted\tin/a, b.jpg\nstriped\tx.jpg\n";
+        let jsonl = "{\"file_name\":\"x.jpg\",\"label\":\"striped\",\"width\":3}\n\n{\"file_name\":\"in/a, b.jpg\",\"label\":\"dotted\"}\n";
+        for (name, text) in [("a.csv", csv), ("b.TSV", tsv), ("metadata.jsonl", jsonl)] {
+            let dataset = Dataset::scan(&write(folder.path(), name, text)).expect("a data set");
+            assert_eq!(dataset.root, folder.path());
+            assert_eq!(
+                found(&dataset),
+                [("in/a, b.jpg".to_owned(), "dotted"), ("x.jpg".to_owned(), "striped")],
+                "{name}"
+            );
+        }
+        // The folder is read by its metadata.jsonl, as long as it has no class folders.
+        assert_eq!(Dataset::scan(folder.path()).expect("a data set").items.len(), 2);
+        for class in ["a", "b"] {
+            fs::create_dir(folder.path().join(class)).expect("a folder");
+            write(&folder.path().join(class), "1.jpg", "");
+        }
+        let folders = Dataset::scan(folder.path()).expect("a data set");
+        assert_eq!(
+            (&folders.classes[..], &folders.skipped[..]),
+            (&["a".to_owned(), "b".to_owned()][..], &[][..])
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rows = [("a/1,\"2\".jpg", "polka, dots"), ("b/\u{1f600}\nx.jpg", "<b>")];
+        let before = dataset(
+            folder.path().to_path_buf(),
+            rows.map(|(path, label)| (path.to_owned(), label.to_owned())).to_vec(),
+        );
+        for (name, format) in [
+            ("a.csv", ListFormat::Csv),
+            ("a.tsv", ListFormat::Tsv),
+            ("a.jsonl", ListFormat::MetadataJsonl),
+        ] {
+            let (list, skipped) = before.to_list(format, Path::new(""));
+            assert!(skipped.is_empty());
+            let path = folder.path().join(name);
+            fs::write(&path, list).expect("written");
+            assert_eq!(Dataset::scan(&path).expect("a data set"), before, "{name}");
+        }
+    }
+
+    #[test]
+    fn lines_at_fault_are_listed_or_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "path,label\n../x.jpg,a\n/etc/passwd,a\n1.jpg,a\n1.jpg,b\n2.jpg,\n";
+        let dataset = Dataset::scan(&write(folder.path(), "a.csv", text)).expect("a data set");
+        assert_eq!((dataset.items.len(), dataset.skipped.len()), (1, 4));
+        for (name, text, line) in [
+            ("b.csv", "name,label\nx,y\n", 1),
+            ("c.csv", "path,label\nx\n", 2),
+            (
+                "d.jsonl",
+                "{\"file_name\":\"x\",\"label\":\"a\"}\n{\"file_name\":\"x\"}\n",
+                2,
+            ),
+            ("e.tsv", "path\tlabel\n", 1),
+        ] {
+            match Dataset::scan(&write(folder.path(), name, text)) {
+                Err(DatasetError::SplitFile { line: found, .. }) => assert_eq!(found, line, "{name}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        assert!(matches!(
+            Dataset::scan(&write(folder.path(), "f.txt", "x")),
+            Err(DatasetError::NoFolder(_))
+        ));
+    }
+}
