@@ -254,3 +254,40 @@ fn nobody_without_the_token_and_no_other_page_gets_in() {
     }
     assert_eq!(site.status("GET", "/thumbnail?path=dotted/0000.png", &with_token), 200);
 }
+
+#[test]
+fn the_audits_page_leads_to_the_image_on_the_annotation_page() {
+    let folder = data(6);
+    let Some(browser) = Browser::start(1200, 900) else {
+        return;
+    };
+    let site = Site::start(folder.path());
+    let page = folder.path().join("audit.html");
+    let (data, html) = (folder.path().display().to_string(), page.display().to_string());
+    let mut audit = trainer(&[
+        "data",
+        "audit",
+        "--data",
+        &data,
+        "--html",
+        &html,
+        "--annotate",
+        &site.url,
+    ]);
+    end_to_end::program::say(&mut audit).ended_with(0);
+    browser.open(&page);
+    let links = browser.run("return [...document.querySelectorAll('a.card')].map((a) => a.href)");
+    let links = links.as_array().expect("links");
+    assert!(!links.is_empty(), "plain colours are like no other or doubtful");
+    assert_eq!(
+        browser.run("return [...document.images].every((i) => i.naturalWidth > 0)"),
+        true
+    );
+    assert_eq!(browser.console(), Vec::<String>::new());
+    browser.go(links[0].as_str().expect("an address"));
+    wait_until("the one image", || cards(&browser) == 1);
+    let path = browser.run("return document.querySelector('.card').dataset.path");
+    assert!(folder.path().join(path.as_str().expect("a path")).exists());
+    browser.run("const s = document.getElementById('sort'); s.dispatchEvent(new Event('input'))");
+    wait_until("all of them", || cards(&browser) == 12);
+}

@@ -39,6 +39,9 @@
     const excluded = label.value === EXCLUDED;
     const query = { sort: sort.value, offset, limit: limit.value, excluded };
     if (!excluded && label.value) query.label = label.value;
+    // An audit's page links to single images.
+    const single = new URLSearchParams(location.hash.slice(1)).get("path");
+    if (single) query.path = single;
     const found = await ask(address("/api/images", query));
     if (!found) return;
     if (offset > 0 && offset >= found.total) {
@@ -163,7 +166,7 @@
     window.scrollTo(0, 0);
     load();
   };
-  const restart = () => { offset = 0; selected = new Set(); load(); };
+  const restart = () => { history.replaceState(null, "", location.pathname + location.search); offset = 0; selected = new Set(); load(); };
   for (const control of [label, sort, limit]) control.addEventListener("input", restart);
   byId("undo").addEventListener("click", undo);
   byId("redo").addEventListener("click", redo);
@@ -210,5 +213,6 @@
     else return;
     event.preventDefault();
   });
+  window.addEventListener("hashchange", load);
   load();
 })();

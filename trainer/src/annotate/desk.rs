@@ -49,6 +49,8 @@ pub struct Picture {
 pub struct Query {
     /// Of this class alone.
     pub label: Option<String>,
+    /// This image alone, wherever it is.
+    pub path: Option<String>,
     /// The excluded ones, instead of those of the data set.
     pub excluded: bool,
     /// In which order.
@@ -234,7 +236,8 @@ impl Desk {
             } else {
                 *counts.entry(label).or_default() += 1;
             }
-            if *out == query.excluded && query.label.as_ref().is_none_or(|wanted| wanted == label) {
+            let asked_for = query.path.as_ref().is_none_or(|wanted| wanted == path);
+            if asked_for && *out == query.excluded && query.label.as_ref().is_none_or(|wanted| wanted == label) {
                 found.push((path, label));
             }
         }

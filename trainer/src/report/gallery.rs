@@ -132,6 +132,11 @@ fn side(root: &Path, predictions: &Predictions, rows: &[usize], limits: Limits) 
     SIDES.into_iter().find(fits).unwrap_or(SIDES[SIDES.len() - 1])
 }
 
+/// A small copy of an image file; `None` where it cannot be read.
+pub(super) fn thumbnail(path: &Path, side: u32, limits: Limits) -> Option<Vec<u8>> {
+    Some(small_copy(&picture(path, limits)?, side))
+}
+
 fn picture(path: &Path, limits: Limits) -> Option<DynamicImage> {
     let bytes = read(path, limits).ok()?;
     Some(decode(&bytes, &limits).ok()?.into())

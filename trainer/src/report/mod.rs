@@ -3,6 +3,7 @@
 //! A report is drawn from values that a run holds; nothing is computed here that `metrics.json` or `predictions.csv`
 //! would not give again. Labels and file names are data: they reach a page as text only.
 
+mod audit;
 mod chart;
 mod comparison;
 mod gallery;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::Value;
 
+pub use audit::audit_page;
 pub use chart::{Axis, Form, Line, LineChart};
 pub use comparison::{Group, comparison};
 pub use gallery::{DEFAULT_PICTURES, Gallery, Shown, gallery};

@@ -2,6 +2,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use shared::files;
 
 use super::features::FeatureArguments;
 use crate::audit::{self, Audit};
@@ -10,6 +11,7 @@ use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
 use crate::cli::resources::Resources;
 use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
+use crate::report;
 
 /// Tell what is wrong with a data set: files, balance, leakage, labels.
 ///
@@ -30,6 +32,12 @@ pub struct Arguments {
     /// How many of each list are shown; --json has them all
     #[arg(long, value_name = "N", default_value_t = 20)]
     show: usize,
+    /// Also write a page with the pictures
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Address that `trainer annotate` printed: the page's pictures lead there
+    #[arg(long, value_name = "URL", requires = "html")]
+    annotate: Option<reqwest::Url>,
     #[command(flatten)]
     features: FeatureArguments,
     #[command(flatten)]
@@ -66,6 +74,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         &session.progress,
     )?;
 
+    if let Some(path) = &arguments.html {
+        let annotate = arguments.annotate.as_ref().map(reqwest::Url::as_str);
+        let page = report::audit_page(&audit, &featurized.skipped, &featurized.root, annotate, limits)?;
+        files::write_atomically(path, page.as_bytes())?;
+        session.note(&format!("Page: {}", printable(&path.to_string_lossy())));
+    }
     list_skipped(&featurized.skipped, session.quiet);
     let document = Document {
         audit: &audit,

@@ -1,0 +1,159 @@
+//! The page of an audit: what is wrong with a data set, in pictures.
+
+use std::path::Path;
+
+use askama::Template;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use shared::image::Limits;
+
+use super::gallery::thumbnail;
+use super::{ReportError, STYLE};
+use crate::audit::{Audit, ClassCount};
+use crate::dataset::{Skipped, unescape};
+
+/// Pictures of one section at most.
+const PICTURES: usize = 120;
+/// Longest side of a picture, in pixels.
+const SIDE: u32 = 160;
+
+#[derive(Template)]
+#[template(path = "audit.html")]
+struct Page<'a> {
+    title: String,
+    style: &'a str,
+    /// Address of the annotation page; empty where there is none.
+    annotate: &'a str,
+    classes: &'a [ClassCount],
+    leakage: String,
+    sections: Vec<Section>,
+    lists: Vec<List>,
+}
+
+struct Section {
+    title: &'static str,
+    count: usize,
+    explanation: &'static str,
+    cards: Vec<Card>,
+}
+
+struct Card {
+    path: String,
+    link: String,
+    headline: String,
+    thumbnail: String,
+}
+
+struct List {
+    title: &'static str,
+    lines: Vec<(String, String)>,
+}
+
+/// The page of `audit` of the images below `root`, each leading to the annotation page at `annotate` where one is named.
+///
+/// # Errors
+/// [`ReportError::Page`].
+pub fn audit_page(
+    audit: &Audit,
+    unreadable: &[Skipped],
+    root: &Path,
+    annotate: Option<&str>,
+    limits: Limits,
+) -> Result<String, ReportError> {
+    let draw = |path: &str, headline: String| {
+        let file = unescape(path).map(|path| root.join(path));
+        let jpeg = file.and_then(|file| thumbnail(&file, SIDE, limits)).unwrap_or_default();
+        Card {
+            link: form_urlencoded(path),
+            path: path.to_owned(),
+            headline,
+            thumbnail: STANDARD.encode(jpeg),
+        }
+    };
+    let doubtful: Vec<_> = audit.labels.iter().filter(|doubt| doubt.suspicion > 0.0).collect();
+    let labels = doubtful
+        .iter()
+        .take(PICTURES)
+        .map(|doubt| draw(&doubt.path, format!("{}: rather {}?", doubt.label, doubt.suggested)));
+    let odd = audit.odd.iter().take(PICTURES);
+    let odd = odd.map(|odd| draw(&odd.path, format!("similarity {:.2}", odd.similarity)));
+    let lists = [
+        List {
+            title: "Files that cannot be read",
+            lines: unreadable
+                .iter()
+                .map(|item| (item.path.to_string_lossy().into_owned(), item.reason.clone()))
+                .collect(),
+        },
+        List {
+            title: "Names that promise another format",
+            lines: audit
+                .wrong_extensions
+                .iter()
+                .map(|file| (file.path.clone(), format!("its content is {}", file.content)))
+                .collect(),
+        },
+        List {
+            title: "Tiny pictures",
+            lines: audit
+                .tiny
+                .iter()
+                .map(|tiny| (tiny.path.clone(), format!("{} x {} pixels", tiny.width, tiny.height)))
+                .collect(),
+        },
+        List {
+            title: "Test images with a copy among the training images",
+            lines: audit
+                .leakage
+                .iter()
+                .flat_map(|leakage| &leakage.images)
+                .map(|path| (path.clone(), String::new()))
+                .collect(),
+        },
+    ];
+    let sections = [
+        Section {
+            title: "Doubtful labels",
+            count: doubtful.len(),
+            explanation: "A classifier that did not see the image would have answered otherwise; the most doubtful first.",
+            cards: labels.collect(),
+        },
+        Section {
+            title: "Images like no other",
+            count: audit.odd.len(),
+            explanation: "By the features of the pre-trained network; the oddest first.",
+            cards: odd.collect(),
+        },
+    ];
+    let page = Page {
+        title: format!("Audit of {} images", audit.images),
+        style: STYLE,
+        annotate: annotate.unwrap_or_default(),
+        classes: &audit.classes,
+        leakage: audit.leakage.as_ref().map_or_else(String::new, |leakage| {
+            format!(
+                "{} of {} test images ({:.1} %) have a near-duplicate among the training images.",
+                leakage.images.len(),
+                leakage.test_images,
+                100.0 * leakage.share
+            )
+        }),
+        sections: sections.into_iter().filter(|section| section.count > 0).collect(),
+        lists: lists.into_iter().filter(|list| !list.lines.is_empty()).collect(),
+    };
+    page.render().map_err(|error| ReportError::Page(error.to_string()))
+}
+
+/// A path as a value in an address.
+fn form_urlencoded(text: &str) -> String {
+    use std::fmt::Write;
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
