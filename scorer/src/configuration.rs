@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -25,6 +26,9 @@ pub struct Arguments {
     /// Threads that the network of one image runs on
     #[arg(long, value_name = "N", env = "IKAT_THREADS", default_value = "1")]
     threads: NonZero<usize>,
+    /// How long after the last look a request makes the scorer look again which version is live
+    #[arg(long, value_name = "SECONDS", env = "IKAT_REFRESH_SECONDS", default_value = "30")]
+    refresh: NonZero<u32>,
 }
 
 /// What to serve.
@@ -38,6 +42,8 @@ pub struct Configuration {
     pub threads: usize,
     /// Images worked on at once.
     pub pipelines: usize,
+    /// Time between two looks at which version is live.
+    pub refresh: Duration,
 }
 
 /// What brings requests.
@@ -83,6 +89,7 @@ impl Configuration {
             pinned: some(arguments.pinned),
             threads: arguments.threads.get(),
             pipelines: if carrier == Carrier::Lambda { 1 } else { cores },
+            refresh: Duration::from_secs(arguments.refresh.get().into()),
         };
         Ok((configuration, carrier))
     }

@@ -51,8 +51,8 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
         places,
         requests: AtomicU64::new(1),
     });
-    let preloading = Arc::clone(&server);
-    tokio::spawn(async move { preloading.model.service().await.is_ok() });
+    let following = Arc::clone(&server);
+    let following = tokio::spawn(async move { following.model.follow().await });
     announce(listener.local_addr()?);
 
     let connections = GracefulShutdown::new();
@@ -87,6 +87,7 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
         });
     }
     drop(listener);
+    following.abort();
     tokio::select! {
         () = connections.shutdown() => {}
         () = tokio::time::sleep(FAREWELL) => tracing::warn!("some connections were still open"),

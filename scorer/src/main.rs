@@ -4,6 +4,7 @@ mod configuration;
 mod http;
 mod lambda;
 mod model;
+mod rollout;
 mod startup;
 
 use std::process::ExitCode;
@@ -43,8 +44,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         let model = Arc::new(Model::new(configuration));
         match carrier {
             Carrier::Lambda => {
-                // What goes wrong here is answered to each request; loading is tried again.
-                let _ = model.service().await;
+                model.load().await;
                 lambda::serve(model).await
             }
             Carrier::Http(address) => http::serve(model, address).await,

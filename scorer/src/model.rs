@@ -1,71 +1,49 @@
-//! The model in memory, and what is answered while there is none.
+//! Requests and their answers, whoever carries them, and one line in the log for each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::service::{ErrorCode, Request, Response, Service, ServiceError};
-use tokio::sync::Mutex;
+use shared::service::{ErrorCode, Request, Response, ServiceError};
 
 use crate::configuration::Configuration;
-use crate::startup;
+use crate::rollout::Rollout;
 
-/// After a failure to load, this long passes before the next attempt.
-const PAUSE: Duration = Duration::from_secs(5);
+/// While nothing is loaded, this often is it tried without a request asking for it.
+const KEEP_TRYING: Duration = Duration::from_secs(5);
 
-/// The model, loaded on first need and kept for the life of the process.
+/// The model that answers.
 pub struct Model {
-    configuration: Configuration,
-    state: Mutex<State>,
-}
-
-enum State {
-    Empty,
-    Ready(Arc<Service>),
-    Failed { reason: String, at: Instant },
+    parallelism: usize,
+    refresh: Duration,
+    rollout: Arc<Rollout>,
 }
 
 impl Model {
     /// Nothing is loaded yet.
     pub fn new(configuration: Configuration) -> Self {
         Self {
-            configuration,
-            state: Mutex::new(State::Empty),
+            parallelism: configuration.pipelines,
+            refresh: configuration.refresh,
+            rollout: Arc::new(Rollout::new(configuration)),
         }
     }
 
     /// How many requests can be worked on at once.
     pub fn parallelism(&self) -> usize {
-        self.configuration.pipelines
+        self.parallelism
     }
 
-    /// The service, loaded if it is not yet. A failure is remembered for a while, so that requests that come
-    /// meanwhile are answered at once.
-    ///
-    /// # Errors
-    /// `model_unavailable` with the reason.
-    pub async fn service(&self) -> Result<Arc<Service>, ServiceError> {
-        let mut state = self.state.lock().await;
-        match &*state {
-            State::Ready(service) => return Ok(Arc::clone(service)),
-            State::Failed { reason, at } if at.elapsed() < PAUSE => return Err(unavailable(reason)),
-            State::Failed { .. } | State::Empty => {}
-        }
-        match startup::load(&self.configuration).await {
-            Ok(service) => {
-                let service = Arc::new(service);
-                *state = State::Ready(Arc::clone(&service));
-                Ok(service)
-            }
-            Err(error) => {
-                tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
-                let reason = error.to_string();
-                let failure = unavailable(&reason);
-                *state = State::Failed {
-                    reason,
-                    at: Instant::now(),
-                };
-                Err(failure)
-            }
+    /// Loads the model, if it can be; else that is tried again on each request.
+    pub async fn load(&self) {
+        // What goes wrong is logged, and answered to each request.
+        let _ = self.rollout.service().await;
+    }
+
+    /// Loads the model and follows its alias for ever, also while no requests come.
+    pub async fn follow(&self) {
+        loop {
+            self.load().await;
+            tokio::time::sleep(self.refresh.min(KEEP_TRYING)).await;
         }
     }
 
@@ -109,7 +87,7 @@ impl Model {
         if let Some(alive) = liveness(&request.method, &request.path) {
             return alive;
         }
-        let service = match self.service().await {
+        let service = match self.rollout.service().await {
             Ok(service) => service,
             Err(error) => return error.into(),
         };
@@ -126,8 +104,4 @@ pub fn liveness(method: &str, path: &str) -> Option<Response> {
 /// What is answered when the work panicked.
 fn internal() -> Response {
     ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more").into()
-}
-
-fn unavailable(reason: &str) -> ServiceError {
-    ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {reason}"))
 }

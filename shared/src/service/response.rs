@@ -6,6 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::error::ServiceError;
+use super::{Problem, Service};
 use crate::bundle::Manifest;
 use crate::classifier::{Decision, Prediction};
 use crate::pipeline::Timing;
@@ -125,6 +126,59 @@ fn as_map<S: Serializer>(scores: &[(String, f32)], serializer: S) -> Result<S::O
         map.serialize_entry(class, score)?;
     }
     map.end()
+}
+
+/// Whether the scorer can answer, and whether it does so with the versions that are wanted.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness<'a> {
+    /// `ok`, or `degraded` where another version answers than the one that is wanted.
+    status: &'static str,
+    /// The version that answers.
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a Problem>,
+}
+
+impl<'a> Readiness<'a> {
+    pub(super) fn of(service: &'a Service) -> Self {
+        Self {
+            status: if service.problem.is_some() { "degraded" } else { "ok" },
+            version: &service.live.manifest().version,
+            problem: service.problem.as_ref(),
+        }
+    }
+}
+
+/// The model that answers: its manifest, and what is on trial beside it.
+#[derive(Debug, Serialize)]
+pub(super) struct Description<'a> {
+    #[serde(flatten)]
+    manifest: &'a Manifest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<Trial<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a Problem>,
+}
+
+/// A version on trial.
+#[derive(Debug, Serialize)]
+struct Trial<'a> {
+    version: &'a str,
+    /// Share of the images that it answers for.
+    share: f64,
+}
+
+impl<'a> Description<'a> {
+    pub(super) fn of(service: &'a Service) -> Self {
+        Self {
+            manifest: service.live.manifest(),
+            canary: service.canary.as_ref().map(|(canary, share)| Trial {
+                version: &canary.manifest().version,
+                share: *share,
+            }),
+            problem: service.problem.as_ref(),
+        }
+    }
 }
 
 /// The answer to one image of a list.

@@ -4,10 +4,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::bundle::{Backbone, ClassifierKind, SCHEMA_VERSION};
+use crate::bundle::{Backbone, ClassifierKind, Manifest, SCHEMA_VERSION};
 use crate::classifier::{Calibration, Head, LinearClassifier, Thresholds};
+use crate::image::Limits;
 use crate::network::{Activations, Network, NetworkError, Outputs, Tensor};
-use crate::pipeline::Featurizer;
+use crate::pipeline::{Featurizer, Pipeline};
 use crate::preprocessing::{ChannelOrder, Geometry, Preprocessing};
 
 /// The mean of each channel: enough of a network to tell red from green from blue.
@@ -30,11 +31,15 @@ impl Network for MeanColour {
 }
 
 fn service() -> Service {
+    Service::new(version("0123456789abcdef"))
+}
+
+fn version(version: &str) -> Arc<Version> {
     let classes = ["red", "green", "blue"].map(str::to_owned).to_vec();
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         name: "colours".to_owned(),
-        version: "0123456789abcdef".to_owned(),
+        version: version.to_owned(),
         classes: classes.clone(),
         classifier: ClassifierKind::Svm,
         backbone: Backbone {
@@ -71,7 +76,7 @@ fn service() -> Service {
         thresholds: manifest.thresholds,
     };
     let featurizer = Featurizer::new(Limits::default(), manifest.preprocessing.clone(), Box::new(MeanColour));
-    Service::new(manifest, vec![Pipeline::new(featurizer, head)])
+    Arc::new(Version::new(manifest, vec![Pipeline::new(featurizer, head)]))
 }
 
 fn png(colour: [u8; 3]) -> Vec<u8> {
@@ -187,4 +192,43 @@ fn routes() {
         assert_eq!(ask(method, path, None, b"").0, status, "{method} {path}");
     }
     assert_eq!(ask("GET", "/model", None, b"").1["name"], "colours");
+}
+
+#[test]
+fn a_version_on_trial_answers_for_its_share_always_the_same_images() {
+    let service = service().with_canary(Some((version("fedcba9876543210"), 0.3)));
+    let speak = |red: u8| {
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            content_type: Some("image/png".to_owned()),
+            body: png([red, 0, 0]).into(),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        answer["model"]["version"] == "fedcba9876543210"
+    };
+    let first: Vec<bool> = (0..=255).map(speak).collect();
+    let count = first.iter().filter(|canary| **canary).count();
+    assert!((50..105).contains(&count), "{count} of 256");
+    assert_eq!(first, (0..=255).map(speak).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_refused_version_is_told_of_while_another_answers() {
+    let problem = Problem {
+        refused: Some("fedcba9876543210".to_owned()),
+        reason: "damaged".to_owned(),
+        since: "2026-01-01T00:00:00Z".to_owned(),
+    };
+    let service = service().with_problem(Some(problem));
+    for path in ["/health/ready", "/model"] {
+        let response = service.answer(&Request {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        assert_eq!((response.status, &answer["version"]), (200, &json!("0123456789abcdef")));
+        assert_eq!(answer["problem"]["refused"], "fedcba9876543210");
+    }
 }
