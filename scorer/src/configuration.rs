@@ -5,6 +5,10 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use clap::Parser;
+use shared::service::AllowedBuckets;
+
+/// Requests that wait for each core, where nothing else is said.
+const WAITING: usize = 8;
 
 /// The scoring function of Ikat.
 ///
@@ -29,6 +33,12 @@ pub struct Arguments {
     /// How long after the last look a request makes the scorer look again which version is live
     #[arg(long, value_name = "SECONDS", env = "IKAT_REFRESH_SECONDS", default_value = "30")]
     refresh: NonZero<u32>,
+    /// Buckets that requests may name images in, with commas between them; a folder may follow: photos,archive/2026
+    #[arg(long, value_name = "BUCKETS", env = "IKAT_ALLOWED_BUCKETS", default_value = "")]
+    allowed_buckets: String,
+    /// Requests that may wait, over plain HTTP, before others are refused with 429 [default: 8 for each core]
+    #[arg(long, value_name = "N", env = "IKAT_QUEUE")]
+    queue: Option<usize>,
 }
 
 /// What to serve.
@@ -44,6 +54,10 @@ pub struct Configuration {
     pub pipelines: usize,
     /// Time between two looks at which version is live.
     pub refresh: Duration,
+    /// Buckets that requests may name images in.
+    pub allowed: AllowedBuckets,
+    /// Requests that may wait while others are worked on.
+    pub queue: usize,
 }
 
 /// What brings requests.
@@ -90,6 +104,8 @@ impl Configuration {
             threads: arguments.threads.get(),
             pipelines: if carrier == Carrier::Lambda { 1 } else { cores },
             refresh: Duration::from_secs(arguments.refresh.get().into()),
+            allowed: AllowedBuckets::parse(&arguments.allowed_buckets),
+            queue: arguments.queue.unwrap_or(WAITING * cores),
         };
         Ok((configuration, carrier))
     }

@@ -13,12 +13,12 @@ use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use shared::service::{ErrorCode, Request, Response, ServiceError};
+use shared::service::{self, ErrorCode, Request, Response, ServiceError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::Failure;
-use crate::model::{Model, liveness};
+use crate::model::Model;
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
@@ -26,8 +26,6 @@ const MAX_BODY_BYTES: usize = 32 << 20;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests that were begun may take to finish after the process was told to stop.
 const FAREWELL: Duration = Duration::from_secs(20);
-/// Requests that wait for each one that is worked on.
-const WAITING: usize = 8;
 
 /// What the connections share.
 struct Server {
@@ -45,7 +43,7 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("{address}: {error}"))?;
-    let places = Arc::new(Semaphore::new(model.parallelism() * (1 + WAITING)));
+    let places = Arc::new(Semaphore::new(model.places()));
     let server = Arc::new(Server {
         model,
         places,
@@ -104,20 +102,24 @@ fn announce(address: SocketAddr) {
 
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        if let Some(alive) = liveness(request.method().as_str(), request.uri().path()) {
-            return to_hyper(alive);
+        let path = request.uri().path().to_owned();
+        if let Some(response) = service::answer_without_model(request.method().as_str(), &path) {
+            return to_hyper(response);
         }
         // A place is taken before the body is read: bodies are what memory goes into.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let message = "as many requests as are let to are waiting: try again in a moment";
-            return to_hyper(ServiceError::new(ErrorCode::TooManyRequests, message).into());
+            return to_hyper(service::refuse(
+                &path,
+                &ServiceError::new(ErrorCode::TooManyRequests, message),
+            ));
         };
         let response = match read(request).await {
             Ok(request) => {
                 let number = self.requests.fetch_add(1, Ordering::Relaxed);
                 self.model.answer(request, number.to_string(), place).await
             }
-            Err(error) => error.into(),
+            Err(error) => service::refuse(&path, &error),
         };
         to_hyper(response)
     }
@@ -147,10 +149,13 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, ServiceError
 }
 
 fn to_hyper(response: Response) -> hyper::Response<Full<Bytes>> {
-    let built = hyper::Response::builder()
+    let mut builder = hyper::Response::builder()
         .status(response.status)
-        .header(CONTENT_TYPE, response.content_type)
-        .body(Full::from(response.body));
+        .header(CONTENT_TYPE, response.content_type);
+    for (name, value) in response.headers {
+        builder = builder.header(name, value);
+    }
+    let built = builder.body(Full::from(response.body));
     built.unwrap_or_else(|_| hyper::Response::new(Full::default()))
 }
 

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod http;
+mod images;
 mod lambda;
 mod model;
 mod rollout;

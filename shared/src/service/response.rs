@@ -4,37 +4,80 @@ use std::time::Duration;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
-use super::error::ServiceError;
+use super::error::{ErrorCode, ServiceError};
 use super::{Problem, Service};
 use crate::bundle::Manifest;
 use crate::classifier::{Decision, Prediction};
 use crate::pipeline::Timing;
 
 /// An answer, whoever carries it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     /// HTTP status.
     pub status: u16,
     /// The `content-type` header.
     pub content_type: &'static str,
+    /// Further headers, their names in small letters.
+    pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// What to say of it in a log.
-    pub summary: Option<Summary>,
+    /// What to say of each image in a log, in their order.
+    pub records: Vec<Record>,
 }
 
-/// What a log says of an answer to one image; never anything of the image itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+/// What a log says of an image; never anything of what it shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// SHA-256 of the image; `None` where it did not arrive.
+    pub sha256: Option<String>,
+    /// Size of the image.
+    pub bytes: usize,
+    /// The version that was asked.
+    pub version: Option<String>,
+    /// What came out.
+    pub outcome: Result<Scored, ErrorCode>,
+}
+
+impl Record {
+    /// Of an image that did not arrive.
+    pub(super) fn unread(code: ErrorCode) -> Self {
+        Self {
+            sha256: None,
+            bytes: 0,
+            version: None,
+            outcome: Err(code),
+        }
+    }
+}
+
+/// What a log says of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
     /// Best class.
     pub label: String,
+    /// Its probability, in `[0, 1]`.
+    pub score: f32,
     /// Whether it can be relied on.
     pub decision: Decision,
+    /// Where the time went.
+    pub timing: Milliseconds,
+}
+
+impl From<&Answer> for Scored {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            label: answer.label.clone(),
+            score: answer.score,
+            decision: answer.decision,
+            timing: answer.timing_ms,
+        }
+    }
 }
 
 /// The scores of one image.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Answer {
     /// Best class.
     pub label: String,
@@ -44,6 +87,7 @@ pub struct Answer {
     pub decision: Decision,
     /// Probability of each class, the largest first; written as a map in this order.
     #[serde(serialize_with = "as_map")]
+    #[schema(value_type = std::collections::BTreeMap<String, f32>)]
     pub scores: Vec<(String, f32)>,
     /// What scored it.
     pub model: Model,
@@ -55,7 +99,7 @@ pub struct Answer {
 }
 
 /// Which model answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Model {
     /// Its name.
     pub name: String,
@@ -64,7 +108,7 @@ pub struct Model {
 }
 
 /// [`Timing`] in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Milliseconds {
     /// Bytes to upright pixels.
     pub decode: f64,
@@ -128,8 +172,21 @@ fn as_map<S: Serializer>(scores: &[(String, f32)], serializer: S) -> Result<S::O
     map.end()
 }
 
+/// The process answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Alive {
+    /// `ok`.
+    status: &'static str,
+}
+
+impl Default for Alive {
+    fn default() -> Self {
+        Self { status: "ok" }
+    }
+}
+
 /// Whether the scorer can answer, and whether it does so with the versions that are wanted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness<'a> {
     /// `ok`, or `degraded` where another version answers than the one that is wanted.
     status: &'static str,
@@ -150,7 +207,7 @@ impl<'a> Readiness<'a> {
 }
 
 /// The model that answers: its manifest, and what is on trial beside it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Description<'a> {
     #[serde(flatten)]
     manifest: &'a Manifest,
@@ -161,7 +218,7 @@ pub(super) struct Description<'a> {
 }
 
 /// A version on trial.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Trial<'a> {
     version: &'a str,
     /// Share of the images that it answers for.
@@ -182,15 +239,31 @@ impl<'a> Description<'a> {
 }
 
 /// The answer to one image of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum Outcome {
+    #[schema(value_type = Answer)]
     Answer(Box<Answer>),
-    Error { error: ServiceError },
+    Refusal(Refusal),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Refusal {
+    error: ServiceError,
+}
+
+impl From<Result<Answer, ServiceError>> for Outcome {
+    fn from(result: Result<Answer, ServiceError>) -> Self {
+        match result {
+            Ok(answer) => Self::Answer(Box::new(answer)),
+            Err(error) => Self::Refusal(Refusal { error }),
+        }
+    }
 }
 
 /// The answer to a list of images, in its order.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Results {
     pub(super) results: Vec<Outcome>,
 }
@@ -198,37 +271,34 @@ pub(super) struct Results {
 impl Response {
     /// `value` as JSON.
     pub fn json(status: u16, value: &impl Serialize) -> Self {
-        match serde_json::to_vec(value) {
-            Ok(body) => Self {
-                status,
-                content_type: "application/json",
-                body,
-                summary: None,
-            },
-            Err(error) => Self {
-                status: 500,
-                content_type: "text/plain",
-                body: format!("the answer has no JSON form: {error}").into_bytes(),
-                summary: None,
-            },
+        match serde_json::to_string(value) {
+            Ok(body) => Self::text(status, "application/json", body),
+            Err(error) => Self::text(500, "text/plain", format!("the answer has no JSON form: {error}")),
         }
     }
-}
 
-impl From<&Answer> for Response {
-    fn from(answer: &Answer) -> Self {
+    pub(super) fn text(status: u16, content_type: &'static str, body: String) -> Self {
         Self {
-            summary: Some(Summary {
-                label: answer.label.clone(),
-                decision: answer.decision,
-            }),
-            ..Self::json(200, answer)
+            status,
+            content_type,
+            headers: Vec::new(),
+            body: body.into_bytes(),
+            records: Vec::new(),
         }
     }
 }
 
 impl From<ServiceError> for Response {
     fn from(error: ServiceError) -> Self {
-        Self::json(error.code.status(), &Outcome::Error { error })
+        let wait = match error.code {
+            ErrorCode::TooManyRequests | ErrorCode::StorageUnavailable => Some("1"),
+            ErrorCode::ModelUnavailable => Some("5"),
+            _ => None,
+        };
+        let mut response = Self::json(error.code.status(), &Refusal { error });
+        response
+            .headers
+            .extend(wait.map(|seconds| ("retry-after", seconds.to_owned())));
+        response
     }
 }

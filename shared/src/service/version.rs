@@ -1,7 +1,5 @@
 //! One version of a model in memory.
 
-use sha2::{Digest, Sha256};
-
 use super::error::ServiceError;
 use super::pool::Pool;
 use crate::bundle::Manifest;
@@ -38,10 +36,9 @@ impl Version {
     }
 }
 
-/// A number in `[0, 1)` that depends on nothing but the image, evenly spread: the first 53 bits of its SHA-256.
+/// A number in `[0, 1)` that depends on nothing but the image, evenly spread: the first 53 bits of its SHA-256, `hash`.
 /// An image below the share of a version on trial is answered by it, and stays so as the share grows.
-pub(super) fn fraction(image: &[u8]) -> f64 {
-    let hash = Sha256::digest(image);
+pub(super) fn fraction(hash: &[u8; 32]) -> f64 {
     let bits = hash
         .iter()
         .take(8)
@@ -53,13 +50,14 @@ pub(super) fn fraction(image: &[u8]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::fraction;
+    use crate::service::hash;
 
     #[test]
     fn fractions_are_fixed_and_evenly_spread() {
         // The hash of "abc" begins with ba7816bf.
-        assert!((fraction(b"abc") - f64::from(0xba78_16bf_u32) / 2_f64.powi(32)).abs() < 1e-9);
+        assert!((fraction(&hash(b"abc")) - f64::from(0xba78_16bf_u32) / 2_f64.powi(32)).abs() < 1e-9);
         let tenth = (0..10_000_u32)
-            .filter(|image| fraction(&image.to_be_bytes()) < 0.1)
+            .filter(|image| fraction(&hash(&image.to_be_bytes())) < 0.1)
             .count();
         assert!((900..1100).contains(&tenth), "{tenth}");
     }
