@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::classifier::{Head, Prediction};
+use crate::explain::ActivationMap;
 use crate::image::{self, ImageError, Limits, RgbImage};
-use crate::network::{Network, NetworkError, Outputs};
+use crate::network::{Activations, Network, NetworkError, Outputs};
 use crate::preprocessing::Preprocessing;
 
 /// Bytes to the network's vector. The trainer runs this over a data set, the scorer within a [`Pipeline`].
@@ -65,19 +66,22 @@ impl Featurizer {
     /// # Errors
     /// [`PipelineError::Network`].
     pub fn featurize_pixels(&mut self, image: &RgbImage) -> Result<(Vec<f32>, Timing), PipelineError> {
+        let (activations, timing) = self.activations(image, Outputs::Vectors)?;
+        Ok((activations.vectors, timing))
+    }
+
+    /// What the network says of one decoded image.
+    fn activations(&mut self, image: &RgbImage, outputs: Outputs) -> Result<(Activations, Timing), PipelineError> {
         let start = Instant::now();
         let tensor = self.preprocessing.tensor(image);
         let preprocess = start.elapsed();
-        let activations = self.network.run(&tensor, Outputs::Vectors)?;
-        let network = start.elapsed().saturating_sub(preprocess);
-        Ok((
-            activations.vectors,
-            Timing {
-                preprocess,
-                network,
-                ..Timing::default()
-            },
-        ))
+        let activations = self.network.run(&tensor, outputs)?;
+        let timing = Timing {
+            preprocess,
+            network: start.elapsed().saturating_sub(preprocess),
+            ..Timing::default()
+        };
+        Ok((activations, timing))
     }
 }
 
@@ -113,5 +117,18 @@ impl Pipeline {
                 ..timing
             },
         ))
+    }
+
+    /// Scores a decoded image and shows where the evidence for its best class is, where the network offers that.
+    ///
+    /// # Errors
+    /// [`PipelineError::Network`].
+    pub fn explain(&mut self, image: &RgbImage) -> Result<(Prediction, Option<ActivationMap>, Timing), PipelineError> {
+        let (activations, timing) = self.featurizer.activations(image, Outputs::VectorsAndMap)?;
+        let start = Instant::now();
+        let prediction = self.head.predict(&activations.vectors);
+        let map = ActivationMap::of_class(&activations, &self.head, prediction.best);
+        let classify = start.elapsed();
+        Ok((prediction, map, Timing { classify, ..timing }))
     }
 }

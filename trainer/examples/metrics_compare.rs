@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 use shared::classifier::{Decision, Prediction};
-use trainer::evaluation::Evaluation;
+use trainer::evaluation::{Evaluation, Predictions};
 
 #[derive(Deserialize)]
 struct Case {
@@ -32,7 +32,8 @@ fn main() -> Result<(), serde_json::Error> {
                     decision: Decision::Accepted,
                 })
                 .collect();
-            Evaluation::new(&case.classes, &case.truths, &predictions)
+            let paths = (0..case.truths.len()).map(|number| number.to_string().into());
+            Evaluation::new(&Predictions::new(&case.classes, paths, &case.truths, &predictions))
         })
         .collect();
     serde_json::to_writer(std::io::stdout().lock(), &evaluations)

@@ -13,7 +13,7 @@ use crate::dataset::{Dataset, SplitParameters};
 use crate::demo::{self, DemoClass};
 use crate::evaluation::{self, Metrics};
 use crate::training::{self, Parameters};
-use crate::{publish, scoring, svm};
+use crate::{publish, report, runs, scoring, svm};
 
 /// Name of the demo's model.
 const NAME: &str = "clothing-texture";
@@ -41,6 +41,7 @@ pub struct Arguments {
 struct Document<'a> {
     data: &'a Path,
     run: &'a Path,
+    report: &'a Path,
     model: &'a Path,
     version: &'a str,
     image: &'a Path,
@@ -78,7 +79,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let trained = training::train(&dataset, &network, &parameters, &workplace)?;
     let run = vacant(dir)?;
-    trained.save(&run)?;
+    let report = trained.save(Some(&run), report::DEFAULT_PICTURES, &workplace)?.report();
 
     let models = dir.join("store");
     let model = models.join(NAME);
@@ -93,7 +94,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let text = format!(
         "{table}\n\
         The new image {image} is {label} (score {score:.3}, {decision}).\n\n\
-        Images:   {data}\nRun:      {run}\nModel:    {model}, version {version}\n\n\
+        Images:   {data}\nRun:      {run}\nReport:   {report}\nModel:    {model}, version {version}\n\n\
         Next, with your own images in class folders:\n  trainer train --data DIR --out my-run",
         table = evaluation::table(&trained.metrics.evaluation),
         image = image.display(),
@@ -102,12 +103,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         decision = answer["decision"].as_str().unwrap_or_default(),
         data = data.display(),
         run = run.display(),
+        report = report.display(),
         model = model.display(),
         version = published.version,
     );
     let document = Document {
         data: &data,
         run: &run,
+        report: &report,
         model: &model,
         version: &published.version,
         image: &image,
@@ -124,6 +127,6 @@ fn vacant(dir: &Path) -> Result<PathBuf, Failure> {
     names
         .map(|name| dir.join(name))
         .take(10_000)
-        .find(|path| training::check_vacant(path).is_ok())
+        .find(|path| runs::check_vacant(path).is_ok())
         .ok_or_else(|| Failure::usage(format!("{} holds too many runs", dir.display())))
 }

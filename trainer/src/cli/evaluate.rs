@@ -1,17 +1,21 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::bundle;
-use super::output::list_skipped;
+use super::output::{list_skipped, printable};
 use super::resources::Resources;
-use crate::dataset::Dataset;
-use crate::{evaluation, training};
+use super::tracking::Tracking;
+use crate::dataset::{Dataset, Skipped};
+use crate::evaluation::{self, Metrics};
+use crate::{report, runs, training};
 
 /// Measure a bundle on a data set.
 ///
-/// Evaluates on every image of the data set, or on the test part of a split file. The bundle may have
-/// been trained elsewhere; the data set's class folders must be among its classes.
+/// Evaluates on every image of the data set, or on the test part of a split file, and writes a run with the
+/// report. The bundle may have been trained elsewhere; the data set's class folders must be among its classes.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A run or the bundle in it
@@ -23,36 +27,62 @@ pub struct Arguments {
     /// Only the test part of this split file (split.tsv of a run)
     #[arg(long, value_name = "FILE")]
     split: Option<PathBuf>,
-    /// Also write metrics.json here
-    #[arg(long, value_name = "FILE")]
+    /// Folder for metrics, predictions and report; must not hold a run already [default: runs/ID]
+    #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
+    /// How many test images the report shows at most
+    #[arg(long, value_name = "N", default_value_t = report::DEFAULT_PICTURES)]
+    report_images: usize,
+    #[command(flatten)]
+    tracking: Tracking,
     #[command(flatten)]
     resources: Resources,
 }
 
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    id: &'a str,
+    run: &'a Path,
+    report: PathBuf,
+    skipped: &'a [Skipped],
+    #[serde(flatten)]
+    metrics: &'a Metrics,
+}
+
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(out) = &arguments.out {
+        runs::check_vacant(out)
+            .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
+    }
     let bundle = bundle(&arguments.bundle)?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
-    let (metrics, skipped) = training::measure(
-        &bundle,
+    let run = training::measure(
+        bundle,
         &dataset,
         arguments.split.as_deref(),
         arguments.resources.limits(),
         &workplace,
     )?;
-    if let Some(path) = &arguments.out {
-        metrics.save(path)?;
-    }
-    list_skipped(&skipped, session.quiet);
-    session
-        .output
-        .result(&metrics, &evaluation::table(&metrics.evaluation))?;
-    Ok(if skipped.is_empty() {
-        Done::Complete
-    } else {
-        Done::Partly
-    })
+    let saved = run.save(arguments.out.as_deref(), arguments.report_images, &workplace)?;
+    arguments.tracking.log(&saved.folder, session);
+
+    list_skipped(&run.skipped, session.quiet);
+    let document = Document {
+        id: &saved.record.id,
+        run: &saved.folder,
+        report: saved.report(),
+        skipped: &run.skipped,
+        metrics: &run.metrics,
+    };
+    let text = format!(
+        "{}\nReport:   {}",
+        evaluation::table(&run.metrics.evaluation),
+        printable(&saved.report().to_string_lossy())
+    );
+    session.output.result(&document, &text)?;
+    Ok(Done::unless_left_out(&run.skipped))
 }

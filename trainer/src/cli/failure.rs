@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use crate::backbone::BackboneError;
+use crate::dataset::Skipped;
 use crate::setup::SetupError;
 
 /// How a command that did not fail ended.
@@ -16,6 +17,23 @@ pub enum Done {
     Complete,
     /// Done, but part of the input was left out; each item was listed.
     Partly,
+}
+
+impl Done {
+    /// Complete where nothing was left out.
+    pub fn unless_left_out(skipped: &[Skipped]) -> Self {
+        if skipped.is_empty() {
+            Self::Complete
+        } else {
+            Self::Partly
+        }
+    }
+
+    /// Complete where both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == Self::Complete { other } else { self }
+    }
 }
 
 impl From<Done> for ExitCode {

@@ -7,15 +7,21 @@ mod demo;
 mod evaluate;
 mod failure;
 mod location;
+mod network;
 mod output;
 mod publish;
 mod recipe;
 mod refine;
 mod resources;
 mod rollback;
+mod runs;
 mod score;
 mod setup;
+mod svm;
+mod sweep;
+mod tracking;
 mod train;
+mod training;
 mod versions;
 
 use std::ffi::OsString;
@@ -69,6 +75,9 @@ enum Command {
     Train(train::Arguments),
     Refine(refine::Arguments),
     Evaluate(evaluate::Arguments),
+    Sweep(sweep::Arguments),
+    #[command(subcommand)]
+    Runs(runs::Runs),
     Publish(publish::Arguments),
     Rollback(rollback::Arguments),
     Versions(versions::Arguments),
@@ -96,6 +105,14 @@ impl Session {
     /// Something worth one line on standard error.
     fn note(&self, text: &str) {
         self.progress.note(text);
+    }
+
+    /// Something that went wrong without hindering the rest.
+    fn warn(&self, text: &str) {
+        let style = anstyle::Style::new()
+            .bold()
+            .fg_color(Some(anstyle::AnsiColor::Yellow.into()));
+        anstream::eprintln!("{style}warning{style:#}: {text}");
     }
 }
 
@@ -144,6 +161,8 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Refine(arguments) => refine::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
+        Command::Sweep(arguments) => sweep::run(&arguments, &session),
+        Command::Runs(runs) => runs::run(&runs, &session),
         Command::Publish(arguments) => publish::run(&arguments, &session),
         Command::Rollback(arguments) => rollback::run(&arguments, &session),
         Command::Versions(arguments) => versions::run(&arguments, &session),

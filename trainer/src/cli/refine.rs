@@ -1,6 +1,7 @@
 use super::Session;
 use super::failure::{Done, Failure};
-use super::train::{Classifier, Job};
+use super::train::Job;
+use super::training::Classifier;
 
 /// Refine the network itself on a folder of class folders.
 ///

@@ -5,8 +5,8 @@ use clap::{ArgAction, FromArgMatches};
 use super::failure::Failure;
 use super::{Arguments, command};
 use crate::configuration::{Configuration, TEMPLATE};
+use crate::runs::RunError;
 use crate::setup::SetupError;
-use crate::training::TrainingError;
 
 /// The parameter file with every parameter taken out of its comment.
 fn everything_set() -> String {
@@ -43,7 +43,7 @@ fn failures_say_what_happened_and_what_to_do() {
         programs: vec!["python3".to_owned()],
     };
     let source = std::io::Error::other("disk full");
-    let file = TrainingError::File {
+    let file = RunError::File {
         path: "run/metrics.json".into(),
         source,
     };
@@ -53,8 +53,8 @@ fn failures_say_what_happened_and_what_to_do() {
         (
             "occupied",
             Failure::hinted(
-                &TrainingError::Occupied("run".into()),
-                "choose another folder with --out",
+                &RunError::Occupied("run".into()),
+                "choose another folder with --out, or none",
             ),
         ),
         (

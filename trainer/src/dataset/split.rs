@@ -137,6 +137,17 @@ impl Split {
         self.rows(Side::Test)
     }
 
+    /// The side of each of the data set's items.
+    pub fn sides(&self) -> impl Iterator<Item = Option<Side>> + '_ {
+        self.entries.iter().map(|entry| entry.side)
+    }
+
+    /// A division with every image in the test part.
+    pub fn all_for_the_test(dataset: &Dataset) -> Self {
+        let groups: Vec<usize> = (0..dataset.items.len()).collect();
+        Self::of(dataset, &groups, |_, _| Some(Side::Test))
+    }
+
     fn rows(&self, side: Side) -> Vec<usize> {
         (0..self.entries.len())
             .filter(|row| self.entries[*row].side == Some(side))

@@ -11,12 +11,20 @@ use super::{Dataset, DatasetError, Side, Split};
 const HEADER: &str = "path\tclass\tside\tgroup";
 
 impl Split {
-    /// Writes the split: path, class, side, near-duplicate group. In a path, a tab, a line break, a backslash, and
-    /// bytes that are not Unicode are written as `\xNN`.
+    /// Writes [`Self::to_text`] to a file.
     ///
     /// # Errors
     /// [`DatasetError::File`].
     pub fn save(&self, path: &Path) -> Result<(), DatasetError> {
+        files::write_atomically(path, self.to_text().as_bytes()).map_err(|source| DatasetError::File {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    /// The split as lines: path, class, side, near-duplicate group. In a path, a tab, a line break, a backslash, and
+    /// bytes that are not Unicode are written as `\xNN`.
+    pub fn to_text(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for entry in &self.entries {
             let side = match entry.side {
@@ -33,10 +41,7 @@ impl Split {
             text.push_str(&columns.join("\t"));
             text.push('\n');
         }
-        files::write_atomically(path, text.as_bytes()).map_err(|source| DatasetError::File {
-            path: path.to_path_buf(),
-            source,
-        })
+        text
     }
 
     /// Reads a split and applies it to `dataset`. Images that it does not name are on no side; images that it names

@@ -3,22 +3,25 @@
 //! Every number equals scikit-learn's on the same predictions; a number that is not defined (the
 //! recall of a class without test images, an AUC without negatives) is absent, `null` in JSON.
 
+pub mod confidence;
 mod curve;
 mod metrics;
+mod paired;
+mod predictions;
 mod table;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shared::classifier::Prediction;
 
+pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
-pub use table::table;
+pub use paired::{PairedTest, SIGNIFICANCE};
+pub use predictions::{Predicted, Predictions, PredictionsError};
+pub use table::{aligned, table};
 
-use curve::area_under_curve;
-
-/// Bins of the expected calibration error.
-const BINS: usize = 15;
+use confidence::expected_calibration_error;
+use curve::{all_pairs, area_under_curve, one_against_rest};
 
 /// The 97.5 % point of the normal distribution, for an interval of 95 %.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
@@ -32,6 +35,9 @@ pub struct Evaluation {
     pub class_averaged_accuracy: Option<f64>,
     /// Wilson's 95 % interval of the accuracy, `[low, high]`.
     pub accuracy_interval: Option<[f64; 2]>,
+    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's
+    /// variance after Agresti and Coull 1998, so that a recall of 0 or 1 from few images is not taken for certain.
+    pub class_averaged_accuracy_interval: Option<[f64; 2]>,
     /// By class name.
     pub per_class: BTreeMap<String, ClassEvaluation>,
     /// Mean of the classes' AUC, over those where it is defined.
@@ -81,50 +87,37 @@ pub struct CalibrationQuality {
 }
 
 impl Evaluation {
-    /// Compares `predictions` with `truths` (indices into `classes`), one each per test image. A
-    /// prediction of another number of classes, or an index out of range, is left out of the count.
-    pub fn new(classes: &[String], truths: &[usize], predictions: &[Prediction]) -> Self {
-        let count = classes.len();
-        let (truths, predictions): (Vec<usize>, Vec<&Prediction>) = truths
-            .iter()
-            .zip(predictions)
-            .filter(|(truth, prediction)| {
-                **truth < count && prediction.best < count && prediction.probabilities.len() == count
-            })
-            .unzip();
+    /// Compares what was answered with the truth.
+    pub fn new(predictions: &Predictions) -> Self {
+        let (classes, count) = (&predictions.classes, predictions.classes.len());
         let mut confusion = vec![vec![0_usize; count]; count];
-        for (truth, prediction) in truths.iter().zip(&predictions) {
-            confusion[*truth][prediction.best] += 1;
+        for row in &predictions.rows {
+            confusion[row.truth][row.best] += 1;
         }
         let of_classes: Vec<ClassEvaluation> = (0..count)
             .map(|class| {
-                let scored = truths
-                    .iter()
-                    .zip(&predictions)
-                    .map(|(truth, prediction)| (prediction.probabilities[class], *truth == class));
-                class_evaluation(&confusion, class, area_under_curve(scored.collect()))
+                let area = area_under_curve(one_against_rest(predictions, class).collect());
+                class_evaluation(&confusion, class, area)
             })
             .collect();
-        let pairs = truths.iter().zip(&predictions).flat_map(|(truth, prediction)| {
-            let probabilities = prediction.probabilities.iter().enumerate();
-            probabilities.map(move |(class, probability)| (*probability, class == *truth))
-        });
-        let auc_micro = area_under_curve(pairs.collect());
+        let auc_micro = area_under_curve(all_pairs(predictions).collect());
+        let images = predictions.rows.len();
         let right: usize = (0..count).map(|class| confusion[class][class]).sum();
         Self {
-            accuracy: ratio(right, truths.len()),
+            accuracy: ratio(right, images),
             class_averaged_accuracy: mean(of_classes.iter().filter_map(|class| class.recall)),
-            accuracy_interval: wilson_interval(right, truths.len()),
+            accuracy_interval: wilson_interval(right, images),
+            class_averaged_accuracy_interval: class_averaged_interval(&of_classes),
             auc_macro: mean(of_classes.iter().filter_map(|class| class.auc)),
             auc_micro,
             per_class: classes.iter().cloned().zip(of_classes).collect(),
             confusion,
-            classes: classes.to_vec(),
+            classes: classes.clone(),
             calibration: CalibrationQuality {
                 method: None,
-                ece: expected_calibration_error(&truths, &predictions),
+                ece: expected_calibration_error(predictions),
             },
-            test_count: truths.len(),
+            test_count: images,
         }
     }
 }
@@ -168,17 +161,20 @@ fn wilson_interval(right: usize, count: usize) -> Option<[f64; 2]> {
     Some([low, high])
 }
 
-fn expected_calibration_error(truths: &[usize], predictions: &[&Prediction]) -> Option<f64> {
-    let mut bins = [(0.0_f64, 0.0_f64); BINS];
-    for (truth, prediction) in truths.iter().zip(predictions) {
-        let confidence = f64::from(prediction.probabilities[prediction.best]);
-        // Bins are closed on the right, as in Guo et al.; a confidence of 0 falls into the first.
-        let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1;
-        bins[bin].0 += confidence;
-        bins[bin].1 += f64::from(u8::from(prediction.best == *truth));
-    }
-    let gap: f64 = bins.iter().map(|(confidence, right)| (confidence - right).abs()).sum();
-    (!truths.is_empty()).then(|| gap / truths.len() as f64)
+fn class_averaged_interval(classes: &[ClassEvaluation]) -> Option<[f64; 2]> {
+    let centre = mean(classes.iter().filter_map(|class| class.recall))?;
+    let squared = NORMAL_QUANTILE * NORMAL_QUANTILE;
+    let variances: Vec<f64> = classes
+        .iter()
+        .filter_map(|class| {
+            let n = class.support as f64 + squared;
+            let share = (class.recall? * class.support as f64 + squared / 2.0) / n;
+            Some(share * (1.0 - share) / n)
+        })
+        .collect();
+    let count = variances.len() as f64;
+    let half = NORMAL_QUANTILE * (variances.iter().sum::<f64>() / (count * count)).sqrt();
+    Some([(centre - half).max(0.0), (centre + half).min(1.0)])
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ fn share(value: Option<f64>) -> String {
 }
 
 /// Columns of equal width: the first left-aligned, the others right-aligned.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();

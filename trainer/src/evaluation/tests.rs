@@ -1,6 +1,6 @@
 //! Numbers that can be checked by hand; `tests/reference/metrics_compare.py` checks many more.
 
-use shared::classifier::Decision;
+use shared::classifier::{Decision, Prediction};
 
 use super::*;
 use crate::svm::SweepEntry;
@@ -25,6 +25,11 @@ fn prediction(probabilities: &[f32]) -> Prediction {
     }
 }
 
+fn evaluate(classes: &[String], truths: &[usize], predictions: &[Prediction]) -> Evaluation {
+    let paths = (0..truths.len()).map(|number| number.to_string().into());
+    Evaluation::new(&Predictions::new(classes, paths, truths, predictions))
+}
+
 fn close(value: Option<f64>, expected: f64) -> bool {
     value.is_some_and(|value| (value - expected).abs() < 1e-7)
 }
@@ -38,7 +43,7 @@ fn example() -> Evaluation {
         prediction(&[0.2, 0.7, 0.1]),
         prediction(&[0.5, 0.4, 0.1]),
     ];
-    Evaluation::new(&names(3), &[0, 0, 0, 1, 1], &predictions)
+    evaluate(&names(3), &[0, 0, 0, 1, 1], &predictions)
 }
 
 #[test]
@@ -84,7 +89,7 @@ fn what_a_class_without_images_cannot_have_is_null() {
 
 #[test]
 fn a_class_never_predicted_has_precision_zero() {
-    let evaluation = Evaluation::new(&names(2), &[0, 1], &[prediction(&[0.9, 0.1]), prediction(&[0.8, 0.2])]);
+    let evaluation = evaluate(&names(2), &[0, 1], &[prediction(&[0.9, 0.1]), prediction(&[0.8, 0.2])]);
     let class = &evaluation.per_class["c1"];
     assert!(close(class.precision, 0.0) && close(class.recall, 0.0) && close(class.f1, 0.0) && close(class.auc, 1.0));
 }
@@ -92,13 +97,13 @@ fn a_class_never_predicted_has_precision_zero() {
 #[test]
 fn equal_scores_are_as_good_as_chance() {
     let even = prediction(&[0.5, 0.5]);
-    let evaluation = Evaluation::new(&names(2), &[0, 1, 1], &[even.clone(), even.clone(), even]);
+    let evaluation = evaluate(&names(2), &[0, 1, 1], &[even.clone(), even.clone(), even]);
     assert!(close(evaluation.auc_micro, 0.5) && close(evaluation.auc_macro, 0.5));
 }
 
 #[test]
 fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
-    let none = Evaluation::new(&names(2), &[], &[]);
+    let none = evaluate(&names(2), &[], &[]);
     assert_eq!(
         (
             none.accuracy,
@@ -108,7 +113,7 @@ fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
         ),
         (None, None, None, None)
     );
-    let single = Evaluation::new(&names(1), &[0, 0], &[prediction(&[1.0]), prediction(&[1.0])]);
+    let single = evaluate(&names(1), &[0, 0], &[prediction(&[1.0]), prediction(&[1.0])]);
     assert!(close(single.accuracy, 1.0) && close(single.calibration.ece, 0.0));
     assert_eq!((single.auc_macro, single.auc_micro), (None, None));
     let [low, high] = single.accuracy_interval.expect("defined");

@@ -21,6 +21,8 @@ pub struct Features {
     pub labels: Vec<usize>,
     /// Near-duplicate group of each row: rows of one group never stand on both sides of a division.
     pub groups: Vec<usize>,
+    /// SHA-256 of each row's encoded image.
+    pub contents: Vec<[u8; 32]>,
 }
 
 impl Features {
@@ -37,6 +39,7 @@ impl Features {
             matrix,
             labels: rows.iter().map(|row| self.labels[*row]).collect(),
             groups: rows.iter().map(|row| self.groups[*row]).collect(),
+            contents: rows.iter().filter_map(|row| self.contents.get(*row).copied()).collect(),
         }
     }
 }

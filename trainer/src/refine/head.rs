@@ -12,6 +12,9 @@ pub const LOGITS: &str = "logits";
 /// Names of the last layer's tensors.
 const WEIGHT: &str = "head.weight";
 const BIAS: &str = "head.bias";
+const KERNEL: &str = "head.kernel";
+/// Name of the output that tells where the evidence for each class is, `[N, classes, h, w]`.
+const CLASS_MAPS: &str = "class_maps";
 
 /// A linear layer over features.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +97,35 @@ impl HeadLayer {
         }
         Ok(model)
     }
+}
+
+/// `network`, made by [`HeadLayer::on`], with a map per class in place of the last feature map: the last layer's
+/// weights over each of its cells (a 1 x 1 convolution), which tells where the evidence for each class is.
+///
+/// # Errors
+/// [`GraphError::Unsound`] where the file holds no graph.
+pub fn with_class_maps(mut network: ModelProto) -> Result<ModelProto, GraphError> {
+    let graph = network
+        .graph
+        .as_mut()
+        .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+    let weight = graph.initializer.iter().find(|tensor| tensor.name == WEIGHT);
+    if let (Some(weight), [_, map]) = (weight, graph.output.as_slice()) {
+        let (map, mut kernel) = (map.name.clone(), weight.clone());
+        let classes = kernel.dims.first().copied().unwrap_or_default();
+        KERNEL.clone_into(&mut kernel.name);
+        kernel.dims.extend([1, 1]);
+        graph.initializer.push(kernel);
+        add_node(graph, CLASS_MAPS, "Conv", &[&map, KERNEL], &[]);
+        let dimensions = [
+            DimensionValue::Named("N".to_owned()),
+            DimensionValue::Fixed(classes),
+            DimensionValue::Named("h".to_owned()),
+            DimensionValue::Named("w".to_owned()),
+        ];
+        graph.output[1] = float_value(CLASS_MAPS, &dimensions);
+    }
+    Ok(network)
 }
 
 /// Names of a backbone's features, and of its last feature map.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
+use serde_json::json;
 use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
 use shared::classifier::{Head, LinearClassifierError};
 use shared::files;
@@ -23,15 +24,17 @@ use shared::pipeline::PipelineError;
 use shared::preprocessing::Preprocessing;
 
 use crate::backbone::Backbone;
-use crate::dataset::{Dataset, DatasetError, Skipped, Split, SplitParameters, near_duplicate_groups};
-use crate::evaluation::{Evaluation, Metrics, MetricsError, Seconds};
+use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, near_duplicate_groups};
+use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
 use crate::progress::Progress;
 use crate::refine::{Device, Recipe, RefineError};
+use crate::report::ReportError;
+use crate::runs::{DataSummary, Kind, RunError};
 use crate::svm::{self, SvmError};
 
 use fitted::{Fitted, Prepared};
-pub use run::{Run, bundle_folder, check_vacant};
+pub use run::{Run, Saved};
 
 /// Everything that a training depends on besides the data and the network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -113,9 +116,12 @@ pub enum TrainingError {
         /// What the file system said.
         source: std::io::Error,
     },
-    /// The metrics cannot be written.
+    /// The run cannot be written.
     #[error(transparent)]
-    Metrics(#[from] MetricsError),
+    Run(#[from] RunError),
+    /// The report cannot be drawn.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// The data set has a class that the bundle does not know.
     #[error("the bundle does not know the class {class}; it knows {known}")]
     ForeignClass {
@@ -127,9 +133,6 @@ pub enum TrainingError {
     /// The split leaves a class without an image to train on.
     #[error("the split leaves no image of the class {0} to train on: add images, or put fewer into the test part")]
     NothingToTrainOn(String),
-    /// The folder for the run holds something already.
-    #[error("{0} is not empty; a finished run is never overwritten")]
-    Occupied(PathBuf),
 }
 
 /// Trains on `dataset` with the features of `backbone`.
@@ -182,7 +185,7 @@ pub fn train(
     let train = job.train;
 
     let start = Instant::now();
-    let evaluation = evaluate(&fitted.head, &fitted.features, &test);
+    let predictions = predict(&fitted.head, &dataset, &fitted.features, &test);
     let metrics = Metrics {
         chosen_c: fitted.chosen_c,
         c_sweep: fitted.c_sweep.clone(),
@@ -193,7 +196,7 @@ pub fn train(
             evaluate: Some(start.elapsed().as_secs_f64()),
             refine: fitted.refine_seconds,
         },
-        ..Metrics::from(evaluation)
+        ..Metrics::from(Evaluation::new(&predictions))
     };
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
@@ -201,13 +204,18 @@ pub fn train(
     let golden = golden::choose(&dataset, shown, parameters.golden_images);
     let bundle = golden::add(&bundle, &dataset.root, &golden, parameters.limits, workplace.runtime)?;
     Ok(Run {
+        kind: Kind::Train,
         bundle,
         metrics,
+        predictions,
+        data: DataSummary::new(&dataset, &features.contents, &split),
+        root: dataset.root,
         split,
         skipped: dataset.skipped,
         notes: fitted.notes,
         history: fitted.history,
-        parameters: parameters.clone(),
+        parameters: serde_json::to_value(parameters).map_err(RunError::from)?,
+        limits: parameters.limits,
     })
 }
 
@@ -216,12 +224,12 @@ pub fn train(
 /// # Errors
 /// See [`TrainingError`].
 pub fn measure(
-    bundle: &Bundle,
+    bundle: Bundle,
     dataset: &Dataset,
     split: Option<&Path>,
     limits: Limits,
     workplace: &Workplace,
-) -> Result<(Metrics, Vec<Skipped>), TrainingError> {
+) -> Result<Run, TrainingError> {
     let head = bundle.head()?;
     let model = bundle.file(bundle::MODEL)?;
     let network = NetworkFile {
@@ -245,24 +253,35 @@ pub fn measure(
                 known: head.classes.join(", "),
             })?;
     }
-    let rows = match split {
-        Some(path) => Split::load(path, &dataset)?.test_rows(),
-        None => (0..features.labels.len()).collect(),
+    let parameters = json!({ "limits": limits, "split": split });
+    let split = match split {
+        Some(path) => Split::load(path, &dataset)?,
+        None => Split::all_for_the_test(&dataset),
     };
     let start = Instant::now();
-    let evaluation = evaluate(&head, &features, &rows);
+    let predictions = predict(&head, &dataset, &features, &split.test_rows());
     let seconds = Seconds {
         featurize: Some(featurized),
         evaluate: Some(start.elapsed().as_secs_f64()),
         ..Seconds::default()
     };
-    Ok((
-        Metrics {
+    Ok(Run {
+        kind: Kind::Evaluate,
+        metrics: Metrics {
             seconds,
-            ..Metrics::from(evaluation)
+            ..Metrics::from(Evaluation::new(&predictions))
         },
-        dataset.skipped,
-    ))
+        bundle,
+        predictions,
+        data: DataSummary::new(&dataset, &features.contents, &split),
+        root: dataset.root,
+        split,
+        skipped: dataset.skipped,
+        notes: Vec::new(),
+        history: Vec::new(),
+        parameters,
+        limits,
+    })
 }
 
 impl Workplace<'_> {
@@ -291,6 +310,7 @@ impl Workplace<'_> {
         )?;
         let records: Vec<_> = featurized.images.iter().map(|(_, record)| record).collect();
         let hashes: Vec<_> = records.iter().map(|record| record.dhash).collect();
+        let contents = records.iter().map(|record| record.image).collect();
         let values = records
             .iter()
             .flat_map(|record| record.features.iter().copied())
@@ -302,7 +322,13 @@ impl Workplace<'_> {
         let items = featurized.images.into_iter().map(|(item, _)| item).collect();
         let readable = dataset.restricted(items, featurized.skipped);
         let labels = readable.items.iter().map(|item| item.class).collect();
-        Ok((readable, Features { matrix, labels, groups }))
+        let features = Features {
+            matrix,
+            labels,
+            groups,
+            contents,
+        };
+        Ok((readable, features))
     }
 }
 
@@ -314,13 +340,15 @@ struct NetworkFile<'a> {
     feature_size: usize,
 }
 
-fn evaluate(head: &Head, features: &Features, rows: &[usize]) -> Evaluation {
+/// What `head` answers for these rows of `features`, whose labels count in the order of its classes.
+fn predict(head: &Head, dataset: &Dataset, features: &Features, rows: &[usize]) -> Predictions {
     let truths: Vec<usize> = rows.iter().map(|row| features.labels[*row]).collect();
+    let paths = rows.iter().map(|row| dataset.items[*row].path.clone());
     let predictions: Vec<_> = rows
         .par_iter()
         .map(|row| head.predict(&features.matrix.row(*row).to_vec()))
         .collect();
-    Evaluation::new(&head.classes, &truths, &predictions)
+    Predictions::new(&head.classes, paths, &truths, &predictions)
 }
 
 /// The bundle without golden images.

@@ -12,7 +12,7 @@ use shared::files::sha256_hex;
 use super::{Fitted, NetworkFile, Prepared, TrainingError};
 use crate::features::Features;
 use crate::onnx::proto::ModelProto;
-use crate::refine::head::HeadLayer;
+use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
 use crate::refine::{self, HeadStart, Recipe, RefineError, Refined, Task};
 use crate::svm::{self, Fold, Folds};
@@ -133,7 +133,8 @@ fn checkpoint_name(job: &Prepared, recipe: &Recipe) -> String {
 /// The network's own last layer.
 fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features) -> Result<Fitted, TrainingError> {
     let classes = job.dataset.classes.len();
-    let (model, features) = features_of(job, &refined.classifier, classes)?;
+    let model = with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?;
+    let (model, features) = features_of(job, &model, classes)?;
     check_parity(job, refined, fold, &features)?;
     let truths: Vec<usize> = fold.held_out.iter().map(|row| training.labels[*row]).collect();
     let logits = Array2::from_shape_vec((truths.len(), classes), refined.validation_logits.clone())

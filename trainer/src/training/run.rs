@@ -1,22 +1,35 @@
-//! A finished training on disk: it appears whole, and is never overwritten.
+//! What a training or a measurement gives, and its way into a run folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use shared::bundle::Bundle;
-use shared::files;
+use bytes::Bytes;
+use serde_json::Value;
+use shared::bundle::{Bundle, MANIFEST};
+use shared::image::Limits;
 
-use super::{Parameters, TrainingError};
+use super::{TrainingError, Workplace};
 use crate::dataset::{Skipped, Split};
-use crate::evaluation::Metrics;
+use crate::evaluation::{Metrics, Predictions};
 use crate::refine::Epoch;
+use crate::report::{self, Report};
+use crate::runs::{self, DataSummary, Kind, Record};
 
-/// What a training gives.
+/// What a training or a measurement gives.
 #[derive(Debug)]
 pub struct Run {
+    /// Which of them.
+    pub kind: Kind,
     /// The model.
     pub bundle: Bundle,
     /// How good it is.
     pub metrics: Metrics,
+    /// What it answered for each test image.
+    pub predictions: Predictions,
+    /// Where the images are.
+    pub root: PathBuf,
+    /// What the images are.
+    pub data: DataSummary,
     /// Which images were trained on, and which were kept for the test.
     pub split: Split,
     /// What was left out.
@@ -26,81 +39,83 @@ pub struct Run {
     /// Epoch by epoch, where the network was refined.
     pub history: Vec<Epoch>,
     /// As given.
-    pub parameters: Parameters,
+    pub parameters: Value,
+    /// What an image may cost.
+    pub limits: Limits,
+}
+
+/// A run on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Saved {
+    /// Where it is.
+    pub folder: PathBuf,
+    /// What it is.
+    pub record: Record,
+}
+
+impl Saved {
+    /// The page that shows the result.
+    pub fn report(&self) -> PathBuf {
+        self.folder.join(report::PAGE)
+    }
 }
 
 impl Run {
-    /// Writes `bundle/`, `metrics.json`, `split.tsv`, `parameters.json`, `epochs.json` and `skipped.json` into a
-    /// temporary folder beside `folder` and renames it.
+    /// Writes the run to `out`, or to a folder of its own among the runs of the working folder: `metrics.json`,
+    /// `predictions.csv`, `split.tsv`, `parameters.json`, `epochs.json`, `skipped.json`, the report with at most
+    /// `pictures` test images, and after a training `bundle/`.
     ///
     /// # Errors
-    /// [`TrainingError::Occupied`] where `folder` holds something, and what the file system says.
-    pub fn save(&self, folder: &Path) -> Result<(), TrainingError> {
-        check_vacant(folder)?;
-        let file = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| TrainingError::File { path, source }
+    /// [`runs::RunError::Occupied`] where the folder holds something, what the file system says, and what
+    /// hinders the report.
+    pub fn save(&self, out: Option<&Path>, pictures: usize, workplace: &Workplace) -> Result<Saved, TrainingError> {
+        let record = Record::new(self.kind, &self.bundle.manifest, self.data.clone(), &self.notes);
+        let folder = out.map_or_else(|| Path::new(runs::FOLDER).join(&record.id), Path::to_path_buf);
+        runs::check_vacant(&folder)?;
+        let gallery = report::gallery(
+            &self.bundle,
+            &self.root,
+            &self.predictions,
+            pictures,
+            workplace.runtime,
+            (self.limits, workplace.threads),
+            workplace.progress,
+        )?;
+        let report = Report {
+            record: &record,
+            metrics: &self.metrics,
+            predictions: &self.predictions,
+            history: &self.history,
+            parameters: &self.parameters,
+            skipped: &self.skipped,
+            gallery: &gallery,
         };
-        let parent = match folder.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
+        let mut files = report.files()?;
+        files.extend(self.files(&folder)?);
+        let record = runs::write(&folder, record, &files)?;
+        Ok(Saved { folder, record })
+    }
+
+    fn files(&self, folder: &Path) -> Result<BTreeMap<String, Bytes>, TrainingError> {
+        let mut files = BTreeMap::from([
+            (runs::PREDICTIONS.to_owned(), self.predictions.to_csv().into()),
+            ("split.tsv".to_owned(), self.split.to_text().into()),
+        ]);
+        let mut add = |name: &str, json: Result<Bytes, runs::RunError>| -> Result<(), TrainingError> {
+            files.insert(name.to_owned(), json?);
+            Ok(())
         };
-        std::fs::create_dir_all(parent).map_err(file(parent))?;
-        let partial = tempfile::Builder::new()
-            .prefix(".ikat-run-")
-            .suffix(".tmp")
-            .tempdir_in(parent)
-            .map_err(file(parent))?;
-        let inside = partial.path();
-        self.bundle.write(&bundle_folder(inside))?;
-        self.metrics.save(&inside.join("metrics.json"))?;
-        self.split.save(&inside.join("split.tsv"))?;
-        for (name, json) in [
-            ("parameters.json", serde_json::to_vec_pretty(&self.parameters)),
-            ("epochs.json", serde_json::to_vec_pretty(&self.history)),
-            ("skipped.json", serde_json::to_vec_pretty(&self.skipped)),
-        ] {
-            let path = inside.join(name);
-            let json = json.map_err(std::io::Error::from).map_err(file(&path))?;
-            files::write_atomically(&path, &json).map_err(file(&path))?;
+        let json = |name: &str| folder.join(name);
+        add(runs::METRICS, runs::json(&self.metrics, &json(runs::METRICS)))?;
+        add(runs::PARAMETERS, runs::json(&self.parameters, &json(runs::PARAMETERS)))?;
+        add("epochs.json", runs::json(&self.history, &json("epochs.json")))?;
+        add("skipped.json", runs::json(&self.skipped, &json("skipped.json")))?;
+        if self.kind == Kind::Train {
+            let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);
+            let contents = self.bundle.files.iter();
+            files.extend(contents.map(|(name, contents)| (inside(name), contents.clone())));
+            files.insert(inside(MANIFEST), self.bundle.manifest.to_json().into());
         }
-        open_to_others(inside).map_err(file(inside))?;
-        std::fs::rename(inside, folder).map_err(file(folder))?;
-        // The folder lives on under its final name.
-        let _ = partial.keep();
-        Ok(())
+        Ok(files)
     }
-}
-
-/// Where a run keeps its bundle.
-pub fn bundle_folder(run: &Path) -> PathBuf {
-    run.join("bundle")
-}
-
-/// Checks that `folder` does not exist or is empty.
-///
-/// # Errors
-/// [`TrainingError::Occupied`].
-pub fn check_vacant(folder: &Path) -> Result<(), TrainingError> {
-    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => Err(TrainingError::Occupied(folder.to_path_buf())),
-        Ok(false) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(TrainingError::File {
-            path: folder.to_path_buf(),
-            source,
-        }),
-    }
-}
-
-/// Temporary folders are private to their owner; a run is an ordinary folder.
-#[cfg(unix)]
-fn open_to_others(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn open_to_others(_: &Path) -> std::io::Result<()> {
-    Ok(())
 }

@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         )));
     }
     let found = Dataset::scan(&arguments.data)?;
-    let parameters = arguments.split.parameters();
+    let parameters = arguments.split.parameters(arguments.split.seed());
     let resources = &arguments.resources;
     let (limits, threads) = (resources.limits(), resources.threads());
     let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
@@ -109,15 +109,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 }
 
 impl SplitArguments {
-    /// The parameters that these options stand for.
-    pub fn parameters(&self) -> SplitParameters {
+    /// The parameters that these options stand for, with another seed.
+    pub fn parameters(&self, seed: u64) -> SplitParameters {
         SplitParameters {
             ratio: self.ratio,
             by: match self.by {
                 By::Filename => dataset::By::Filename,
                 By::Subdir => dataset::By::Subdir,
             },
-            seed: self.seed,
+            seed,
             dedicated: self.dedicated.clone(),
             group: !self.no_group,
             distance: self.near_duplicate_distance,

@@ -1,0 +1,75 @@
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Place;
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::output::printable;
+use crate::runs::Entry;
+
+/// Delete runs, after asking.
+///
+/// Deletes the files that a run consists of; what else is in its folder stays.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Ids of runs or beginnings of them, names of their folders, or the folders
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document {
+    deleted: Vec<String>,
+    left: Vec<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let entries = arguments.place.find(&arguments.ids, session)?;
+    if !arguments.yes && !agreed(&entries)? {
+        return Err(Failure::failed("nothing was deleted"));
+    }
+    let mut document = Document {
+        deleted: Vec::new(),
+        left: Vec::new(),
+    };
+    for entry in &entries {
+        document.left.extend(entry.delete()?);
+        document.deleted.push(entry.record.id.clone());
+    }
+    let mut text: String = document.deleted.iter().map(|id| format!("Deleted {id}\n")).collect();
+    for path in &document.left {
+        text.push_str(&format!("Left {}\n", printable(&path.to_string_lossy())));
+    }
+    session.output.result(&document, &text)?;
+    Ok(Done::Complete)
+}
+
+/// Asks on the terminal. Where nobody can answer, that is an error rather than a yes.
+fn agreed(entries: &[Entry]) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            "deleting asks first, and here is nobody to ask: give --yes",
+        ));
+    }
+    for entry in entries {
+        anstream::eprintln!(
+            "{}  {}  {}",
+            entry.record.id,
+            printable(&entry.record.name),
+            printable(&entry.folder.to_string_lossy())
+        );
+    }
+    anstream::eprint!("Delete for good? [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,81 @@
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Place;
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::output::printable;
+use crate::evaluation::{self, Metrics};
+use crate::report;
+use crate::runs::{Entry, Record};
+
+/// Show one run: what it was made from, how good it is, and whether its files are as they were written.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Id of a run or the beginning of it, name of its folder, or the folder
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    folder: &'a Path,
+    #[serde(flatten)]
+    record: &'a Record,
+    metrics: &'a Metrics,
+    changed_files: &'a [PathBuf],
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let [entry] = &arguments.place.find(std::slice::from_ref(&arguments.id), session)?[..] else {
+        return Err(Failure::failed("one name means one run"));
+    };
+    let changed = entry.record.changed_files(&entry.folder);
+    let document = Document {
+        folder: &entry.folder,
+        record: &entry.record,
+        metrics: &entry.metrics,
+        changed_files: &changed,
+    };
+    session.output.result(&document, &text(entry, &changed))?;
+    Ok(Done::Complete)
+}
+
+fn text(entry: &Entry, changed: &[PathBuf]) -> String {
+    let record = &entry.record;
+    let mut lines = vec![
+        ("Run", record.id.clone()),
+        ("Ended", record.created.clone()),
+        ("Kind", record.kind.name().to_owned()),
+        ("Model", format!("{}, version {}", record.name, record.version)),
+        (
+            "Network",
+            format!("{} at {} pixels", record.backbone.name, record.resolution),
+        ),
+        (
+            "Data",
+            format!(
+                "{}: {} images, {} left out",
+                record.data.root, record.data.images, record.data.left_out
+            ),
+        ),
+        ("Program", record.program.clone()),
+        ("Folder", entry.folder.display().to_string()),
+        ("Report", entry.folder.join(report::PAGE).display().to_string()),
+    ];
+    lines.extend(record.notes.iter().map(|note| ("Note", note.clone())));
+    lines.extend(
+        changed
+            .iter()
+            .map(|file| ("Changed", format!("{} is not as it was written", file.display()))),
+    );
+    let head: String = lines
+        .iter()
+        .map(|(name, value)| format!("{:<9} {}\n", format!("{name}:"), printable(value)))
+        .collect();
+    format!("{head}\n{}", evaluation::table(&entry.metrics.evaluation))
+}

@@ -1,0 +1,98 @@
+//! Options of every training, whichever network and classifier.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use shared::bundle::ClassifierKind;
+
+use super::data::split::SplitArguments;
+use super::recipe::RecipeArguments;
+use super::resources::Resources;
+use super::svm::SvmArguments;
+use super::tracking::Tracking;
+use crate::report;
+use crate::training::Parameters;
+
+/// What a training needs to know besides the network.
+#[derive(Debug, clap::Args)]
+pub struct TrainingArguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Name of the model [default: the name of the data folder]
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    pub split: SplitArguments,
+    #[command(flatten)]
+    svm: SvmArguments,
+    #[command(flatten)]
+    pub recipe: RecipeArguments,
+    /// How many small copies of test images the bundle carries, to prove parity where it is loaded
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    golden_images: usize,
+    /// How many test images the report shows at most
+    #[arg(long, value_name = "N", default_value_t = report::DEFAULT_PICTURES)]
+    pub report_images: usize,
+    #[command(flatten)]
+    pub tracking: Tracking,
+    #[command(flatten)]
+    pub resources: Resources,
+}
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Classifier {
+    /// A linear SVM on the features of the pre-trained network
+    Svm,
+    /// The network itself, refined on the images
+    Dnn,
+    /// A linear SVM on the features of the refined network
+    SvmRefined,
+}
+
+impl Classifier {
+    /// As a bundle names it.
+    pub fn kind(self) -> ClassifierKind {
+        match self {
+            Self::Svm => ClassifierKind::Svm,
+            Self::Dnn => ClassifierKind::Dnn,
+            Self::SvmRefined => ClassifierKind::SvmRefined,
+        }
+    }
+}
+
+impl TrainingArguments {
+    /// What the library's training takes, with everything random drawn from `seed`.
+    pub fn parameters(&self, kind: ClassifierKind, seed: u64) -> Parameters {
+        Parameters {
+            name: self.model_name(),
+            limits: self.resources.limits(),
+            split: self.split.parameters(seed),
+            classifier: kind,
+            svm: self.svm.parameters(seed),
+            recipe: (kind != ClassifierKind::Svm).then(|| self.recipe.recipe(seed)),
+            golden_images: self.golden_images,
+        }
+    }
+
+    /// The name that was given, or one made of the data folder's that can stand in an address.
+    fn model_name(&self) -> String {
+        let folder = || {
+            let path = self.data.canonicalize().unwrap_or_else(|_| self.data.clone());
+            path.file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        let name = self.name.clone().or_else(folder).unwrap_or_default();
+        let allowed = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        let name: String = name
+            .chars()
+            .map(|character| if allowed(character) { character } else { '-' })
+            .collect();
+        let name = name.trim_matches(['-', '.']);
+        if name.is_empty() {
+            "model".to_owned()
+        } else {
+            name.to_owned()
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The page that sets runs side by side.
+
+use askama::Template;
+use serde::Serialize;
+
+use super::plots::{MOST_LINES, roc_chart};
+use super::{Line, Plot, ReportError, STYLE, figure, interval, percent};
+use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE};
+use crate::runs::{Comparison, Difference};
+
+/// At most so many classes get a plot of their own.
+const CLASSES: usize = 12;
+
+/// Repeats of one setting taken together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// What they have in common.
+    pub setting: String,
+    /// Their number.
+    pub repeats: usize,
+    /// Mean and standard deviation.
+    pub accuracy: String,
+    /// Least and largest accuracy.
+    pub range: String,
+    /// Mean and standard deviation.
+    pub class_averaged: String,
+    /// Mean and standard deviation.
+    pub auc: String,
+}
+
+#[derive(Template)]
+#[template(path = "comparison.html")]
+struct Page<'a> {
+    title: String,
+    style: &'a str,
+    groups: &'a [Group],
+    figure_names: Vec<&'static str>,
+    runs: Vec<Row<'a>>,
+    significance: f64,
+    paired: Vec<PairRow>,
+    charts: Vec<Plot>,
+    differences: &'a [Difference],
+}
+
+struct Row<'a> {
+    id: &'a str,
+    label: &'a str,
+    figures: Vec<String>,
+}
+
+struct PairRow {
+    runs: String,
+    images: usize,
+    only_first: usize,
+    only_second: usize,
+    p_value: String,
+    verdict: String,
+}
+
+/// The page, with the `groups` of repeats where there are any.
+///
+/// # Errors
+/// See [`ReportError`].
+pub fn comparison(comparison: &Comparison, groups: &[Group]) -> Result<String, ReportError> {
+    let page = Page {
+        title: format!("{} runs compared", comparison.runs.len()),
+        style: STYLE,
+        groups,
+        figure_names: vec![
+            "accuracy",
+            "interval",
+            "class-averaged",
+            "AUC macro",
+            "AUC micro",
+            "calibration error",
+            "C",
+            "test images",
+        ],
+        runs: comparison.runs.iter().map(row).collect(),
+        significance: SIGNIFICANCE,
+        paired: pairs(comparison),
+        charts: charts(comparison)?,
+        differences: &comparison.differences,
+    };
+    page.render().map_err(|error| ReportError::Page(error.to_string()))
+}
+
+fn row(run: &crate::runs::Compared) -> Row<'_> {
+    let evaluation = &run.metrics.evaluation;
+    Row {
+        id: &run.id,
+        label: &run.folder,
+        figures: vec![
+            percent(evaluation.accuracy),
+            interval(evaluation.accuracy_interval).replace("95 % interval ", ""),
+            percent(evaluation.class_averaged_accuracy),
+            figure(evaluation.auc_macro),
+            figure(evaluation.auc_micro),
+            figure(evaluation.calibration.ece),
+            run.metrics.chosen_c.map_or_else(|| "–".to_owned(), |c| c.to_string()),
+            evaluation.test_count.to_string(),
+        ],
+    }
+}
+
+fn pairs(comparison: &Comparison) -> Vec<PairRow> {
+    let label = |index: usize| &comparison.runs[index].folder;
+    let rows = comparison.paired.iter().map(|pair| PairRow {
+        runs: format!("{} and {}", label(pair.first), label(pair.second)),
+        images: pair.test.images,
+        only_first: pair.test.only_first,
+        only_second: pair.test.only_second,
+        p_value: format!("{:.3}", pair.test.p_value),
+        verdict: pair.verdict(label(pair.first), label(pair.second)),
+    });
+    rows.collect()
+}
+
+/// The averages of all runs, and each class, overlaid.
+fn charts(comparison: &Comparison) -> Result<Vec<Plot>, ReportError> {
+    let curves: Vec<(&str, RocCurves)> = comparison
+        .runs
+        .iter()
+        .take(MOST_LINES)
+        .map(|run| (run.folder.as_str(), RocCurves::new(&run.predictions)))
+        .collect();
+    let all = comparison.runs.len();
+    let caption = if all > MOST_LINES {
+        format!("The first {MOST_LINES} of {all} runs.")
+    } else {
+        String::new()
+    };
+    let overlaid = |title: String, curve: &dyn Fn(usize) -> Option<RocCurve>| -> Result<Option<Plot>, ReportError> {
+        let lines: Vec<Line> = curves
+            .iter()
+            .enumerate()
+            .filter_map(|(run, (name, _))| {
+                let points = curve(run)?.points.into_iter().map(|[x, y]| (x, y)).collect();
+                Some(Line::new(*name, points))
+            })
+            .collect();
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Plot {
+            svg: roc_chart(&title, lines).draw()?,
+            title,
+            caption: caption.clone(),
+        }))
+    };
+    let mut charts = Vec::new();
+    charts.extend(overlaid("Mean of the classes (macro)".to_owned(), &|run| {
+        curves[run].1.macro_average.clone()
+    })?);
+    charts.extend(overlaid("All together (micro)".to_owned(), &|run| {
+        curves[run].1.micro_average.clone()
+    })?);
+    let mut classes: Vec<&String> = comparison
+        .runs
+        .iter()
+        .flat_map(|run| &run.predictions.classes)
+        .collect();
+    classes.sort_unstable();
+    classes.dedup();
+    for class in classes.into_iter().take(CLASSES) {
+        charts.extend(overlaid(class.clone(), &|run| {
+            let known = &comparison.runs[run].predictions.classes;
+            let index = known.iter().position(|known| known == class)?;
+            curves[run].1.per_class[index].clone()
+        })?);
+    }
+    Ok(charts)
+}

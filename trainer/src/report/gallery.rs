@@ -1,0 +1,180 @@
+//! The test images of a report: small copies, and where in them the evidence for the answer is.
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::DynamicImage;
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::FilterType;
+use shared::bundle::Bundle;
+use shared::explain::ActivationMap;
+use shared::image::{Limits, decode};
+use shared::network::Runtime;
+use shared::pipeline::Pipeline;
+
+use super::ReportError;
+use crate::dataset::read;
+use crate::evaluation::{Predicted, Predictions};
+use crate::progress::Progress;
+
+/// How many images a report shows unless told otherwise.
+pub const DEFAULT_PICTURES: usize = 3000;
+/// Bytes that all small copies together may have: a page is to stay below 10 MB, and base64 takes a third more.
+const BUDGET: usize = 6_000_000;
+/// Longest sides of small copies to choose from, in pixels.
+const SIDES: [u32; 5] = [256, 192, 128, 96, 64];
+/// So many images tell how large the copies get.
+const SAMPLE: usize = 24;
+const QUALITY: u8 = 72;
+
+/// Test images to show.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Gallery {
+    /// In the order of the predictions' rows.
+    pub images: Vec<Shown>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Row of the predictions.
+    pub row: usize,
+    /// JPEG.
+    pub thumbnail: Vec<u8>,
+    /// Of the picture itself, in pixels.
+    pub width: u32,
+    /// Of the picture itself, in pixels.
+    pub height: u32,
+    /// Where the evidence for the answer is, where the network tells.
+    pub map: Option<ActivationMap>,
+}
+
+/// Draws at most `most` of the test images below `root`: mistakes before right answers, uncertain before certain. An
+/// image that can no longer be read is not shown.
+///
+/// # Errors
+/// [`ReportError::Bundle`] where the model cannot be loaded.
+pub fn gallery(
+    bundle: &Bundle,
+    root: &Path,
+    predictions: &Predictions,
+    most: usize,
+    runtime: &Runtime,
+    (limits, threads): (Limits, usize),
+    progress: &dyn Progress,
+) -> Result<Gallery, ReportError> {
+    let rows = chosen(predictions, most);
+    if rows.is_empty() {
+        return Ok(Gallery::default());
+    }
+    let studio = Studio {
+        root,
+        predictions,
+        limits,
+        side: side(root, predictions, &rows, limits),
+    };
+    progress.begin("Drawing the report", rows.len() as u64);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<Shown>, ReportError> {
+        let mut pipeline = bundle.pipeline(runtime, limits, 1)?;
+        let mut images = Vec::new();
+        while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
+            images.extend(studio.show(*row, &mut pipeline));
+            progress.advance(1);
+        }
+        Ok(images)
+    };
+    let drawn: Result<Vec<Vec<Shown>>, ReportError> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.clamp(1, rows.len())).map(|_| scope.spawn(work)).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    progress.end();
+    let mut images: Vec<Shown> = drawn?.into_iter().flatten().collect();
+    images.sort_unstable_by_key(|image| image.row);
+    Ok(Gallery { images })
+}
+
+/// The rows to show, ascending.
+fn chosen(predictions: &Predictions, most: usize) -> Vec<usize> {
+    let mut rows: Vec<usize> = (0..predictions.rows.len()).collect();
+    if rows.len() > most {
+        let rank = |row: &usize| {
+            let row: &Predicted = &predictions.rows[*row];
+            (row.is_right(), row.confidence())
+        };
+        rows.sort_by(|a, b| {
+            let (a, b) = (rank(a), rank(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+        });
+        rows.truncate(most);
+        rows.sort_unstable();
+    }
+    rows
+}
+
+/// The largest side at which copies of all `rows` keep within the budget.
+fn side(root: &Path, predictions: &Predictions, rows: &[usize], limits: Limits) -> u32 {
+    let step = rows.len().div_ceil(SAMPLE);
+    let sample: Vec<DynamicImage> = rows
+        .iter()
+        .step_by(step)
+        .filter_map(|row| picture(&root.join(&predictions.rows[*row].path), limits))
+        .map(|image| image.thumbnail(SIDES[0], SIDES[0]))
+        .collect();
+    let fits = |side: &u32| {
+        let bytes: usize = sample.iter().map(|image| small_copy(image, *side).len()).sum();
+        bytes * rows.len() <= BUDGET * sample.len()
+    };
+    SIDES.into_iter().find(fits).unwrap_or(SIDES[SIDES.len() - 1])
+}
+
+fn picture(path: &Path, limits: Limits) -> Option<DynamicImage> {
+    let bytes = read(path, limits).ok()?;
+    Some(decode(&bytes, &limits).ok()?.into())
+}
+
+fn small_copy(image: &DynamicImage, side: u32) -> Vec<u8> {
+    let small = if image.width().max(image.height()) > side {
+        image.resize(side, side, FilterType::Triangle)
+    } else {
+        image.clone()
+    };
+    let mut jpeg = Cursor::new(Vec::new());
+    // Writing to memory does not fail.
+    let _ = JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&small);
+    jpeg.into_inner()
+}
+
+/// What every drawn image needs.
+struct Studio<'a> {
+    root: &'a Path,
+    predictions: &'a Predictions,
+    limits: Limits,
+    side: u32,
+}
+
+impl Studio<'_> {
+    fn show(&self, row: usize, pipeline: &mut Pipeline) -> Option<Shown> {
+        let image = picture(&self.root.join(&self.predictions.rows[row].path), self.limits)?;
+        let (width, height) = (image.width(), image.height());
+        // Halving first keeps a photo of many megapixels cheap.
+        let near = 2 * self.side;
+        let reduced = if width.max(height) > 2 * near {
+            image.thumbnail(near, near)
+        } else {
+            image.clone()
+        };
+        let map = pipeline.explain(&image.into_rgb8()).ok().and_then(|(_, map, _)| map);
+        Some(Shown {
+            row,
+            thumbnail: small_copy(&reduced, self.side),
+            width,
+            height,
+            map,
+        })
+    }
+}

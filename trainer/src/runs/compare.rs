@@ -1,0 +1,203 @@
+//! Runs side by side: figures, the parameters that differ, and whether the difference means anything.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Entry, PARAMETERS, PREDICTIONS, RunError, at};
+use crate::evaluation::{Metrics, PairedTest, Predictions};
+
+/// Up to so many runs, each is tested against each; beyond, each against the most accurate one.
+const PAIRWISE: usize = 6;
+
+/// Several runs side by side.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// In the order asked for.
+    pub runs: Vec<Compared>,
+    /// What was not the same for all of them.
+    pub differences: Vec<Difference>,
+    /// Tests on the images that two of them have in common.
+    pub paired: Vec<Pair>,
+}
+
+/// One of the runs.
+#[derive(Debug, Serialize)]
+pub struct Compared {
+    /// Identifier of the run.
+    pub id: String,
+    /// Name of its folder.
+    pub folder: String,
+    /// Name of the model.
+    pub name: String,
+    /// Its figures.
+    pub metrics: Metrics,
+    /// Its answers.
+    #[serde(skip)]
+    pub predictions: Predictions,
+}
+
+/// A parameter that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Its name, e.g. `svm.folds`.
+    pub parameter: String,
+    /// Its value in each run; absent where the run has no such parameter.
+    pub values: Vec<Option<String>>,
+}
+
+/// Two runs tested against each other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Pair {
+    /// Index of the first.
+    pub first: usize,
+    /// Index of the second.
+    pub second: usize,
+    /// What came out.
+    #[serde(flatten)]
+    pub test: PairedTest,
+}
+
+impl Pair {
+    /// What the test says, for people to read, of runs with these names.
+    pub fn verdict(&self, first: &str, second: &str) -> String {
+        let (first_better, second_better) = (self.test.only_first, self.test.only_second);
+        if !self.test.is_significant() {
+            "cannot be told apart on these images".to_owned()
+        } else if first_better > second_better {
+            format!("{first} is better")
+        } else {
+            debug_assert!(second_better > first_better);
+            format!("{second} is better")
+        }
+    }
+}
+
+impl Comparison {
+    /// Reads what is compared of each run.
+    ///
+    /// # Errors
+    /// [`RunError::File`] and [`RunError::Unreadable`].
+    pub fn new(entries: &[Entry]) -> Result<Self, RunError> {
+        let mut runs = Vec::new();
+        let mut parameters = Vec::new();
+        for entry in entries {
+            let path = entry.folder.join(PREDICTIONS);
+            let predictions = Predictions::load(&path).map_err(|error| RunError::Unreadable {
+                path,
+                reason: error.to_string(),
+            })?;
+            runs.push(Compared {
+                id: entry.record.id.clone(),
+                folder: folder_name(entry),
+                name: entry.record.name.clone(),
+                metrics: entry.metrics.clone(),
+                predictions,
+            });
+            parameters.push(self::parameters(entry)?);
+        }
+        Ok(Self {
+            paired: paired(&runs),
+            differences: differences(&parameters),
+            runs,
+        })
+    }
+}
+
+fn folder_name(entry: &Entry) -> String {
+    let path = entry.folder.canonicalize().unwrap_or_else(|_| entry.folder.clone());
+    path.file_name()
+        .map_or_else(|| entry.record.id.clone(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Everything that a run was made with, flat.
+fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
+    let path = entry.folder.join(PARAMETERS);
+    let json = std::fs::read(&path).map_err(at(&path))?;
+    let value: Value = serde_json::from_slice(&json).map_err(|error| RunError::Unreadable {
+        path,
+        reason: error.to_string(),
+    })?;
+    let record = &entry.record;
+    let mut flat = BTreeMap::from([
+        ("backbone".to_owned(), record.backbone.name.clone()),
+        (
+            "backbone.sha256".to_owned(),
+            record.backbone.sha256[..12.min(record.backbone.sha256.len())].to_owned(),
+        ),
+        (
+            "data.fingerprint".to_owned(),
+            record.data.fingerprint[..12.min(record.data.fingerprint.len())].to_owned(),
+        ),
+        ("data.images".to_owned(), record.data.images.to_string()),
+        ("data.root".to_owned(), record.data.root.clone()),
+        ("kind".to_owned(), record.kind.name().to_owned()),
+        ("program".to_owned(), record.program.clone()),
+        ("resolution".to_owned(), record.resolution.to_string()),
+    ]);
+    flatten("", &value, &mut flat);
+    Ok(flat)
+}
+
+/// Every value of a JSON document by its dotted name; a list is one value.
+pub(crate) fn flatten(name: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let name = if name.is_empty() {
+                    field.clone()
+                } else {
+                    format!("{name}.{field}")
+                };
+                flatten(&name, value, flat);
+            }
+        }
+        Value::Null => {}
+        Value::String(text) => {
+            flat.insert(name.to_owned(), text.clone());
+        }
+        other => {
+            flat.insert(name.to_owned(), other.to_string());
+        }
+    }
+}
+
+fn differences(parameters: &[BTreeMap<String, String>]) -> Vec<Difference> {
+    let mut names: Vec<&String> = parameters.iter().flat_map(BTreeMap::keys).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| Difference {
+            parameter: name.clone(),
+            values: parameters.iter().map(|of_run| of_run.get(name).cloned()).collect(),
+        })
+        .filter(|difference| difference.values.windows(2).any(|pair| pair[0] != pair[1]))
+        .collect()
+}
+
+fn paired(runs: &[Compared]) -> Vec<Pair> {
+    let accuracy = |index: &usize| runs[*index].metrics.evaluation.accuracy.unwrap_or(0.0);
+    // The first of the most accurate ones.
+    let best = (0..runs.len())
+        .rev()
+        .max_by(|a, b| accuracy(a).total_cmp(&accuracy(b)))
+        .unwrap_or(0);
+    let pairs: Vec<(usize, usize)> = if runs.len() <= PAIRWISE {
+        let after = |first: usize| (first + 1..runs.len()).map(move |second| (first, second));
+        (0..runs.len()).flat_map(after).collect()
+    } else {
+        (0..runs.len())
+            .filter(|other| *other != best)
+            .map(|other| (best, other))
+            .collect()
+    };
+    pairs
+        .into_iter()
+        .filter_map(|(first, second)| {
+            let test = PairedTest::new(&runs[first].predictions, &runs[second].predictions)?;
+            Some(Pair { first, second, test })
+        })
+        .collect()
+}

@@ -1,0 +1,197 @@
+use std::fs;
+
+use serde_json::json;
+use shared::bundle::{Backbone, ClassifierKind};
+
+use super::*;
+use crate::evaluation::{Evaluation, Metrics, Predicted, Predictions};
+
+/// A record of a run that ended at `created`.
+pub(crate) fn record(id: &str, created: &str) -> Record {
+    Record {
+        schema_version: SCHEMA_VERSION,
+        id: id.to_owned(),
+        created: created.to_owned(),
+        kind: Kind::Train,
+        name: "textures".to_owned(),
+        version: "0123456789abcdef".to_owned(),
+        classifier: ClassifierKind::Svm,
+        backbone: Backbone {
+            name: "resnet18".to_owned(),
+            sha256: "aa".repeat(32),
+            licence: None,
+        },
+        resolution: 224,
+        data: DataSummary {
+            root: "/images".to_owned(),
+            fingerprint: "bb".repeat(32),
+            images: 4,
+            left_out: 0,
+            classes: Vec::new(),
+        },
+        program: "ikat trainer 0.1.0".to_owned(),
+        notes: Vec::new(),
+        files: BTreeMap::new(),
+    }
+}
+
+/// Answers for images `0.jpg`, `1.jpg`, ... of two classes in turn; `right` tells which are right.
+pub(crate) fn predictions(right: &[bool]) -> Predictions {
+    let row = |(index, right): (usize, &bool)| {
+        let truth = index % 2;
+        let best = if *right { truth } else { 1 - truth };
+        Predicted {
+            path: format!("{index}.jpg").into(),
+            truth,
+            best,
+            probabilities: if best == 0 { vec![0.75, 0.25] } else { vec![0.25, 0.75] },
+        }
+    };
+    Predictions {
+        classes: vec!["dotted".to_owned(), "striped".to_owned()],
+        rows: right.iter().enumerate().map(row).collect(),
+    }
+}
+
+fn save(folder: &Path, record: Record, right: &[bool], parameters: &serde_json::Value) {
+    let predictions = predictions(right);
+    let metrics = Metrics::from(Evaluation::new(&predictions));
+    let files = BTreeMap::from([
+        (METRICS.to_owned(), json(&metrics, folder).expect("JSON")),
+        (PREDICTIONS.to_owned(), predictions.to_csv().into()),
+        (PARAMETERS.to_owned(), json(parameters, folder).expect("JSON")),
+        ("bundle/model.onnx".to_owned(), Bytes::from_static(b"network")),
+    ]);
+    write(folder, record, &files).expect("written");
+}
+
+#[test]
+fn runs_are_found_by_identifier_beginning_and_folder() {
+    let place = tempfile::tempdir().expect("a folder");
+    let root = place.path();
+    save(
+        &root.join("runs/b"),
+        record("20260102-000000-bbbbbb", "2026-01-02T00:00:00Z"),
+        &[true; 4],
+        &json!({}),
+    );
+    save(
+        &root.join("a"),
+        record("20260101-000000-aaaaaa", "2026-01-01T00:00:00Z"),
+        &[true; 4],
+        &json!({}),
+    );
+    save(
+        &root.join(".hidden"),
+        record("20260103-000000-cccccc", "2026-01-03T00:00:00Z"),
+        &[true; 4],
+        &json!({}),
+    );
+    fs::create_dir(root.join("broken")).expect("a folder");
+    fs::write(root.join("broken").join(RECORD), "{").expect("a file");
+
+    let history = History::scan(root).expect("a history");
+    let ids: Vec<_> = history.entries.iter().map(|entry| &entry.record.id[..]).collect();
+    assert_eq!(ids, ["20260101-000000-aaaaaa", "20260102-000000-bbbbbb"]);
+    assert_eq!(history.damaged.len(), 1);
+    for name in [
+        "20260102-000000-bbbbbb",
+        "20260102",
+        "b",
+        &root.join("runs/b").display().to_string(),
+    ] {
+        assert_eq!(
+            history.find(name).expect("found").record.id,
+            "20260102-000000-bbbbbb",
+            "{name}"
+        );
+    }
+    assert!(matches!(history.find("202601"), Err(RunError::Ambiguous { .. })));
+    assert!(matches!(history.find("nothing"), Err(RunError::Unknown { .. })));
+}
+
+#[test]
+fn a_run_is_never_overwritten_and_a_change_is_noticed() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path().join("run");
+    save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    assert!(matches!(
+        write(&folder, record("2", "2026-01-01T00:00:00Z"), &BTreeMap::new()),
+        Err(RunError::Occupied(_))
+    ));
+    let entry = Entry::load(&folder).expect("a run");
+    assert_eq!(entry.record.changed_files(&folder), Vec::<PathBuf>::new());
+    fs::write(folder.join("bundle/model.onnx"), "another").expect("a change");
+    assert_eq!(
+        entry.record.changed_files(&folder),
+        [PathBuf::from("bundle/model.onnx")]
+    );
+}
+
+#[test]
+fn deleting_takes_the_runs_own_files_alone() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path().join("run");
+    save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    fs::write(folder.join("notes.txt"), "mine").expect("a note");
+    let left = Entry::load(&folder).expect("a run").delete().expect("deleted");
+    assert_eq!(left, [folder.join("notes.txt")]);
+    fs::remove_file(&left[0]).expect("removed");
+    fs::remove_dir(&folder).expect("empty now");
+
+    save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    assert!(
+        Entry::load(&folder)
+            .expect("a run")
+            .delete()
+            .expect("deleted")
+            .is_empty()
+    );
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_comparison_names_what_differs_and_tests_common_images() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (a, b) = (place.path().join("a"), place.path().join("b"));
+    let mut right = [true; 20];
+    save(
+        &a,
+        record("1", "2026-01-01T00:00:00Z"),
+        &right,
+        &json!({ "svm": { "folds": 5 }, "seed": 1 }),
+    );
+    right[..10].fill(false);
+    let other = Record {
+        resolution: 448,
+        ..record("2", "2026-01-02T00:00:00Z")
+    };
+    save(&b, other, &right, &json!({ "svm": { "folds": 3 }, "seed": 1 }));
+    let entries = [Entry::load(&a).expect("a run"), Entry::load(&b).expect("a run")];
+    let comparison = Comparison::new(&entries).expect("comparable");
+    let names: Vec<_> = comparison
+        .differences
+        .iter()
+        .map(|difference| &difference.parameter[..])
+        .collect();
+    assert_eq!(names, ["resolution", "svm.folds"]);
+    let [pair] = &comparison.paired[..] else {
+        panic!("one pair")
+    };
+    assert_eq!(
+        (pair.test.images, pair.test.only_first, pair.test.only_second),
+        (20, 10, 0)
+    );
+    assert_eq!(pair.verdict("a", "b"), "a is better");
+    assert_eq!(pair.test.p_value, 2.0 / 1024.0);
+}
+
+#[test]
+fn a_record_that_leads_out_of_its_folder_is_refused() {
+    let place = tempfile::tempdir().expect("a folder");
+    let mut evil = record("1", "2026-01-01T00:00:00Z");
+    let entry = shared::bundle::FileEntry::of(b"");
+    evil.files = BTreeMap::from([("../../precious".to_owned(), entry)]);
+    fs::write(place.path().join(RECORD), serde_json::to_vec(&evil).expect("JSON")).expect("a file");
+    assert!(matches!(Record::load(place.path()), Err(RunError::Unreadable { .. })));
+}
