@@ -39,6 +39,10 @@ pub struct Arguments {
     /// Requests that may wait, over plain HTTP, before others are refused with 429 [default: 8 for each core]
     #[arg(long, value_name = "N", env = "IKAT_QUEUE")]
     queue: Option<usize>,
+    /// Namespace of the CloudWatch metrics that log lines carry; empty for none [default: Ikat as a Lambda function,
+    /// else none]
+    #[arg(long, value_name = "NAMESPACE", env = "IKAT_METRICS_NAMESPACE")]
+    metrics_namespace: Option<String>,
 }
 
 /// What to serve.
@@ -58,6 +62,8 @@ pub struct Configuration {
     pub allowed: AllowedBuckets,
     /// Requests that may wait while others are worked on.
     pub queue: usize,
+    /// Namespace of the metrics; `None` where none are wanted.
+    pub metrics: Option<String>,
 }
 
 /// What brings requests.
@@ -105,6 +111,10 @@ impl Configuration {
             pipelines: if carrier == Carrier::Lambda { 1 } else { cores },
             refresh: Duration::from_secs(arguments.refresh.get().into()),
             allowed: AllowedBuckets::parse(&arguments.allowed_buckets),
+            metrics: match arguments.metrics_namespace {
+                None if carrier == Carrier::Lambda => Some("Ikat".to_owned()),
+                namespace => some(namespace),
+            },
             queue: arguments.queue.unwrap_or(WAITING * cores),
         };
         Ok((configuration, carrier))

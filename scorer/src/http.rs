@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -19,11 +19,14 @@ use tokio::sync::Semaphore;
 
 use crate::Failure;
 use crate::model::Model;
+use crate::origin::{Origin, TRACEPARENT};
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// How long a client may take to send its headers, and then its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header in which a request is named, and its answer too.
+const REQUEST_ID: &str = "x-request-id";
 /// How long requests that were begun may take to finish after the process was told to stop.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -102,26 +105,36 @@ fn announce(address: SocketAddr) {
 
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
-        if let Some(response) = service::answer_without_model(request.method().as_str(), &path) {
-            return to_hyper(response);
-        }
+        let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        let origin = self.origin(request.headers());
+        let request_id = origin.request_id.clone();
+        let mut response = if let Some(response) = service::answer_without_model(&method, &path) {
+            response
         // A place is taken before the body is read: bodies are what memory goes into.
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let message = "as many requests as are let to are waiting: try again in a moment";
-            return to_hyper(service::refuse(
-                &path,
-                &ServiceError::new(ErrorCode::TooManyRequests, message),
-            ));
-        };
-        let response = match read(request).await {
-            Ok(request) => {
-                let number = self.requests.fetch_add(1, Ordering::Relaxed);
-                self.model.answer(request, number.to_string(), place).await
+        } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            match read(request).await {
+                Ok(request) => self.model.answer(request, origin, place).await,
+                Err(error) => self.model.refuse(&method, &path, &error, &origin),
             }
-            Err(error) => service::refuse(&path, &error),
+        } else {
+            let message = "as many requests as are let to are waiting: try again in a moment";
+            let error = ServiceError::new(ErrorCode::TooManyRequests, message);
+            self.model.refuse(&method, &path, &error, &origin)
         };
+        response.headers.push((REQUEST_ID, request_id));
         to_hyper(response)
+    }
+
+    /// A caller's own name for its request is kept where it is short and plain.
+    fn origin(&self, headers: &HeaderMap) -> Origin {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let plain = |name: &&str| {
+            let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.:/".contains(&letter);
+            (1..=128).contains(&name.len()) && name.bytes().all(plain)
+        };
+        let number = || self.requests.fetch_add(1, Ordering::Relaxed).to_string();
+        let request_id = text(REQUEST_ID).filter(plain).map_or_else(number, str::to_owned);
+        Origin::new(request_id, None).by("http").following(text(TRACEPARENT))
     }
 }
 

@@ -4,7 +4,9 @@ mod configuration;
 mod http;
 mod images;
 mod lambda;
+mod log;
 mod model;
+mod origin;
 mod rollout;
 mod startup;
 

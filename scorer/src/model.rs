@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::service::{self, ErrorCode, Request, Response, ServiceError};
+use shared::service::{self, Answer, ErrorCode, Item, Record, Request, Response, ServiceError};
 
 use crate::configuration::Configuration;
+use crate::log::{Exchange, Log};
+use crate::origin::Origin;
 use crate::rollout::Rollout;
 
 /// While nothing is loaded, this often is it tried without a request asking for it.
@@ -15,6 +17,7 @@ const KEEP_TRYING: Duration = Duration::from_secs(5);
 pub struct Model {
     places: usize,
     refresh: Duration,
+    log: Log,
     rollout: Arc<Rollout>,
 }
 
@@ -24,6 +27,7 @@ impl Model {
         Self {
             places: configuration.pipelines + configuration.queue,
             refresh: configuration.refresh,
+            log: Log::new(configuration.metrics.clone()),
             rollout: Arc::new(Rollout::new(configuration)),
         }
     }
@@ -49,38 +53,78 @@ impl Model {
 
     /// Answers a request and logs one line about it. `place` is held until the work is done, also where nobody
     /// waits for the answer any more.
-    pub async fn answer<P: Send + 'static>(
-        self: &Arc<Self>,
-        request: Request,
-        request_id: String,
-        place: P,
-    ) -> Response {
+    pub async fn answer<P: Send + 'static>(self: &Arc<Self>, request: Request, origin: Origin, place: P) -> Response {
         let model = Arc::clone(self);
         let answering = tokio::spawn(async move {
-            let response = model.answer_to_the_end(request, &request_id).await;
+            let response = model.answer_to_the_end(request, &origin).await;
             drop(place);
             response
         });
         answering.await.unwrap_or_else(|_| internal().into())
     }
 
-    async fn answer_to_the_end(&self, request: Request, request_id: &str) -> Response {
+    async fn answer_to_the_end(&self, request: Request, origin: &Origin) -> Response {
         let start = Instant::now();
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
         let response = self.respond(request).await;
-        let scored = response.records.first().and_then(|record| record.outcome.as_ref().ok());
-        tracing::info!(
-            request_id,
+        let exchange = Exchange {
+            method: &method,
+            path: &path,
+            bytes,
+            status: response.status,
+            duration: start.elapsed(),
+            records: &response.records,
+        };
+        self.log.write(origin, &exchange);
+        response
+    }
+
+    /// Refuses what did not even become a request, and logs one line about it.
+    pub fn refuse(&self, method: &str, path: &str, error: &ServiceError, origin: &Origin) -> Response {
+        let response = service::refuse(path, error);
+        let exchange = Exchange {
             method,
             path,
-            bytes,
-            status = response.status,
-            milliseconds = start.elapsed().as_secs_f64() * 1e3,
-            label = scored.map(|scored| scored.label.as_str()),
-            decision = scored.map(|scored| scored.decision.name()),
-            "answered"
-        );
+            bytes: 0,
+            status: response.status,
+            duration: Duration::ZERO,
+            records: &[],
+        };
+        self.log.write(origin, &exchange);
         response
+    }
+
+    /// One answer or error for each of any number of images, and one line in the log for all.
+    ///
+    /// # Errors
+    /// What keeps all of them from being answered.
+    pub async fn score_each(
+        &self,
+        items: Vec<Result<Item, ServiceError>>,
+        top_k: Option<usize>,
+        origin: Origin,
+    ) -> Result<Vec<Result<Answer, ServiceError>>, ServiceError> {
+        let start = Instant::now();
+        let outcome = match self.rollout.service().await {
+            Ok(service) => tokio::task::spawn_blocking(move || service.score_each(items, top_k))
+                .await
+                .map_err(|_| internal()),
+            Err(error) => Err(error),
+        };
+        let (outcome, records): (_, Vec<Record>) = match outcome {
+            Ok((outcomes, records)) => (Ok(outcomes), records),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let exchange = Exchange {
+            method: "POST",
+            path: "/",
+            bytes: 0,
+            status: outcome.as_ref().map_or_else(|error| error.code.status(), |_| 200),
+            duration: start.elapsed(),
+            records: &records,
+        };
+        self.log.write(&origin, &exchange);
+        outcome
     }
 
     async fn respond(&self, request: Request) -> Response {

@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::images::Images;
+use crate::log::Log;
 use crate::startup::{self, StartupError};
 
 /// After a failure to load the first version, this long passes before the next attempt.
@@ -27,6 +28,7 @@ pub struct Rollout {
     source: OnceCell<Source>,
     runtime: OnceCell<Runtime>,
     images: Option<Arc<Images>>,
+    log: Log,
     serving: RwLock<Option<Arc<Service>>>,
     /// When a request makes the alias be looked at again.
     due: Mutex<Instant>,
@@ -62,6 +64,7 @@ impl Rollout {
     pub fn new(configuration: Configuration) -> Self {
         Self {
             images: Images::of(&configuration).map(Arc::new),
+            log: Log::new(configuration.metrics.clone()),
             configuration,
             source: OnceCell::new(),
             runtime: OnceCell::new(),
@@ -129,6 +132,7 @@ impl Rollout {
             }
             Err(error) => {
                 tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
+                self.log.refused(None);
                 let error = ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {error}"));
                 progress.failed = Some((error.clone(), Instant::now()));
                 Err(error)
@@ -196,6 +200,7 @@ impl Rollout {
         };
         let error = &fault.error;
         tracing::error!(%error, version = fault.version, "a version is refused; the one in memory keeps answering");
+        self.log.refused(Some(&serving.model().name));
         // What is in memory may have changed: a live version without the one on trial.
         let serving = self.serving().unwrap_or(serving);
         self.tell(&serving, Some(fault.version), error);

@@ -19,7 +19,7 @@ mod version;
 pub use error::{ErrorCode, ServiceError};
 pub use openapi::document as openapi;
 pub use references::{AllowedBuckets, References, S3Reference, not_allowed};
-pub use request::{MAX_IMAGES, Request};
+pub use request::{Item, MAX_IMAGES, Request};
 pub use response::{Answer, Milliseconds, Model, Record, Response, Scored};
 pub use version::Version;
 
@@ -90,6 +90,11 @@ impl Service {
     /// What is wrong with the wanted versions, if anything.
     pub fn problem(&self) -> Option<&Problem> {
         self.problem.as_ref()
+    }
+
+    /// What the live version is called in answers.
+    pub fn model(&self) -> Model {
+        self.live.model()
     }
 
     /// The version in memory that is called `version`.

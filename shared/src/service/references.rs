@@ -24,16 +24,25 @@ impl S3Reference {
     /// `bad_request`.
     pub fn parse(text: &str) -> Result<Self, ServiceError> {
         let parts = text.strip_prefix("s3://").and_then(|address| address.split_once('/'));
-        match parts {
-            Some((bucket, key)) if !bucket.is_empty() && is_key(key) => Ok(Self {
-                bucket: bucket.to_owned(),
-                key: key.to_owned(),
-                version: None,
-            }),
-            _ => Err(ServiceError::bad_request(
+        let (bucket, key) = parts.unwrap_or_default();
+        Self::new(bucket, key)
+    }
+
+    /// The newest version of the object at `key`.
+    ///
+    /// # Errors
+    /// `bad_request`.
+    pub fn new(bucket: &str, key: &str) -> Result<Self, ServiceError> {
+        if bucket.is_empty() || !is_key(key) {
+            return Err(ServiceError::bad_request(
                 "an S3 reference has the form s3://bucket/key, with a key of at most 1024 bytes",
-            )),
+            ));
         }
+        Ok(Self {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            version: None,
+        })
     }
 }
 

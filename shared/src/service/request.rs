@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::base64;
 use super::error::ServiceError;
 use super::references::S3Reference;
+use crate::image::Limits;
 
 /// Most images in one request.
 pub const MAX_IMAGES: usize = 64;
@@ -88,10 +89,29 @@ pub(super) enum Images {
 }
 
 /// An image, or where it is.
-#[derive(Debug, PartialEq)]
-pub(super) enum Item {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The image.
     Bytes(Bytes),
+    /// Where it is.
     Reference(S3Reference),
+}
+
+impl Item {
+    /// An image in base64, or a reference `s3://bucket/key`: a colon is in no alphabet of base64.
+    ///
+    /// # Errors
+    /// `bad_request` and `too_large`.
+    pub fn read(text: &str) -> Result<Self, ServiceError> {
+        Self::within(text, Limits::default().max_bytes)
+    }
+
+    fn within(text: &str, limit: usize) -> Result<Self, ServiceError> {
+        if text.starts_with("s3://") {
+            return S3Reference::parse(text).map(Self::Reference);
+        }
+        Ok(Self::Bytes(base64::decode(text, limit)?.into()))
+    }
 }
 
 /// Reads a request; an image has at most `limit` bytes. In a list an image at fault stays in its
@@ -203,16 +223,15 @@ pub(super) fn check_count(count: usize, what: &str) -> Result<(), ServiceError> 
     )))
 }
 
-/// An image in base64, or a reference: a colon is in no alphabet of base64.
+/// An [`Item`] in JSON.
 ///
 /// # Errors
 /// `bad_request` and `too_large`.
 pub(super) fn item(value: &Value, what: &str, limit: usize) -> Result<Item, ServiceError> {
-    match value.as_str() {
-        Some(text) if text.starts_with("s3://") => S3Reference::parse(text).map(Item::Reference),
-        Some(text) => Ok(Item::Bytes(base64::decode(text, limit)?.into())),
-        None => Err(ServiceError::bad_request(format!("{what} is not a string of base64"))),
-    }
+    let text = value
+        .as_str()
+        .ok_or_else(|| ServiceError::bad_request(format!("{what} is not a string of base64")))?;
+    Item::within(text, limit)
 }
 
 fn reference(value: &Value) -> Result<Item, ServiceError> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ::base64::Engine;
+use ::base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -34,8 +36,8 @@ pub struct Record {
     pub sha256: Option<String>,
     /// Size of the image.
     pub bytes: usize,
-    /// The version that was asked.
-    pub version: Option<String>,
+    /// What was asked.
+    pub model: Option<Model>,
     /// What came out.
     pub outcome: Result<Scored, ErrorCode>,
 }
@@ -46,7 +48,7 @@ impl Record {
         Self {
             sha256: None,
             bytes: 0,
-            version: None,
+            model: None,
             outcome: Err(code),
         }
     }
@@ -93,9 +95,31 @@ pub struct Answer {
     pub model: Model,
     /// Where the time went.
     pub timing_ms: Milliseconds,
+    /// Where in the picture the evidence is, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// What was asked for and not done.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// Where in a picture the evidence for its class is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Explanation {
+    /// The class.
+    pub class: String,
+    /// A PNG in base64, transparent where there is no evidence, to be laid over the picture: it has its proportions
+    /// and at most 256 pixels a side.
+    pub heat_map: String,
+}
+
+impl Explanation {
+    pub(super) fn new(class: &str, png: &[u8]) -> Self {
+        Self {
+            class: class.to_owned(),
+            heat_map: STANDARD.encode(png),
+        }
+    }
 }
 
 /// Which model answered.
@@ -159,6 +183,7 @@ impl Answer {
                 version: manifest.version.clone(),
             },
             timing_ms: timing.into(),
+            explanation: None,
             warnings: Vec::new(),
         }
     }

@@ -4,9 +4,12 @@ use bytes::Bytes;
 
 use super::error::ServiceError;
 use super::request::{self, Images, Item, Options, Request};
-use super::response::{Answer, Record, Response, Results, Scored};
+use super::response::{Answer, Explanation, Record, Response, Results, Scored};
 use super::{Service, Version, hash};
 use crate::files::hex;
+
+/// Said where an explanation was asked for and there is none.
+const NO_MAP: &str = "no explanation: this model's network offers no feature map that its features are the means of";
 
 impl Service {
     pub(super) fn score(&self, request: &Request) -> Result<Response, ServiceError> {
@@ -23,18 +26,35 @@ impl Service {
                 Ok(response)
             }
             Images::Several(items) => {
-                let (results, records) = self
-                    .obtain(items)
-                    .map(|image| {
-                        let (outcome, record) = self.score_one(image, asked.options);
-                        (outcome.into(), record)
-                    })
-                    .unzip();
+                let (results, records) = self.score_all(items, asked.options);
+                let results = results.into_iter().map(Into::into).collect();
                 let mut response = Response::json(200, &Results { results });
                 response.records = records;
                 Ok(response)
             }
         }
+    }
+
+    /// One answer or error for each of any number of images, in their order, with the scores of the `top_k`
+    /// likeliest classes or of all; and what to say of them in a log.
+    pub fn score_each(
+        &self,
+        items: Vec<Result<Item, ServiceError>>,
+        top_k: Option<usize>,
+    ) -> (Vec<Result<Answer, ServiceError>>, Vec<Record>) {
+        let options = Options {
+            top_k,
+            ..Options::default()
+        };
+        self.score_all(items, options)
+    }
+
+    fn score_all(
+        &self,
+        items: Vec<Result<Item, ServiceError>>,
+        options: Options,
+    ) -> (Vec<Result<Answer, ServiceError>>, Vec<Record>) {
+        self.obtain(items).map(|image| self.score_one(image, options)).unzip()
     }
 
     /// The images of `items` one after the other; those in buckets are fetched ahead.
@@ -81,17 +101,23 @@ pub(super) fn score_by(
     hash: &[u8; 32],
     options: Options,
 ) -> (Result<Answer, ServiceError>, Record) {
-    let outcome = version.predict(image).map(|(prediction, timing)| {
-        let mut answer = Answer::new(version.manifest(), &prediction, timing, options.top_k);
-        if options.explain {
-            answer.warnings.push("this version gives no explanations".to_owned());
-        }
-        answer
-    });
+    let outcome = if options.explain {
+        version.explain(image).map(|(prediction, timing, map)| {
+            let mut answer = Answer::new(version.manifest(), &prediction, timing, options.top_k);
+            match map {
+                Some(png) => answer.explanation = Some(Explanation::new(&answer.label, &png)),
+                None => answer.warnings.push(NO_MAP.to_owned()),
+            }
+            answer
+        })
+    } else {
+        let answer = |(prediction, timing)| Answer::new(version.manifest(), &prediction, timing, options.top_k);
+        version.predict(image).map(answer)
+    };
     let record = Record {
         sha256: Some(hex(hash)),
         bytes: image.len(),
-        version: Some(version.manifest().version.clone()),
+        model: Some(version.model()),
         outcome: outcome.as_ref().map(Scored::from).map_err(|error| error.code),
     };
     (outcome, record)

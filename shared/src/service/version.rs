@@ -1,10 +1,14 @@
 //! One version of a model in memory.
 
+use std::time::Instant;
+
 use super::error::ServiceError;
 use super::pool::Pool;
+use super::response::Model;
 use crate::bundle::Manifest;
 use crate::classifier::Prediction;
-use crate::pipeline::{Pipeline, Timing};
+use crate::image::{self, Limits};
+use crate::pipeline::{Pipeline, PipelineError, Timing};
 
 /// A version of a model, ready to score on several threads at once.
 pub struct Version {
@@ -31,8 +35,27 @@ impl Version {
         &self.manifest
     }
 
+    /// What answers call it.
+    pub(super) fn model(&self) -> Model {
+        Model {
+            name: self.manifest.name.clone(),
+            version: self.manifest.version.clone(),
+        }
+    }
+
     pub(super) fn predict(&self, image: &[u8]) -> Result<(Prediction, Timing), ServiceError> {
         Ok(self.pool.with(|pipeline| pipeline.predict(image))?)
+    }
+
+    /// As [`Self::predict`], with a heat map of the best class as a PNG of the picture's proportions, where the
+    /// network offers one.
+    pub(super) fn explain(&self, bytes: &[u8]) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
+        let start = Instant::now();
+        let image = image::decode(bytes, &Limits::default()).map_err(PipelineError::from)?;
+        let decode = start.elapsed();
+        let (prediction, map, timing) = self.pool.with(|pipeline| pipeline.explain(&image))?;
+        let map = map.map(|map| map.to_png(image.width(), image.height()));
+        Ok((prediction, Timing { decode, ..timing }, map))
     }
 }
 
