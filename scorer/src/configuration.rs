@@ -2,8 +2,13 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::time::Duration;
 
 use clap::Parser;
+use shared::service::AllowedBuckets;
+
+/// Requests that wait for each core, where nothing else is said.
+const WAITING: usize = 8;
 
 /// The scoring function of Ikat.
 ///
@@ -25,6 +30,19 @@ pub struct Arguments {
     /// Threads that the network of one image runs on
     #[arg(long, value_name = "N", env = "IKAT_THREADS", default_value = "1")]
     threads: NonZero<usize>,
+    /// How long after the last look a request makes the scorer look again which version is live
+    #[arg(long, value_name = "SECONDS", env = "IKAT_REFRESH_SECONDS", default_value = "30")]
+    refresh: NonZero<u32>,
+    /// Buckets that requests may name images in, with commas between them; a folder may follow: photos,archive/2026
+    #[arg(long, value_name = "BUCKETS", env = "IKAT_ALLOWED_BUCKETS", default_value = "")]
+    allowed_buckets: String,
+    /// Requests that may wait, over plain HTTP, before others are refused with 429 [default: 8 for each core]
+    #[arg(long, value_name = "N", env = "IKAT_QUEUE")]
+    queue: Option<usize>,
+    /// Namespace of the CloudWatch metrics that log lines carry; empty for none [default: Ikat as a Lambda function,
+    /// else none]
+    #[arg(long, value_name = "NAMESPACE", env = "IKAT_METRICS_NAMESPACE")]
+    metrics_namespace: Option<String>,
 }
 
 /// What to serve.
@@ -38,6 +56,14 @@ pub struct Configuration {
     pub threads: usize,
     /// Images worked on at once.
     pub pipelines: usize,
+    /// Time between two looks at which version is live.
+    pub refresh: Duration,
+    /// Buckets that requests may name images in.
+    pub allowed: AllowedBuckets,
+    /// Requests that may wait while others are worked on.
+    pub queue: usize,
+    /// Namespace of the metrics; `None` where none are wanted.
+    pub metrics: Option<String>,
 }
 
 /// What brings requests.
@@ -83,6 +109,13 @@ impl Configuration {
             pinned: some(arguments.pinned),
             threads: arguments.threads.get(),
             pipelines: if carrier == Carrier::Lambda { 1 } else { cores },
+            refresh: Duration::from_secs(arguments.refresh.get().into()),
+            allowed: AllowedBuckets::parse(&arguments.allowed_buckets),
+            metrics: match arguments.metrics_namespace {
+                None if carrier == Carrier::Lambda => Some("Ikat".to_owned()),
+                namespace => some(namespace),
+            },
+            queue: arguments.queue.unwrap_or(WAITING * cores),
         };
         Ok((configuration, carrier))
     }

@@ -9,25 +9,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use shared::service::{ErrorCode, Request, Response, ServiceError};
+use shared::service::{self, ErrorCode, Request, Response, ServiceError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::Failure;
-use crate::model::{Model, liveness};
+use crate::model::Model;
+use crate::origin::{Origin, TRACEPARENT};
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// How long a client may take to send its headers, and then its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header in which a request is named, and its answer too.
+const REQUEST_ID: &str = "x-request-id";
 /// How long requests that were begun may take to finish after the process was told to stop.
 const FAREWELL: Duration = Duration::from_secs(20);
-/// Requests that wait for each one that is worked on.
-const WAITING: usize = 8;
 
 /// What the connections share.
 struct Server {
@@ -45,14 +46,14 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("{address}: {error}"))?;
-    let places = Arc::new(Semaphore::new(model.parallelism() * (1 + WAITING)));
+    let places = Arc::new(Semaphore::new(model.places()));
     let server = Arc::new(Server {
         model,
         places,
         requests: AtomicU64::new(1),
     });
-    let preloading = Arc::clone(&server);
-    tokio::spawn(async move { preloading.model.service().await.is_ok() });
+    let following = Arc::clone(&server);
+    let following = tokio::spawn(async move { following.model.follow().await });
     announce(listener.local_addr()?);
 
     let connections = GracefulShutdown::new();
@@ -87,6 +88,7 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
         });
     }
     drop(listener);
+    following.abort();
     tokio::select! {
         () = connections.shutdown() => {}
         () = tokio::time::sleep(FAREWELL) => tracing::warn!("some connections were still open"),
@@ -103,22 +105,36 @@ fn announce(address: SocketAddr) {
 
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        if let Some(alive) = liveness(request.method().as_str(), request.uri().path()) {
-            return to_hyper(alive);
-        }
+        let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        let origin = self.origin(request.headers());
+        let request_id = origin.request_id.clone();
+        let mut response = if let Some(response) = service::answer_without_model(&method, &path) {
+            response
         // A place is taken before the body is read: bodies are what memory goes into.
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let message = "as many requests as are let to are waiting: try again in a moment";
-            return to_hyper(ServiceError::new(ErrorCode::TooManyRequests, message).into());
-        };
-        let response = match read(request).await {
-            Ok(request) => {
-                let number = self.requests.fetch_add(1, Ordering::Relaxed);
-                self.model.answer(request, number.to_string(), place).await
+        } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            match read(request).await {
+                Ok(request) => self.model.answer(request, origin, place).await,
+                Err(error) => self.model.refuse(&method, &path, &error, &origin),
             }
-            Err(error) => error.into(),
+        } else {
+            let message = "as many requests as are let to are waiting: try again in a moment";
+            let error = ServiceError::new(ErrorCode::TooManyRequests, message);
+            self.model.refuse(&method, &path, &error, &origin)
         };
+        response.headers.push((REQUEST_ID, request_id));
         to_hyper(response)
+    }
+
+    /// A caller's own name for its request is kept where it is short and plain.
+    fn origin(&self, headers: &HeaderMap) -> Origin {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let plain = |name: &&str| {
+            let plain = |letter: u8| letter.is_ascii_alphanumeric() || b"-_.:/".contains(&letter);
+            (1..=128).contains(&name.len()) && name.bytes().all(plain)
+        };
+        let number = || self.requests.fetch_add(1, Ordering::Relaxed).to_string();
+        let request_id = text(REQUEST_ID).filter(plain).map_or_else(number, str::to_owned);
+        Origin::new(request_id, None).by("http").following(text(TRACEPARENT))
     }
 }
 
@@ -146,10 +162,13 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, ServiceError
 }
 
 fn to_hyper(response: Response) -> hyper::Response<Full<Bytes>> {
-    let built = hyper::Response::builder()
+    let mut builder = hyper::Response::builder()
         .status(response.status)
-        .header(CONTENT_TYPE, response.content_type)
-        .body(Full::from(response.body));
+        .header(CONTENT_TYPE, response.content_type);
+    for (name, value) in response.headers {
+        builder = builder.header(name, value);
+    }
+    let built = builder.body(Full::from(response.body));
     built.unwrap_or_else(|_| hyper::Response::new(Full::default()))
 }
 

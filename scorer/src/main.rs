@@ -2,8 +2,12 @@
 
 mod configuration;
 mod http;
+mod images;
 mod lambda;
+mod log;
 mod model;
+mod origin;
+mod rollout;
 mod startup;
 
 use std::process::ExitCode;
@@ -43,8 +47,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         let model = Arc::new(Model::new(configuration));
         match carrier {
             Carrier::Lambda => {
-                // What goes wrong here is answered to each request; loading is tried again.
-                let _ = model.service().await;
+                model.load().await;
                 lambda::serve(model).await
             }
             Carrier::Http(address) => http::serve(model, address).await,

@@ -1,133 +1,153 @@
-//! The model in memory, and what is answered while there is none.
+//! Requests and their answers, whoever carries them, and one line in the log for each.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::service::{ErrorCode, Request, Response, Service, ServiceError};
-use tokio::sync::Mutex;
+use shared::service::{self, Answer, ErrorCode, Item, Record, Request, Response, ServiceError};
 
 use crate::configuration::Configuration;
-use crate::startup;
+use crate::log::{Exchange, Log};
+use crate::origin::Origin;
+use crate::rollout::Rollout;
 
-/// After a failure to load, this long passes before the next attempt.
-const PAUSE: Duration = Duration::from_secs(5);
+/// While nothing is loaded, this often is it tried without a request asking for it.
+const KEEP_TRYING: Duration = Duration::from_secs(5);
 
-/// The model, loaded on first need and kept for the life of the process.
+/// The model that answers.
 pub struct Model {
-    configuration: Configuration,
-    state: Mutex<State>,
-}
-
-enum State {
-    Empty,
-    Ready(Arc<Service>),
-    Failed { reason: String, at: Instant },
+    places: usize,
+    refresh: Duration,
+    log: Log,
+    rollout: Arc<Rollout>,
 }
 
 impl Model {
     /// Nothing is loaded yet.
     pub fn new(configuration: Configuration) -> Self {
         Self {
-            configuration,
-            state: Mutex::new(State::Empty),
+            places: configuration.pipelines + configuration.queue,
+            refresh: configuration.refresh,
+            log: Log::new(configuration.metrics.clone()),
+            rollout: Arc::new(Rollout::new(configuration)),
         }
     }
 
-    /// How many requests can be worked on at once.
-    pub fn parallelism(&self) -> usize {
-        self.configuration.pipelines
+    /// How many requests may be worked on or wait at once.
+    pub fn places(&self) -> usize {
+        self.places
     }
 
-    /// The service, loaded if it is not yet. A failure is remembered for a while, so that requests that come
-    /// meanwhile are answered at once.
-    ///
-    /// # Errors
-    /// `model_unavailable` with the reason.
-    pub async fn service(&self) -> Result<Arc<Service>, ServiceError> {
-        let mut state = self.state.lock().await;
-        match &*state {
-            State::Ready(service) => return Ok(Arc::clone(service)),
-            State::Failed { reason, at } if at.elapsed() < PAUSE => return Err(unavailable(reason)),
-            State::Failed { .. } | State::Empty => {}
-        }
-        match startup::load(&self.configuration).await {
-            Ok(service) => {
-                let service = Arc::new(service);
-                *state = State::Ready(Arc::clone(&service));
-                Ok(service)
-            }
-            Err(error) => {
-                tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
-                let reason = error.to_string();
-                let failure = unavailable(&reason);
-                *state = State::Failed {
-                    reason,
-                    at: Instant::now(),
-                };
-                Err(failure)
-            }
+    /// Loads the model, if it can be; else that is tried again on each request.
+    pub async fn load(&self) {
+        // What goes wrong is logged, and answered to each request.
+        let _ = self.rollout.service().await;
+    }
+
+    /// Loads the model and follows its alias for ever, also while no requests come.
+    pub async fn follow(&self) {
+        loop {
+            self.load().await;
+            tokio::time::sleep(self.refresh.min(KEEP_TRYING)).await;
         }
     }
 
     /// Answers a request and logs one line about it. `place` is held until the work is done, also where nobody
     /// waits for the answer any more.
-    pub async fn answer<P: Send + 'static>(
-        self: &Arc<Self>,
-        request: Request,
-        request_id: String,
-        place: P,
-    ) -> Response {
+    pub async fn answer<P: Send + 'static>(self: &Arc<Self>, request: Request, origin: Origin, place: P) -> Response {
         let model = Arc::clone(self);
         let answering = tokio::spawn(async move {
-            let response = model.answer_to_the_end(request, &request_id).await;
+            let response = model.answer_to_the_end(request, &origin).await;
             drop(place);
             response
         });
-        answering.await.unwrap_or_else(|_| internal())
+        answering.await.unwrap_or_else(|_| internal().into())
     }
 
-    async fn answer_to_the_end(&self, request: Request, request_id: &str) -> Response {
+    async fn answer_to_the_end(&self, request: Request, origin: &Origin) -> Response {
         let start = Instant::now();
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
         let response = self.respond(request).await;
-        let summary = response.summary.as_ref();
-        tracing::info!(
-            request_id,
-            method,
-            path,
+        let exchange = Exchange {
+            method: &method,
+            path: &path,
             bytes,
-            status = response.status,
-            milliseconds = start.elapsed().as_secs_f64() * 1e3,
-            label = summary.map(|summary| summary.label.as_str()),
-            decision = summary.map(|summary| summary.decision.name()),
-            "answered"
-        );
+            status: response.status,
+            duration: start.elapsed(),
+            records: &response.records,
+        };
+        self.log.write(origin, &exchange);
         response
     }
 
-    async fn respond(&self, request: Request) -> Response {
-        if let Some(alive) = liveness(&request.method, &request.path) {
-            return alive;
-        }
-        let service = match self.service().await {
-            Ok(service) => service,
-            Err(error) => return error.into(),
+    /// Refuses what did not even become a request, and logs one line about it.
+    pub fn refuse(&self, method: &str, path: &str, error: &ServiceError, origin: &Origin) -> Response {
+        let response = service::refuse(path, error);
+        let exchange = Exchange {
+            method,
+            path,
+            bytes: 0,
+            status: response.status,
+            duration: Duration::ZERO,
+            records: &[],
         };
+        self.log.write(origin, &exchange);
+        response
+    }
+
+    /// One answer or error for each of any number of images, and one line in the log for all.
+    ///
+    /// # Errors
+    /// What keeps all of them from being answered.
+    pub async fn score_each(
+        &self,
+        items: Vec<Result<Item, ServiceError>>,
+        top_k: Option<usize>,
+        origin: Origin,
+    ) -> Result<Vec<Result<Answer, ServiceError>>, ServiceError> {
+        let start = Instant::now();
+        let outcome = match self.rollout.service().await {
+            Ok(service) => tokio::task::spawn_blocking(move || service.score_each(items, top_k))
+                .await
+                .map_err(|_| internal()),
+            Err(error) => Err(error),
+        };
+        let (outcome, records): (_, Vec<Record>) = match outcome {
+            Ok((outcomes, records)) => (Ok(outcomes), records),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let exchange = Exchange {
+            method: "POST",
+            path: "/",
+            bytes: 0,
+            status: outcome.as_ref().map_or_else(|error| error.code.status(), |_| 200),
+            duration: start.elapsed(),
+            records: &records,
+        };
+        self.log.write(&origin, &exchange);
+        outcome
+    }
+
+    async fn respond(&self, request: Request) -> Response {
+        let (method, path) = (&request.method, &request.path);
+        if let Some(response) = service::answer_without_model(method, path) {
+            return response;
+        }
+        let service = if service::asks_for_readiness(method, path) {
+            self.rollout.service_at_once()
+        } else {
+            self.rollout.service().await
+        };
+        let service = match service {
+            Ok(service) => service,
+            Err(error) => return service::refuse(path, &error),
+        };
+        let path = path.clone();
         let answered = tokio::task::spawn_blocking(move || service.answer(&request)).await;
-        answered.unwrap_or_else(|_| internal())
+        answered.unwrap_or_else(|_| service::refuse(&path, &internal()))
     }
 }
 
-/// Alive is a process that answers at all, however busy it is and whatever it has loaded.
-pub fn liveness(method: &str, path: &str) -> Option<Response> {
-    (method == "GET" && path == "/health/live").then(|| Response::json(200, &serde_json::json!({ "status": "ok" })))
-}
-
 /// What is answered when the work panicked.
-fn internal() -> Response {
-    ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more").into()
-}
-
-fn unavailable(reason: &str) -> ServiceError {
-    ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {reason}"))
+fn internal() -> ServiceError {
+    ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more")
 }

@@ -1,18 +1,18 @@
-//! From nothing to a service that has proved itself: library, bundle, hashes, golden images.
+//! From a published version to one in memory that has proved itself: library, network, golden images.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
 
-use shared::bundle::BundleError;
+use shared::bundle::{Bundle, BundleError};
 use shared::files::user_cache;
 use shared::image::Limits;
 use shared::network::{NetworkError, Runtime, library};
-use shared::service::Service;
-use shared::store::versions::{self, VersionError};
+use shared::service::Version;
+use shared::store::versions::VersionError;
 
 use crate::configuration::{Configuration, ConfigurationError};
 
-/// Why there is no service.
+/// Why a version cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// No model is named.
@@ -32,39 +32,35 @@ pub enum StartupError {
     Interrupted(#[from] tokio::task::JoinError),
 }
 
-/// Loads the model while the library loads, verifies both, and hands back the service.
+/// The runtime library; a process loads it once.
 ///
 /// # Errors
-/// See [`StartupError`].
-pub async fn load(configuration: &Configuration) -> Result<Service, StartupError> {
-    let start = Instant::now();
-    let library = tokio::task::spawn_blocking(|| Runtime::load(&candidates()));
-    let model = configuration.model.as_deref().ok_or(ConfigurationError::NoModel)?;
-    let bundle = versions::open(model, configuration.pinned.as_deref()).await?;
-    let fetched = start.elapsed();
-    let runtime = library.await??;
+/// [`StartupError::Network`].
+pub async fn runtime() -> Result<Runtime, StartupError> {
+    Ok(tokio::task::spawn_blocking(|| Runtime::load(&candidates())).await??)
+}
 
+/// A version with all its pipelines, after it gave the trainer's scores for the golden images.
+///
+/// # Errors
+/// [`StartupError::Bundle`].
+pub async fn prepare(
+    bundle: Bundle,
+    runtime: Runtime,
+    configuration: &Configuration,
+) -> Result<Arc<Version>, StartupError> {
     let (threads, pipelines) = (configuration.threads, configuration.pipelines);
-    let service = tokio::task::spawn_blocking(move || -> Result<Service, BundleError> {
+    let version = tokio::task::spawn_blocking(move || -> Result<Version, BundleError> {
         let mut first = bundle.pipeline(&runtime, Limits::default(), threads)?;
         bundle.verify_golden(&mut first)?;
         let mut all = vec![first];
         while all.len() < pipelines {
             all.push(bundle.pipeline(&runtime, Limits::default(), threads)?);
         }
-        Ok(Service::new(bundle.manifest, all))
+        Ok(Version::new(bundle.manifest, all))
     })
     .await??;
-
-    let manifest = service.manifest();
-    tracing::info!(
-        model = manifest.name,
-        version = manifest.version,
-        fetch_ms = fetched.as_millis() as u64,
-        total_ms = start.elapsed().as_millis() as u64,
-        "the model is loaded and verified"
-    );
-    Ok(service)
+    Ok(Arc::new(version))
 }
 
 /// Where a function's package or layer puts the library, and where the trainer keeps it on a user's machine.

@@ -1,12 +1,13 @@
 //! From upright pixels to the tensor that a network expects.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::image::{self, RgbImage};
 use crate::network::Tensor;
 
 /// Every constant between decoded pixels and the network's input. Stored in the manifest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
     /// Side of the square input, in pixels.
@@ -24,7 +25,7 @@ pub struct Preprocessing {
 }
 
 /// How a picture that is not square becomes square.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Geometry {
     /// The whole picture, scaled to fit, centred on the background: nothing is cropped away.
@@ -32,7 +33,7 @@ pub enum Geometry {
 }
 
 /// Order of the colour channels in the tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelOrder {
     /// Red, green, blue.

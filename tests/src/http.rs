@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use crate::wait_until;
 /// A scorer that answers on a loopback port.
 pub struct Http {
     address: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
     scorer: Running,
 }
 
@@ -36,8 +38,26 @@ impl Http {
             .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
             .expect("the scorer says where it listens");
         // What it logs from now on must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { address, scorer }
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                kept.lock().expect("no panic").push(line);
+            }
+        });
+        Self { address, log, scorer }
+    }
+
+    /// The lines that it has logged, those that are JSON.
+    ///
+    /// # Panics
+    /// Never: no other thread panics with the lines in its hands.
+    pub fn log(&self) -> Vec<Value> {
+        let lines = self.log.lock().expect("no panic");
+        lines
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Tells it to stop, as a system does; gives its exit code.
@@ -65,35 +85,47 @@ impl Http {
 
     /// Posts a body; gives status and JSON.
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\ncontent-type: {content_type}\r\ncontent-length: {}",
-            body.len()
-        );
-        self.exchange(&head, body)
+        post(self.address, path, content_type, body)
+    }
+
+    /// Posts a body with further header lines; gives status and JSON.
+    pub fn post_with(&self, headers: &[&str], body: &[u8]) -> (u16, Value) {
+        let length = format!("content-length: {}", body.len());
+        let head = [&["POST / HTTP/1.1", &length], headers].concat().join("\r\n");
+        exchange(self.address, &head, body)
     }
 
     /// Gets a path; gives status and JSON.
     pub fn get(&self, path: &str) -> (u16, Value) {
-        self.exchange(&format!("GET {path} HTTP/1.1"), &[])
+        exchange(self.address, &format!("GET {path} HTTP/1.1"), &[])
     }
+}
 
-    fn exchange(&self, head: &str, body: &[u8]) -> (u16, Value) {
-        let mut stream = TcpStream::connect(self.address).expect("a connection");
-        stream
-            .set_read_timeout(Some(Duration::from_mins(1)))
-            .expect("a timeout");
-        write!(stream, "{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("a request");
-        // A server that refuses a long body may answer and close before all of it was sent.
-        let _ = stream.write_all(body);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer);
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head
-            .split_whitespace()
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .unwrap_or(0);
-        (status, serde_json::from_str(body).unwrap_or(Value::Null))
-    }
+/// Posts a body to a server; gives status and JSON.
+pub fn post(address: SocketAddr, path: &str, content_type: &str, body: &[u8]) -> (u16, Value) {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\ncontent-type: {content_type}\r\ncontent-length: {}",
+        body.len()
+    );
+    exchange(address, &head, body)
+}
+
+fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> (u16, Value) {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream
+        .set_read_timeout(Some(Duration::from_mins(1)))
+        .expect("a timeout");
+    write!(stream, "{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("a request");
+    // A server that refuses a long body may answer and close before all of it was sent.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }

@@ -1,10 +1,12 @@
 //! The scorer as Lambda runs it: cargo-lambda's local Runtime API and the prebuilt binary.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use crate::program::{Running, program};
-use crate::{free_port, tool, wait_until};
+use crate::{free_port, http, tool, wait_until};
 
 /// Cargo-lambda's emulator with our scorer behind it.
 pub struct Lambda {
@@ -33,6 +35,7 @@ impl Lambda {
                 .env("AWS_LAMBDA_FUNCTION_NAME", "scorer")
                 .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
                 .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1024")
+                .env("IKAT_LOG", "error")
                 .envs(environment.iter().copied())
                 .stdout(Stdio::null()),
         );
@@ -46,6 +49,13 @@ impl Lambda {
     /// Where plain events are sent.
     pub fn invocations(&self) -> String {
         format!("http://127.0.0.1:{}/2015-03-31/functions/scorer/invocations", self.port)
+    }
+
+    /// Invokes the function with an event; gives the status of the invocation and what the function returned.
+    pub fn invoke(&self, event: &Value) -> (u16, Value) {
+        let path = "/2015-03-31/functions/scorer/invocations";
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        http::post(address, path, "application/json", event.to_string().as_bytes())
     }
 
     /// The emulated function URL.

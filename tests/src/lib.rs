@@ -2,8 +2,10 @@
 //! small enough to make by hand.
 
 pub mod bundles;
+pub mod colours;
 pub mod http;
 pub mod lambda;
+pub mod network;
 pub mod program;
 pub mod seaweedfs;
 pub mod web;

@@ -7,7 +7,7 @@ use end_to_end::bundles::bundle;
 use shared::bundle::MODEL;
 use shared::store::versions::{self, VersionError, live, load_version};
 use shared::store::{FolderStore, ObjectStore};
-use trainer::publish::{PublishError, publish, rollback, versions as list};
+use trainer::publish::{PublishError, publish, publish_canary, rollback, versions as list};
 
 /// Tells the child processes of the race where to publish what.
 const RACE_STORE: &str = "IKAT_TEST_RACE_STORE";
@@ -94,6 +94,48 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
 
     publish(&store, &half, "m").await.expect("the second half");
     assert_eq!(live(&store, "m").await.expect("live").version, *name);
+}
+
+#[tokio::test]
+async fn a_version_on_trial_is_made_live_or_taken_back() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = store(folder.path());
+    let [one, two, three] = [1, 2, 3].map(|seed| bundle(seed, 100));
+    let version = |bundle: &shared::bundle::Bundle| bundle.manifest.version.clone();
+    let error = publish_canary(&store, &one, "m", 0.1).await.expect_err("nothing live");
+    assert!(matches!(error, PublishError::NothingLive { .. }), "{error}");
+    publish(&store, &one, "m").await.expect("published");
+    for share in [0.0, 1.0, f64::NAN] {
+        let error = publish_canary(&store, &two, "m", share).await.expect_err("no share");
+        assert!(matches!(error, PublishError::Share(_)), "{error}");
+    }
+    let error = publish_canary(&store, &one, "m", 0.1).await.expect_err("live");
+    assert!(matches!(error, PublishError::AlreadyLive { .. }), "{error}");
+
+    publish_canary(&store, &two, "m", 0.1).await.expect("on trial");
+    let trial = publish_canary(&store, &three, "m", 0.25).await.expect("on trial");
+    assert_eq!(trial.canary.map(|canary| canary.version), Some(version(&three)));
+    let shares: Vec<_> = list(&store, "m").await.expect("listed");
+    let share = |of| {
+        shares
+            .iter()
+            .find(|info| info.version == version(of))
+            .and_then(|info| info.canary_share)
+    };
+    assert_eq!((share(&one), share(&two), share(&three)), (None, None, Some(0.25)));
+
+    rollback(&store, "m", None).await.expect("ended");
+    let after = live(&store, "m").await.expect("live");
+    assert_eq!(
+        (after.version, after.canary, after.previous),
+        (version(&one), None, None)
+    );
+
+    publish_canary(&store, &two, "m", 0.1).await.expect("on trial");
+    publish(&store, &two, "m").await.expect("live");
+    let after = live(&store, "m").await.expect("live");
+    assert_eq!((after.version, after.canary), (version(&two), None));
+    assert_eq!(after.previous, Some(version(&one)));
 }
 
 #[tokio::test]

@@ -10,17 +10,20 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use shared::bundle::{Bundle, BundleError, FileEntry, MANIFEST, Manifest};
 use shared::files::sha256_hex;
-use shared::store::versions::{self, Live, VersionError, file_key, live_key};
+use shared::store::versions::{self, Canary, Live, VersionError, file_key, live_key};
 use shared::store::{Condition, ObjectStore, StoreError, rfc3339};
 
 /// How many files go up or are looked at at once.
 const PARALLEL: usize = 4;
 
-/// What is served after [`publish`] or [`rollback`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What is served after [`publish`], [`publish_canary`] or [`rollback`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Published {
     /// The version that is live now.
     pub version: String,
+    /// The version on trial beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// The version that was live before it, for going back.
     pub previous: Option<String>,
 }
@@ -32,6 +35,9 @@ pub struct VersionInfo {
     pub version: String,
     /// Whether it is served.
     pub live: bool,
+    /// Share of the images that it answers for while it is on trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary_share: Option<f64>,
     /// Whether its manifest and all files are there with the right sizes.
     pub complete: bool,
     /// What it lacks.
@@ -72,6 +78,21 @@ pub enum PublishError {
         /// What is live now.
         winner: String,
     },
+    /// The share of a version on trial cannot be one.
+    #[error("{0} is not a share: give a number above 0 and below 1, for example 0.1 for a tenth of the images")]
+    Share(f64),
+    /// A trial needs something to be compared with.
+    #[error("no version of {name} is live yet: publish it without a share")]
+    NothingLive {
+        /// Of which model.
+        name: String,
+    },
+    /// The version on trial is the live one.
+    #[error("version {version} is live already: a trial needs another version")]
+    AlreadyLive {
+        /// Which version.
+        version: String,
+    },
     /// There is nothing to go back to.
     #[error("version {live} of {name} is the first that was published: name the version to go back to")]
     NoPrevious {
@@ -98,14 +119,56 @@ impl From<StoreError> for PublishError {
     }
 }
 
-/// Uploads `bundle` as a version of `name` and makes it live. Doing it again does no harm: what is
-/// already there with the same contents is left alone.
+/// Uploads `bundle` as a version of `name` and makes it live, which ends a trial. Doing it again does no
+/// harm: what is already there with the same contents is left alone.
 ///
 /// # Errors
 /// See [`PublishError`]; the version that was live stays so.
 pub async fn publish(store: &ObjectStore, bundle: &Bundle, name: &str) -> Result<Published, PublishError> {
-    let manifest = Bytes::from(verified_manifest(bundle)?);
     let before = versions::find_live(store, name).await?;
+    let hash = upload_version(store, bundle, name).await?;
+    make_live(store, name, &bundle.manifest.version, &hash, before).await
+}
+
+/// Uploads `bundle` as a version of `name` and lets it answer for a `share` of the images, beside the live
+/// version. It replaces another version on trial.
+///
+/// # Errors
+/// See [`PublishError`]; what was live stays so.
+pub async fn publish_canary(
+    store: &ObjectStore,
+    bundle: &Bundle,
+    name: &str,
+    share: f64,
+) -> Result<Published, PublishError> {
+    if !Canary::is_share(share) {
+        return Err(PublishError::Share(share));
+    }
+    let version = &bundle.manifest.version;
+    let (live, etag) = match versions::find_live(store, name).await? {
+        None => return Err(PublishError::NothingLive { name: name.to_owned() }),
+        Some((live, _)) if live.version == *version => {
+            return Err(PublishError::AlreadyLive {
+                version: version.clone(),
+            });
+        }
+        Some(before) => before,
+    };
+    let canary = Canary {
+        version: version.clone(),
+        manifest_sha256: upload_version(store, bundle, name).await?,
+        share,
+    };
+    let after = Live {
+        canary: Some(canary),
+        ..Live::new(&live.version, &live.manifest_sha256, live.previous.as_deref())
+    };
+    write_live(store, name, version, after, Condition::Unchanged(etag)).await
+}
+
+/// Uploads every file, the manifest last; gives the manifest's SHA-256.
+async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Result<String, PublishError> {
+    let manifest = Bytes::from(verified_manifest(bundle)?);
     let version = &bundle.manifest.version;
 
     let uploads: Vec<_> = bundle
@@ -122,11 +185,12 @@ pub async fn publish(store: &ObjectStore, bundle: &Bundle, name: &str) -> Result
     }
     let hash = sha256_hex(&manifest);
     upload(store, file_key(name, version, MANIFEST), manifest).await?;
-    make_live(store, name, version, &hash, before).await
+    Ok(hash)
 }
 
 /// Makes another version live: `to`, or the one that was live before. A second rollback without `to`
-/// therefore takes the first one back.
+/// therefore takes the first one back. While a version is on trial, a rollback without `to` ends the trial
+/// and leaves the live version as it is.
 ///
 /// # Errors
 /// [`PublishError::NoPrevious`], [`PublishError::Incomplete`], [`PublishError::Lost`], or what the store
@@ -141,6 +205,7 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
                 name: name.to_owned(),
             }));
         }
+        (None, Some((live, _))) if live.canary.is_some() => live.version.clone(),
         (None, Some((live, _))) => live.previous.clone().ok_or_else(|| PublishError::NoPrevious {
             name: name.to_owned(),
             live: live.version.clone(),
@@ -163,7 +228,7 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
 /// [`VersionError`] where the store does not answer or `name` cannot be one. A damaged version is none:
 /// it is listed with its problem.
 pub async fn versions(store: &ObjectStore, name: &str) -> Result<Vec<VersionInfo>, PublishError> {
-    let live = versions::find_live(store, name).await?.map(|(live, _)| live.version);
+    let live = versions::find_live(store, name).await?.map(|(live, _)| live);
     let found = store.folders(&versions::versions_key(name)).await?;
     let inspections: Vec<_> = found
         .into_iter()
@@ -172,7 +237,11 @@ pub async fn versions(store: &ObjectStore, name: &str) -> Result<Vec<VersionInfo
         .collect();
     let mut list: Vec<VersionInfo> = stream::iter(inspections).buffered(PARALLEL).try_collect().await?;
     for info in &mut list {
-        info.live = live.as_ref() == Some(&info.version);
+        info.live = live.as_ref().is_some_and(|live| live.version == info.version);
+        let canary = live.as_ref().and_then(|live| live.canary.as_ref());
+        info.canary_share = canary
+            .filter(|canary| canary.version == info.version)
+            .map(|canary| canary.share);
     }
     list.sort_by(|a, b| (&a.created, &a.version).cmp(&(&b.created, &b.version)));
     Ok(list)
@@ -190,6 +259,7 @@ async fn inspect(store: &ObjectStore, name: &str, version: String) -> Result<Ver
     let written = store.head(&file_key(name, &version, MANIFEST)).await?;
     Ok(VersionInfo {
         live: false,
+        canary_share: None,
         complete: problem.is_none(),
         problem,
         created: written.and_then(|info| info.modified).map(rfc3339),
@@ -268,36 +338,53 @@ async fn make_live(
     before: Option<(Live, String)>,
 ) -> Result<Published, PublishError> {
     let (previous, condition) = match before {
-        Some((live, _)) if live.version == version && live.manifest_sha256 == manifest_sha256 => {
-            return Ok(Published {
-                version: live.version,
-                previous: live.previous,
-            });
+        Some((live, _))
+            if live.version == version && live.manifest_sha256 == manifest_sha256 && live.canary.is_none() =>
+        {
+            return Ok(live.into());
         }
         // The same version with another manifest was never served whole: going back to it is no use.
         Some((live, etag)) if live.version == version => (live.previous, Condition::Unchanged(etag)),
         Some((live, etag)) => (Some(live.version), Condition::Unchanged(etag)),
         None => (None, Condition::Absent),
     };
-    let live = Live::new(version, manifest_sha256, previous.as_deref());
-    match store.put(&live_key(name), live.to_json().into(), Some(condition)).await {
-        Ok(_) => {}
+    let after = Live::new(version, manifest_sha256, previous.as_deref());
+    write_live(store, name, version, after, condition).await
+}
+
+/// Writes `live.json` for the sake of `version` where `condition` holds.
+async fn write_live(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    after: Live,
+    condition: Condition,
+) -> Result<Published, PublishError> {
+    match store
+        .put(&live_key(name), after.to_json().into(), Some(condition))
+        .await
+    {
+        Ok(_) => Ok(after.into()),
         Err(StoreError::ConditionFailed { .. }) => match versions::find_live(store, name).await? {
             // Our own write went through and its answer got lost on the way.
-            Some((present, _)) if present == live => {}
-            present => {
-                return Err(PublishError::Lost {
-                    version: version.to_owned(),
-                    winner: present.map_or_else(|| "no version".to_owned(), |(present, _)| present.version),
-                });
-            }
+            Some((present, _)) if present == after => Ok(after.into()),
+            present => Err(PublishError::Lost {
+                version: version.to_owned(),
+                winner: present.map_or_else(|| "no version".to_owned(), |(present, _)| present.version),
+            }),
         },
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    Ok(Published {
-        version: live.version,
-        previous: live.previous,
-    })
+}
+
+impl From<Live> for Published {
+    fn from(live: Live) -> Self {
+        Self {
+            version: live.version,
+            canary: live.canary,
+            previous: live.previous,
+        }
+    }
 }
 
 fn incomplete(name: &str, version: &str, problem: String) -> PublishError {

@@ -1,6 +1,7 @@
 //! Classifying files on this machine, with the same answers that the scoring function gives.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +11,7 @@ use shared::bundle::{Bundle, BundleError, Manifest};
 use shared::image::Limits;
 use shared::network::Runtime;
 use shared::pipeline::Pipeline;
-use shared::service::{Answer, Request, Service, ServiceError};
+use shared::service::{Answer, Request, Service, ServiceError, Version};
 
 use crate::dataset;
 
@@ -72,7 +73,7 @@ pub fn score_files(
 pub fn ask(bundle: &Bundle, runtime: &Runtime, limits: Limits, image: &[u8]) -> Result<Value, BundleError> {
     let mut pipeline = bundle.pipeline(runtime, limits, 1)?;
     bundle.verify_golden(&mut pipeline)?;
-    let service = Service::new(bundle.manifest.clone(), vec![pipeline]);
+    let service = Service::new(Arc::new(Version::new(bundle.manifest.clone(), vec![pipeline])));
     let body = serde_json::json!({ "image": STANDARD.encode(image) }).to_string();
     let response = service.answer(&Request {
         method: "POST".to_owned(),

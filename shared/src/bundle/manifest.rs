@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{BundleError, MAX_FILE_BYTES};
 use crate::classifier::{Calibration, Thresholds};
@@ -18,7 +19,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 const VERSION_DIGITS: usize = 16;
 
 /// What the model is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Manifest {
     /// Form of this file, [`SCHEMA_VERSION`] for those written now.
     pub schema_version: u32,
@@ -48,7 +49,7 @@ pub struct Manifest {
 }
 
 /// What turns the network's vector into scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassifierKind {
     /// A linear SVM on the features of the pre-trained network.
@@ -60,7 +61,7 @@ pub enum ClassifierKind {
 }
 
 /// Where the network came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Backbone {
     /// Name in the catalogue, or the file name of the user's own network.
     pub name: String,
@@ -72,7 +73,7 @@ pub struct Backbone {
 }
 
 /// One file of a bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FileEntry {
     /// 64 hexadecimal digits.
     pub sha256: String,

@@ -209,7 +209,7 @@ impl Bundle {
 }
 
 /// Reads at most `limit` bytes and one: enough to notice a file that is longer than it should be.
-fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
+pub(crate) fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
     use std::io::Read;
     let path = folder.join(name);
     let failed = |source: std::io::Error| match source.kind() {

@@ -1,9 +1,10 @@
 //! Margins to probabilities, and when to answer `unknown`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How margins become probabilities.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "method", rename_all = "kebab-case")]
 pub enum Calibration {
     /// Softmax of `scale x margin` (temperature scaling: Guo et al., "On Calibration of Modern Neural
@@ -27,7 +28,7 @@ impl Calibration {
 }
 
 /// Below which an answer is `unknown`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Thresholds {
     /// Least probability of the best class, in `[0, 1]`.
     pub probability: f32,

@@ -1,6 +1,7 @@
 //! The last step: a network's vector to a [`Prediction`].
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Calibration, LinearClassifier, Thresholds, l2_normalize};
 
@@ -19,7 +20,7 @@ pub struct Head {
 }
 
 /// Whether the answer can be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decision {
     /// The best class reaches both thresholds.

@@ -1,17 +1,20 @@
 //! What is said of a request that gets no score: a stable code, its HTTP status, a message for people.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::image::ImageError;
 use crate::pipeline::PipelineError;
 
 /// The stable name of a failure. Callers branch on it, so that messages stay free to improve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// Not JSON, no image, several images where one is asked for, not base64.
     BadRequest,
-    /// A path that does not exist.
+    /// An image in a bucket that this deployment does not read.
+    Forbidden,
+    /// A path, a model or an image in a bucket that does not exist.
     NotFound,
     /// A method that no path takes.
     MethodNotAllowed,
@@ -27,6 +30,8 @@ pub enum ErrorCode {
     Internal,
     /// No model is loaded yet, or none can be.
     ModelUnavailable,
+    /// The store that an image is to be read from does not answer.
+    StorageUnavailable,
 }
 
 impl ErrorCode {
@@ -34,6 +39,7 @@ impl ErrorCode {
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "too_large",
@@ -42,6 +48,7 @@ impl ErrorCode {
             Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal",
             Self::ModelUnavailable => "model_unavailable",
+            Self::StorageUnavailable => "storage_unavailable",
         }
     }
 
@@ -49,6 +56,7 @@ impl ErrorCode {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TooLarge => 413,
@@ -56,13 +64,21 @@ impl ErrorCode {
             Self::UndecodableImage => 422,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
-            Self::ModelUnavailable => 503,
+            Self::ModelUnavailable | Self::StorageUnavailable => 503,
         }
+    }
+
+    /// Whether the same request may be answered later.
+    pub fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::TooManyRequests | Self::Internal | Self::ModelUnavailable | Self::StorageUnavailable
+        )
     }
 }
 
 /// Why a request, or one image of it, got no score.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, ToSchema)]
 #[error("{message}")]
 pub struct ServiceError {
     /// What kind of failure.

@@ -1,102 +1,169 @@
 //! The scoring function's requests and answers, whoever carries them.
 //!
 //! Lambda, plain HTTP and tests differ in how a request arrives; what it means and what is answered is
-//! here once. Nothing here waits for a network: a request is answered on the thread that calls.
+//! here once. A request is answered on the thread that calls; the one thing it may wait for is an image in a
+//! bucket, which the caller obtains ([`References`]).
 
 mod base64;
 mod error;
+mod inference;
+mod openapi;
 mod pool;
+mod references;
 mod request;
 mod response;
+mod routes;
+mod scoring;
+mod version;
 
 pub use error::{ErrorCode, ServiceError};
-pub use request::{MAX_IMAGES, Request};
-pub use response::{Answer, Milliseconds, Model, Response, Summary};
+pub use openapi::document as openapi;
+pub use references::{AllowedBuckets, References, S3Reference, not_allowed};
+pub use request::{Item, MAX_IMAGES, Request};
+pub use response::{Answer, Milliseconds, Model, Record, Response, Scored};
+pub use version::Version;
 
-use pool::Pool;
-use request::Images;
-use response::{Outcome, Results};
+use std::sync::Arc;
 
-use crate::bundle::Manifest;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use references::NoReferences;
+use response::{Description, Readiness};
+use routes::{Inference, Route};
+
 use crate::image::Limits;
-use crate::pipeline::Pipeline;
 
-/// A loaded model, ready to answer from several threads at once.
+/// The versions that answer, ready to do so from several threads at once. Cheap to clone.
+#[derive(Clone)]
 pub struct Service {
-    manifest: Manifest,
-    pool: Pool,
+    live: Arc<Version>,
+    canary: Option<(Arc<Version>, f64)>,
+    problem: Option<Problem>,
+    references: Arc<dyn References>,
     max_image_bytes: usize,
 }
 
+/// Why the versions in memory are not those that should answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Problem {
+    /// The version that was refused, where the fault is in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// What is wrong with it, or why the wanted versions are not known.
+    pub reason: String,
+    /// When it was noticed first, RFC 3339 in UTC.
+    pub since: String,
+}
+
 impl Service {
-    /// A service for the model of `manifest` over one or more `pipelines` that are all the same. As
-    /// many requests are scored at once as there are pipelines; others wait.
-    ///
-    /// # Panics
-    /// When there is no pipeline.
-    pub fn new(manifest: Manifest, pipelines: Vec<Pipeline>) -> Self {
-        assert!(!pipelines.is_empty(), "a service needs a pipeline");
+    /// A service in which `live` answers, and which reads images from no bucket.
+    pub fn new(live: Arc<Version>) -> Self {
         Self {
-            manifest,
-            pool: Pool::new(pipelines),
+            live,
+            canary: None,
+            problem: None,
+            references: Arc::new(NoReferences),
             max_image_bytes: Limits::default().max_bytes,
         }
     }
 
-    /// The model that answers.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// The same, reading the images that requests name through `references`.
+    #[must_use]
+    pub fn with_references(self, references: Arc<dyn References>) -> Self {
+        Self { references, ..self }
+    }
+
+    /// The same with `canary` answering for a share of the images, which is chosen by the image alone.
+    #[must_use]
+    pub fn with_canary(self, canary: Option<(Arc<Version>, f64)>) -> Self {
+        Self { canary, ..self }
+    }
+
+    /// The same, telling whoever asks what is wrong.
+    #[must_use]
+    pub fn with_problem(self, problem: Option<Problem>) -> Self {
+        Self { problem, ..self }
+    }
+
+    /// What is wrong with the wanted versions, if anything.
+    pub fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
+    }
+
+    /// What the live version is called in answers.
+    pub fn model(&self) -> Model {
+        self.live.model()
+    }
+
+    /// The version in memory that is called `version`.
+    pub fn version(&self, version: &str) -> Option<&Arc<Version>> {
+        let canary = self.canary.as_ref().map(|(canary, _)| canary);
+        [Some(&self.live), canary]
+            .into_iter()
+            .flatten()
+            .find(|candidate| candidate.manifest().version == version)
+    }
+
+    /// The version that answers for the image of this SHA-256.
+    fn speaker(&self, hash: &[u8; 32]) -> &Version {
+        match &self.canary {
+            Some((canary, share)) if version::fraction(hash) < *share => canary,
+            _ => &self.live,
+        }
     }
 
     /// Answers a request; a failure is an answer too.
     pub fn answer(&self, request: &Request) -> Response {
-        self.route(request).unwrap_or_else(Response::from)
+        let route = routes::find(&request.method, &request.path);
+        let answer = route.and_then(|route| match route {
+            Route::Ready => Ok(Response::json(200, &Readiness::of(self))),
+            Route::Model => Ok(Response::json(200, &Description::of(self))),
+            Route::Score => self.score(request),
+            Route::Inference(route) => self.infer(&route, request),
+            Route::Live | Route::OpenApi => Ok(standing(&route)),
+        });
+        answer.unwrap_or_else(|error| refuse(&request.path, &error))
     }
+}
 
-    fn route(&self, request: &Request) -> Result<Response, ServiceError> {
-        match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/health/live" | "/health/ready") => Ok(Response::json(200, &serde_json::json!({"status": "ok"}))),
-            ("GET", "/model") => Ok(Response::json(200, &self.manifest)),
-            ("GET", path) => Err(ServiceError::new(
-                ErrorCode::NotFound,
-                format!("there is nothing at {path}: GET /health/live, /health/ready or /model, or POST an image"),
-            )),
-            ("POST", "/health/live" | "/health/ready" | "/model") => Err(ServiceError::new(
-                ErrorCode::MethodNotAllowed,
-                format!("{} takes GET alone", request.path),
-            )),
-            ("POST", _) => self.score(request),
-            (method, _) => Err(ServiceError::new(
-                ErrorCode::MethodNotAllowed,
-                format!("{method} is not taken: POST an image"),
-            )),
-        }
-    }
+/// The answer to what needs no model, such as whether the process answers at all; `None` for everything else.
+pub fn answer_without_model(method: &str, path: &str) -> Option<Response> {
+    let route = routes::find(method, path).ok().filter(Route::is_standing)?;
+    Some(standing(&route))
+}
 
-    fn score(&self, request: &Request) -> Result<Response, ServiceError> {
-        let asked = request::parse(request, self.max_image_bytes)?;
-        let score = |image: &[u8]| {
-            let (prediction, timing) = self.pool.with(|pipeline| pipeline.predict(image))?;
-            let mut answer = Answer::new(&self.manifest, &prediction, timing, asked.top_k);
-            if asked.explain {
-                answer.warnings.push("this version gives no explanations".to_owned());
-            }
-            Ok::<_, ServiceError>(answer)
-        };
-        match asked.images {
-            Images::One(image) => Ok(Response::from(&score(&image)?)),
-            Images::Several(images) => {
-                let results = images
-                    .into_iter()
-                    .map(|image| match image.and_then(|image| score(&image)) {
-                        Ok(answer) => Outcome::Answer(Box::new(answer)),
-                        Err(error) => Outcome::Error { error },
-                    })
-                    .collect();
-                Ok(Response::json(200, &Results { results }))
-            }
-        }
+/// Whether a request asks for nothing but whether there is a model.
+pub fn asks_for_readiness(method: &str, path: &str) -> bool {
+    routes::find(method, path).is_ok_and(|route| route.is_readiness())
+}
+
+/// An error in the form that callers of `path` expect.
+pub fn refuse(path: &str, error: &ServiceError) -> Response {
+    let mut response = if routes::is_inference(path) {
+        inference::refuse(error)
+    } else {
+        Response::from(error.clone())
+    };
+    if error.code == ErrorCode::MethodNotAllowed {
+        response.headers.push(("allow", routes::allowed(path).to_owned()));
     }
+    response
+}
+
+fn standing(route: &Route) -> Response {
+    match route {
+        Route::OpenApi => Response::text(200, "application/json", openapi().to_owned()),
+        Route::Inference(Inference::Server) => Response::json(200, &inference::Server::this()),
+        Route::Inference(_) => Response::json(200, &inference::Liveness { live: true }),
+        _ => Response::json(200, &response::Alive::default()),
+    }
+}
+
+/// The SHA-256 of an image.
+fn hash(image: &[u8]) -> [u8; 32] {
+    Sha256::digest(image).into()
 }
 
 #[cfg(test)]

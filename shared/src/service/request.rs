@@ -1,10 +1,16 @@
 //! What a caller asks for, read from a body of any of the accepted forms.
 
+use std::num::NonZero;
+
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::base64;
 use super::error::ServiceError;
+use super::references::S3Reference;
+use crate::image::Limits;
 
 /// Most images in one request.
 pub const MAX_IMAGES: usize = 64;
@@ -25,10 +31,51 @@ pub struct Request {
     pub body: Bytes,
 }
 
+/// Images to classify: one of `image`, `images`, `s3` and `input_df`, and options beside it.
+///
+/// Images are JPEG, PNG, WebP, GIF, TIFF or BMP in base64. The URL-safe alphabet, missing padding, line breaks and a
+/// data-URL prefix are accepted.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({ "image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC" }))]
+pub(super) struct ScoreRequest {
+    /// An image in base64, or its place as `s3://bucket/key`.
+    #[schema(value_type = Option<String>)]
+    image: Option<Value>,
+    /// Up to 64 images; the answer has one result or error each, in their order.
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 64)]
+    images: Option<Vec<Value>>,
+    /// The place of an image, `s3://bucket/key`, in a bucket that the deployment allows.
+    #[schema(value_type = Option<String>, example = "s3://photos/1.jpg")]
+    s3: Option<Value>,
+    /// Images in rows of a table, as the service before this one took them.
+    #[schema(value_type = Option<Vec<Row>>, min_items = 1, max_items = 64)]
+    input_df: Option<Vec<Value>>,
+    /// Answer with the scores of so many of the likeliest classes alone.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    top_k: Option<NonZero<u64>>,
+    /// Answer with a heat map of what the decision rests on.
+    explain: Option<bool>,
+}
+
+/// A row of `input_df`.
+#[derive(ToSchema)]
+#[allow(dead_code)] // Read by its key, for the sake of the errors.
+struct Row {
+    /// An image in base64.
+    #[schema(rename = "image base64 string")]
+    image: String,
+}
+
 /// The images and options of a request.
 #[derive(Debug, PartialEq)]
 pub(super) struct Asked {
     pub(super) images: Images,
+    pub(super) options: Options,
+}
+
+/// What a caller may choose beside the images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Options {
     /// Number of scores to answer with; all where `None`.
     pub(super) top_k: Option<usize>,
     pub(super) explain: bool,
@@ -37,8 +84,34 @@ pub(super) struct Asked {
 /// One answer for one image, or a list of results for a list.
 #[derive(Debug, PartialEq)]
 pub(super) enum Images {
-    One(Bytes),
-    Several(Vec<Result<Bytes, ServiceError>>),
+    One(Item),
+    Several(Vec<Result<Item, ServiceError>>),
+}
+
+/// An image, or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The image.
+    Bytes(Bytes),
+    /// Where it is.
+    Reference(S3Reference),
+}
+
+impl Item {
+    /// An image in base64, or a reference `s3://bucket/key`: a colon is in no alphabet of base64.
+    ///
+    /// # Errors
+    /// `bad_request` and `too_large`.
+    pub fn read(text: &str) -> Result<Self, ServiceError> {
+        Self::within(text, Limits::default().max_bytes)
+    }
+
+    fn within(text: &str, limit: usize) -> Result<Self, ServiceError> {
+        if text.starts_with("s3://") {
+            return S3Reference::parse(text).map(Self::Reference);
+        }
+        Ok(Self::Bytes(base64::decode(text, limit)?.into()))
+    }
 }
 
 /// Reads a request; an image has at most `limit` bytes. In a list an image at fault stays in its
@@ -54,20 +127,31 @@ pub(super) fn parse(request: &Request, limit: usize) -> Result<Asked, ServiceErr
     }
     if is_image(request.content_type.as_deref()) {
         return Ok(Asked {
-            images: Images::One(request.body.clone()),
-            top_k: None,
-            explain: false,
+            images: Images::One(Item::Bytes(request.body.clone())),
+            options: Options::default(),
         });
     }
-    let value: Value = serde_json::from_slice(&request.body).map_err(|error| {
+    ask(object(&request.body)?, limit)
+}
+
+/// Reads a JSON object.
+///
+/// # Errors
+/// `bad_request`.
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ServiceError> {
+    // A list would be taken for the members of a structure in their order.
+    if body
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| b"[\"0123456789tfn".contains(first))
+    {
+        return Err(ServiceError::bad_request("the body is not a JSON object"));
+    }
+    serde_json::from_slice(body).map_err(|error| {
         ServiceError::bad_request(format!(
-            "the body is not JSON ({error}); an image itself needs a content-type of image/*"
+            "the body is not the JSON that is asked for ({error}); an image itself needs a content-type of image/*"
         ))
-    })?;
-    let Value::Object(members) = value else {
-        return Err(ServiceError::bad_request("the body is JSON, but not an object"));
-    };
-    from_members(&members, limit)
+    })
 }
 
 fn is_image(content_type: Option<&str>) -> bool {
@@ -76,95 +160,89 @@ fn is_image(content_type: Option<&str>) -> bool {
     media.starts_with("image/") || media == "application/octet-stream"
 }
 
-fn from_members(members: &Map<String, Value>, limit: usize) -> Result<Asked, ServiceError> {
-    let forms: Vec<(&str, &Value)> = ["image", "images", "input_df", "s3"]
-        .into_iter()
-        .filter_map(|form| members.get(form).map(|value| (form, value)))
-        .collect();
-    let images = match forms.as_slice() {
-        [("image", value)] => Images::One(image(value, "image", limit)?),
-        [("images", value)] => several(
-            list(value, "images")?
-                .iter()
-                .map(|value| image(value, "an entry of images", limit)),
-        ),
-        [("input_df", value)] => match list(value, "input_df")? {
-            [one] => Images::One(row(one, limit)?),
-            rows => several(rows.iter().map(|value| row(value, limit))),
-        },
-        [("s3", _)] => {
-            return Err(ServiceError::bad_request(
-                "this deployment allows no bucket: send the image as {\"image\": \"<base64>\"}",
-            ));
+fn ask(request: ScoreRequest, limit: usize) -> Result<Asked, ServiceError> {
+    let ScoreRequest {
+        image,
+        images,
+        s3,
+        input_df,
+        ..
+    } = request;
+    let images = match (image, images, s3, input_df) {
+        (Some(value), None, None, None) => Images::One(item(&value, "image", limit)?),
+        (None, Some(values), None, None) => {
+            several(&values, "images", |value| item(value, "an entry of images", limit))?
         }
-        [] => {
+        (None, None, Some(value), None) => Images::One(reference(&value)?),
+        (None, None, None, Some(rows)) => match rows.as_slice() {
+            [one] => Images::One(row(one, limit)?),
+            rows => several(rows, "input_df", |value| row(value, limit))?,
+        },
+        (None, None, None, None) => {
             return Err(ServiceError::bad_request(
-                "there is no image: the body has none of image, images, input_df",
+                "there is no image: the body has none of image, images, s3, input_df",
             ));
         }
         _ => {
-            let names: Vec<&str> = forms.iter().map(|(form, _)| *form).collect();
-            return Err(ServiceError::bad_request(format!(
-                "the body has {} at once: send one of them",
-                names.join(" and ")
-            )));
+            return Err(ServiceError::bad_request(
+                "the body has more than one of image, images, s3 and input_df: send one of them",
+            ));
         }
     };
+    let top_k = request
+        .top_k
+        .map(|count| usize::try_from(count.get()).unwrap_or(usize::MAX));
     Ok(Asked {
         images,
-        top_k: top_k(members.get("top_k"))?,
-        explain: explain(members.get("explain"))?,
+        options: Options {
+            top_k,
+            explain: request.explain.unwrap_or(false),
+        },
     })
 }
 
-fn several(images: impl Iterator<Item = Result<Bytes, ServiceError>>) -> Images {
-    Images::Several(images.collect())
+fn several(
+    values: &[Value],
+    what: &str,
+    read: impl Fn(&Value) -> Result<Item, ServiceError>,
+) -> Result<Images, ServiceError> {
+    check_count(values.len(), what)?;
+    Ok(Images::Several(values.iter().map(read).collect()))
 }
 
-fn image(value: &Value, what: &str, limit: usize) -> Result<Bytes, ServiceError> {
+/// Bounds the work of one request.
+///
+/// # Errors
+/// `bad_request`.
+pub(super) fn check_count(count: usize, what: &str) -> Result<(), ServiceError> {
+    if (1..=MAX_IMAGES).contains(&count) {
+        return Ok(());
+    }
+    Err(ServiceError::bad_request(format!(
+        "{what} has {count} images; between 1 and {MAX_IMAGES} are taken in one request"
+    )))
+}
+
+/// An [`Item`] in JSON.
+///
+/// # Errors
+/// `bad_request` and `too_large`.
+pub(super) fn item(value: &Value, what: &str, limit: usize) -> Result<Item, ServiceError> {
     let text = value
         .as_str()
         .ok_or_else(|| ServiceError::bad_request(format!("{what} is not a string of base64")))?;
-    base64::decode(text, limit).map(Bytes::from)
+    Item::within(text, limit)
 }
 
-fn row(value: &Value, limit: usize) -> Result<Bytes, ServiceError> {
+fn reference(value: &Value) -> Result<Item, ServiceError> {
+    S3Reference::parse(value.as_str().unwrap_or_default()).map(Item::Reference)
+}
+
+fn row(value: &Value, limit: usize) -> Result<Item, ServiceError> {
     let cell = value
         .get(ROW_KEY)
         .ok_or_else(|| ServiceError::bad_request(format!("a row of input_df has no {ROW_KEY:?}")))?;
-    image(cell, "a row of input_df", limit)
-}
-
-fn list<'a>(value: &'a Value, what: &str) -> Result<&'a [Value], ServiceError> {
-    let values = value
-        .as_array()
-        .ok_or_else(|| ServiceError::bad_request(format!("{what} is not a list")))?;
-    if values.is_empty() || values.len() > MAX_IMAGES {
-        return Err(ServiceError::bad_request(format!(
-            "{what} has {} images; between 1 and {MAX_IMAGES} are taken in one request",
-            values.len()
-        )));
-    }
-    Ok(values)
-}
-
-fn top_k(value: Option<&Value>) -> Result<Option<usize>, ServiceError> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_u64() {
-            Some(count) if count > 0 => Ok(Some(usize::try_from(count).unwrap_or(usize::MAX))),
-            _ => Err(ServiceError::bad_request("top_k is not a positive integer")),
-        },
-    }
-}
-
-fn explain(value: Option<&Value>) -> Result<bool, ServiceError> {
-    match value {
-        None | Some(Value::Null) => Ok(false),
-        Some(value) => value
-            .as_bool()
-            .ok_or_else(|| ServiceError::bad_request("explain is neither true nor false")),
-    }
+    item(cell, "a row of input_df", limit)
 }
 
 #[cfg(test)]
@@ -183,7 +261,7 @@ mod tests {
     }
 
     fn one() -> Images {
-        Images::One(Bytes::from_static(&[0, 0, 0]))
+        Images::One(Item::Bytes(Bytes::from_static(&[0, 0, 0])))
     }
 
     #[test]
@@ -207,7 +285,28 @@ mod tests {
     #[test]
     fn reads_the_options() {
         let asked = ask(r#"{"image":"AAAA","top_k":2,"explain":true}"#).expect("options");
-        assert_eq!((asked.top_k, asked.explain), (Some(2), true));
+        let expected = Options {
+            top_k: Some(2),
+            explain: true,
+        };
+        assert_eq!(asked.options, expected);
+    }
+
+    #[test]
+    fn reads_references() {
+        let expected = || S3Reference::parse("s3://bucket/a/key").map(Item::Reference);
+        for body in [r#"{"s3":"s3://bucket/a/key"}"#, r#"{"image":"s3://bucket/a/key"}"#] {
+            assert_eq!(
+                ask(body).expect(body).images,
+                Images::One(expected().expect("a reference"))
+            );
+        }
+        let asked = ask(r#"{"images":["s3://bucket/a/key","s3://bucket"]}"#).expect("a list");
+        let Images::Several(images) = asked.images else {
+            panic!("a list of images is answered by a list");
+        };
+        assert_eq!(images[0], expected());
+        assert!(images[1].is_err());
     }
 
     #[test]
@@ -237,7 +336,10 @@ mod tests {
             r#"{"images":[]}"#,
             &many,
             r#"{"input_df":[{}]}"#,
-            r#"{"s3":"s3://bucket/key"}"#,
+            r#"{"s3":"bucket/key"}"#,
+            r#"{"s3":7}"#,
+            r#"{"s3":"s3://bucket/key","image":"AAAA"}"#,
+            r#"["AAAA",null,null,null,null,null]"#,
             r#"{"image":"AAAA","top_k":0}"#,
             r#"{"image":"AAAA","top_k":1.5}"#,
             r#"{"image":"AAAA","explain":"yes"}"#,

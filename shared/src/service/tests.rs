@@ -4,10 +4,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::bundle::{Backbone, ClassifierKind, SCHEMA_VERSION};
+use crate::bundle::{Backbone, ClassifierKind, Manifest, SCHEMA_VERSION};
 use crate::classifier::{Calibration, Head, LinearClassifier, Thresholds};
+use crate::image::Limits;
 use crate::network::{Activations, Network, NetworkError, Outputs, Tensor};
-use crate::pipeline::Featurizer;
+use crate::pipeline::{Featurizer, Pipeline};
 use crate::preprocessing::{ChannelOrder, Geometry, Preprocessing};
 
 /// The mean of each channel: enough of a network to tell red from green from blue.
@@ -30,11 +31,15 @@ impl Network for MeanColour {
 }
 
 fn service() -> Service {
+    Service::new(version("0123456789abcdef"))
+}
+
+fn version(version: &str) -> Arc<Version> {
     let classes = ["red", "green", "blue"].map(str::to_owned).to_vec();
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         name: "colours".to_owned(),
-        version: "0123456789abcdef".to_owned(),
+        version: version.to_owned(),
         classes: classes.clone(),
         classifier: ClassifierKind::Svm,
         backbone: Backbone {
@@ -71,7 +76,7 @@ fn service() -> Service {
         thresholds: manifest.thresholds,
     };
     let featurizer = Featurizer::new(Limits::default(), manifest.preprocessing.clone(), Box::new(MeanColour));
-    Service::new(manifest, vec![Pipeline::new(featurizer, head)])
+    Arc::new(Version::new(manifest, vec![Pipeline::new(featurizer, head)]))
 }
 
 fn png(colour: [u8; 3]) -> Vec<u8> {
@@ -145,7 +150,9 @@ fn scores_are_in_descending_order_and_limited() {
     assert!(blue < scores.find("green").expect("the second class"), "{text}");
     assert!(!scores.contains("red"), "{text}");
     assert!(text.contains("\"warnings\":["), "{text}");
-    assert_eq!(response.summary.expect("one image has a summary").label, "blue");
+    let record = &response.records[0];
+    assert_eq!(record.outcome.as_ref().expect("scored").label, "blue");
+    assert_eq!(record.sha256.as_ref().map(String::len), Some(64));
 }
 
 #[test]
@@ -179,7 +186,17 @@ fn routes() {
         ("GET", "/health/live", 200),
         ("GET", "/health/ready", 200),
         ("GET", "/model", 200),
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/", 405),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/v2", 200),
+        ("GET", "/v2/health/live", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("GET", "/v2/models/colours", 200),
+        ("GET", "/v2/models/colours/ready", 200),
+        ("GET", "/v2/models/colours/versions/0123456789abcdef", 200),
+        ("GET", "/v2/models/colours/versions/7", 404),
+        ("GET", "/v2/models/others", 404),
         ("POST", "/model", 405),
         ("DELETE", "/", 405),
         ("POST", "/", 400),
@@ -187,4 +204,155 @@ fn routes() {
         assert_eq!(ask(method, path, None, b"").0, status, "{method} {path}");
     }
     assert_eq!(ask("GET", "/model", None, b"").1["name"], "colours");
+}
+
+#[test]
+fn a_version_on_trial_answers_for_its_share_always_the_same_images() {
+    let service = service().with_canary(Some((version("fedcba9876543210"), 0.3)));
+    let speak = |red: u8| {
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            content_type: Some("image/png".to_owned()),
+            body: png([red, 0, 0]).into(),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        answer["model"]["version"] == "fedcba9876543210"
+    };
+    let first: Vec<bool> = (0..=255).map(speak).collect();
+    let count = first.iter().filter(|canary| **canary).count();
+    assert!((50..105).contains(&count), "{count} of 256");
+    assert_eq!(first, (0..=255).map(speak).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_refused_version_is_told_of_while_another_answers() {
+    let problem = Problem {
+        refused: Some("fedcba9876543210".to_owned()),
+        reason: "damaged".to_owned(),
+        since: "2026-01-01T00:00:00Z".to_owned(),
+    };
+    let service = service().with_problem(Some(problem));
+    for path in ["/health/ready", "/model"] {
+        let response = service.answer(&Request {
+            method: "GET".to_owned(),
+            path: path.to_owned(),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        assert_eq!((response.status, &answer["version"]), (200, &json!("0123456789abcdef")));
+        assert_eq!(answer["problem"]["refused"], "fedcba9876543210");
+    }
+}
+
+fn infer(path: &str, body: &Value) -> (u16, Value) {
+    ask("POST", path, Some("application/json"), body.to_string().as_bytes())
+}
+
+#[test]
+fn the_open_inference_protocol_is_spoken() {
+    let tensor =
+        |shape: Value, data: Value| json!({"name": "image", "shape": shape, "datatype": "BYTES", "data": data});
+    let images = json!([base64(&png([250, 0, 0])), base64(&png([0, 0, 250]))]);
+    let (status, answer) = infer(
+        "/v2/models/colours/infer",
+        &json!({"id": "7", "inputs": [tensor(json!([2, 1]), images.clone())]}),
+    );
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!((&answer["id"], &answer["model_name"]), (&json!("7"), &json!("colours")));
+    let outputs = answer["outputs"].as_array().expect("outputs");
+    assert_eq!(
+        outputs[0],
+        json!({"name": "label", "shape": [2], "datatype": "BYTES", "data": ["red", "blue"]})
+    );
+    assert_eq!(outputs[3]["shape"], json!([2, 3]));
+    assert_eq!(
+        outputs[3]["data"][0], outputs[1]["data"][0],
+        "the score of red comes first"
+    );
+
+    let only = json!({"inputs": [tensor(json!([2]), images.clone())], "outputs": [{"name": "decision"}]});
+    let (_, answer) = infer("/v2/models/colours/versions/0123456789abcdef/infer", &only);
+    assert_eq!(answer["outputs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(answer["outputs"][0]["data"], json!(["accepted", "accepted"]));
+
+    for (path, body, status) in [
+        ("colours", json!({"inputs": [tensor(json!([3]), images.clone())]}), 400),
+        ("colours", json!({"inputs": []}), 400),
+        ("colours", json!([]), 400),
+        (
+            "colours",
+            json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}),
+            400,
+        ),
+        (
+            "colours",
+            json!({"inputs": [tensor(json!([2]), images.clone())], "outputs": [{"name": "x"}]}),
+            400,
+        ),
+        (
+            "colours",
+            json!({"inputs": [tensor(json!([1]), json!([base64(b"text")]))]}),
+            415,
+        ),
+        ("others", json!({"inputs": [tensor(json!([2]), images)]}), 404),
+    ] {
+        let (found, answer) = infer(&format!("/v2/models/{path}/infer"), &body);
+        assert_eq!(found, status, "{answer}");
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+}
+
+/// A bucket that has one image.
+struct Bucket;
+
+impl References for Bucket {
+    fn fetch(&self, references: Vec<S3Reference>) -> Box<dyn Iterator<Item = Result<Bytes, ServiceError>> + '_> {
+        Box::new(references.into_iter().map(|reference| match reference.key.as_str() {
+            "green.png" => Ok(png([0, 250, 0]).into()),
+            _ => Err(ServiceError::new(ErrorCode::NotFound, "there is no such image")),
+        }))
+    }
+}
+
+#[test]
+fn images_in_a_bucket_are_scored_where_that_is_allowed() {
+    let (status, answer) = post(&json!({"s3": "s3://photos/green.png"}));
+    assert_eq!((status, &answer["error"]["code"]), (403, &json!("forbidden")));
+
+    let service = service().with_references(Arc::new(Bucket));
+    let ask = |body: Value| {
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            body: Bytes::from(body.to_string()),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        (response.status, answer)
+    };
+    let (status, answer) = ask(json!({"s3": "s3://photos/green.png"}));
+    assert_eq!((status, &answer["label"]), (200, &json!("green")));
+    assert_eq!(ask(json!({"s3": "s3://photos/none.png"})).0, 404);
+    let mixed = json!({"images": ["s3://photos/none.png", base64(&png([250, 0, 0])), "s3://photos/green.png", "!"]});
+    let (_, answer) = ask(mixed);
+    let labels: Vec<_> = answer["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|result| &result["label"])
+        .collect();
+    assert_eq!(labels, [&Value::Null, &json!("red"), &json!("green"), &Value::Null]);
+}
+
+#[test]
+fn a_refusal_says_what_would_be_taken() {
+    let response = service().answer(&Request {
+        method: "DELETE".to_owned(),
+        path: "/model".to_owned(),
+        ..Request::default()
+    });
+    assert_eq!(
+        (response.status, response.headers),
+        (405, vec![("allow", "GET, HEAD".to_owned())])
+    );
 }

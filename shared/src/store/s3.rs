@@ -145,6 +145,44 @@ impl S3Store {
         }
     }
 
+    /// The whole of another bucket, reached in the same way.
+    #[must_use]
+    pub fn in_bucket(&self, bucket: &str) -> Self {
+        Self {
+            bucket: bucket.to_owned(),
+            prefix: String::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The object at `key`, or a `version` of it, as [`super::ObjectStore::get`] reads it; any key that S3 takes
+    /// will do.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn object(&self, key: &str, version: Option<&str>, limit: u64) -> Result<Option<Object>, StoreError> {
+        let mut reason = String::new();
+        for attempt in 0..self.patience.attempts.max(1) {
+            if attempt > 0 {
+                let pause = Duration::from_millis(200) * 2_u32.saturating_pow(attempt - 1);
+                tokio::time::sleep(pause.min(MAX_BACKOFF)).await;
+            }
+            match self.get_once(key, version, limit).await {
+                Ok(object) => return Ok(object),
+                Err(Failure::Lasting(error)) => return Err(error),
+                Err(Failure::Passing(what)) => {
+                    tracing::warn!(place = self.place(key), reason = what, "reading broke off");
+                    reason = what;
+                }
+            }
+        }
+        Err(StoreError::Interrupted {
+            place: self.place(key),
+            attempts: self.patience.attempts.max(1),
+            reason,
+        })
+    }
+
     /// The same store with other time limits.
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
@@ -170,34 +208,16 @@ impl S3Store {
     }
 
     pub(super) async fn get(&self, key: &str, limit: u64) -> Result<Option<Object>, StoreError> {
-        let mut reason = String::new();
-        for attempt in 0..self.patience.attempts.max(1) {
-            if attempt > 0 {
-                let pause = Duration::from_millis(200) * 2_u32.saturating_pow(attempt - 1);
-                tokio::time::sleep(pause.min(MAX_BACKOFF)).await;
-            }
-            match self.get_once(key, limit).await {
-                Ok(object) => return Ok(object),
-                Err(Failure::Lasting(error)) => return Err(error),
-                Err(Failure::Passing(what)) => {
-                    tracing::warn!(place = self.place(key), reason = what, "reading broke off");
-                    reason = what;
-                }
-            }
-        }
-        Err(StoreError::Interrupted {
-            place: self.place(key),
-            attempts: self.patience.attempts.max(1),
-            reason,
-        })
+        self.object(key, None, limit).await
     }
 
-    async fn get_once(&self, key: &str, limit: u64) -> Result<Option<Object>, Failure> {
+    async fn get_once(&self, key: &str, version: Option<&str>, limit: u64) -> Result<Option<Object>, Failure> {
         let request = self
             .client
             .get_object()
             .bucket(&self.bucket)
             .key(self.full_key(key))
+            .set_version_id(version.map(str::to_owned))
             .customize()
             .config_override(self.settings(0));
         match request.send().await {

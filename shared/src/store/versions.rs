@@ -5,14 +5,14 @@
 //! every file. So a reader that starts at `live.json` gets what was published or an error.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::{Location, Object, ObjectStore, StoreError, rfc3339};
+use super::source::Source;
+use super::{Object, ObjectStore, StoreError, rfc3339};
 use crate::bundle::{Bundle, BundleError, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, Manifest};
 use crate::files::sha256_hex;
 
@@ -30,9 +30,9 @@ const PARALLEL: usize = 8;
 
 /// `live.json`: which version of a model is served.
 ///
-/// Readers ignore fields they do not know, so that a later form can add to it (the share of requests
-/// for a second version, say) without a new schema as long as `version` keeps its meaning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Readers ignore fields they do not know, so that a later form can add to it without a new schema as
+/// long as `version` keeps its meaning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     /// Form of this file, [`LIVE_SCHEMA_VERSION`] for those written now.
     pub schema_version: u32,
@@ -40,10 +40,31 @@ pub struct Live {
     pub version: String,
     /// SHA-256 of that version's `manifest.json`, 64 hexadecimal digits.
     pub manifest_sha256: String,
+    /// A second version that answers for a share of the images, while it is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// The version that was served before, if any.
     pub previous: Option<String>,
     /// When this file was written, RFC 3339 in UTC.
     pub published_at: String,
+}
+
+/// A version on trial beside the one that is served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// The version.
+    pub version: String,
+    /// SHA-256 of its `manifest.json`, 64 hexadecimal digits.
+    pub manifest_sha256: String,
+    /// Share of the images that it answers for, above 0 and below 1.
+    pub share: f64,
+}
+
+impl Canary {
+    /// Whether `share` can be one.
+    pub fn is_share(share: f64) -> bool {
+        share > 0.0 && share < 1.0
+    }
 }
 
 impl Live {
@@ -53,6 +74,7 @@ impl Live {
             schema_version: LIVE_SCHEMA_VERSION,
             version: version.to_owned(),
             manifest_sha256: manifest_sha256.to_owned(),
+            canary: None,
             previous: previous.map(str::to_owned),
             published_at: rfc3339(SystemTime::now()),
         }
@@ -80,6 +102,17 @@ impl Live {
         let live: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if !is_name(&live.version) {
             return Err(format!("{:?} is not a version", live.version));
+        }
+        if let Some(canary) = &live.canary {
+            if !is_name(&canary.version) {
+                return Err(format!("{:?} is not a version", canary.version));
+            }
+            if !Canary::is_share(canary.share) {
+                return Err(format!(
+                    "its canary has a share of {}, not between 0 and 1",
+                    canary.share
+                ));
+            }
         }
         Ok(live)
     }
@@ -303,68 +336,14 @@ async fn fetch(
     }
 }
 
-/// The model that a scorer is told to serve: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME`
-/// as published or a plain bundle; its live version, or the `pinned` one.
+/// The version of `model` that is live, or the `pinned` one, whole: [`Source`] in one step.
 ///
 /// # Errors
 /// See [`VersionError`].
 pub async fn open(model: &str, pinned: Option<&str>) -> Result<Bundle, VersionError> {
-    let (location, name) = match Location::parse(model)? {
-        Location::S3 { prefix, .. } if prefix.is_empty() => {
-            return Err(VersionError::Store(StoreError::Location {
-                text: model.to_owned(),
-                reason: "it names no model: s3://BUCKET/PREFIX/NAME",
-            }));
-        }
-        Location::S3 { bucket, prefix } => {
-            let (prefix, name) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
-            let prefix = prefix.to_owned();
-            (Location::S3 { bucket, prefix }, name.to_owned())
-        }
-        Location::Folder(folder) => {
-            if folder.join(MANIFEST).is_file() {
-                return open_folder(&folder, pinned).await;
-            }
-            let no_model = || VersionError::NoModel {
-                folder: folder.display().to_string(),
-            };
-            // The name of "." or "a/.." is known only once the links are followed.
-            let folder = folder.canonicalize().map_err(|_| no_model())?;
-            let (Some(root), Some(name)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str())) else {
-                return Err(no_model());
-            };
-            if pinned.is_none() && !folder.join(LIVE).is_file() {
-                return Err(no_model());
-            }
-            (Location::Folder(root.to_owned()), name.to_owned())
-        }
-    };
-    let store = ObjectStore::connect(&location).await?;
-    if let Some(version) = pinned {
-        return load_version(&store, &name, version, None).await;
-    }
-    let live = live(&store, &name).await?;
-    load_version(&store, &name, &live.version, Some(&live.manifest_sha256)).await
-}
-
-async fn open_folder(folder: &Path, pinned: Option<&str>) -> Result<Bundle, VersionError> {
-    let place = folder.display().to_string();
-    let path = folder.to_owned();
-    let bundle = match tokio::task::spawn_blocking(move || Bundle::read(&path)).await {
-        Ok(result) => result.map_err(|source| VersionError::Bundle {
-            place: place.clone(),
-            source,
-        })?,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
-    match pinned {
-        Some(pinned) if pinned != bundle.manifest.version => Err(VersionError::OtherVersion {
-            folder: place,
-            found: bundle.manifest.version,
-            pinned: pinned.to_owned(),
-        }),
-        _ => Ok(bundle),
-    }
+    let source = Source::find(model, pinned).await?;
+    let wanted = source.wanted(pinned).await?;
+    source.load(&wanted.live).await
 }
 
 #[cfg(test)]
@@ -397,9 +376,19 @@ mod tests {
         let live = Live::new("0123456789abcdef", &"a".repeat(64), None);
         assert_eq!(Live::from_json(&live.to_json()), Ok(live));
         let json = r#"{"schema_version":1,"version":"v","manifest_sha256":"aa","previous":"u",
-            "published_at":"2026-01-01T00:00:00Z","canary":{"version":"w","weight":0.1}}"#;
+            "published_at":"2026-01-01T00:00:00Z","mirror":{"version":"w","weight":0.1}}"#;
         let live = Live::from_json(json.as_bytes()).expect("a later form that says more");
         assert_eq!((live.version.as_str(), live.previous.as_deref()), ("v", Some("u")));
+        let canary = |version: &str, share: &str| {
+            let canary =
+                format!(r#""canary":{{"version":"{version}","manifest_sha256":"bb","share":{share}}},"mirror""#);
+            Live::from_json(json.replace("\"mirror\"", &canary).as_bytes())
+        };
+        let live = canary("w", "0.25").expect("a version on trial");
+        assert!((live.canary.expect("read").share - 0.25).abs() < f64::EPSILON);
+        for (version, share) in [("../w", "0.5"), ("w", "0"), ("w", "1"), ("w", "-0.1"), ("w", "1e300")] {
+            canary(version, share).expect_err("no canary");
+        }
         let newer = json.replace(":1,", ":2,");
         assert!(Live::from_json(newer.as_bytes()).expect_err("newer").contains("update"));
         let outside = json.replace("\"v\"", "\"../v\"");

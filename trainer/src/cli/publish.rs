@@ -1,14 +1,16 @@
 use std::path::PathBuf;
 
+use shared::store::versions::Canary;
+
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, bundle, store};
-use crate::publish;
+use crate::publish::{self, PublishError};
 
 /// Publish a bundle as the live version of a model.
 ///
 /// The version is uploaded under the hash of its contents and never changes; the live alias moves to it
-/// last, and only if nobody else moved it meanwhile.
+/// last, and only if nobody else moved it meanwhile. Running scorers follow within their refresh interval.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A run or the bundle in it
@@ -20,6 +22,10 @@ pub struct Arguments {
     /// Name of the model there [default: the name in the bundle]
     #[arg(long)]
     name: Option<String>,
+    /// Put the version on trial: it answers for this share of the images (above 0, below 1), beside the live
+    /// version. Publish it without this to make it live, or end the trial with `trainer rollback`
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    canary: Option<f64>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -27,13 +33,37 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let name = arguments.name.as_deref().unwrap_or(&bundle.manifest.name);
     let published = block_on(async {
         let store = store(&arguments.to).await?;
-        publish::publish(&store, &bundle, name).await.map_err(Failure::from)
+        let published = match arguments.canary {
+            Some(share) => publish::publish_canary(&store, &bundle, name, share).await,
+            None => publish::publish(&store, &bundle, name).await,
+        };
+        published.map_err(Failure::from)
     })??;
     let model = format!("{}/{name}", arguments.to.trim_end_matches('/'));
-    let text = format!(
-        "Version {} is live at {model}\n\nServe it:  IKAT_MODEL={model} scorer --listen 127.0.0.1:9000",
-        published.version
-    );
+    let text = match &published.canary {
+        Some(canary) => format!(
+            "Version {} answers for {} % of the images at {model}; version {} is live.\n\n\
+            Make it live:   the same command without --canary\n\
+            End the trial:  trainer rollback --to {} --name {name}",
+            canary.version,
+            100.0 * canary.share,
+            published.version,
+            arguments.to
+        ),
+        None => format!(
+            "Version {} is live at {model}\n\nServe it:  IKAT_MODEL={model} scorer --listen 127.0.0.1:9000",
+            published.version
+        ),
+    };
     session.output.result(&published, &text)?;
     Ok(Done::Complete)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if Canary::is_share(share) {
+        Ok(share)
+    } else {
+        Err(PublishError::Share(share).to_string())
+    }
 }

@@ -3,7 +3,7 @@ use super::failure::{Done, Failure};
 use super::location::{block_on, store};
 use crate::publish;
 
-/// Make an earlier version of a model live again.
+/// Make an earlier version of a model live again, or end the trial of a new one.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where models are kept: s3://bucket/prefix or a folder
@@ -12,7 +12,8 @@ pub struct Arguments {
     /// Name of the model there
     #[arg(long)]
     name: String,
-    /// The version to go back to [default: the one that was live before]
+    /// The version to go back to [default: the one that was live before; while a version is on trial, the live
+    /// one alone]
     #[arg(value_name = "VERSION")]
     target: Option<String>,
 }

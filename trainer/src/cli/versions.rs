@@ -23,12 +23,16 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     })??;
     let mut text = String::new();
     for version in &versions {
-        let mark = if version.live { "live" } else { "" };
+        let mark = match version.canary_share {
+            Some(share) => format!("trial {} %", 100.0 * share),
+            None if version.live => "live".to_owned(),
+            None => String::new(),
+        };
         let state = if version.complete { "" } else { "incomplete" };
         let accuracy = version
             .accuracy
             .map_or_else(String::new, |accuracy| format!("{:.1} %", 100.0 * accuracy));
-        let _ = writeln!(text, "{}  {accuracy:>7}  {mark:<4}  {state}", version.version);
+        let _ = writeln!(text, "{}  {accuracy:>7}  {mark:<11}  {state}", version.version);
     }
     session.output.result(&versions, &text)?;
     Ok(Done::Complete)

@@ -1,0 +1,90 @@
+//! Images that requests name instead of bringing them, read from the buckets that the deployment allows.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use shared::service::{AllowedBuckets, ErrorCode, References, S3Reference, ServiceError, not_allowed};
+use shared::store::{S3Store, StoreError};
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, mpsc};
+
+use crate::configuration::Configuration;
+
+/// The largest image that is read from a bucket, in bytes.
+const MAX_BYTES: u64 = 32 << 20;
+/// How many images of one request are fetched at once.
+const AHEAD: usize = 4;
+
+/// The buckets that images are read from.
+pub struct Images {
+    allowed: AllowedBuckets,
+    buckets: Arc<OnceCell<S3Store>>,
+    handle: Handle,
+}
+
+impl Images {
+    /// Nothing where no bucket is allowed.
+    pub fn of(configuration: &Configuration) -> Option<Self> {
+        (!configuration.allowed.is_empty()).then(|| Self {
+            allowed: configuration.allowed.clone(),
+            buckets: Arc::default(),
+            handle: Handle::current(),
+        })
+    }
+}
+
+impl References for Images {
+    fn fetch(&self, references: Vec<S3Reference>) -> Box<dyn Iterator<Item = Result<Bytes, ServiceError>> + '_> {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let fetches = references.into_iter().map(|reference| {
+            let allowed = self.allowed.allows(&reference);
+            let buckets = Arc::clone(&self.buckets);
+            async move {
+                if allowed {
+                    fetch_one(&buckets, &reference).await
+                } else {
+                    Err(not_allowed(&reference))
+                }
+            }
+        });
+        let fetches: Vec<_> = fetches.collect();
+        self.handle.spawn(async move {
+            let mut images = stream::iter(fetches).buffered(AHEAD);
+            while let Some(image) = images.next().await {
+                // Nobody waits any more.
+                if sender.send(image).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Box::new(std::iter::from_fn(move || receiver.blocking_recv()))
+    }
+}
+
+async fn fetch_one(buckets: &OnceCell<S3Store>, reference: &S3Reference) -> Result<Bytes, ServiceError> {
+    let connect = || S3Store::connect(&reference.bucket, "");
+    let any = buckets
+        .get_or_try_init(connect)
+        .await
+        .map_err(|error| explain(&error))?;
+    let bucket = any.in_bucket(&reference.bucket);
+    let found = bucket
+        .object(&reference.key, reference.version.as_deref(), MAX_BYTES)
+        .await
+        .map_err(|error| explain(&error))?;
+    found.map(|object| object.bytes).ok_or_else(|| {
+        let message = format!("there is no object {reference}");
+        ServiceError::new(ErrorCode::NotFound, message)
+    })
+}
+
+fn explain(error: &StoreError) -> ServiceError {
+    let code = match error {
+        StoreError::TooLarge { .. } => ErrorCode::TooLarge,
+        StoreError::NoBucket { .. } => ErrorCode::NotFound,
+        StoreError::Denied { .. } => ErrorCode::Forbidden,
+        _ => ErrorCode::StorageUnavailable,
+    };
+    ServiceError::new(code, error.to_string())
+}

@@ -1,0 +1,133 @@
+//! Batches of a Step Functions Distributed Map: `{"BatchInput": {...}, "Items": [...]}`.
+//!
+//! <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-itembatcher.html>. Items are what the map's
+//! reader makes of a manifest or a listing: `"s3://bucket/key"`, `{"s3": "s3://bucket/key"}`,
+//! `{"bucket": "...", "key": "..."}`, `{"Key": "..."}` of a listing with the bucket in the batch input, or
+//! `{"image": "<base64>"}`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::service::{Answer, Item, S3Reference, ServiceError};
+
+/// A batch.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Batch {
+    #[serde(default)]
+    batch_input: Option<BatchInput>,
+    items: Vec<Value>,
+}
+
+/// What holds for all items.
+#[derive(Debug, Default, Deserialize)]
+struct BatchInput {
+    /// The bucket of items that do not name one.
+    #[serde(alias = "Bucket")]
+    bucket: Option<String>,
+    /// Scores of so many of the likeliest classes alone.
+    top_k: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Response {
+    results: Vec<ItemResult>,
+    succeeded: usize,
+    failed: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ItemResult {
+    /// The image's place; the item as it came where it has none.
+    item: Value,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Answer(Box<Answer>),
+    Error {
+        error: ServiceError,
+        /// Whether the same item may be answered later.
+        passing: bool,
+    },
+}
+
+impl Batch {
+    /// Whether an event is one.
+    pub(super) fn is(event: &Value) -> bool {
+        event["Items"].is_array()
+    }
+
+    /// How many scores each answer has; all where `None`.
+    pub(super) fn top_k(&self) -> Option<usize> {
+        self.batch_input
+            .as_ref()
+            .and_then(|input| input.top_k)
+            .filter(|count| *count > 0)
+    }
+
+    pub(super) fn items(&self) -> Vec<Result<Item, ServiceError>> {
+        self.items.iter().map(|item| self.item(item)).collect()
+    }
+
+    fn item(&self, item: &Value) -> Result<Item, ServiceError> {
+        let member = |names: [&str; 2]| names.into_iter().find_map(|name| item[name].as_str());
+        if let Some(text) = item.as_str().or_else(|| member(["s3", "S3"])) {
+            return S3Reference::parse(text).map(Item::Reference);
+        }
+        if let Some(image) = item["image"].as_str() {
+            return Item::read(image);
+        }
+        let common = self.batch_input.as_ref().and_then(|input| input.bucket.as_deref());
+        match (member(["bucket", "Bucket"]).or(common), member(["key", "Key"])) {
+            (Some(bucket), Some(key)) => S3Reference::new(bucket, key).map(Item::Reference),
+            (None, Some(_)) => Err(ServiceError::bad_request(
+                "the item has a key and no bucket: name it in the item, or as bucket in the batch input",
+            )),
+            _ => Err(ServiceError::bad_request(
+                "the item names no image: give s3, bucket and key, or image",
+            )),
+        }
+    }
+
+    /// The answer, given one result for each of `items`.
+    ///
+    /// # Errors
+    /// The fault that all items share and that may pass, so that the state machine tries the batch again.
+    pub(super) fn response(
+        &self,
+        items: &[Result<Item, ServiceError>],
+        outcome: Result<Vec<Result<Answer, ServiceError>>, ServiceError>,
+    ) -> Result<String, ServiceError> {
+        let outcomes = outcome?;
+        let passing = |outcome: &Result<_, ServiceError>| matches!(outcome, Err(error) if error.code.is_passing());
+        if let Some(Err(error)) = outcomes.first().filter(|_| outcomes.iter().all(passing)) {
+            return Err(error.clone());
+        }
+        let succeeded = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        let results = outcomes.into_iter().zip(&self.items).zip(items);
+        let response = Response {
+            failed: self.items.len() - succeeded,
+            succeeded,
+            results: results
+                .map(|((outcome, raw), item)| ItemResult {
+                    item: match item {
+                        Ok(Item::Reference(reference)) => reference.to_string().into(),
+                        Ok(Item::Bytes(_)) => Value::Null,
+                        Err(_) => raw.clone(),
+                    },
+                    outcome: match outcome {
+                        Ok(answer) => Outcome::Answer(Box::new(answer)),
+                        Err(error) => Outcome::Error {
+                            passing: error.code.is_passing(),
+                            error,
+                        },
+                    },
+                })
+                .collect(),
+        };
+        Ok(serde_json::to_string(&response).unwrap_or_default())
+    }
+}

@@ -1,0 +1,178 @@
+//! AWS Lambda's events to requests, and answers back in the event's own form.
+
+mod distributed_map;
+mod http_event;
+mod s3_batch;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use shared::service::{ErrorCode, Request, Response, ServiceError};
+
+use crate::Failure;
+use crate::model::Model;
+use crate::origin::{Origin, TRACEPARENT, Trace};
+use distributed_map::Batch;
+use http_event::Form;
+use s3_batch::Invocation;
+
+/// Lambda's limit for what one invocation brings and takes away, in bytes. It is checked here too, because local
+/// emulators do not, and because Lambda says nothing of a way out.
+const MAX_BYTES: usize = 6 << 20;
+
+/// Serves invocations until the process is told to stop.
+///
+/// # Errors
+/// When the Runtime API is gone.
+pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+        let model = Arc::clone(&model);
+        async move {
+            let (event, context) = event.into_parts();
+            let origin = Origin::new(context.request_id, Trace::of_xray(context.xray_trace_id.as_deref()));
+            // The type is what a state machine's retry rules name, for example ModelUnavailable.
+            let answer = answer(&model, event.get(), origin).await.map_err(|error| Diagnostic {
+                error_type: format!("{:?}", error.code),
+                error_message: error.message,
+            })?;
+            RawValue::from_string(answer).map_err(|error| Diagnostic {
+                error_type: "Internal".to_owned(),
+                error_message: error.to_string(),
+            })
+        }
+    }))
+    .await
+}
+
+/// What an event asks for, by who sent it.
+enum Event {
+    Http {
+        form: Form,
+        traceparent: Option<String>,
+        request: Result<Request, ServiceError>,
+    },
+    S3Batch(Invocation),
+    Map(Batch),
+    /// Somebody invokes the function with the JSON request itself.
+    Plain(Result<Request, ServiceError>),
+}
+
+impl Event {
+    /// # Errors
+    /// `bad_request` for what begins as the event of an engine and does not go on as one.
+    fn read(text: &str) -> Result<Self, ServiceError> {
+        let event: Value = match serde_json::from_str(text) {
+            Ok(event) => event,
+            Err(error) => {
+                let message = format!("the event cannot be read: {error}");
+                return Ok(Self::Plain(Err(ServiceError::bad_request(message))));
+            }
+        };
+        let size = check_size(text.len());
+        if let Some(form) = Form::of(&event) {
+            return Ok(Self::Http {
+                form,
+                traceparent: http_event::header(&event, TRACEPARENT).map(str::to_owned),
+                request: size.and_then(|()| form.request(&event)),
+            });
+        }
+        if Invocation::is(&event) {
+            return parse(event).map(Self::S3Batch);
+        }
+        if Batch::is(&event) {
+            return parse(event).map(Self::Map);
+        }
+        Ok(Self::Plain(size.map(|()| Request {
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            content_type: Some("application/json".to_owned()),
+            body: text.to_owned().into(),
+        })))
+    }
+}
+
+fn parse<T: DeserializeOwned>(event: Value) -> Result<T, ServiceError> {
+    serde_json::from_value(event)
+        .map_err(|error| ServiceError::bad_request(format!("the event does not go on as it begins: {error}")))
+}
+
+/// The answer to an event.
+///
+/// # Errors
+/// For an engine that has its own way with failed invocations, and tries them again.
+async fn answer(model: &Arc<Model>, text: &str, origin: Origin) -> Result<String, ServiceError> {
+    match Event::read(text)? {
+        Event::Http {
+            form,
+            traceparent,
+            request,
+        } => {
+            let origin = origin.by(form.name()).following(traceparent.as_deref());
+            let response = respond(model, request, origin).await;
+            Ok(limited(&response, |response| form.response(response)))
+        }
+        Event::Plain(request) => {
+            let response = respond(model, request, origin.by("invoke")).await;
+            Ok(limited(&response, plain))
+        }
+        Event::S3Batch(invocation) => {
+            let outcome = model.score_each(invocation.items(), None, origin.by("s3-batch")).await;
+            Ok(invocation.response(outcome))
+        }
+        Event::Map(batch) => {
+            let items = batch.items();
+            let origin = origin.by("distributed-map");
+            let outcome = model.score_each(items.clone(), batch.top_k(), origin).await;
+            batch.response(&items, outcome)
+        }
+    }
+}
+
+async fn respond(model: &Arc<Model>, request: Result<Request, ServiceError>, origin: Origin) -> Response {
+    match request {
+        Ok(request) => model.answer(request, origin, ()).await,
+        Err(error) => model.refuse("POST", "/", &error, &origin),
+    }
+}
+
+/// The answer as text, or that it is more than Lambda carries.
+fn limited(response: &Response, write: impl Fn(&Response) -> String) -> String {
+    let text = write(response);
+    if text.len() <= MAX_BYTES {
+        return text;
+    }
+    let message = format!(
+        "the answer has {} bytes, more than AWS Lambda carries: ask for fewer images",
+        text.len()
+    );
+    write(&ServiceError::new(ErrorCode::TooLarge, message).into())
+}
+
+/// The answer to a plain event: the body as it is, so that scores stay in their order, and the status beside it.
+fn plain(response: &Response) -> String {
+    let body = String::from_utf8_lossy(&response.body);
+    let status = format!("\"statusCode\":{}", response.status);
+    match body.strip_prefix('{') {
+        Some("}") | None => format!("{{{status}}}"),
+        Some(fields) => format!("{{{status},{fields}"),
+    }
+}
+
+fn check_size(bytes: usize) -> Result<(), ServiceError> {
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(ServiceError::new(
+        ErrorCode::TooLarge,
+        format!(
+            "the request has {bytes} bytes; AWS Lambda takes {MAX_BYTES}: send a smaller image (a side of 1000 \
+             pixels is plenty), or its place in S3 as {{\"s3\": \"s3://bucket/key\"}} where the deployment allows that \
+             bucket"
+        ),
+    ))
+}

@@ -1,0 +1,310 @@
+//! Which versions are in memory: the first one on first need, and after that whatever the alias names.
+//!
+//! Once a version is in memory no request waits for another. A request may find that it is time to look at the
+//! alias again; the look, the download and the proof on golden images happen in the background, and what stood
+//! the proof replaces the old in one step. What did not is refused and told of, and the old keeps answering.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use shared::network::Runtime;
+use shared::service::{ErrorCode, Problem, Service, ServiceError, Version};
+use shared::store::{Source, VersionRef, Wanted, rfc3339};
+use tokio::sync::OnceCell;
+
+use crate::configuration::{Configuration, ConfigurationError};
+use crate::images::Images;
+use crate::log::Log;
+use crate::startup::{self, StartupError};
+
+/// After a failure to load the first version, this long passes before the next attempt.
+const PAUSE: Duration = Duration::from_secs(5);
+/// The longest time between two attempts at a version that was refused.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// The versions in memory, and the one task at a time that changes them.
+pub struct Rollout {
+    configuration: Configuration,
+    source: OnceCell<Source>,
+    runtime: OnceCell<Runtime>,
+    images: Option<Arc<Images>>,
+    log: Log,
+    serving: RwLock<Option<Arc<Service>>>,
+    /// When a request makes the alias be looked at again.
+    due: Mutex<Instant>,
+    /// Held by whoever loads.
+    progress: tokio::sync::Mutex<Progress>,
+}
+
+/// What whoever loads must know of earlier attempts.
+#[derive(Default)]
+struct Progress {
+    /// The versions in memory, in the words of the alias.
+    loaded: Option<Wanted>,
+    /// Why there is nothing in memory yet, and since when.
+    failed: Option<(ServiceError, Instant)>,
+    refused: Option<Refused>,
+}
+
+/// What was wanted and did not stand the proof.
+struct Refused {
+    wanted: Wanted,
+    attempts: u32,
+    again: Instant,
+}
+
+/// Why one of the wanted versions is not in memory.
+struct Fault {
+    version: String,
+    error: StartupError,
+}
+
+impl Rollout {
+    /// Nothing is loaded yet.
+    pub fn new(configuration: Configuration) -> Self {
+        Self {
+            images: Images::of(&configuration).map(Arc::new),
+            log: Log::new(configuration.metrics.clone()),
+            configuration,
+            source: OnceCell::new(),
+            runtime: OnceCell::new(),
+            serving: RwLock::new(None),
+            due: Mutex::new(Instant::now()),
+            progress: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn serving(&self) -> Option<Arc<Service>> {
+        self.serving.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Self::service`], waiting for nothing: what is in memory, or why there is nothing. What is not loaded
+    /// is loaded in the background.
+    ///
+    /// # Errors
+    /// `model_unavailable`.
+    pub fn service_at_once(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
+        if let Some(service) = self.serving() {
+            self.follow_when_due();
+            return Ok(service);
+        }
+        let rollout = Arc::clone(self);
+        tokio::spawn(async move { rollout.service().await.is_ok() });
+        let known = self
+            .progress
+            .try_lock()
+            .ok()
+            .and_then(|progress| progress.failed.clone());
+        Err(known.map_or_else(
+            || {
+                ServiceError::new(
+                    ErrorCode::ModelUnavailable,
+                    "the model is being loaded: try again in a moment",
+                )
+            },
+            |(error, _)| error,
+        ))
+    }
+
+    /// The service: at once where there is one, and then the alias is looked at in the background when it is
+    /// time. The first is waited for; why it cannot be loaded is remembered for a while, so that requests that
+    /// come meanwhile are answered at once.
+    ///
+    /// # Errors
+    /// `model_unavailable` with the reason.
+    pub async fn service(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
+        if let Some(service) = self.serving() {
+            self.follow_when_due();
+            return Ok(service);
+        }
+        let mut progress = self.progress.lock().await;
+        if let Some(service) = self.serving() {
+            return Ok(service);
+        }
+        match &progress.failed {
+            Some((error, at)) if at.elapsed() < PAUSE => return Err(error.clone()),
+            _ => {}
+        }
+        match self.load_first().await {
+            Ok((service, loaded)) => {
+                progress.loaded = Some(loaded);
+                Ok(self.serve(service))
+            }
+            Err(error) => {
+                tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
+                self.log.refused(None);
+                let error = ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {error}"));
+                progress.failed = Some((error.clone(), Instant::now()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Loads the live version alone: one on trial follows in the background, so that a cold start waits for one.
+    async fn load_first(&self) -> Result<(Service, Wanted), StartupError> {
+        let pinned = self.configuration.pinned.as_deref();
+        let fetch = async {
+            let wanted = self.source().await?.wanted(pinned).await?;
+            let live = self.load(&wanted.live).await?;
+            Ok((wanted, live))
+        };
+        // The library loads while the model is on its way.
+        let (_, (wanted, live)) = tokio::try_join!(self.runtime(), fetch)?;
+        Ok((self.service_of(live), Wanted { canary: None, ..wanted }))
+    }
+
+    /// Starts a look at the alias where it is time for one.
+    fn follow_when_due(self: &Arc<Self>) {
+        if self.configuration.pinned.is_some() {
+            return;
+        }
+        {
+            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            if Instant::now() < *due {
+                return;
+            }
+            *due = Instant::now() + self.configuration.refresh;
+        }
+        let rollout = Arc::clone(self);
+        tokio::spawn(async move { rollout.follow().await });
+    }
+
+    /// Brings what the alias names into memory, unless an earlier look is not done yet.
+    async fn follow(&self) {
+        let (Ok(mut progress), Some(serving)) = (self.progress.try_lock(), self.serving()) else {
+            return;
+        };
+        let wanted = match self.look().await {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                tracing::warn!(%error, "which version is live cannot be found out");
+                self.tell(&serving, None, &error);
+                return;
+            }
+        };
+        if progress.loaded.as_ref() == Some(&wanted) {
+            progress.refused = None;
+            if serving.problem().is_some() {
+                self.serve(Service::clone(&serving).with_problem(None));
+            }
+            return;
+        }
+        let known = progress.refused.as_ref().filter(|refused| refused.wanted == wanted);
+        if known.is_some_and(|refused| Instant::now() < refused.again) {
+            return;
+        }
+        let attempts = known.map_or(0, |refused| refused.attempts) + 1;
+        let Err(fault) = self.replace(&serving, &wanted, &mut progress).await else {
+            progress.refused = None;
+            return;
+        };
+        let error = &fault.error;
+        tracing::error!(%error, version = fault.version, "a version is refused; the one in memory keeps answering");
+        self.log.refused(Some(&serving.model().name));
+        // What is in memory may have changed: a live version without the one on trial.
+        let serving = self.serving().unwrap_or(serving);
+        self.tell(&serving, Some(fault.version), error);
+        let pause = self.configuration.refresh * 2_u32.saturating_pow(attempts.min(16) - 1);
+        progress.refused = Some(Refused {
+            wanted,
+            attempts,
+            again: Instant::now() + pause.min(LONGEST_PAUSE.max(self.configuration.refresh)),
+        });
+    }
+
+    async fn look(&self) -> Result<Wanted, StartupError> {
+        Ok(self.source().await?.wanted(None).await?)
+    }
+
+    /// Loads what of `wanted` is not in memory and serves it. A live version goes into service also where the
+    /// one on trial cannot; without the live one nothing changes.
+    async fn replace(&self, serving: &Service, wanted: &Wanted, progress: &mut Progress) -> Result<(), Fault> {
+        let live = self.obtain(serving, &wanted.live).await?;
+        let canary = match &wanted.canary {
+            Some((canary, share)) => self.obtain(serving, canary).await.map(|canary| Some((canary, *share))),
+            None => Ok(None),
+        };
+        let (canary, outcome) = match canary {
+            Ok(canary) => (canary, Ok(())),
+            Err(fault) => (None, Err(fault)),
+        };
+        progress.loaded = Some(Wanted {
+            live: wanted.live.clone(),
+            canary: wanted.canary.clone().filter(|_| canary.is_some()),
+        });
+        tracing::info!(
+            version = live.manifest().version,
+            canary = canary.as_ref().map(|(canary, _)| canary.manifest().version.as_str()),
+            share = canary.as_ref().map(|(_, share)| *share),
+            "other versions answer from now on"
+        );
+        self.serve(self.service_of(live).with_canary(canary));
+        outcome
+    }
+
+    async fn obtain(&self, serving: &Service, reference: &VersionRef) -> Result<Arc<Version>, Fault> {
+        // A version is named by the hash of its contents: the same name is the same model.
+        if let Some(version) = serving.version(&reference.version) {
+            return Ok(Arc::clone(version));
+        }
+        self.load(reference).await.map_err(|error| Fault {
+            version: reference.version.clone(),
+            error,
+        })
+    }
+
+    async fn load(&self, reference: &VersionRef) -> Result<Arc<Version>, StartupError> {
+        let start = Instant::now();
+        let bundle = self.source().await?.load(reference).await?;
+        let fetched = start.elapsed();
+        let version = startup::prepare(bundle, self.runtime().await?.clone(), &self.configuration).await?;
+        tracing::info!(
+            model = version.manifest().name,
+            version = version.manifest().version,
+            fetch_ms = fetched.as_millis() as u64,
+            total_ms = start.elapsed().as_millis() as u64,
+            "a version is loaded and verified"
+        );
+        Ok(version)
+    }
+
+    async fn source(&self) -> Result<&Source, StartupError> {
+        let find = || async {
+            let model = self.configuration.model.as_deref().ok_or(ConfigurationError::NoModel)?;
+            Ok(Source::find(model, self.configuration.pinned.as_deref()).await?)
+        };
+        self.source.get_or_try_init(find).await
+    }
+
+    async fn runtime(&self) -> Result<&Runtime, StartupError> {
+        self.runtime.get_or_try_init(startup::runtime).await
+    }
+
+    fn service_of(&self, live: Arc<Version>) -> Service {
+        match &self.images {
+            Some(images) => Service::new(live).with_references(Arc::<Images>::clone(images)),
+            None => Service::new(live),
+        }
+    }
+
+    /// Lets `/model` and `/health/ready` tell what is wrong.
+    fn tell(&self, serving: &Service, refused: Option<String>, error: &StartupError) {
+        let reason = error.to_string();
+        let known = serving.problem();
+        let since = match known {
+            Some(known) if known.refused == refused => known.since.clone(),
+            _ => rfc3339(SystemTime::now()),
+        };
+        let problem = Problem { refused, reason, since };
+        if known != Some(&problem) {
+            self.serve(serving.clone().with_problem(Some(problem)));
+        }
+    }
+
+    /// From here on `service` answers; requests that were begun finish with the one before.
+    fn serve(&self, service: Service) -> Arc<Service> {
+        let service = Arc::new(service);
+        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&service));
+        service
+    }
+}

@@ -1,0 +1,350 @@
+//! The Open Inference Protocol, version 2, over REST: what model servers and their clients agree on.
+//!
+//! <https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol>. One input tensor of
+//! images in, four output tensors out: the best label, its score, the decision, and the scores of all classes.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::error::{ErrorCode, ServiceError};
+use super::request::{self, Options, Request};
+use super::response::{Answer, Response};
+use super::routes::{Inference, ModelPath};
+use super::scoring::score_by;
+use super::{Service, Version, hash};
+use crate::bundle::Manifest;
+
+/// Name of the input tensor.
+const INPUT: &str = "image";
+/// Names of the output tensors.
+const OUTPUTS: [&str; 4] = ["label", "score", "decision", "scores"];
+
+/// What serves.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Server {
+    name: &'static str,
+    version: &'static str,
+    /// None.
+    extensions: [String; 0],
+}
+
+impl Server {
+    pub(super) fn this() -> Self {
+        Self {
+            name: "ikat",
+            version: env!("CARGO_PKG_VERSION"),
+            extensions: [],
+        }
+    }
+}
+
+/// Whether the server answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Liveness {
+    pub(super) live: bool,
+}
+
+/// Whether the server has a model to answer with.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ServerReadiness {
+    ready: bool,
+}
+
+/// Whether a model is in memory.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelReadiness {
+    name: String,
+    ready: bool,
+}
+
+/// What a model takes and gives.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelMetadata<'a> {
+    name: &'a str,
+    /// Those in memory.
+    versions: Vec<&'a str>,
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
+    /// Names of the classes, in the order of the scores.
+    classes: &'a [String],
+}
+
+/// Form of a tensor.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TensorMetadata {
+    name: &'static str,
+    datatype: &'static str,
+    /// -1 for any number.
+    shape: Vec<i64>,
+}
+
+/// Images to classify.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct InferRequest {
+    /// Repeated in the answer.
+    id: Option<String>,
+    /// Taken and not used.
+    #[allow(dead_code)]
+    parameters: Option<Map<String, Value>>,
+    /// One tensor, called `image`.
+    #[schema(min_items = 1, max_items = 1)]
+    inputs: Vec<InputTensor>,
+    /// The outputs that are wanted; all where there is no list.
+    outputs: Option<Vec<RequestedOutput>>,
+}
+
+/// A tensor of images.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct InputTensor {
+    #[schema(example = "image")]
+    name: String,
+    /// The number of images.
+    #[schema(value_type = Vec<u32>, example = json!([1]))]
+    shape: Vec<u64>,
+    #[schema(example = "BYTES")]
+    datatype: String,
+    /// Taken and not used.
+    #[allow(dead_code)]
+    parameters: Option<Map<String, Value>>,
+    /// Images in base64, or their places as `s3://bucket/key`; at most 64.
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 64)]
+    data: Vec<Value>,
+}
+
+/// An output that is wanted.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct RequestedOutput {
+    /// label, score, decision or scores.
+    name: String,
+    /// Taken and not used.
+    #[allow(dead_code)]
+    parameters: Option<Map<String, Value>>,
+}
+
+/// The scores of images.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InferResponse {
+    model_name: String,
+    model_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    outputs: Vec<OutputTensor>,
+}
+
+/// An output.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct OutputTensor {
+    name: &'static str,
+    shape: Vec<usize>,
+    /// BYTES or FP32.
+    datatype: &'static str,
+    /// Strings or numbers, the last dimension fastest.
+    data: Data,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Data {
+    Text(Vec<String>),
+    Numbers(Vec<f32>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InferenceError<'a> {
+    error: &'a str,
+}
+
+/// An error in the protocol's form.
+pub(super) fn refuse(error: &ServiceError) -> Response {
+    let mut response = Response::from(error.clone());
+    let body = Response::json(response.status, &InferenceError { error: &error.message }).body;
+    response.body = body;
+    response
+}
+
+impl Service {
+    pub(super) fn infer(&self, route: &Inference, request: &Request) -> Result<Response, ServiceError> {
+        Ok(match route {
+            Inference::Server | Inference::Live => super::standing(&super::Route::Inference(route.clone())),
+            Inference::Ready => Response::json(200, &ServerReadiness { ready: true }),
+            Inference::ModelReady(path) => {
+                let name = self
+                    .named(path)?
+                    .map_or(&self.live, |version| version)
+                    .manifest()
+                    .name
+                    .clone();
+                Response::json(200, &ModelReadiness { name, ready: true })
+            }
+            Inference::Model(path) => {
+                let version = self.named(path)?.map_or(&self.live, |version| version);
+                Response::json(200, &self.metadata(version.manifest()))
+            }
+            Inference::Infer(path) => self.infer_images(path, request)?,
+        })
+    }
+
+    /// The version that a path asks for; `None` where it leaves the choice to us.
+    fn named(&self, path: &ModelPath) -> Result<Option<&std::sync::Arc<Version>>, ServiceError> {
+        let manifest = self.live.manifest();
+        if path.name != manifest.name {
+            let message = format!("there is no model {}, but {}", path.name, manifest.name);
+            return Err(ServiceError::new(ErrorCode::NotFound, message));
+        }
+        let Some(wanted) = &path.version else {
+            return Ok(None);
+        };
+        self.version(wanted).map(Some).ok_or_else(|| {
+            let message = format!("version {wanted} is not in memory, but {}", manifest.version);
+            ServiceError::new(ErrorCode::NotFound, message)
+        })
+    }
+
+    fn metadata<'a>(&'a self, manifest: &'a Manifest) -> ModelMetadata<'a> {
+        let canary = self
+            .canary
+            .as_ref()
+            .map(|(canary, _)| canary.manifest().version.as_str());
+        let tensor = |name, datatype, shape: &[i64]| TensorMetadata {
+            name,
+            datatype,
+            shape: shape.to_vec(),
+        };
+        let [label, score, decision, scores] = OUTPUTS;
+        ModelMetadata {
+            name: &manifest.name,
+            versions: std::iter::once(self.live.manifest().version.as_str())
+                .chain(canary)
+                .collect(),
+            platform: "ikat",
+            inputs: vec![tensor(INPUT, "BYTES", &[-1])],
+            outputs: vec![
+                tensor(label, "BYTES", &[-1]),
+                tensor(score, "FP32", &[-1]),
+                tensor(decision, "BYTES", &[-1]),
+                tensor(scores, "FP32", &[-1, manifest.classes.len() as i64]),
+            ],
+            classes: &manifest.classes,
+        }
+    }
+
+    fn infer_images(&self, path: &ModelPath, request: &Request) -> Result<Response, ServiceError> {
+        let named = self.named(path)?;
+        let asked: InferRequest = request::object(&request.body)?;
+        let wanted = wanted(asked.outputs.as_deref())?;
+        let data = images(&asked.inputs)?;
+        let items: Vec<_> = data
+            .iter()
+            .map(|value| request::item(value, "an entry of data", self.max_image_bytes))
+            .collect();
+        let (mut answers, mut records) = (Vec::new(), Vec::new());
+        // One version answers for the whole tensor: its outputs have the classes of one version.
+        let mut speaker = named.map(AsRef::as_ref);
+        for (number, image) in self.obtain(items).enumerate() {
+            let in_place = |error: ServiceError| match data.len() {
+                1 => error,
+                _ => ServiceError::new(error.code, format!("image {}: {}", number + 1, error.message)),
+            };
+            let image = image.map_err(in_place)?;
+            let hash = hash(&image);
+            let version = *speaker.get_or_insert_with(|| self.speaker(&hash));
+            let (answer, record) = score_by(version, &image, &hash, Options::default());
+            records.push(record);
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) => {
+                    let mut response = refuse(&in_place(error));
+                    response.records = records;
+                    return Ok(response);
+                }
+            }
+        }
+        let manifest = speaker.unwrap_or(&self.live).manifest();
+        let mut response = Response::json(
+            200,
+            &InferResponse {
+                model_name: manifest.name.clone(),
+                model_version: manifest.version.clone(),
+                id: asked.id,
+                outputs: wanted
+                    .into_iter()
+                    .map(|name| output(name, manifest, &answers))
+                    .collect(),
+            },
+        );
+        response.records = records;
+        Ok(response)
+    }
+}
+
+fn wanted(outputs: Option<&[RequestedOutput]>) -> Result<Vec<&'static str>, ServiceError> {
+    let Some(outputs) = outputs.filter(|outputs| !outputs.is_empty()) else {
+        return Ok(OUTPUTS.to_vec());
+    };
+    let known = |output: &RequestedOutput| OUTPUTS.into_iter().find(|name| *name == output.name);
+    outputs
+        .iter()
+        .map(|output| {
+            known(output).ok_or_else(|| {
+                let known = OUTPUTS.join(", ");
+                ServiceError::bad_request(format!("there is no output {:?}, but {known}", output.name))
+            })
+        })
+        .collect()
+}
+
+fn images(inputs: &[InputTensor]) -> Result<&[Value], ServiceError> {
+    let [input] = inputs else {
+        let message = format!("there are {} inputs: send one, called {INPUT:?}", inputs.len());
+        return Err(ServiceError::bad_request(message));
+    };
+    if input.name != INPUT || input.datatype != "BYTES" {
+        let message = format!(
+            "the input is called {:?} and has datatype {:?}: send {INPUT:?} with BYTES",
+            input.name, input.datatype
+        );
+        return Err(ServiceError::bad_request(message));
+    }
+    request::check_count(input.data.len(), "data")?;
+    let count = input
+        .shape
+        .iter()
+        .try_fold(1_u64, |count, length| count.checked_mul(*length));
+    if count != Some(input.data.len() as u64) {
+        let message = format!("shape {:?} does not go with {} images", input.shape, input.data.len());
+        return Err(ServiceError::bad_request(message));
+    }
+    Ok(&input.data)
+}
+
+fn output(name: &'static str, manifest: &Manifest, answers: &[Answer]) -> OutputTensor {
+    let mut shape = vec![answers.len()];
+    let data = match name {
+        "label" => Data::Text(answers.iter().map(|answer| answer.label.clone()).collect()),
+        "decision" => Data::Text(answers.iter().map(|answer| answer.decision.name().to_owned()).collect()),
+        "score" => Data::Numbers(answers.iter().map(|answer| answer.score).collect()),
+        _ => {
+            shape.push(manifest.classes.len());
+            let score = |answer: &Answer, class: &String| {
+                let found = answer.scores.iter().find(|(name, _)| name == class);
+                found.map_or(0.0, |(_, score)| *score)
+            };
+            let rows = answers
+                .iter()
+                .flat_map(|answer| manifest.classes.iter().map(move |class| score(answer, class)));
+            Data::Numbers(rows.collect())
+        }
+    };
+    OutputTensor {
+        name,
+        shape,
+        datatype: match data {
+            Data::Text(_) => "BYTES",
+            Data::Numbers(_) => "FP32",
+        },
+        data,
+    }
+}

@@ -1,0 +1,87 @@
+//! One version of a model in memory.
+
+use std::time::Instant;
+
+use super::error::ServiceError;
+use super::pool::Pool;
+use super::response::Model;
+use crate::bundle::Manifest;
+use crate::classifier::Prediction;
+use crate::image::{self, Limits};
+use crate::pipeline::{Pipeline, PipelineError, Timing};
+
+/// A version of a model, ready to score on several threads at once.
+pub struct Version {
+    manifest: Manifest,
+    pool: Pool,
+}
+
+impl Version {
+    /// The version of `manifest` over one or more `pipelines` that are all the same. As many images are
+    /// scored at once as there are pipelines; others wait.
+    ///
+    /// # Panics
+    /// When there is no pipeline.
+    pub fn new(manifest: Manifest, pipelines: Vec<Pipeline>) -> Self {
+        assert!(!pipelines.is_empty(), "a version needs a pipeline");
+        Self {
+            manifest,
+            pool: Pool::new(pipelines),
+        }
+    }
+
+    /// What it is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What answers call it.
+    pub(super) fn model(&self) -> Model {
+        Model {
+            name: self.manifest.name.clone(),
+            version: self.manifest.version.clone(),
+        }
+    }
+
+    pub(super) fn predict(&self, image: &[u8]) -> Result<(Prediction, Timing), ServiceError> {
+        Ok(self.pool.with(|pipeline| pipeline.predict(image))?)
+    }
+
+    /// As [`Self::predict`], with a heat map of the best class as a PNG of the picture's proportions, where the
+    /// network offers one.
+    pub(super) fn explain(&self, bytes: &[u8]) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
+        let start = Instant::now();
+        let image = image::decode(bytes, &Limits::default()).map_err(PipelineError::from)?;
+        let decode = start.elapsed();
+        let (prediction, map, timing) = self.pool.with(|pipeline| pipeline.explain(&image))?;
+        let map = map.map(|map| map.to_png(image.width(), image.height()));
+        Ok((prediction, Timing { decode, ..timing }, map))
+    }
+}
+
+/// A number in `[0, 1)` that depends on nothing but the image, evenly spread: the first 53 bits of its SHA-256, `hash`.
+/// An image below the share of a version on trial is answered by it, and stays so as the share grows.
+pub(super) fn fraction(hash: &[u8; 32]) -> f64 {
+    let bits = hash
+        .iter()
+        .take(8)
+        .fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte))
+        >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fraction;
+    use crate::service::hash;
+
+    #[test]
+    fn fractions_are_fixed_and_evenly_spread() {
+        // The hash of "abc" begins with ba7816bf.
+        assert!((fraction(&hash(b"abc")) - f64::from(0xba78_16bf_u32) / 2_f64.powi(32)).abs() < 1e-9);
+        let tenth = (0..10_000_u32)
+            .filter(|image| fraction(&hash(&image.to_be_bytes())) < 0.1)
+            .count();
+        assert!((900..1100).contains(&tenth), "{tenth}");
+    }
+}

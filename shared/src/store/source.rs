@@ -1,0 +1,165 @@
+//! The model that a scorer is told to serve: found once, then asked again and again which versions are
+//! wanted, and for any of them whole.
+
+use std::path::{Path, PathBuf};
+
+use super::versions::{LIVE, VersionError, live, load_version};
+use super::{Location, ObjectStore, StoreError};
+use crate::bundle::{Bundle, MANIFEST, MAX_MANIFEST_BYTES, Manifest};
+use crate::files::sha256_hex;
+
+/// A published model, or a plain bundle in a folder.
+#[derive(Debug, Clone)]
+pub struct Source(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Published { store: ObjectStore, name: String },
+    Bundle(PathBuf),
+}
+
+/// One version, and how to tell that it is the right one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRef {
+    /// Its name: the hash of its contents.
+    pub version: String,
+    /// SHA-256 of its manifest, where it is known.
+    pub manifest_sha256: Option<String>,
+}
+
+/// The versions that should answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// The live one, or the one that is pinned.
+    pub live: VersionRef,
+    /// One on trial, with its share of the images.
+    pub canary: Option<(VersionRef, f64)>,
+}
+
+impl Source {
+    /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published or a plain
+    /// bundle. A folder where nothing is published yet is taken where a version is `pinned`.
+    ///
+    /// # Errors
+    /// [`VersionError::NoModel`], or what keeps the store from being reached.
+    pub async fn find(model: &str, pinned: Option<&str>) -> Result<Self, VersionError> {
+        let (location, name) = match Location::parse(model)? {
+            Location::S3 { prefix, .. } if prefix.is_empty() => {
+                return Err(VersionError::Store(StoreError::Location {
+                    text: model.to_owned(),
+                    reason: "it names no model: s3://BUCKET/PREFIX/NAME",
+                }));
+            }
+            Location::S3 { bucket, prefix } => {
+                let (prefix, name) = prefix.rsplit_once('/').unwrap_or(("", &prefix));
+                let prefix = prefix.to_owned();
+                (Location::S3 { bucket, prefix }, name.to_owned())
+            }
+            Location::Folder(folder) => {
+                if folder.join(MANIFEST).is_file() {
+                    return Ok(Self(Kind::Bundle(folder)));
+                }
+                let no_model = || VersionError::NoModel {
+                    folder: folder.display().to_string(),
+                };
+                // The name of "." or "a/.." is known only once the links are followed.
+                let folder = folder.canonicalize().map_err(|_| no_model())?;
+                let (Some(root), Some(name)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str()))
+                else {
+                    return Err(no_model());
+                };
+                if pinned.is_none() && !folder.join(LIVE).is_file() {
+                    return Err(no_model());
+                }
+                (Location::Folder(root.to_owned()), name.to_owned())
+            }
+        };
+        let store = ObjectStore::connect(&location).await?;
+        Ok(Self(Kind::Published { store, name }))
+    }
+
+    /// Which versions should answer now; with one `pinned`, that one alone.
+    ///
+    /// # Errors
+    /// See [`VersionError`].
+    pub async fn wanted(&self, pinned: Option<&str>) -> Result<Wanted, VersionError> {
+        let live = match (&self.0, pinned) {
+            (_, Some(pinned)) => VersionRef {
+                version: pinned.to_owned(),
+                manifest_sha256: None,
+            },
+            (Kind::Bundle(folder), None) => in_bundle(folder.clone()).await?,
+            (Kind::Published { store, name }, None) => {
+                let live = live(store, name).await?;
+                let canary = live.canary.map(|canary| {
+                    let reference = VersionRef {
+                        version: canary.version,
+                        manifest_sha256: Some(canary.manifest_sha256),
+                    };
+                    (reference, canary.share)
+                });
+                let live = VersionRef {
+                    version: live.version,
+                    manifest_sha256: Some(live.manifest_sha256),
+                };
+                return Ok(Wanted { live, canary });
+            }
+        };
+        Ok(Wanted { live, canary: None })
+    }
+
+    /// A version whole, every file compared with its hash.
+    ///
+    /// # Errors
+    /// See [`VersionError`].
+    pub async fn load(&self, version: &VersionRef) -> Result<Bundle, VersionError> {
+        match &self.0 {
+            Kind::Published { store, name } => {
+                load_version(store, name, &version.version, version.manifest_sha256.as_deref()).await
+            }
+            Kind::Bundle(folder) => read_bundle(folder, &version.version).await,
+        }
+    }
+}
+
+async fn in_bundle(folder: PathBuf) -> Result<VersionRef, VersionError> {
+    let path = folder.join(MANIFEST);
+    let place = path.display().to_string();
+    let damaged = |source| VersionError::Bundle { place, source };
+    let bytes = off_the_executor(move || crate::bundle::read_file(&folder, MANIFEST, MAX_MANIFEST_BYTES)).await;
+    bytes
+        .and_then(|json| {
+            Ok(VersionRef {
+                version: Manifest::from_json(&json)?.version,
+                manifest_sha256: Some(sha256_hex(&json)),
+            })
+        })
+        .map_err(damaged)
+}
+
+async fn read_bundle(folder: &Path, version: &str) -> Result<Bundle, VersionError> {
+    let place = folder.display().to_string();
+    let path = folder.to_owned();
+    let bundle = off_the_executor(move || Bundle::read(&path))
+        .await
+        .map_err(|source| VersionError::Bundle {
+            place: place.clone(),
+            source,
+        })?;
+    if bundle.manifest.version == version {
+        return Ok(bundle);
+    }
+    Err(VersionError::OtherVersion {
+        folder: place,
+        found: bundle.manifest.version,
+        pinned: version.to_owned(),
+    })
+}
+
+/// Runs `work` where waiting for a disk holds nothing else up.
+async fn off_the_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,162 @@
+//! What engines send a Lambda function, through the Runtime API, with images in a real bucket.
+
+use end_to_end::colours::{COLOURS, bundle, library, lying_bundle, png};
+use end_to_end::lambda::Lambda;
+use end_to_end::root;
+use end_to_end::seaweedfs::SeaweedFs;
+use serde_json::{Value, json};
+use trainer::publish::publish;
+
+fn fixture(name: &str) -> Value {
+    let path = root().join("tests/fixtures/events").join(name).with_extension("json");
+    serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON")
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// The value of a result string or a body.
+fn parsed(text: &Value) -> Value {
+    serde_json::from_str(text.as_str().expect("a text")).expect("JSON")
+}
+
+#[expect(
+    clippy::too_many_lines,
+    reason = "one kind of event after the other, all sent to one function"
+)]
+#[tokio::test]
+async fn each_event_is_answered_in_its_own_shape() {
+    let Some(s3) = SeaweedFs::start() else { return };
+    let models = s3.store("models", "").await;
+    publish(&models, &bundle("lambda"), "colours").await.expect("published");
+    publish(&models, &lying_bundle("lying"), "lying")
+        .await
+        .expect("published");
+    let photos = s3.store("photos", "").await;
+    for (name, colour) in COLOURS {
+        let key = format!("in/{name}.png");
+        photos.put(&key, png(colour).into(), None).await.expect("written");
+    }
+    photos
+        .put("in/a b+ä.png", png([250, 10, 10]).into(), None)
+        .await
+        .expect("written");
+    photos.put("in/text.png", "text".into(), None).await.expect("written");
+
+    let library = library().display().to_string();
+    let environment = s3.environment();
+    let mut environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    environment.extend([("IKAT_ALLOWED_BUCKETS", "photos/in"), ("ORT_DYLIB_PATH", &library)]);
+    environment.push(("IKAT_MODEL", "s3://models/colours"));
+    let Some(lambda) = Lambda::start(&environment) else {
+        return;
+    };
+
+    let image = base64(&png([10, 10, 250]));
+    for name in [
+        "function_url",
+        "api_gateway_v1",
+        "api_gateway_v2",
+        "load_balancer",
+        "load_balancer_multi_value",
+    ] {
+        let mut event = fixture(name);
+        event["body"] = json!({ "image": image }).to_string().into();
+        event["isBase64Encoded"] = false.into();
+        let (status, answer) = lambda.invoke(&event);
+        assert_eq!((status, &answer["statusCode"]), (200, &json!(200)), "{name}: {answer}");
+        assert_eq!(parsed(&answer["body"])["label"], "lambda-blue", "{name}");
+    }
+    let (_, answer) = lambda.invoke(&json!({ "image": image }));
+    assert_eq!(
+        (&answer["statusCode"], &answer["label"]),
+        (&json!(200), &json!("lambda-blue"))
+    );
+
+    for (name, bucket) in [("s3_batch_1", "s3BucketArn"), ("s3_batch_2", "s3Bucket")] {
+        let mut event = fixture(name);
+        let task = |id: &str, key: &str| {
+            let place = if bucket == "s3Bucket" {
+                "photos"
+            } else {
+                "arn:aws:s3:::photos"
+            };
+            json!({ "taskId": id, "s3Key": key, "s3VersionId": null, bucket: place })
+        };
+        event["tasks"] = json!([
+            task("1", "in/a+b%2B%C3%A4.png"),
+            task("2", "in/text.png"),
+            task("3", "in/none.png"),
+            task("4", "out/green.png"),
+        ]);
+        let (status, answer) = lambda.invoke(&event);
+        assert_eq!(status, 200, "{name}: {answer}");
+        assert_eq!(
+            answer["invocationSchemaVersion"], event["invocationSchemaVersion"],
+            "{name}"
+        );
+        let results = answer["results"].as_array().expect("results");
+        let codes: Vec<_> = results
+            .iter()
+            .map(|result| result["resultCode"].as_str().unwrap_or_default())
+            .collect();
+        assert_eq!(
+            codes,
+            ["Succeeded", "PermanentFailure", "PermanentFailure", "PermanentFailure"],
+            "{answer}"
+        );
+        assert_eq!(parsed(&results[0]["resultString"])["label"], "lambda-red", "{name}");
+        for (result, code) in results[1..]
+            .iter()
+            .zip(["unsupported_format", "not_found", "forbidden"])
+        {
+            assert!(
+                result["resultString"]
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(code)),
+                "{result}"
+            );
+        }
+    }
+
+    let batch = json!({
+        "BatchInput": { "bucket": "photos", "top_k": 1 },
+        "Items": [{ "Key": "in/green.png", "Size": 80 }, "s3://photos/in/none.png", { "image": image }],
+    });
+    let (status, answer) = lambda.invoke(&batch);
+    assert_eq!(
+        (status, &answer["succeeded"], &answer["failed"]),
+        (200, &json!(2), &json!(1)),
+        "{answer}"
+    );
+    let results = answer["results"].as_array().expect("results");
+    assert_eq!(results[0]["item"], "s3://photos/in/green.png");
+    assert_eq!(results[0]["label"], "lambda-green");
+    assert_eq!(results[0]["scores"].as_object().map(serde_json::Map::len), Some(1));
+    assert_eq!(
+        (&results[1]["error"]["code"], &results[1]["passing"]),
+        (&json!("not_found"), &json!(false))
+    );
+    assert_eq!(results[2]["label"], "lambda-blue");
+
+    // A function without a model: engines are told to try again, each in its own way.
+    environment.pop();
+    environment.push(("IKAT_MODEL", "s3://models/lying"));
+    let Some(lambda) = Lambda::start(&environment) else {
+        return;
+    };
+    let (_, answer) = lambda.invoke(&fixture("s3_batch_1"));
+    assert_eq!(answer["results"][0]["resultCode"], "TemporaryFailure", "{answer}");
+    let (_, answer) = lambda.invoke(&batch);
+    assert_eq!(answer["errorType"], "ModelUnavailable", "{answer}");
+    let (_, answer) = lambda.invoke(&json!({ "image": image }));
+    assert_eq!(
+        (&answer["statusCode"], &answer["error"]["code"]),
+        (&json!(503), &json!("model_unavailable"))
+    );
+}
