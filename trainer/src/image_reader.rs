@@ -1,5 +1,7 @@
 //! Reading an image from wherever a text says that it is: a file, a bucket, or the web.
 
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +91,73 @@ impl ImageReader {
             };
             ServiceError::new(code, error.to_string())
         })
+    }
+}
+
+/// The images of a data set by their paths in it, wherever it lies.
+#[derive(Debug)]
+pub struct Images {
+    root: PathBuf,
+    remote: Option<Remote>,
+}
+
+/// What reads images that are on no disk of this machine.
+struct Remote {
+    reader: ImageReader,
+    /// Connections outlive one call.
+    runtime: tokio::runtime::Runtime,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Remote")
+    }
+}
+
+impl Images {
+    /// The images below a folder.
+    pub fn in_folder(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            remote: None,
+        }
+    }
+
+    /// The images below `root`, which may be an address that [`ImageReader::read`] understands.
+    ///
+    /// # Errors
+    /// What keeps the system from setting up connections.
+    pub fn at(root: &Path, limits: Limits, allow_private: bool) -> io::Result<Self> {
+        let mut images = Self::in_folder(root);
+        // A data set over several buckets has no root.
+        if root.as_os_str().is_empty() || root.to_string_lossy().contains("://") {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()?;
+            let reader = ImageReader::new(limits, allow_private).map_err(io::Error::other)?;
+            images.remote = Some(Remote { reader, runtime });
+        }
+        Ok(images)
+    }
+
+    /// Where the image `path` is, for people to read.
+    pub fn place(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The encoded image. Not to be called where asynchronous work is under way.
+    ///
+    /// # Errors
+    /// What keeps it from being read, in words.
+    pub fn read(&self, path: &Path, limits: Limits) -> Result<Vec<u8>, String> {
+        let place = self.place(path);
+        let Some(Remote { reader, runtime }) = &self.remote else {
+            return dataset::read(&place, limits);
+        };
+        let address = place.to_str().ok_or("its address is no Unicode")?;
+        let read = runtime.block_on(reader.read(address));
+        read.map(Vec::from).map_err(|error| error.message)
     }
 }
 

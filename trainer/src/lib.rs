@@ -19,6 +19,7 @@ pub mod dataset;
 pub mod demo;
 pub mod duplicates;
 pub mod evaluation;
+pub mod feature_rows;
 pub mod features;
 pub mod fetch;
 pub mod image_reader;

@@ -25,6 +25,8 @@ pub struct Scorer<'a> {
     pub limits: Limits,
     /// Images scored at once.
     pub threads: usize,
+    /// Whether images are also read from addresses in private networks.
+    pub allow_private: bool,
 }
 
 impl Addressed for String {
@@ -45,13 +47,13 @@ pub async fn run(
     cache: &Path,
     progress: &dyn Progress,
 ) -> Result<Summary, BatchError> {
-    let job = Job {
-        input: input.canonical(),
-        output: output.to_owned(),
-        scorer: scorer.bundle.manifest.version.clone(),
-    };
+    let job = Job::new(input, output, &scorer.bundle.manifest.version);
     let place = Output::connect(output).await?;
-    if let Some(summary) = place.finished(&job).await?.filter(|summary| summary.passing == 0) {
+    if let Some(summary) = place
+        .finished(&job, progress)
+        .await?
+        .filter(|summary| summary.passing == 0)
+    {
         return Ok(summary);
     }
     let folder = job.folder(cache);
@@ -99,7 +101,7 @@ fn score(
         .into_iter()
         .map(|pipeline| worker(scorer.bundle, pipeline))
         .collect();
-    let reader = ImageReader::new(scorer.limits, false)?;
+    let reader = ImageReader::new(scorer.limits, scorer.allow_private)?;
     progress.begin("Scoring", left);
     let items = input::items(list)?.filter(move |item| !settled.contains(item));
     let result = conveyor::run(items, &reader, workers, |json: String| {

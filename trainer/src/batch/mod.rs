@@ -134,6 +134,19 @@ pub struct Job {
 }
 
 impl Job {
+    /// The job of scoring `input` into `output`, the same from whatever folder it is started.
+    pub fn new(input: &Input, output: &str, scorer: &str) -> Self {
+        let output = match output.strip_prefix("s3://") {
+            Some(_) => output.trim_end_matches('/').to_owned(),
+            None => std::path::absolute(output).map_or_else(|_| output.to_owned(), |path| path.display().to_string()),
+        };
+        Self {
+            input: input.canonical(),
+            output,
+            scorer: scorer.to_owned(),
+        }
+    }
+
     /// Names the job: 16 hexadecimal digits.
     ///
     /// # Panics

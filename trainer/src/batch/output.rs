@@ -10,6 +10,7 @@ use shared::store::{Location, ObjectStore};
 
 use super::journal::{Line, Model};
 use super::{BatchError, Job, Journal, failed};
+use crate::progress::Progress;
 
 /// Scores, a line an image: item, label, score, decision, version, a column per class.
 pub const TABLE: &str = "results.csv";
@@ -65,15 +66,20 @@ impl Output {
     ///
     /// # Errors
     /// [`BatchError::Occupied`] where there are results of something else.
-    pub async fn finished(&self, job: &Job) -> Result<Option<Summary>, BatchError> {
+    pub async fn finished(&self, job: &Job, progress: &dyn Progress) -> Result<Option<Summary>, BatchError> {
         let occupied = || BatchError::Occupied(self.store.to_string());
         if let Some(found) = self.store.get(SUMMARY, MOST_BYTES).await? {
             let summary: Summary = serde_json::from_slice(&found.bytes).map_err(|_| occupied())?;
-            return if summary.id == job.id() {
-                Ok(Some(summary).filter(|summary| summary.complete))
-            } else {
-                Err(occupied())
-            };
+            if summary.id != job.id() {
+                return Err(occupied());
+            }
+            if summary.complete {
+                let place = &self.store;
+                progress.note(&format!(
+                    "{place} holds the results of this job already: to score all of it again, choose another output"
+                ));
+            }
+            return Ok(Some(summary).filter(|summary| summary.complete));
         }
         for name in [TABLE, RESULTS, FAILURES] {
             if self.store.head(name).await?.is_some() {

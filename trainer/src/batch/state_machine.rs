@@ -74,13 +74,9 @@ impl StateMachine {
     /// # Errors
     /// See [`BatchError`]. An image at fault is none: it is among the failures.
     pub async fn run(&self, order: &Order<'_>, cache: &Path, progress: &dyn Progress) -> Result<Summary, BatchError> {
-        let job = Job {
-            input: order.input.canonical(),
-            output: order.output.to_owned(),
-            scorer: self.arn.clone(),
-        };
+        let job = Job::new(order.input, order.output, &self.arn);
         let place = Output::connect(order.output).await?;
-        if let Some(summary) = place.finished(&job).await? {
+        if let Some(summary) = place.finished(&job, progress).await? {
             return Ok(summary);
         }
         let folder = job.folder(cache);

@@ -36,7 +36,7 @@ impl Progress for Bar {
             return;
         }
         let bar = if total == 0 {
-            ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"))
+            ProgressBar::new_spinner().with_style(style("{spinner} {msg} {prefix}{elapsed}"))
         } else {
             ProgressBar::new(total).with_style(style(COUNTED))
         };

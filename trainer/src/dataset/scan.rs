@@ -75,7 +75,7 @@ impl Dataset {
         });
     }
 
-    pub(super) fn check_case(&self) -> Result<(), DatasetError> {
+    pub(crate) fn check_case(&self) -> Result<(), DatasetError> {
         let mut seen = BTreeMap::new();
         for class in &self.classes {
             if let Some(first) = seen.insert(class.to_lowercase(), class) {
