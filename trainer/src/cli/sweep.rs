@@ -26,6 +26,9 @@ use crate::training::{self, Workplace};
 /// is run again. It ends in one page, comparison.html, with mean and spread.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
     /// Folder for the runs and the comparison
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -41,9 +44,6 @@ pub struct Arguments {
     /// How often each combination is trained, with seeds from --seed upwards
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     repeats: u64,
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
     #[command(flatten)]
     training: TrainingArguments,
 }
