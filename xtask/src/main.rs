@@ -19,7 +19,8 @@ Usage: cargo xtask <task>
 Tasks:
   setup   install what the end-to-end tests start: servers into target/test-venv, Chromium if run as root
   check   formatting and lints, warnings as errors
-  test    setup, build the binaries, run every test";
+  test    setup, build the binaries, run every test
+  bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         "setup" => setup(),
         "check" => check(),
         "test" => test(),
+        "bench" => bench(),
         _ => Err(HELP.to_owned()),
     };
     match result {
@@ -110,6 +112,47 @@ fn test() -> Result<(), String> {
     run(cargo().args(["build", "--workspace", "--bins", "--locked"]))?;
     run(cargo()
         .args(["test", "--workspace", "--locked"])
+        .args(env::args().skip(2)))
+}
+
+/// Builds for release, installs the peers and hands over to `tests/benchmarks/run.py`.
+fn bench() -> Result<(), String> {
+    let environment = root().join("target/bench-venv");
+    let python = environment.join("bin/python");
+    let stamp = environment.join("packages");
+    let folder = root().join("tests/benchmarks");
+    let requirements = folder.join("requirements.txt");
+    let wanted = std::fs::read(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--requirement"])
+            .arg(&requirements))?;
+        std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    }
+    run(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "trainer",
+        "-p",
+        "scorer",
+        "--bins",
+    ]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "trainer",
+        "-p",
+        "scorer",
+        "--example",
+        "svm_compare",
+    ]))?;
+    run(Command::new(&python)
+        .arg(folder.join("run.py"))
         .args(env::args().skip(2)))
 }
 

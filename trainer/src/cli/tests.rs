@@ -76,7 +76,7 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
         ("score", 2),
         ("batch", 2),
         ("featurize", 2),
-        ("call", 2),
+        ("call", 3),
         ("demo", 4),
         ("data dedupe", 5),
         ("data fetch", 6),

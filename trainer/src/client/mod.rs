@@ -1,12 +1,26 @@
-//! Asks a deployed or local scorer for the scores of an image file, and measures the way there and back.
+//! Asks a deployed or local scorer for the scores of image files, and measures the way there and back.
+
+mod answer;
+mod load;
+mod signing;
+mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use reqwest::Url;
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::json;
+
+pub use answer::CallResult;
+pub use load::{Call, Load, Outcome, call_all};
+pub use signing::{Signer, region_of_function_url};
+pub use statistics::{Percentiles, Summary};
 
 /// Largest image file that is sent; in base64 it is what a scorer takes over plain HTTP at most.
 const MAX_FILE_BYTES: u64 = 24 << 20;
@@ -14,28 +28,14 @@ const MAX_FILE_BYTES: u64 = 24 << 20;
 /// A scorer's address, and how long to wait for it.
 #[derive(Debug, Clone)]
 pub struct Client {
-    endpoint: reqwest::Url,
+    endpoint: Url,
     http: reqwest::Client,
+    signer: Option<Signer>,
 }
 
-/// What the scorer said of one image, and how long it took.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct CallResult {
-    /// Best class.
-    pub label: String,
-    /// Its probability, in `[0, 1]`.
-    pub score: f64,
-    /// `accepted` or `unknown`.
-    pub decision: String,
-    /// Probability of each class.
-    pub scores: Map<String, Value>,
-    /// Milliseconds that the scorer says it worked on the image.
-    pub server_ms: f64,
-    /// Milliseconds from sending the request to having the whole answer.
-    pub round_trip_ms: f64,
-    /// Version of the model that answered.
-    pub model_version: String,
-}
+/// A request that can be sent any number of times.
+#[derive(Debug, Clone)]
+pub struct Prepared(Bytes);
 
 /// Why a scorer gave no scores.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,24 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A signature needs a region.
+    #[error("cannot tell the region of {endpoint}: name it with --region, or set AWS_REGION")]
+    NoRegion {
+        /// Who was to be asked.
+        endpoint: String,
+    },
+    /// A signature needs credentials.
+    #[error(
+        "there are no AWS credentials to sign with ({reason}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
+         choose a profile with AWS_PROFILE"
+    )]
+    NoCredentials {
+        /// What the last place to look said.
+        reason: String,
+    },
+    /// The request could not be signed.
+    #[error("cannot sign the request: {0}")]
+    Signature(String),
     /// The client cannot be set up on this machine.
     #[error("cannot set up the connection: {0}")]
     Setup(#[source] reqwest::Error),
@@ -112,7 +130,7 @@ impl Client {
             endpoint: endpoint.to_owned(),
             reason,
         };
-        let url = reqwest::Url::parse(endpoint).map_err(|error| invalid(error.to_string()))?;
+        let url = Url::parse(endpoint).map_err(|error| invalid(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(invalid(format!("the scheme is {}, not http or https", url.scheme())));
         }
@@ -120,14 +138,32 @@ impl Client {
             .timeout(timeout)
             .build()
             .map_err(ClientError::Setup)?;
-        Ok(Self { endpoint: url, http })
+        Ok(Self {
+            endpoint: url,
+            http,
+            signer: None,
+        })
     }
 
-    /// Has the image file at `path` scored.
+    /// The same client, with a signature in every request.
+    #[must_use]
+    pub fn signed(self, signer: Signer) -> Self {
+        Self {
+            signer: Some(signer),
+            ..self
+        }
+    }
+
+    /// Where requests go.
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    /// Reads the image file at `path` into a request.
     ///
     /// # Errors
-    /// See [`ClientError`].
-    pub async fn call_file(&self, path: &Path) -> Result<CallResult, ClientError> {
+    /// [`ClientError::File`] and [`ClientError::TooLarge`].
+    pub async fn prepare(path: &Path) -> Result<Prepared, ClientError> {
         let failed = |source| ClientError::File {
             path: path.to_owned(),
             source,
@@ -141,53 +177,30 @@ impl Client {
         }
         let image = tokio::fs::read(path).await.map_err(failed)?;
         let body = json!({"image": base64::engine::general_purpose::STANDARD.encode(image)});
+        Ok(Prepared(body.to_string().into()))
+    }
+
+    /// Sends a request and reads its answer. The first call pays for the connection too.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn call(&self, Prepared(body): Prepared) -> Result<CallResult, ClientError> {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, self.endpoint.clone());
+        request
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(signer) = &self.signer {
+            signer.sign(&mut request, &body)?;
+        }
+        *request.body_mut() = Some(body.into());
 
         let start = Instant::now();
-        let response = self.http.post(self.endpoint.clone()).json(&body).send().await;
+        let response = self.http.execute(request).await;
         let response = response.map_err(|error| self.unanswered(&error))?;
         let status = response.status().as_u16();
         let answer = response.bytes().await.map_err(|error| self.unanswered(&error))?;
         let round_trip_ms = start.elapsed().as_secs_f64() * 1000.0;
-        self.read(status, &answer, round_trip_ms)
-    }
-
-    fn read(&self, status: u16, body: &[u8], round_trip_ms: f64) -> Result<CallResult, ClientError> {
-        let answer: Value = match serde_json::from_slice(body) {
-            Ok(answer) => answer,
-            Err(error) if status == 200 => return Err(self.not_a_scorer(&error.to_string())),
-            Err(_) => Value::Null,
-        };
-        // An invocation endpoint answers 200 whatever the function said; the function's status is inside.
-        let inner = answer["statusCode"]
-            .as_u64()
-            .and_then(|status| u16::try_from(status).ok());
-        // A function that failed altogether is told of in this form.
-        let failed = answer["errorMessage"].is_string().then_some(500);
-        let status = inner.or(failed).unwrap_or(status);
-        if status != 200 {
-            let error = &answer["error"];
-            let message = [
-                &error["message"],
-                &answer["message"],
-                &answer["Message"],
-                &answer["errorMessage"],
-            ];
-            let message = message.into_iter().find_map(Value::as_str);
-            return Err(ClientError::Refused {
-                status,
-                code: error["code"].as_str().unwrap_or("unknown").to_owned(),
-                message: message.unwrap_or("no reason given").to_owned(),
-            });
-        }
-        result(&answer, round_trip_ms)
-            .ok_or_else(|| self.not_a_scorer("the answer lacks label, score, decision, scores, model or timing_ms"))
-    }
-
-    fn not_a_scorer(&self, reason: &str) -> ClientError {
-        ClientError::NotAScorer {
-            endpoint: self.endpoint.to_string(),
-            reason: reason.to_owned(),
-        }
+        answer::read(&self.endpoint, status, &answer, round_trip_ms)
     }
 
     fn unanswered(&self, error: &reqwest::Error) -> ClientError {
@@ -207,14 +220,17 @@ impl Client {
     }
 }
 
-fn result(answer: &Value, round_trip_ms: f64) -> Option<CallResult> {
-    Some(CallResult {
-        label: answer["label"].as_str()?.to_owned(),
-        score: answer["score"].as_f64()?,
-        decision: answer["decision"].as_str()?.to_owned(),
-        scores: answer["scores"].as_object()?.clone(),
-        server_ms: answer["timing_ms"]["total"].as_f64()?,
-        round_trip_ms,
-        model_version: answer["model"]["version"].as_str()?.to_owned(),
-    })
+impl ClientError {
+    /// A stable name to count by: the scorer's own where it gave one.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Endpoint { .. } | Self::Setup(_) => "endpoint",
+            Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
+            Self::File { .. } | Self::TooLarge { .. } => "file",
+            Self::Timeout { .. } => "timeout",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Refused { code, .. } => code,
+            Self::NotAScorer { .. } => "not_a_scorer",
+        }
+    }
 }
