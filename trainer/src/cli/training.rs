@@ -11,6 +11,7 @@ use super::resources::Resources;
 use super::svm::SvmArguments;
 use super::tracking::Tracking;
 use crate::report;
+use crate::svm::ClassWeights;
 use crate::training::Parameters;
 
 /// What a training needs to know besides the network.
@@ -62,13 +63,15 @@ impl Classifier {
 impl TrainingArguments {
     /// What the library's training takes, with everything random drawn from `seed`, for images in `data`.
     pub fn parameters(&self, data: &Path, kind: ClassifierKind, seed: u64) -> Parameters {
+        let svm = self.svm.parameters(seed);
+        let balanced = svm.class_weights == ClassWeights::Balanced;
         Parameters {
             name: self.model_name(data),
             limits: self.resources.limits(),
             split: self.split.parameters(seed),
             classifier: kind,
-            svm: self.svm.parameters(seed),
-            recipe: (kind != ClassifierKind::Svm).then(|| self.recipe.recipe(seed)),
+            svm,
+            recipe: (kind != ClassifierKind::Svm).then(|| self.recipe.recipe(seed, balanced)),
             golden_images: self.golden_images,
         }
     }

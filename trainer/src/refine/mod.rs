@@ -6,6 +6,7 @@
 //! the cut may lie at the very beginning.
 
 pub mod augment;
+mod batches;
 mod checkpoint;
 pub mod engine;
 pub mod head;
@@ -31,7 +32,7 @@ use network::GraphError;
 pub struct Epoch {
     /// Learning rate of the last step.
     pub rate: f32,
-    /// Mean loss over the steps, in nats, on varied images and with dropout.
+    /// Weighted mean loss over the images, in nats, on variations of them and with dropout.
     pub train_loss: f32,
     /// Share of the varied training images classified wrongly.
     pub train_error: f32,

@@ -1,24 +1,23 @@
 //! The training itself: epochs, validation, checkpoints, and the network that comes out.
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use prost::Message;
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use shared::image::Limits;
 use shared::network::{Network, NetworkError, Runtime};
 use shared::preprocessing::Preprocessing;
 
+use super::batches::{Batches, divided};
 use super::checkpoint::Checkpoint;
-use super::engine::{Batch, Device, Engine, Inputs, Plan, Version, open};
+use super::engine::{Device, Engine, EngineError, Plan, Version, open};
 use super::head::{HeadLayer, LOGITS, outputs};
 use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::views::{View, Views};
-use super::{Best, Epoch, RefineError, stream};
+use super::{Best, Epoch, RefineError};
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
 
@@ -101,17 +100,24 @@ pub fn refine(task: &Task) -> Result<Refined, RefineError> {
         (task.recipe.augmentation, task.recipe.seed),
         lower.is_some().then_some(&make),
     );
+    let decayed = |layers: usize| task.recipe.layer_decay.powf(layers as f32);
     let plan = Plan {
-        rate_scales: graph.parameters.iter().map(|_| 1.0).collect(),
+        rate_scales: graph.layers_above().into_iter().map(decayed).collect(),
         classes: task.classes,
         optimizer: task.recipe.optimizer,
         statistics: task.recipe.statistics,
         average: task.recipe.average,
         clip_norm: task.recipe.clip_norm,
+        images_at_once: None,
         graph: graph.clone(),
     };
     let mut engine = open(task.device, plan)?;
-    let (best, history) = Loop { task, views: &views }.run(engine.as_mut())?;
+    let (best, history) = Loop {
+        task,
+        views: &views,
+        at_once: Cell::new(usize::MAX),
+    }
+    .run(engine.as_mut())?;
 
     let mut parameters = graph.parameters;
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
@@ -172,6 +178,8 @@ fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Resu
 struct Loop<'a> {
     task: &'a Task<'a>,
     views: &'a Views<'a>,
+    /// Images that the device has the memory for, as far as is known.
+    at_once: Cell<usize>,
 }
 
 impl Loop<'_> {
@@ -181,6 +189,7 @@ impl Loop<'_> {
         let rows: Vec<usize> = (0..self.task.labels.len())
             .filter(|row| !held_out.contains(row))
             .collect();
+        let batches = Batches::new(recipe, &self.task.labels, rows, self.task.classes);
         let (mut history, mut best) = (Vec::new(), None);
         if let Some(checkpoint) = Checkpoint::load(&self.task.checkpoint)
             && engine.restore(&checkpoint.state).is_ok()
@@ -191,13 +200,13 @@ impl Loop<'_> {
                 .progress
                 .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
         }
-        let steps = rows.len().div_ceil(recipe.minibatch);
+        let steps = batches.steps();
         let progress = self.task.progress;
         progress.begin("Refining the network", (steps * recipe.epochs) as u64);
         progress.advance((steps * history.len()) as u64);
         let outcome = (|| {
             while history.len() < recipe.epochs && !self.is_over(&history) {
-                let epoch = self.epoch(engine, &rows, &held_out, history.len(), &mut best)?;
+                let epoch = self.epoch(engine, &batches, &held_out, history.len(), &mut best)?;
                 history.push(epoch);
                 progress.note(&told(&history, recipe.epochs));
                 Checkpoint {
@@ -228,28 +237,25 @@ impl Loop<'_> {
     fn epoch(
         &self,
         engine: &mut dyn Engine,
-        rows: &[usize],
+        images: &Batches,
         held_out: &[usize],
         epoch: usize,
         best: &mut Option<Best>,
     ) -> Result<Epoch, RefineError> {
         let recipe = self.task.recipe;
-        let mut order = rows.to_vec();
-        let mut generator = ChaCha8Rng::seed_from_u64(recipe.seed);
-        generator.set_stream(stream(epoch, u32::MAX as usize));
-        order.shuffle(&mut generator);
-        let batches: Vec<&[usize]> = order.chunks(recipe.minibatch).collect();
+        let order = images.order(epoch);
+        let batches = divided(&order, recipe.minibatch);
         let steps = batches.len() * recipe.epochs;
-        let (mut loss, mut correct, mut rate) = (0.0_f64, 0, 0.0);
+        let (mut loss, mut weight, mut correct, mut rate) = (0.0_f64, 0.0_f64, 0, 0.0);
         std::thread::scope(|scope| {
             // One batch is prepared while another is learned from.
             let (sender, receiver) = sync_channel(1);
-            let batches = &batches;
+            let (batches, views) = (&batches, self.views);
             scope.spawn(move || {
                 for batch in batches {
                     let view = View::Varied(epoch % recipe.views);
                     let wanted: Vec<(usize, View)> = batch.iter().map(|row| (*row, view)).collect();
-                    if sender.send(self.views.inputs(&wanted)).is_err() {
+                    if sender.send(views.inputs(&wanted)).is_err() {
                         break;
                     }
                 }
@@ -257,65 +263,36 @@ impl Loop<'_> {
             for (number, (batch, inputs)) in batches.iter().zip(receiver).enumerate() {
                 let step = epoch * batches.len() + number;
                 rate = recipe.schedule.rate(step, steps, epoch);
-                let batch = self.batch(batch, inputs?, step);
-                let outcome = engine.step(&batch, rate, recipe.seed ^ DROPOUT_STREAM ^ step as u64)?;
-                if !outcome.loss.is_finite() {
-                    return Err(RefineError::Diverged { epoch: epoch + 1, rate });
+                let batch = images.batch(batch, inputs?, step);
+                let outcome = engine.step(&batch, rate, recipe.seed ^ DROPOUT_STREAM ^ step as u64);
+                let outcome = outcome.map_err(|error| match error {
+                    EngineError::NotFinite => RefineError::Diverged { epoch: epoch + 1, rate },
+                    other => other.into(),
+                })?;
+                if outcome.images_at_once < self.at_once.get().min(batch.inputs.count()) {
+                    self.at_once.set(outcome.images_at_once);
+                    self.task.progress.note(&format!(
+                        "The device has not the memory for a whole minibatch: gradients are summed up from {} \
+                         images at once, which changes nothing else",
+                        outcome.images_at_once
+                    ));
                 }
-                loss += f64::from(outcome.loss);
+                let share: f64 = batch.weights.iter().copied().map(f64::from).sum();
+                loss += share * f64::from(outcome.loss);
+                weight += share;
                 correct += outcome.correct;
                 self.task.progress.advance(1);
             }
-            Ok(())
+            Ok::<_, RefineError>(())
         })?;
-        let (validation_loss, validation_error) = self.validate(engine, held_out, epoch, best)?;
+        let (validation_loss, validation_error) = self.validate(engine, held_out, (epoch, rate), best)?;
         Ok(Epoch {
             rate,
-            train_loss: (loss / batches.len().max(1) as f64) as f32,
-            train_error: 1.0 - correct as f32 / rows.len().max(1) as f32,
+            train_loss: (loss / weight.max(f64::MIN_POSITIVE)) as f32,
+            train_error: 1.0 - correct as f32 / order.len().max(1) as f32,
             validation_loss,
             validation_error,
         })
-    }
-
-    /// Inputs with what is wanted of them.
-    fn batch(&self, rows: &[usize], mut inputs: Inputs, step: usize) -> Batch {
-        let classes = self.task.classes;
-        let recipe = self.task.recipe;
-        let smooth = recipe.label_smoothing;
-        let mut targets = vec![smooth / classes as f32; rows.len() * classes];
-        for (row, target) in rows.iter().zip(targets.chunks_mut(classes)) {
-            target[self.task.labels[*row]] += 1.0 - smooth;
-        }
-        let weights = self.weights();
-        let weights = rows.iter().map(|row| weights[self.task.labels[*row]]).collect();
-        if recipe.mixup > 0.0 {
-            let mut generator = ChaCha8Rng::seed_from_u64(recipe.seed);
-            generator.set_stream(stream(step, u32::MAX as usize - 1));
-            let share = beta(recipe.mixup, &mut generator);
-            mix(&mut inputs.values, rows.len(), share);
-            mix(&mut targets, rows.len(), share);
-        }
-        Batch {
-            inputs,
-            targets,
-            weights,
-        }
-    }
-
-    /// Weight of an image of each class.
-    fn weights(&self) -> Vec<f32> {
-        let mut counts = vec![0_usize; self.task.classes];
-        for label in &self.task.labels {
-            counts[*label] += 1;
-        }
-        let total = self.task.labels.len() as f32;
-        let weigh = |count: usize| total / (counts.len() * count.max(1)) as f32;
-        if self.task.recipe.balanced {
-            counts.iter().map(|count| weigh(*count)).collect()
-        } else {
-            vec![1.0; counts.len()]
-        }
     }
 
     /// Loss and error on the validation images; the network is kept where the loss is the smallest so far.
@@ -323,7 +300,7 @@ impl Loop<'_> {
         &self,
         engine: &mut dyn Engine,
         rows: &[usize],
-        epoch: usize,
+        (epoch, rate): (usize, f32),
         best: &mut Option<Best>,
     ) -> Result<(Option<f32>, Option<f32>), RefineError> {
         let classes = self.task.classes;
@@ -334,6 +311,9 @@ impl Loop<'_> {
         }
         let truths: Vec<usize> = rows.iter().map(|row| self.task.labels[*row]).collect();
         let loss = mean_cross_entropy(&logits, &truths, classes);
+        if !loss.is_finite() {
+            return Err(RefineError::Diverged { epoch: epoch + 1, rate });
+        }
         let kept = best
             .as_ref()
             .map(|best| mean_cross_entropy(&best.logits, &truths, classes));
@@ -366,32 +346,6 @@ fn mean_cross_entropy(logits: &[f32], truths: &[usize], classes: usize) -> f32 {
         sum += total.ln() - f64::from(logits[*truth] - most);
     }
     (sum / truths.len().max(1) as f64) as f32
-}
-
-/// Mixes each of `count` rows with its opposite: the first with the last, and so on.
-fn mix(values: &mut [f32], count: usize, share: f32) {
-    let length = values.len() / count.max(1);
-    let original = values.to_vec();
-    for row in 0..count {
-        let other = count - 1 - row;
-        for column in 0..length {
-            let (own, opposite) = (original[row * length + column], original[other * length + column]);
-            values[row * length + column] = share * own + (1.0 - share) * opposite;
-        }
-    }
-}
-
-/// A draw from the beta distribution with both parameters `alpha`, the larger side: Jöhnk's method.
-fn beta(alpha: f32, generator: &mut ChaCha8Rng) -> f32 {
-    for _ in 0..1000 {
-        let x = generator.random::<f32>().powf(1.0 / alpha);
-        let y = generator.random::<f32>().powf(1.0 / alpha);
-        if x + y > 0.0 && x + y <= 1.0 {
-            let share = x / (x + y);
-            return share.max(1.0 - share);
-        }
-    }
-    1.0
 }
 
 /// One line on the last epoch.

@@ -18,8 +18,6 @@ use super::engine::Inputs;
 use super::{RefineError, stream};
 use crate::dataset::read;
 
-/// Longest side that is kept of a decoded image, in units of the network's input: room to crop in.
-const KEPT_SIDE: f64 = 1.5;
 /// Bytes of decoded images, and of activations, that are kept in memory; beyond, they are computed again.
 const KEPT_BYTES: usize = 1 << 30;
 
@@ -177,7 +175,7 @@ impl<'a> Views<'a> {
         }
         let image = self.decode(index, |bytes| images::decode(bytes, &self.limits))?;
         let longest = f64::from(image.width().max(image.height()));
-        let scale = KEPT_SIDE * f64::from(self.preprocessing.resolution) / longest;
+        let scale = f64::from(self.augmentation.scale) * f64::from(self.preprocessing.resolution) / longest;
         let image = if scale < 1.0 {
             let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
             images::letterbox(

@@ -56,6 +56,17 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
         refined.history.len(),
         fold.held_out.len()
     )];
+    let guessing = (classes as f32).ln();
+    let kept = refined
+        .history
+        .get(refined.best_epoch)
+        .and_then(|epoch| epoch.validation_loss);
+    if kept.is_some_and(|loss| loss > guessing) {
+        notes.push(
+            "Guessing would have done better on the images held out: try another --learning-rate, a tenth for example."
+                .to_owned(),
+        );
+    }
     if fold.held_out.is_empty() {
         notes =
             vec!["Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".into()];
@@ -213,16 +224,38 @@ fn features_of(
 
 /// The exported network must say of the validation images what the trained one said.
 fn check_parity(job: &Prepared, refined: &Refined, fold: &Fold, features: &Features) -> Result<(), TrainingError> {
-    let classes = job.dataset.classes.len();
-    let mut largest = 0.0_f32;
-    for (row, trained) in fold.held_out.iter().zip(refined.validation_logits.chunks(classes)) {
-        for (exported, trained) in features.matrix.row(job.train[*row]).iter().zip(trained) {
-            largest = largest.max((exported - trained).abs() / trained.abs().max(1.0));
-        }
+    let mut exported = Vec::with_capacity(refined.validation_logits.len());
+    for row in &fold.held_out {
+        exported.extend(features.matrix.row(job.train[*row]));
     }
-    if largest <= PARITY {
+    let difference = largest_difference(&exported, &refined.validation_logits);
+    if exported.len() == fold.held_out.len() * job.dataset.classes.len() && difference <= PARITY {
         Ok(())
     } else {
-        Err(RefineError::Parity { difference: largest }.into())
+        Err(RefineError::Parity { difference }.into())
+    }
+}
+
+/// Largest difference of two values, relative where the second is above 1; infinite where one is no number.
+fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
+    let differences = actual.iter().zip(expected).map(|(actual, expected)| {
+        let difference = (actual - expected).abs() / expected.abs().max(1.0);
+        if difference.is_nan() { f32::INFINITY } else { difference }
+    });
+    differences.fold(0.0, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_no_parity() {
+        assert!(largest_difference(&[1.0, 20.01], &[1.0, 20.0]) <= PARITY);
+        assert!(largest_difference(&[1.1], &[1.0]) > PARITY);
+        for odd in [f32::NAN, f32::INFINITY] {
+            assert!(largest_difference(&[0.0, odd], &[0.0, 1.0]) > PARITY);
+            assert!(largest_difference(&[0.0, 1.0], &[0.0, odd]) > PARITY);
+        }
     }
 }

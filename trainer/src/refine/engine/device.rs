@@ -136,6 +136,13 @@ fn guarded<T>(device: &str, open: impl FnOnce() -> Result<T, EngineError>) -> Re
     }
 }
 
+/// Whether a file in /dev stands for an NVIDIA card; its driver has others there even where no card is.
+#[cfg(any(feature = "cuda", test))]
+fn names_a_card(name: &str) -> bool {
+    let number = name.strip_prefix("nvidia").unwrap_or_default();
+    name == "dxg" || !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(feature = "cuda")]
 mod cuda {
     use burn_autodiff::Autodiff;
@@ -143,9 +150,14 @@ mod cuda {
 
     use super::{Engine, OpenError, Plan, Session, guarded};
 
-    /// Whether the driver's library is there and a card with it.
+    /// Whether there is a card: the driver makes a device for each, WSL one for all. A toolkit alone is none.
     pub fn is_present() -> bool {
-        std::path::Path::new("/dev/nvidiactl").exists() || std::env::var_os("CUDA_PATH").is_some()
+        let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+        let windows = std::env::var_os("SystemRoot").map(std::path::PathBuf::from);
+        devices
+            .into_iter()
+            .any(|device| super::names_a_card(&device.file_name().to_string_lossy()))
+            || windows.is_some_and(|root| root.join("System32/nvcuda.dll").exists())
     }
 
     pub fn open(number: usize, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
@@ -190,5 +202,25 @@ mod wgpu {
 
     pub fn open(_: Plan) -> Result<Box<dyn Engine>, OpenError> {
         Err(DeviceError::NotBuilt("wgpu").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_no_card() {
+        assert!(names_a_card("nvidia0") && names_a_card("nvidia12") && names_a_card("dxg"));
+        for other in ["nvidiactl", "nvidia-uvm", "nvidia", "null"] {
+            assert!(!names_a_card(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn without_cuda_auto_is_the_processor() {
+        if cfg!(not(feature = "cuda")) {
+            assert_eq!(Device::Auto.resolved(), Device::Cpu);
+        }
     }
 }

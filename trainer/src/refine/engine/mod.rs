@@ -26,7 +26,20 @@ pub struct Inputs {
 impl Inputs {
     /// How many images they are of.
     pub fn count(&self) -> usize {
-        self.values.len() / self.shape.iter().product::<usize>().max(1)
+        self.values.len() / self.length()
+    }
+
+    /// Those of some of the images.
+    pub(super) fn part(&self, images: std::ops::Range<usize>) -> Self {
+        Self {
+            shape: self.shape.clone(),
+            values: self.values[images.start * self.length()..images.end * self.length()].to_vec(),
+        }
+    }
+
+    /// Values of one input.
+    fn length(&self) -> usize {
+        self.shape.iter().product::<usize>().max(1)
     }
 }
 
@@ -58,6 +71,9 @@ pub struct Plan {
     pub average: Option<f32>,
     /// Largest Euclidean length of the whole gradient; it is scaled down to it.
     pub clip_norm: Option<f32>,
+    /// Most images whose gradient is computed at once; a larger batch is summed up from parts. `None` for all: it then
+    /// is halved where the device has not enough memory.
+    pub images_at_once: Option<usize>,
 }
 
 /// What a step found.
@@ -67,6 +83,8 @@ pub struct Outcome {
     pub loss: f32,
     /// Images whose largest logit was that of their largest target.
     pub correct: usize,
+    /// Images whose gradient was computed at once: less than the batch where the device has not the memory for it.
+    pub images_at_once: usize,
 }
 
 /// Everything that a step changes, by name: what a checkpoint holds.
@@ -92,7 +110,7 @@ pub trait Engine {
     /// Takes one step at learning rate `rate`; `seed` draws what dropout drops.
     ///
     /// # Errors
-    /// See [`EngineError`].
+    /// See [`EngineError`]; the network then is as it was before.
     fn step(&mut self, batch: &Batch, rate: f32, seed: u64) -> Result<Outcome, EngineError>;
 
     /// Class logits, `images x classes`, for inference.
@@ -129,6 +147,15 @@ pub enum EngineError {
     /// The device.
     #[error("the device failed: {0}; a smaller --minibatch needs less memory, --device cpu needs no GPU")]
     Device(String),
+    /// Not even one image fits, or the batch cannot be divided.
+    #[error(
+        "the device has not enough memory: give a smaller --minibatch or --resolution, fewer --trained layers, or \
+         --device cpu"
+    )]
+    OutOfMemory,
+    /// The step was not taken.
+    #[error("the loss or its gradient is no longer a finite number; a smaller --learning-rate helps")]
+    NotFinite,
     /// A checkpoint of something else.
     #[error("the checkpoint belongs to another network or another optimizer")]
     State,

@@ -1,12 +1,15 @@
 //! One network in training on one tensor backend.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use burn_tensor::activation::log_softmax;
 use burn_tensor::backend::{AutodiffBackend, Backend};
 use burn_tensor::{Tensor, TensorData};
 
 use super::optimizer::Memory;
 use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version};
-use crate::refine::network::{BatchStatistics, Mode, Role, Value, forward};
+use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Value, forward};
 
 /// Steps after which the moving average has its full length.
 const AVERAGE_WARMUP: f32 = 10.0;
@@ -16,6 +19,8 @@ pub(super) struct Session<B: AutodiffBackend> {
     plan: Plan,
     device: B::Device,
     steps: u64,
+    /// Most images whose gradient is computed at once.
+    at_once: usize,
     parameters: Vec<Tensor<B::InnerBackend, 1>>,
     average: Option<Vec<Tensor<B::InnerBackend, 1>>>,
     memory: Vec<Option<Memory<B::InnerBackend>>>,
@@ -35,6 +40,7 @@ impl<B: AutodiffBackend> Session<B> {
             .map(|(index, parameter)| plan.is_trained(index).then(|| plan.optimizer.memory(parameter)))
             .collect();
         let session = Self {
+            at_once: plan.images_at_once.unwrap_or(usize::MAX),
             average: plan.average.map(|_| parameters.clone()),
             parameters,
             memory,
@@ -83,16 +89,52 @@ impl<B: AutodiffBackend> Session<B> {
     }
 }
 
-impl Plan {
-    fn is_trained(&self, index: usize) -> bool {
-        let role = self.graph.parameters[index].role;
-        self.rate_scales[index] > 0.0 && matches!(role, Role::Weight | Role::Offset)
-    }
+/// What a batch has to teach.
+struct Learned<B: AutodiffBackend> {
+    loss: f32,
+    /// Of all gradients together, as one vector.
+    length: f64,
+    /// `images x classes`.
+    logits: Vec<f32>,
+    /// By parameter.
+    gradients: BTreeMap<usize, Tensor<B::InnerBackend, 1>>,
+    statistics: Vec<BatchStatistics<B>>,
 }
 
-impl<B: AutodiffBackend> Engine for Session<B> {
-    fn step(&mut self, batch: &Batch, rate: f32, seed: u64) -> Result<Outcome, EngineError> {
+impl<B: AutodiffBackend> Session<B> {
+    /// The gradient of a batch, summed up from parts that the device has the memory for.
+    fn learn(&self, batch: &Batch, seed: u64) -> Result<Learned<B>, EngineError> {
+        let total: f32 = batch.weights.iter().sum();
+        let mut learned = Learned {
+            loss: 0.0,
+            length: 0.0,
+            logits: Vec::new(),
+            gradients: BTreeMap::new(),
+            statistics: Vec::new(),
+        };
         let count = batch.inputs.count();
+        let mut first = 0;
+        while first < count {
+            let next = first.saturating_add(self.at_once).min(count);
+            guarded(|| self.learn_part(batch, first..next, total.max(f32::MIN_POSITIVE), seed, &mut learned))?;
+            first = next;
+        }
+        learned.length = guarded(|| euclidean_length(learned.gradients.values()))?;
+        if learned.loss.is_finite() && learned.length.is_finite() {
+            Ok(learned)
+        } else {
+            Err(EngineError::NotFinite)
+        }
+    }
+
+    fn learn_part(
+        &self,
+        batch: &Batch,
+        images: Range<usize>,
+        total: f32,
+        seed: u64,
+        learned: &mut Learned<B>,
+    ) -> Result<(), EngineError> {
         let parameters: Vec<Tensor<B, 1>> = self
             .parameters
             .iter()
@@ -109,41 +151,110 @@ impl<B: AutodiffBackend> Engine for Session<B> {
         let mode = Mode::Training {
             statistics: self.plan.statistics,
             seed,
+            first_image: images.start,
         };
-        let input = value::<B>(&batch.inputs, &self.device);
+        let (classes, count) = (self.plan.classes, images.len());
+        let input = value::<B>(&batch.inputs.part(images.clone()), &self.device);
         let pass = forward(&self.plan.graph, &parameters, input, mode)?;
         let logits = rows(pass.output)?;
-        let classes = self.plan.classes;
-        let targets = Tensor::<B, 2>::from_data(TensorData::new(batch.targets.clone(), [count, classes]), &self.device);
-        let total: f32 = batch.weights.iter().sum();
-        let weights: Vec<f32> = batch
-            .weights
-            .iter()
-            .map(|weight| weight / total.max(f32::MIN_POSITIVE))
-            .collect();
+        let targets = batch.targets[images.start * classes..images.end * classes].to_vec();
+        let targets = Tensor::<B, 2>::from_data(TensorData::new(targets, [count, classes]), &self.device);
+        let weights: Vec<f32> = batch.weights[images].iter().map(|weight| weight / total).collect();
         let weights = Tensor::<B, 2>::from_data(TensorData::new(weights, [count, 1]), &self.device);
         let loss = (log_softmax(logits.clone(), 1) * targets * weights).sum().neg();
 
         let mut gradients = loss.backward();
-        let mut updates = Vec::new();
         for (index, parameter) in parameters.iter().enumerate() {
-            if let Some(gradient) = parameter.grad_remove(&mut gradients) {
-                updates.push((index, gradient));
-            }
+            let Some(gradient) = parameter.grad_remove(&mut gradients) else {
+                continue;
+            };
+            let sum = match learned.gradients.remove(&index) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            learned.gradients.insert(index, sum);
         }
-        let factor = match self.plan.clip_norm {
-            Some(most) => {
-                let mut squares = 0.0_f64;
-                for (_, gradient) in &updates {
-                    let square = numbers(gradient.clone().powi_scalar(2).sum())?;
-                    squares += square.iter().map(|value| f64::from(*value)).sum::<f64>();
+        learned.loss += numbers(loss.inner())?.first().copied().unwrap_or(f32::NAN);
+        learned.logits.extend(numbers(logits.inner())?);
+        learned.statistics.extend(pass.statistics);
+        Ok(())
+    }
+
+    /// Whether a batch may be computed in parts: statistics of the batch need all of it.
+    fn can_be_divided(&self) -> bool {
+        let mut operators = self.plan.graph.operators.iter();
+        self.plan.statistics == Statistics::Frozen
+            || !operators.any(|operator| matches!(operator.operation, Operation::BatchNormalization { .. }))
+    }
+}
+
+/// Some backends panic where they have no memory left.
+fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    let reason = match outcome {
+        Ok(Err(EngineError::Device(reason))) => reason,
+        Ok(result) => return result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            text.unwrap_or("its driver gave up").to_owned()
+        }
+    };
+    Err(if is_out_of_memory(&reason) {
+        EngineError::OutOfMemory
+    } else {
+        EngineError::Device(reason)
+    })
+}
+
+/// Whether a driver's words mean that its memory is used up.
+fn is_out_of_memory(reason: &str) -> bool {
+    let reason = reason.to_lowercase();
+    [
+        "out of memory",
+        "out_of_memory",
+        "outofmemory",
+        "buffer too big",
+        "buffertoobig",
+        "memory allocation",
+    ]
+    .iter()
+    .any(|words| reason.contains(words))
+}
+
+impl Plan {
+    fn is_trained(&self, index: usize) -> bool {
+        let role = self.graph.parameters[index].role;
+        self.rate_scales[index] > 0.0 && matches!(role, Role::Weight | Role::Offset)
+    }
+}
+
+impl<B: AutodiffBackend> Engine for Session<B> {
+    fn step(&mut self, batch: &Batch, rate: f32, seed: u64) -> Result<Outcome, EngineError> {
+        let learned = loop {
+            match self.learn(batch, seed) {
+                // Nothing has changed yet, and a sum of gradients does not depend on its parts.
+                Err(EngineError::OutOfMemory)
+                    if self.can_be_divided() && batch.inputs.count() > 1 && self.at_once > 1 =>
+                {
+                    self.at_once = self.at_once.min(batch.inputs.count()).div_ceil(2);
                 }
-                (f64::from(most) / squares.sqrt().max(f64::MIN_POSITIVE)).min(1.0) as f32
+                learned => break learned?,
             }
-            None => 1.0,
+        };
+        let Learned {
+            loss,
+            length,
+            logits,
+            gradients,
+            statistics,
+        } = learned;
+        let factor = match self.plan.clip_norm {
+            Some(most) if length > f64::from(most) => (f64::from(most) / length) as f32,
+            _ => 1.0,
         };
         self.steps += 1;
-        for (index, gradient) in updates {
+        for (index, gradient) in gradients {
             let gradient = if factor < 1.0 {
                 gradient.mul_scalar(factor)
             } else {
@@ -160,17 +271,21 @@ impl<B: AutodiffBackend> Engine for Session<B> {
                     .optimizer
                     .update(parameter, gradient, memory, (rate, decayed, self.steps))?;
         }
-        self.follow(pass.statistics);
+        self.follow(statistics);
         self.follow_average();
 
-        let logits = numbers(logits.inner())?;
+        let classes = self.plan.classes;
         let correct = logits
             .chunks(classes)
             .zip(batch.targets.chunks(classes))
             .filter(|(logits, targets)| largest(logits) == largest(targets))
             .count();
-        let loss = numbers(loss.inner())?.first().copied().unwrap_or(f32::NAN);
-        Ok(Outcome { loss, correct })
+        let images_at_once = self.at_once.min(batch.inputs.count());
+        Ok(Outcome {
+            loss,
+            correct,
+            images_at_once,
+        })
     }
 
     fn logits(&mut self, inputs: &Inputs, version: Version) -> Result<Vec<f32>, EngineError> {
@@ -265,6 +380,16 @@ fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>,
         .map_err(|error| EngineError::Device(format!("{error:?}")))
 }
 
+/// Of the gradients taken together as one vector.
+fn euclidean_length<'a, B: Backend>(gradients: impl Iterator<Item = &'a Tensor<B, 1>>) -> Result<f64, EngineError> {
+    let mut squares = 0.0_f64;
+    for gradient in gradients {
+        let square = numbers(gradient.clone().powi_scalar(2).sum())?;
+        squares += square.iter().map(|value| f64::from(*value)).sum::<f64>();
+    }
+    Ok(squares.sqrt())
+}
+
 fn largest(values: &[f32]) -> usize {
     let mut best = 0;
     for (index, value) in values.iter().enumerate() {
@@ -273,4 +398,23 @@ fn largest(values: &[f32]) -> usize {
         }
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_up_memory_is_told_from_other_failures() {
+        let failing = |text: &'static str| guarded::<()>(|| Err(EngineError::Device(text.to_owned())));
+        for text in [
+            "CUDA_ERROR_OUT_OF_MEMORY",
+            "DriverError: out of memory",
+            "OutOfMemory { size: 7 }",
+        ] {
+            assert!(matches!(failing(text), Err(EngineError::OutOfMemory)), "{text}");
+        }
+        assert!(matches!(failing("no such kernel"), Err(EngineError::Device(_))));
+        assert!(matches!(guarded(|| Ok(7)), Ok(7)));
+    }
 }

@@ -31,12 +31,7 @@ pub fn boundaries(graph: &Graph) -> Vec<Boundary> {
     let layers: Vec<bool> = graph
         .operators
         .iter()
-        .map(|operator| {
-            matches!(
-                operator.operation,
-                Operation::Convolution { .. } | Operation::Linear { .. }
-            )
-        })
+        .map(|operator| operator.operation.is_layer())
         .collect();
     let mut found: Vec<Boundary> = Vec::new();
     // The position up to which some value before the current one is still needed.
@@ -58,6 +53,23 @@ pub fn boundaries(graph: &Graph) -> Vec<Boundary> {
         needed_until = needed_until.max(own);
     }
     found
+}
+
+impl Graph {
+    /// For each parameter, how many convolutions and linear layers come after the first operator that uses it.
+    pub fn layers_above(&self) -> Vec<usize> {
+        let mut above = vec![0; self.parameters.len()];
+        let mut layers = 0;
+        for operator in self.operators.iter().rev() {
+            for input in &operator.inputs {
+                if let Input::Parameter(index) = input {
+                    above[*index] = layers;
+                }
+            }
+            layers += usize::from(operator.operation.is_layer());
+        }
+        above
+    }
 }
 
 /// Whether a layer makes the map smaller before the next boundary of the network could come: the first window

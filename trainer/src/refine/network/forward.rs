@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use burn_tensor::activation::{hard_sigmoid, relu, sigmoid};
 use burn_tensor::backend::Backend;
-use burn_tensor::module::{avg_pool2d, conv2d, max_pool2d};
+use burn_tensor::module::conv2d;
 use burn_tensor::ops::{ConvOptions, PadMode};
 use burn_tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Graph, GraphError, Input, Operation, Operator, Window};
+use super::{Graph, GraphError, Input, Layout, Operation, Operator, Window, pool};
 
 /// What flows between operators.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub enum Mode {
         statistics: Statistics,
         /// Seed of this step's dropout.
         seed: u64,
+        /// Number of the step's images before these, so that a part of them drops what all together would.
+        first_image: usize,
     },
 }
 
@@ -168,36 +170,24 @@ impl<'a, B: Backend> Run<'a, B> {
                     Some(_) => Some(self.parameter(operator, 2)?),
                     None => None,
                 };
+                layout(operator, window, &map)?;
                 Value::Map(convolve(map, kernel, bias, window, *groups))
             }
             Operation::BatchNormalization { epsilon, momentum } => {
                 Value::Map(self.normalize(operator, *epsilon, *momentum)?)
             }
             Operation::MaxPool(window) => {
-                let (map, padding) = padded(self.map(operator)?, window, f32::NEG_INFINITY);
-                let Window {
-                    kernel,
-                    stride,
-                    dilation,
-                    ceil,
-                    ..
-                } = *window;
-                Value::Map(max_pool2d(map, kernel, stride, padding, dilation, ceil))
+                let map = self.map(operator)?;
+                let layout = layout(operator, window, &map)?;
+                Value::Map(pool::largest(map, window, layout))
             }
             Operation::AveragePool {
                 window,
                 include_padding,
             } => {
                 let map = self.map(operator)?;
-                let symmetric = is_symmetric(window.padding.around(size(&map), window));
-                if !symmetric && !include_padding {
-                    return Err(form(operator, "uneven padding that does not count into the mean"));
-                }
-                let (map, padding) = padded(map, window, 0.0);
-                let Window {
-                    kernel, stride, ceil, ..
-                } = *window;
-                Value::Map(avg_pool2d(map, kernel, stride, padding, *include_padding, ceil))
+                let layout = layout(operator, window, &map)?;
+                Value::Map(pool::mean(map, window, layout, *include_padding))
             }
             Operation::GlobalAveragePool { keep } => {
                 let map = self.map(operator)?;
@@ -328,10 +318,17 @@ impl<'a, B: Backend> Run<'a, B> {
                 return Err(form(operator, "its running statistics are missing"));
             };
             let count = images * height * width;
+            if count < 2 {
+                return Err(form(
+                    operator,
+                    "a batch of one image with one value per channel has no variance; give a larger --minibatch, or \
+                     --batch-norm frozen",
+                ));
+            }
             let mean = map.clone().mean_dims(&[0, 2, 3]);
             let centred = map - mean.clone();
             let variance = centred.clone().powi_scalar(2).mean_dims(&[0, 2, 3]);
-            let unbiased = count as f32 / (count as f32 - 1.0).max(1.0);
+            let unbiased = count as f32 / (count as f32 - 1.0);
             self.statistics.push(BatchStatistics {
                 parameters: [mean_index, variance_index],
                 mean: mean.reshape([channels]).detach(),
@@ -352,7 +349,7 @@ impl<'a, B: Backend> Run<'a, B> {
     /// and not on the device, so that every device drops the same.
     fn dropout(&mut self, operator: &'a Operator, ratio: f32, position: usize) -> Result<Value<B>, GraphError> {
         let value = self.input(operator, 0)?;
-        let Mode::Training { seed, .. } = self.mode else {
+        let Mode::Training { seed, first_image, .. } = self.mode else {
             return Ok(value);
         };
         if ratio <= 0.0 {
@@ -361,20 +358,23 @@ impl<'a, B: Backend> Run<'a, B> {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(position as u64);
         let kept = 1.0 / (1.0 - ratio.min(0.99));
-        let mut mask = |count: usize| -> Vec<f32> {
+        let mut mask = |shape: &[usize]| -> Vec<f32> {
+            let count: usize = shape.iter().product();
+            // One word of the generator for each value.
+            generator.set_word_pos((first_image * count / shape[0].max(1)) as u128);
             let draw = |_| if generator.random::<f32>() < ratio { 0.0 } else { kept };
             (0..count).map(draw).collect()
         };
         Ok(match value {
             Value::Map(map) => {
                 let shape = map.dims();
-                let mask = TensorData::new(mask(shape.iter().product()), shape);
+                let mask = TensorData::new(mask(&shape), shape);
                 let mask = Tensor::from_data(mask, &map.device());
                 Value::Map(map * mask)
             }
             Value::Rows(rows) => {
                 let shape = rows.dims();
-                let mask = TensorData::new(mask(shape.iter().product()), shape);
+                let mask = TensorData::new(mask(&shape), shape);
                 let mask = Tensor::from_data(mask, &rows.device());
                 Value::Rows(rows * mask)
             }
@@ -428,18 +428,18 @@ fn size<B: Backend>(map: &Tensor<B, 4>) -> [usize; 2] {
     [height, width]
 }
 
-fn is_symmetric([top, left, bottom, right]: [usize; 4]) -> bool {
-    top == bottom && left == right
-}
-
-/// The map and the padding that is left to the operator: padding that differs between the sides is put on here.
-fn padded<B: Backend>(map: Tensor<B, 4>, window: &Window, value: f32) -> (Tensor<B, 4>, [usize; 2]) {
-    let [top, left, bottom, right] = window.padding.around(size(&map), window);
-    if is_symmetric([top, left, bottom, right]) {
-        (map, [top, left])
-    } else {
-        (map.pad((left, right, top, bottom), PadMode::Constant(value)), [0, 0])
-    }
+/// Where `window` stands over `map`; images can be too small for a network.
+fn layout<B: Backend>(operator: &Operator, window: &Window, map: &Tensor<B, 4>) -> Result<Layout, GraphError> {
+    let [height, width] = size(map);
+    window.layout([height, width]).ok_or_else(|| {
+        let [rows, columns] = window.kernel;
+        form(
+            operator,
+            &format!(
+                "its {rows} x {columns} window does not fit into the map of {height} x {width}; give a larger --resolution"
+            ),
+        )
+    })
 }
 
 /// A kernel of one point is a matrix product, which every backend does fastest.
@@ -450,7 +450,8 @@ fn convolve<B: Backend>(
     window: &Window,
     groups: usize,
 ) -> Tensor<B, 4> {
-    let (map, padding) = padded(map, window, 0.0);
+    let around = window.padding.around(size(&map), window);
+    let (map, padding) = pool::padded(map, around, 0.0);
     let [images, channels, height, width] = map.dims();
     let [outputs, _, _, _] = kernel.dims();
     let pointwise = window.kernel == [1, 1] && window.stride == [1, 1] && padding == [0, 0] && groups == 1;

@@ -7,13 +7,14 @@
 mod cut;
 mod forward;
 mod operation;
+mod pool;
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use cut::{Boundary, boundaries, lower_part};
 pub use forward::{BatchStatistics, Mode, Pass, Statistics, Value, forward};
-pub use operation::{Operation, Padding, Window};
+pub use operation::{Layout, Operation, Padding, Window};
 pub use read::{floats, write_back};
 
 /// A network that can be differentiated.

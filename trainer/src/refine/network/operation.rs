@@ -75,6 +75,13 @@ pub enum Operation {
     Identity,
 }
 
+impl Operation {
+    /// Whether it is a convolution or a linear layer.
+    pub fn is_layer(&self) -> bool {
+        matches!(self, Self::Convolution { .. } | Self::Linear { .. })
+    }
+}
+
 /// How a kernel moves over a map: height first, then width.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
@@ -110,7 +117,7 @@ impl Padding {
             Self::Same { upper } => {
                 let mut padding = [0; 4];
                 for axis in 0..2 {
-                    let reach = (window.kernel[axis] - 1) * window.dilation[axis] + 1;
+                    let reach = window.reach(axis);
                     let positions = size[axis].div_ceil(window.stride[axis]);
                     let total = ((positions - 1) * window.stride[axis] + reach).saturating_sub(size[axis]);
                     let begin = if upper { total / 2 } else { total.div_ceil(2) };
@@ -120,6 +127,47 @@ impl Padding {
                 padding
             }
         }
+    }
+}
+
+/// Where a window stands over a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Number of positions, down and across.
+    pub positions: [usize; 2],
+    /// Top, left, bottom, right.
+    pub padding: [usize; 4],
+    /// How far the last positions reach beyond the padding, below and to the right.
+    pub overhang: [usize; 2],
+}
+
+impl Window {
+    /// Where the window stands over a map of the given height and width; `None` where it does not fit in once. As in
+    /// PyTorch, no position begins beyond the map and the padding before it.
+    pub fn layout(&self, size: [usize; 2]) -> Option<Layout> {
+        let padding = self.padding.around(size, self);
+        let mut layout = Layout {
+            positions: [0; 2],
+            padding,
+            overhang: [0; 2],
+        };
+        for axis in 0..2 {
+            let (stride, reach) = (self.stride[axis], self.reach(axis));
+            let length = padding[axis] + size[axis] + padding[axis + 2];
+            let room = length.checked_sub(reach)?;
+            let mut steps = room / stride;
+            if self.ceil && steps * stride < room && (steps + 1) * stride < size[axis] + padding[axis] {
+                steps += 1;
+            }
+            layout.positions[axis] = steps + 1;
+            layout.overhang[axis] = (steps * stride + reach).saturating_sub(length);
+        }
+        Some(layout)
+    }
+
+    /// Distance from the first to beyond the last point of the kernel.
+    fn reach(&self, axis: usize) -> usize {
+        (self.kernel[axis] - 1) * self.dilation[axis] + 1
     }
 }
 
@@ -296,13 +344,16 @@ impl Reader<'_> {
             _ => Padding::Explicit(self.lengths("pads", 0)?),
         };
         let stride: [usize; 2] = self.lengths("strides", 1)?;
-        if stride.contains(&0) {
-            return Err(self.form("a stride of zero"));
+        let dilation: [usize; 2] = self.lengths("dilations", 1)?;
+        for (name, lengths) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
+            if lengths.contains(&0) {
+                return Err(self.form(&format!("a {name} of zero")));
+            }
         }
         Ok(Window {
             kernel,
             stride,
-            dilation: self.lengths("dilations", 1)?,
+            dilation,
             padding,
             ceil: self.int("ceil_mode", 0) != 0,
         })

@@ -5,6 +5,7 @@ use super::*;
 use crate::onnx::proto::{DimensionValue, ModelProto};
 use crate::onnx::{Attribute, GraphBuilder};
 use crate::refine::engine::{Batch, Device, Inputs, Optimizer, Plan, Version, open};
+use crate::refine::head::HeadLayer;
 
 /// A small network: a convolution that halves the map, normalization, a residual block, pooling, a linear layer.
 fn network() -> ModelProto {
@@ -151,6 +152,7 @@ fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
         statistics,
         average: Some(0.9),
         clip_norm: None,
+        images_at_once: None,
     }
 }
 
@@ -220,6 +222,179 @@ fn training_learns_and_a_restored_state_goes_on_the_same() {
         assert_eq!(other.step(&batch(), 0.05, 30).expect("a step"), last);
         assert_eq!(other.state().expect("a state"), engine.state().expect("a state"));
     }
+}
+
+#[test]
+fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
+    let head = HeadLayer {
+        weights: vec![0.3, -0.2, 0.5, 0.1, -0.4, 0.2, 0.1, 0.3],
+        biases: vec![0.0, 0.1],
+        normalized: false,
+    };
+    let mut backbone = network();
+    backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
+    let dropping = head.on(&backbone, Some(0.5)).expect("a network");
+    let plan = Plan {
+        graph: Graph::read(&dropping, Some("clip"), "logits").expect("a graph"),
+        ..plan(Statistics::Frozen, SGD)
+    };
+    let inputs = Inputs {
+        shape: vec![4, 4, 4],
+        values: images(4)[..4 * 64].to_vec(),
+    };
+    let batch = Batch { inputs, ..batch() };
+    let batch = Batch {
+        weights: vec![0.5, 1.0, 2.0, 0.25],
+        ..batch
+    };
+    let stepped = |images_at_once| {
+        let plan = Plan {
+            rate_scales: vec![1.0; plan.graph.parameters.len()],
+            images_at_once,
+            ..plan.clone()
+        };
+        let mut engine = open(Device::Cpu, plan).expect("a processor");
+        let outcome = engine.step(&batch, 0.5, 3).expect("a step");
+        (outcome, engine.parameters(Version::Current).expect("values"))
+    };
+    let (whole, expected) = stepped(None);
+    for at_once in [1, 3] {
+        let (outcome, values) = stepped(Some(at_once));
+        assert_eq!((outcome.images_at_once, outcome.correct), (at_once, whole.correct));
+        assert!((outcome.loss - whole.loss).abs() < 1e-5);
+        for (values, expected) in values.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((values - expected).abs() < 1e-5, "{values} and {expected}");
+        }
+    }
+}
+
+#[test]
+fn numbers_that_are_none_stop_the_step_and_change_nothing() {
+    for clip_norm in [None, Some(1.0)] {
+        let plan = Plan {
+            clip_norm,
+            ..plan(Statistics::Frozen, SGD)
+        };
+        let mut engine = open(Device::Cpu, plan).expect("a processor");
+        let before = engine.state().expect("a state");
+        let mut spoilt = batch();
+        spoilt.inputs.values[5] = f32::NAN;
+        let error = engine.step(&spoilt, 0.1, 1).expect_err("no number");
+        assert!(error.to_string().contains("--learning-rate"), "{error}");
+        assert_eq!(engine.state().expect("a state"), before);
+        engine.step(&batch(), 0.1, 1).expect("a step");
+    }
+}
+
+/// A network of one pooling operator and a sum.
+fn pool(operator: &'static str, size: i64, attributes: &[(&'static str, Attribute)]) -> Graph {
+    let mut graph = GraphBuilder::new("pool");
+    let mut all = vec![("kernel_shape", Attribute::Ints(vec![size, size]))];
+    all.extend_from_slice(attributes);
+    let pooled = graph.node("pooled", operator, &["image"], &all);
+    let model = graph.finish("image", &[(&pooled, &[])], &[]);
+    Graph::read(&model, None, "pooled").expect("a graph")
+}
+
+/// Operator, size of its window, attributes, expected values.
+type PoolCase = (&'static str, i64, Vec<(&'static str, Attribute)>, Vec<f32>);
+
+/// Expected values by hand, for a map of 1 to 9.
+#[test]
+fn means_count_what_they_should() {
+    let values: Vec<f32> = (1..=9_u8).map(f32::from).collect();
+    let uneven = || ("pads", Attribute::Ints(vec![0, 0, 1, 1]));
+    let two = || ("strides", Attribute::Ints(vec![2, 2]));
+    let cases: [PoolCase; 6] = [
+        ("AveragePool", 2, vec![uneven(), two()], vec![3.0, 4.5, 7.5, 9.0]),
+        (
+            "AveragePool",
+            2,
+            vec![uneven(), two(), ("count_include_pad", Attribute::Int(1))],
+            vec![3.0, 2.25, 3.75, 2.25],
+        ),
+        (
+            "AveragePool",
+            2,
+            vec![two(), ("ceil_mode", Attribute::Int(1))],
+            vec![3.0, 4.5, 7.5, 9.0],
+        ),
+        (
+            "AveragePool",
+            2,
+            vec![
+                two(),
+                ("ceil_mode", Attribute::Int(1)),
+                ("count_include_pad", Attribute::Int(1)),
+            ],
+            vec![3.0, 4.5, 7.5, 9.0],
+        ),
+        (
+            "AveragePool",
+            2,
+            vec![("dilations", Attribute::Ints(vec![2, 2]))],
+            vec![5.0],
+        ),
+        (
+            "MaxPool",
+            2,
+            vec![two(), ("ceil_mode", Attribute::Int(1))],
+            vec![5.0, 6.0, 8.0, 9.0],
+        ),
+    ];
+    for (operator, size, attributes, expected) in cases {
+        let graph = pool(operator, size, &attributes);
+        let actual = run(&graph, map(values.clone(), [1, 1, 3, 3]));
+        assert_eq!(actual, expected, "{operator} {attributes:?}");
+    }
+}
+
+#[test]
+fn a_map_that_is_too_small_is_told_of() {
+    let graph = pool("AveragePool", 7, &[]);
+    let error = forward(&graph, &[], map(vec![0.0; 9], [1, 1, 3, 3]), Mode::Inference).expect_err("too small");
+    assert!(error.to_string().contains("--resolution"), "{error}");
+}
+
+#[test]
+fn one_value_has_no_variance() {
+    let mut graph = GraphBuilder::new("norm");
+    let inputs: Vec<String> = ["scale", "shift", "mean", "variance"]
+        .iter()
+        .map(|name| graph.initializer(name, &[1], &[1.0]))
+        .collect();
+    let inputs: Vec<&str> = std::iter::once("image")
+        .chain(inputs.iter().map(String::as_str))
+        .collect();
+    let normal = graph.node("norm", "BatchNormalization", &inputs, &[]);
+    let model = graph.finish("image", &[(&normal, &[])], &[]);
+    let graph = Graph::read(&model, None, "norm").expect("a graph");
+    let mode = Mode::Training {
+        statistics: Statistics::Batch,
+        seed: 1,
+        first_image: 0,
+    };
+    let error = forward(&graph, &parameters(&graph), map(vec![0.5], [1, 1, 1, 1]), mode).expect_err("one value");
+    assert!(error.to_string().contains("--minibatch"), "{error}");
+}
+
+#[test]
+fn layers_are_counted_from_the_end() {
+    let graph = Graph::read(&network(), None, "logits").expect("a graph");
+    let above: Vec<(&str, usize)> = graph
+        .parameters
+        .iter()
+        .zip(graph.layers_above())
+        .map(|(parameter, layers)| (parameter.name.as_str(), layers))
+        .filter(|(name, _)| name.contains("weight") || name.contains("shift"))
+        .collect();
+    let expected = [
+        ("stem.weight", 2),
+        ("norm.shift", 2),
+        ("block.weight", 1),
+        ("head.weight", 0),
+    ];
+    assert_eq!(above, expected);
 }
 
 #[test]

@@ -1,20 +1,29 @@
-//! Varying training images: a crop, a mirror image, other colours.
+//! Varying training images: a crop, a mirror image, other colours, and what RandAugment draws.
+
+mod rand_augment;
 
 use image::imageops;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use shared::image::RgbImage;
 
+pub use rand_augment::{MOST_MAGNITUDE, RandAugment};
+
 /// How much training images are varied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augmentation {
+    /// Longest side of an image before it is cropped, in units of the network's input, at least 1; smaller images stay
+    /// as they are.
+    pub scale: f32,
     /// Smallest share of each side that a crop keeps, above 0, at most 1.
     pub smallest_crop: f32,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
     /// Largest relative change of brightness, contrast and saturation.
     pub jitter: f32,
+    /// What is drawn besides.
+    pub rand_augment: RandAugment,
 }
 
 impl Augmentation {
@@ -36,13 +45,13 @@ impl Augmentation {
         if self.jitter > 0.0 {
             recolour(&mut varied, brightness, contrast, saturation);
         }
+        self.rand_augment.apply(&mut varied, generator);
         varied
     }
 }
 
 /// Scales brightness, then the distance from the mean grey, then the distance of each pixel from its own grey.
 fn recolour(image: &mut RgbImage, brightness: f32, contrast: f32, saturation: f32) {
-    let grey = |pixel: &[u8]| 0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2]);
     let pixels = image.as_raw().chunks_exact(3);
     let count = pixels.len().max(1);
     let mean = brightness * (pixels.map(|pixel| f64::from(grey(pixel))).sum::<f64>() / count as f64) as f32;
@@ -53,6 +62,11 @@ fn recolour(image: &mut RgbImage, brightness: f32, contrast: f32, saturation: f3
             *value = ((lit - own) * saturation + own).round().clamp(0.0, 255.0) as u8;
         }
     }
+}
+
+/// Luma of ITU-R BT.601.
+fn grey(pixel: &[u8]) -> f32 {
+    0.299 * f32::from(pixel[0]) + 0.587 * f32::from(pixel[1]) + 0.114 * f32::from(pixel[2])
 }
 
 #[cfg(test)]
@@ -69,9 +83,14 @@ mod tests {
     #[test]
     fn the_same_draw_gives_the_same_variation() {
         let augmentation = Augmentation {
+            scale: 1.5,
             smallest_crop: 0.5,
             flip: true,
             jitter: 0.3,
+            rand_augment: RandAugment {
+                operations: 0,
+                magnitude: 9,
+            },
         };
         let vary = |seed| augmentation.apply(&picture(), &mut ChaCha8Rng::seed_from_u64(seed));
         assert_eq!(vary(3), vary(3));
@@ -82,9 +101,14 @@ mod tests {
     #[test]
     fn nothing_to_vary_leaves_the_image() {
         let augmentation = Augmentation {
+            scale: 1.5,
             smallest_crop: 1.0,
             flip: false,
             jitter: 0.0,
+            rand_augment: RandAugment {
+                operations: 0,
+                magnitude: 9,
+            },
         };
         let varied = augmentation.apply(&picture(), &mut ChaCha8Rng::seed_from_u64(1));
         assert_eq!(varied, picture());
