@@ -32,6 +32,7 @@ from object_store import free_ports, object_store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = ROOT / "target/release"
+SCORER = ROOT / "target/lambda/scorer"
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -68,7 +69,7 @@ def warm_requests(place, width, height, work, goal, repeats):
     body = json.dumps(event)
     (port,) = free_ports(1)
     environment = {**os.environ, "IKAT_LOG": "error", "IKAT_THREADS": "1"}
-    command = [BINARIES / "scorer", "--listen", f"127.0.0.1:{port}", "--model", place.model]
+    command = [SCORER, "--listen", f"127.0.0.1:{port}", "--model", place.model]
     scorer = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peer = peer_function.Function(peer_function.reader_of_folder(place.bundle))
     try:
@@ -122,7 +123,7 @@ def start(place, repeats=9):
     """Process start to first answer, the model in S3 on loopback; then the memory after 20 answers."""
     event = json.dumps({"image": base64.b64encode(images.photograph(640, 480)).decode()}).encode()
     commands = {
-        "ours": [BINARIES / "scorer"],
+        "ours": [SCORER],
         "peer": [sys.executable, pathlib.Path(peer_function.__file__)],
     }
     times = {name: [] for name in commands}
@@ -177,11 +178,8 @@ def zipped(paths):
 def package(_):
     """What is uploaded: program and runtime library against the handler with its packages, less what the Python
     runtime of Lambda brings (boto3)."""
-    scorer = ROOT / "target/lambda/scorer"
-    if not scorer.exists():
-        scorer = BINARIES / "scorer"
     library = next(pathlib.Path(os.environ.get("IKAT_CACHE", "~/.cache/ikat")).expanduser().glob("runtime/*/*.so"))
-    ours = zipped([(scorer, "bootstrap"), (library, "lib/libonnxruntime.so")])
+    ours = zipped([(SCORER, "bootstrap"), (library, "lib/libonnxruntime.so")])
     with tempfile.TemporaryDirectory() as folder:
         pinned = (ROOT / "tests/benchmarks/requirements.txt").read_text(encoding="utf-8")
         wanted = re.findall(r"^(?:numpy|onnxruntime|pillow)==.*$", pinned, re.MULTILINE)

@@ -130,27 +130,11 @@ fn bench() -> Result<(), String> {
             .arg(&requirements))?;
         std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
-    run(cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "trainer",
-        "-p",
-        "scorer",
-        "--bins",
-    ]))?;
-    run(cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "trainer",
-        "-p",
-        "scorer",
-        "--example",
-        "svm_compare",
-    ]))?;
+    let trainer = ["build", "--release", "--locked", "-p", "trainer"];
+    run(cargo().args(trainer).arg("--bins"))?;
+    run(cargo().args(trainer).args(["--example", "svm_compare"]))?;
+    // The function as it is deployed.
+    run(cargo().args(["build", "--profile", "lambda", "--locked", "-p", "scorer"]))?;
     run(Command::new(&python)
         .arg(folder.join("run.py"))
         .args(env::args().skip(2)))

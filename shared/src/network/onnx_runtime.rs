@@ -38,12 +38,14 @@ impl OnnxRuntime {
 }
 
 /// One thread that does not spin while idle: the results do not depend on the number of cores,
-/// and a function instance has but one request at a time.
+/// and a function instance has but one request at a time. Weights are allocated one by one: the arena takes
+/// the next power of two for them, a sixth of all memory.
 fn builder(environment: &Environment, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
-        .with_config_entry("session.intra_op.allow_spinning", "0")?)
+        .with_config_entry("session.intra_op.allow_spinning", "0")?
+        .with_config_entry("session.use_device_allocator_for_initializers", "1")?)
 }
 
 impl Network for OnnxRuntime {

@@ -30,6 +30,8 @@ const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_S3";
 const MULTIPART_FROM: usize = 16 << 20;
 /// What is expected of contents of unknown length, in bytes.
 const LONGEST: u64 = 1 << 40;
+/// Memory set aside for an object before its contents come, at most, in bytes: a promise is not yet an object.
+const LARGEST_AT_ONCE: u64 = 64 << 20;
 /// The longest wait between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -253,7 +255,9 @@ impl S3Store {
         let Some(etag) = answer.e_tag.clone() else {
             return Err(Failure::Passing("the answer has no etag".to_owned()));
         };
-        let mut bytes = Vec::new();
+        let promised = answer.content_length().and_then(|length| u64::try_from(length).ok());
+        let expected = promised.unwrap_or(0).min(limit).min(LARGEST_AT_ONCE);
+        let mut bytes = Vec::with_capacity(expected as usize);
         let take = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
             Ok(())
