@@ -8,6 +8,7 @@ mod demo;
 mod evaluate;
 mod failure;
 mod location;
+mod lr_find;
 mod network;
 mod output;
 mod publish;
@@ -76,6 +77,7 @@ enum Command {
     Annotate(annotate::Arguments),
     Train(train::Arguments),
     Refine(refine::Arguments),
+    LrFind(lr_find::Arguments),
     Evaluate(evaluate::Arguments),
     Sweep(sweep::Arguments),
     #[command(subcommand)]
@@ -164,6 +166,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Annotate(arguments) => annotate::run(&arguments, &session),
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Refine(arguments) => refine::run(&arguments, &session),
+        Command::LrFind(arguments) => lr_find::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Sweep(arguments) => sweep::run(&arguments, &session),
         Command::Runs(runs) => runs::run(&runs, &session),

@@ -72,6 +72,7 @@ impl Job {
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {
             device: training.recipe.device,
+            events: training.recipe.tensorboard.clone(),
             ..training.resources.workplace(&runtime, &cache, session)
         };
         let parameters = training.parameters(classifier.kind(), training.split.seed());

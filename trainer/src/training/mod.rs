@@ -28,7 +28,7 @@ use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, near_duplica
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
 use crate::progress::Progress;
-use crate::refine::{Device, Recipe, RefineError};
+use crate::refine::{Device, RateCurve, RateRange, Recipe, RefineError};
 use crate::report::ReportError;
 use crate::runs::{DataSummary, Kind, RunError};
 use crate::svm::{self, SvmError};
@@ -63,6 +63,8 @@ pub struct Workplace<'a> {
     pub features: PathBuf,
     /// Folder of interrupted refinements.
     pub checkpoints: PathBuf,
+    /// Folder for events that TensorBoard can follow, where one wants them.
+    pub events: Option<PathBuf>,
     /// Where networks are refined.
     pub device: Device,
     /// Images worked on at once.
@@ -145,6 +147,33 @@ pub fn train(
     parameters: &Parameters,
     workplace: &Workplace,
 ) -> Result<Run, TrainingError> {
+    prepared(dataset, backbone, parameters, workplace, finish)
+}
+
+/// Tries the learning rates of `range` on the training part of `dataset`.
+///
+/// # Errors
+/// See [`TrainingError`].
+pub fn find_rate(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    (parameters, recipe): (&Parameters, &Recipe),
+    range: RateRange,
+    workplace: &Workplace,
+) -> Result<RateCurve, TrainingError> {
+    prepared(dataset, backbone, parameters, workplace, |job, _, _| {
+        refined::find_rate(job, recipe, range)
+    })
+}
+
+/// Computes features, divides the data set, and hands both to `work`, with the seconds that the features took.
+fn prepared<T>(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    workplace: &Workplace,
+    work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
+) -> Result<T, TrainingError> {
     let model = Bytes::from(read(&backbone.onnx)?);
     let network = NetworkFile {
         model: &model,
@@ -160,7 +189,7 @@ pub fn train(
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
-    let (train, test) = (split.train_rows(), split.test_rows());
+    let train = split.train_rows();
     for (class, name) in dataset.classes.iter().enumerate() {
         if !train.iter().any(|row| dataset.items[*row].class == class) {
             return Err(TrainingError::NothingToTrainOn(name.clone()));
@@ -176,16 +205,30 @@ pub fn train(
         parameters,
         workplace,
     };
+    work(&job, split, featurized)
+}
+
+/// Fits, measures on the test part, and makes the bundle.
+fn finish(job: &Prepared, split: Split, featurized: f64) -> Result<Run, TrainingError> {
+    let Prepared {
+        dataset,
+        features,
+        train,
+        backbone,
+        parameters,
+        workplace,
+        ..
+    } = job;
+    let test = split.test_rows();
     let fitted = match &parameters.recipe {
         Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
-            refined::fit(&job, parameters.classifier, recipe)?
+            refined::fit(job, parameters.classifier, recipe)?
         }
         _ => job.svm()?,
     };
-    let train = job.train;
 
     let start = Instant::now();
-    let predictions = predict(&fitted.head, &dataset, &fitted.features, &test);
+    let predictions = predict(&fitted.head, dataset, &fitted.features, &test);
     let metrics = Metrics {
         chosen_c: fitted.chosen_c,
         c_sweep: fitted.c_sweep.clone(),
@@ -200,21 +243,21 @@ pub fn train(
     };
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
-    let shown = if test.is_empty() { &train } else { &test };
-    let golden = golden::choose(&dataset, shown, parameters.golden_images);
+    let shown = if test.is_empty() { train } else { &test };
+    let golden = golden::choose(dataset, shown, parameters.golden_images);
     let bundle = golden::add(&bundle, &dataset.root, &golden, parameters.limits, workplace.runtime)?;
     Ok(Run {
         kind: Kind::Train,
         bundle,
         metrics,
         predictions,
-        data: DataSummary::new(&dataset, &features.contents, &split),
-        root: dataset.root,
+        data: DataSummary::new(dataset, &features.contents, &split),
+        root: dataset.root.clone(),
         split,
-        skipped: dataset.skipped,
+        skipped: dataset.skipped.clone(),
         notes: fitted.notes,
         history: fitted.history,
-        parameters: serde_json::to_value(parameters).map_err(RunError::from)?,
+        parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,
     })
 }
