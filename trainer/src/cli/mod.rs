@@ -10,6 +10,7 @@ mod evaluate;
 mod failure;
 mod featurize;
 mod location;
+mod lr_find;
 mod network;
 mod output;
 mod publish;
@@ -79,6 +80,7 @@ enum Command {
     Train(train::Arguments),
     Refine(refine::Arguments),
     Featurize(featurize::Arguments),
+    LrFind(lr_find::Arguments),
     Evaluate(evaluate::Arguments),
     Sweep(sweep::Arguments),
     #[command(subcommand)]
@@ -169,6 +171,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Refine(arguments) => refine::run(&arguments, &session),
         Command::Featurize(arguments) => featurize::run(&arguments, &session),
+        Command::LrFind(arguments) => lr_find::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Sweep(arguments) => sweep::run(&arguments, &session),
         Command::Runs(runs) => runs::run(&runs, &session),

@@ -1,5 +1,6 @@
 //! Options of the refinement.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -18,6 +19,10 @@ pub struct RecipeArguments {
     /// Where the network is refined: auto, cpu, cuda, cuda:1, wgpu
     #[arg(long, default_value = "auto")]
     pub device: Device,
+    /// Folder for events of each epoch that TensorBoard can follow while the training runs [default: none; a finished run
+    /// holds them in any case]
+    #[arg(long, value_name = "DIR")]
+    pub tensorboard: Option<PathBuf>,
     /// Passes over the training images [default: 20; original: 45]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,

@@ -54,6 +54,7 @@ impl Resources {
             runtime,
             features: cache.root().join("features"),
             checkpoints: cache.root().join("refinements"),
+            events: None,
             device: Device::Auto,
             threads: self.threads(),
             progress: &session.progress,

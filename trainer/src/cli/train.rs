@@ -116,6 +116,7 @@ impl Job {
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {
             device: training.recipe.device,
+            events: training.recipe.tensorboard.clone(),
             ..training.resources.workplace(&runtime, &cache, session)
         };
         let parameters = |data: &Path| training.parameters(data, classifier.kind(), training.split.seed());

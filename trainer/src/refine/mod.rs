@@ -11,8 +11,10 @@ mod checkpoint;
 pub mod engine;
 pub mod head;
 pub mod network;
+mod rate_search;
 mod recipe;
 mod run;
+pub mod tensorboard;
 mod views;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use shared::network::NetworkError;
 
 pub use engine::{Device, DeviceError};
+pub use rate_search::{RateCurve, RatePoint, RateRange, find_rate};
 pub use recipe::{HeadStart, Recipe, Schedule, Trained};
 pub use run::{Refined, Task, refine};
 
@@ -99,6 +102,14 @@ pub enum RefineError {
         /// Relative to the logit where it is above 1.
         difference: f32,
     },
+    /// The events for TensorBoard cannot be written.
+    #[error("the events for TensorBoard in {folder}: {source}")]
+    Events {
+        /// Which folder.
+        folder: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
     /// The checkpoint cannot be written.
     #[error("the checkpoint {path}: {reason}")]
     Checkpoint {
@@ -107,6 +118,14 @@ pub enum RefineError {
         /// Why.
         reason: String,
     },
+}
+
+/// Keeps the seeds of dropout apart from all others.
+const DROPOUT_STREAM: u64 = 1 << 63;
+
+/// Seed of the dropout of a step.
+fn dropout_seed(seed: u64, step: usize) -> u64 {
+    seed ^ DROPOUT_STREAM ^ step as u64
 }
 
 /// A generator's stream for the item `index` in round `round`.

@@ -16,15 +16,14 @@ use super::engine::{Device, Engine, EngineError, Plan, Version, open};
 use super::head::{HeadLayer, LOGITS, outputs};
 use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
+use super::tensorboard::Follower;
 use super::views::{View, Views};
-use super::{Best, Epoch, RefineError};
+use super::{Best, Epoch, RefineError, dropout_seed};
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
 
 /// Images whose logits are computed at once.
 const EVALUATED_AT_ONCE: usize = 16;
-/// Keeps the seeds of dropout apart from all others.
-const DROPOUT_STREAM: u64 = 1 << 63;
 
 /// What is refined, on which images.
 pub struct Task<'a> {
@@ -52,8 +51,19 @@ pub struct Task<'a> {
     pub runtime: &'a Runtime,
     /// Where an interrupted refinement is kept.
     pub checkpoint: PathBuf,
+    /// Folder for events that TensorBoard can follow, where one wants them.
+    pub events: Option<PathBuf>,
     /// Who is told of the progress.
     pub progress: &'a dyn Progress,
+}
+
+impl Task<'_> {
+    /// The images that are trained on.
+    pub(super) fn trained_rows(&self) -> Vec<usize> {
+        (0..self.labels.len())
+            .filter(|row| !self.validation.contains(row))
+            .collect()
+    }
 }
 
 /// What comes out.
@@ -77,6 +87,25 @@ pub struct Refined {
 /// # Errors
 /// See [`RefineError`].
 pub fn refine(task: &Task) -> Result<Refined, RefineError> {
+    with_engine(task, |engine, views, graph| {
+        let (best, history) = Loop {
+            task,
+            views,
+            at_once: Cell::new(usize::MAX),
+        }
+        .run(engine)?;
+        let refined = export(task, graph, best, history)?;
+        // A finished refinement needs no checkpoint; one that cannot be removed is only a file too many.
+        let _ = std::fs::remove_file(&task.checkpoint);
+        Ok(refined)
+    })
+}
+
+/// Cuts the network, puts its upper part onto the device, and hands it to `work`.
+pub(super) fn with_engine<T>(
+    task: &Task,
+    work: impl FnOnce(&mut dyn Engine, &Views, Graph) -> Result<T, RefineError>,
+) -> Result<T, RefineError> {
     task.recipe.check().map_err(RefineError::Recipe)?;
     let trained = task.head.on(task.backbone, Some(task.recipe.dropout))?;
     let whole = Graph::read(&trained, None, LOGITS)?;
@@ -112,13 +141,11 @@ pub fn refine(task: &Task) -> Result<Refined, RefineError> {
         graph: graph.clone(),
     };
     let mut engine = open(task.device, plan)?;
-    let (best, history) = Loop {
-        task,
-        views: &views,
-        at_once: Cell::new(usize::MAX),
-    }
-    .run(engine.as_mut())?;
+    work(engine.as_mut(), &views, graph)
+}
 
+/// The trained values in the files that they came from.
+fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<Refined, RefineError> {
     let mut parameters = graph.parameters;
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
         parameter.values = values;
@@ -129,8 +156,6 @@ pub fn refine(task: &Task) -> Result<Refined, RefineError> {
     let mut backbone = task.backbone.clone();
     parameters.retain(|parameter| !parameter.name.starts_with("head."));
     write_back(&mut backbone, &parameters)?;
-    // A finished refinement needs no checkpoint; one that cannot be removed is only a file too many.
-    let _ = std::fs::remove_file(&task.checkpoint);
     Ok(Refined {
         classifier,
         backbone,
@@ -186,10 +211,7 @@ impl Loop<'_> {
     fn run(&self, engine: &mut dyn Engine) -> Result<(Best, Vec<Epoch>), RefineError> {
         let recipe = self.task.recipe;
         let held_out: Vec<usize> = self.task.validation.clone();
-        let rows: Vec<usize> = (0..self.task.labels.len())
-            .filter(|row| !held_out.contains(row))
-            .collect();
-        let batches = Batches::new(recipe, &self.task.labels, rows, self.task.classes);
+        let batches = Batches::new(recipe, &self.task.labels, self.task.trained_rows(), self.task.classes);
         let (mut history, mut best) = (Vec::new(), None);
         if let Some(checkpoint) = Checkpoint::load(&self.task.checkpoint)
             && engine.restore(&checkpoint.state).is_ok()
@@ -200,6 +222,15 @@ impl Loop<'_> {
                 .progress
                 .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
         }
+        let failed = |source| RefineError::Events {
+            folder: self.task.events.clone().unwrap_or_default(),
+            source,
+        };
+        let events = self.task.events.as_deref();
+        let events = events
+            .map(|folder| Follower::begin(folder, &history))
+            .transpose()
+            .map_err(failed)?;
         let steps = batches.steps();
         let progress = self.task.progress;
         progress.begin("Refining the network", (steps * recipe.epochs) as u64);
@@ -209,6 +240,9 @@ impl Loop<'_> {
                 let epoch = self.epoch(engine, &batches, &held_out, history.len(), &mut best)?;
                 history.push(epoch);
                 progress.note(&told(&history, recipe.epochs));
+                if let Some(events) = &events {
+                    events.add(&history).map_err(failed)?;
+                }
                 Checkpoint {
                     state: engine.state()?,
                     history: history.clone(),
@@ -264,7 +298,7 @@ impl Loop<'_> {
                 let step = epoch * batches.len() + number;
                 rate = recipe.schedule.rate(step, steps, epoch);
                 let batch = images.batch(batch, inputs?, step);
-                let outcome = engine.step(&batch, rate, recipe.seed ^ DROPOUT_STREAM ^ step as u64);
+                let outcome = engine.step(&batch, rate, dropout_seed(recipe.seed, step));
                 let outcome = outcome.map_err(|error| match error {
                     EngineError::NotFinite => RefineError::Diverged { epoch: epoch + 1, rate },
                     other => other.into(),

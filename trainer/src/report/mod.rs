@@ -22,7 +22,7 @@ pub use gallery::{DEFAULT_PICTURES, Gallery, Shown, gallery};
 
 use crate::dataset::Skipped;
 use crate::evaluation::{Metrics, Predictions};
-use crate::refine::Epoch;
+use crate::refine::{Epoch, RateCurve};
 use crate::runs::Record;
 
 /// Name of the page.
@@ -109,6 +109,14 @@ fn interval(bounds: Option<[f64; 2]>) -> String {
 /// A figure with three decimals.
 fn figure(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"))
+}
+
+/// The curve of a search for a learning rate, as SVG.
+///
+/// # Errors
+/// [`ReportError::Plot`].
+pub fn rate_plot(curve: &RateCurve) -> Result<String, ReportError> {
+    plots::rates(curve)
 }
 
 #[cfg(test)]

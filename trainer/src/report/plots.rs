@@ -4,7 +4,7 @@ use super::chart::{Axis, Form, Line, LineChart, matrix};
 use super::{Plot, ReportError, figure};
 use crate::evaluation::confidence::{bins, rejections};
 use crate::evaluation::{Evaluation, Metrics, Predictions, RocCurve, RocCurves};
-use crate::refine::Epoch;
+use crate::refine::{Epoch, RateCurve, RatePoint};
 
 /// At most so many classes are drawn in one plot.
 pub(super) const MOST_LINES: usize = 10;
@@ -230,6 +230,44 @@ pub(super) fn epochs(history: &[Epoch], test_error: Option<f64>) -> Result<Optio
                   images were looked at once, after the last epoch."
                 .to_owned(),
     }))
+}
+
+/// Loss over learning rates, with the suggested one.
+pub(super) fn rates(curve: &RateCurve) -> Result<String, ReportError> {
+    let along = |value: fn(&RatePoint) -> f32| -> Vec<(f64, f64)> {
+        let points = curve.points.iter();
+        points
+            .map(|point| (f64::from(point.rate).log10(), f64::from(value(point))))
+            .collect()
+    };
+    let (losses, smoothed) = (along(|point| point.loss), along(|point| point.smoothed));
+    let highest = smoothed.iter().fold(0.05_f64, |top, point| top.max(point.1));
+    let begin = smoothed.first().map_or(-6.0, |point| point.0.floor());
+    let end = smoothed.last().map_or(0.0, |point| point.0.ceil()).max(begin + 1.0);
+    let suggested = f64::from(curve.suggestion).log10();
+    let within = losses.into_iter().map(|(rate, loss)| (rate, loss.min(1.1 * highest)));
+    LineChart {
+        title: "Learning rates".to_owned(),
+        x: Axis {
+            label: "learning rate",
+            range: begin..end,
+            form: Form::PowerOfTen,
+        },
+        y: Axis {
+            label: "loss",
+            range: 0.0..1.1 * highest,
+            form: Form::Plain,
+        },
+        lines: vec![
+            Line::new("each minibatch", within.collect()),
+            Line::new("smoothed", smoothed).summary(),
+            Line::new(
+                format!("suggested: {:.1e}", curve.suggestion),
+                vec![(suggested.max(begin), 0.0), (suggested.max(begin), 1.1 * highest)],
+            ),
+        ],
+    }
+    .draw()
 }
 
 /// What is taken for what.

@@ -30,7 +30,7 @@ use crate::feature_rows::Rows;
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized};
 use crate::image_reader::Images;
 use crate::progress::Progress;
-use crate::refine::{Device, Recipe, RefineError};
+use crate::refine::{Device, RateCurve, RateRange, Recipe, RefineError};
 use crate::report::ReportError;
 use crate::runs::{DataSummary, Kind, RunError};
 use crate::svm::{self, SvmError};
@@ -65,6 +65,8 @@ pub struct Workplace<'a> {
     pub features: PathBuf,
     /// Folder of interrupted refinements.
     pub checkpoints: PathBuf,
+    /// Folder for events that TensorBoard can follow, where one wants them.
+    pub events: Option<PathBuf>,
     /// Where networks are refined.
     pub device: Device,
     /// Images worked on at once.
@@ -162,22 +164,26 @@ pub fn train(
     workplace: &Workplace,
 ) -> Result<Run, TrainingError> {
     let model = Bytes::from(read(&backbone.onnx)?);
-    let network = NetworkFile {
-        model: &model,
-        sha256: &backbone.sha256,
-        preprocessing: &backbone.preprocessing,
-        feature_size: backbone.feature_size,
-    };
-    let start = Instant::now();
-    let featurized = workplace.featurized(dataset, &network, parameters.limits)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let known = Known {
-        dataset,
-        featurized,
-        images: Images::in_folder(&dataset.root),
-        seconds,
-    };
-    fit(known, backbone, &model, parameters, workplace)
+    let known = Known::new(dataset, backbone, &model, parameters, workplace)?;
+    prepared(known, (backbone, &model), parameters, workplace, finish)
+}
+
+/// Tries the learning rates of `range` on the training part of `dataset`.
+///
+/// # Errors
+/// See [`TrainingError`].
+pub fn find_rate(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    (parameters, recipe): (&Parameters, &Recipe),
+    range: RateRange,
+    workplace: &Workplace,
+) -> Result<RateCurve, TrainingError> {
+    let model = Bytes::from(read(&backbone.onnx)?);
+    let known = Known::new(dataset, backbone, &model, parameters, workplace)?;
+    prepared(known, (backbone, &model), parameters, workplace, |job, _| {
+        refined::find_rate(&job, recipe, range)
+    })
 }
 
 /// Trains on features that were computed before, wherever their images are: the bundle's golden images and those of
@@ -202,13 +208,8 @@ pub fn train_on_rows(
         images: Images::at(&rows.dataset.root, parameters.limits, allow_private)?,
         seconds: 0.0,
     };
-    fit(
-        known,
-        backbone,
-        &Bytes::from(read(&backbone.onnx)?),
-        parameters,
-        workplace,
-    )
+    let model = Bytes::from(read(&backbone.onnx)?);
+    prepared(known, (backbone, &model), parameters, workplace, finish)
 }
 
 /// A data set whose features are known.
@@ -220,14 +221,40 @@ struct Known<'a> {
     seconds: f64,
 }
 
-/// From features to a run.
-fn fit(
+impl<'a> Known<'a> {
+    /// Computes what is not in the cache.
+    fn new(
+        dataset: &'a Dataset,
+        backbone: &Backbone,
+        model: &Bytes,
+        parameters: &Parameters,
+        workplace: &Workplace,
+    ) -> Result<Self, TrainingError> {
+        let network = NetworkFile {
+            model,
+            sha256: &backbone.sha256,
+            preprocessing: &backbone.preprocessing,
+            feature_size: backbone.feature_size,
+        };
+        let start = Instant::now();
+        let featurized = workplace.featurized(dataset, &network, parameters.limits)?;
+        Ok(Self {
+            dataset,
+            featurized,
+            images: Images::in_folder(&dataset.root),
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// Divides the data set and hands it to `work` with all that a training needs.
+fn prepared<T>(
     known: Known,
-    backbone: &Backbone,
-    model: &Bytes,
+    (backbone, model): (&Backbone, &Bytes),
     parameters: &Parameters,
     workplace: &Workplace,
-) -> Result<Run, TrainingError> {
+    work: impl FnOnce(Prepared, Split) -> Result<T, TrainingError>,
+) -> Result<T, TrainingError> {
     let Known {
         dataset,
         featurized,
@@ -240,7 +267,7 @@ fn fit(
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
-    let (train, test) = (split.train_rows(), split.test_rows());
+    let train = split.train_rows();
     for (class, name) in dataset.classes.iter().enumerate() {
         if !train.iter().any(|row| dataset.items[*row].class == class) {
             return Err(TrainingError::NothingToTrainOn(name.clone()));
@@ -252,20 +279,38 @@ fn fit(
         features: &features,
         train,
         backbone,
+        images,
+        seconds,
         model,
         parameters,
         workplace,
     };
+    work(job, split)
+}
+
+/// Fits, measures on the test part, and makes the bundle.
+fn finish(job: Prepared, split: Split) -> Result<Run, TrainingError> {
+    let test = split.test_rows();
+    let parameters = job.parameters;
     let fitted = match &parameters.recipe {
         Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
             refined::fit(&job, parameters.classifier, recipe)?
         }
         _ => job.svm()?,
     };
-    let train = job.train;
 
+    let Prepared {
+        dataset,
+        features,
+        train,
+        images,
+        seconds,
+        backbone,
+        workplace,
+        ..
+    } = job;
     let start = Instant::now();
-    let predictions = predict(&fitted.head, &dataset, &fitted.features, &test);
+    let predictions = predict(&fitted.head, dataset, &fitted.features, &test);
     let metrics = Metrics {
         chosen_c: fitted.chosen_c,
         c_sweep: fitted.c_sweep.clone(),
@@ -281,17 +326,17 @@ fn fit(
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { &train } else { &test };
-    let golden = golden::choose(&dataset, shown, parameters.golden_images);
+    let golden = golden::choose(dataset, shown, parameters.golden_images);
     let bundle = golden::add(&bundle, &images, &golden, parameters.limits, workplace.runtime)?;
     Ok(Run {
         kind: Kind::Train,
         bundle,
         metrics,
         predictions,
-        data: DataSummary::new(&dataset, &features.contents, &split),
+        data: DataSummary::new(dataset, &features.contents, &split),
         images,
         split,
-        skipped: dataset.skipped,
+        skipped: dataset.skipped.clone(),
         notes: fitted.notes,
         history: fitted.history,
         parameters: serde_json::to_value(parameters).map_err(RunError::from)?,

@@ -10,16 +10,22 @@ use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
 use super::{Fitted, NetworkFile, Prepared, TrainingError};
+use crate::backbone::PREPROCESSING_KEY;
 use crate::features::Features;
-use crate::onnx::proto::ModelProto;
+use crate::onnx::proto::{ModelProto, StringStringEntryProto};
 use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
-use crate::refine::{self, HeadStart, Recipe, RefineError, Refined, Task};
+use crate::refine::{self, HeadStart, RateCurve, RateRange, Recipe, RefineError, Refined, Task};
+use crate::runs::RunError;
 use crate::svm::{self, Fold, Folds};
 
 /// Largest difference between a logit of the trainer and the same logit of the exported network, relative to the
 /// logit where it is above 1.
 const PARITY: f32 = 1e-3;
+/// Keys of a refined network's metadata: its classes in order as JSON, and the SHA-256 of its training images' own SHA-256
+/// and classes.
+const CLASSES_KEY: &str = "ikat.classes";
+const TRAINING_DATA_KEY: &str = "ikat.training_data";
 
 /// Refines the network and fits what `kind` says on top of it.
 pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted, TrainingError> {
@@ -27,28 +33,7 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let training = job.features.normalized_rows(&job.train);
     let classes = job.dataset.classes.len();
     let fold = validation_fold(&training, classes, recipe);
-    let backbone = ModelProto::decode(job.model.as_ref())
-        .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
-    let task = Task {
-        backbone: &backbone,
-        preprocessing: &job.backbone.preprocessing,
-        limits: job.parameters.limits,
-        paths: job
-            .train
-            .iter()
-            .map(|row| job.dataset.root.join(&job.dataset.items[*row].path))
-            .collect(),
-        labels: training.labels.clone(),
-        classes,
-        validation: fold.held_out.clone(),
-        head: first_head(job, &training, &fold, recipe)?,
-        recipe,
-        device: job.workplace.device,
-        runtime: job.workplace.runtime,
-        checkpoint: job.workplace.checkpoints.join(checkpoint_name(job, recipe)),
-        progress: job.workplace.progress,
-    };
-    let refined = refine::refine(&task)?;
+    let refined = with_task(job, &training, &fold, recipe, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut notes = vec![format!(
         "The network of epoch {} of {} is kept: it did best on the {} images held out of the training part.",
@@ -82,6 +67,70 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
         refine_seconds: Some(seconds),
         ..fitted
     })
+}
+
+/// Tries learning rates on the training part.
+pub(super) fn find_rate(job: &Prepared, recipe: &Recipe, range: RateRange) -> Result<RateCurve, TrainingError> {
+    let training = job.features.normalized_rows(&job.train);
+    let fold = validation_fold(&training, job.dataset.classes.len(), recipe);
+    with_task(job, &training, &fold, recipe, |task| refine::find_rate(task, range))
+}
+
+/// Hands the refinement of the training part without `fold` to `work`.
+fn with_task<T>(
+    job: &Prepared,
+    training: &Features,
+    fold: &Fold,
+    recipe: &Recipe,
+    work: impl FnOnce(&Task) -> Result<T, RefineError>,
+) -> Result<T, TrainingError> {
+    let backbone = ModelProto::decode(job.model.as_ref())
+        .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
+    let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
+    let task = Task {
+        backbone: &backbone,
+        preprocessing: &job.backbone.preprocessing,
+        limits: job.parameters.limits,
+        paths: job.train.iter().map(path).collect(),
+        labels: training.labels.clone(),
+        classes: job.dataset.classes.len(),
+        validation: fold.held_out.clone(),
+        head: first_head(job, training, fold, recipe)?,
+        recipe,
+        device: job.workplace.device,
+        runtime: job.workplace.runtime,
+        checkpoint: job.workplace.checkpoints.join(checkpoint_name(job, recipe)),
+        events: job.workplace.events.clone(),
+        progress: job.workplace.progress,
+    };
+    Ok(work(&task)?)
+}
+
+/// What a refined network says of itself: its classes in order, how images are prepared for it, and the hash of what it was
+/// trained on.
+fn describe(job: &Prepared, model: &mut ModelProto) -> Result<(), TrainingError> {
+    let json = |value: serde_json::Result<String>| value.map_err(RunError::from);
+    let mut trained_on = Vec::new();
+    for row in &job.train {
+        trained_on.extend(job.features.contents[*row]);
+        trained_on.extend((job.dataset.items[*row].class as u64).to_le_bytes());
+    }
+    let described = [
+        (CLASSES_KEY, json(serde_json::to_string(&job.dataset.classes))?),
+        (
+            PREPROCESSING_KEY,
+            json(serde_json::to_string(&job.backbone.preprocessing))?,
+        ),
+        (TRAINING_DATA_KEY, sha256_hex(&trained_on)),
+    ];
+    for (key, value) in described {
+        model.metadata_props.retain(|entry| entry.key != key);
+        model.metadata_props.push(StringStringEntryProto {
+            key: key.to_owned(),
+            value,
+        });
+    }
+    Ok(())
 }
 
 /// Which rows of the training part validate: a share of each class, near-duplicates together.
@@ -144,7 +193,8 @@ fn checkpoint_name(job: &Prepared, recipe: &Recipe) -> String {
 /// The network's own last layer.
 fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features) -> Result<Fitted, TrainingError> {
     let classes = job.dataset.classes.len();
-    let model = with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?;
+    let mut model = with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?;
+    describe(job, &mut model)?;
     let (model, features) = features_of(job, &model, classes)?;
     check_parity(job, refined, fold, &features)?;
     let truths: Vec<usize> = fold.held_out.iter().map(|row| training.labels[*row]).collect();
@@ -175,7 +225,9 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features
 /// held out of the refinement do.
 fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
     let start = Instant::now();
-    let (model, features) = features_of(job, &refined.backbone, job.backbone.feature_size)?;
+    let mut model = refined.backbone.clone();
+    describe(job, &mut model)?;
+    let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
     let training = features.normalized_rows(&job.train);
     let folds = Folds {
         folds: if fold.held_out.is_empty() {

@@ -12,7 +12,7 @@ use super::{TrainingError, Workplace};
 use crate::dataset::{Skipped, Split};
 use crate::evaluation::{Metrics, Predictions};
 use crate::image_reader::Images;
-use crate::refine::Epoch;
+use crate::refine::{Epoch, tensorboard};
 use crate::report::{self, Report};
 use crate::runs::{self, DataSummary, Kind, Record};
 
@@ -63,7 +63,7 @@ impl Saved {
 
 impl Run {
     /// Writes the run to `out`, or to a folder of its own among the runs of the working folder: `metrics.json`,
-    /// `predictions.csv`, `split.tsv`, `parameters.json`, `epochs.json`, `skipped.json`, the report with at most
+    /// `predictions.csv`, `split.tsv`, `parameters.json`, `epochs.json`, `skipped.json`, `tensorboard/` where there are epochs, the report with at most
     /// `pictures` test images, and after a training `bundle/`.
     ///
     /// # Errors
@@ -110,6 +110,15 @@ impl Run {
         add(runs::METRICS, runs::json(&self.metrics, &json(runs::METRICS)))?;
         add(runs::PARAMETERS, runs::json(&self.parameters, &json(runs::PARAMETERS)))?;
         add("epochs.json", runs::json(&self.history, &json("epochs.json")))?;
+        if !self.history.is_empty() {
+            let test_error = self.metrics.evaluation.accuracy.map(|accuracy| (1.0 - accuracy) as f32);
+            let events = tensorboard::encode(&self.history, test_error);
+            files.insert(format!("tensorboard/{}", tensorboard::FILE), events.into());
+        }
+        let mut add = |name: &str, json: Result<Bytes, runs::RunError>| -> Result<(), TrainingError> {
+            files.insert(name.to_owned(), json?);
+            Ok(())
+        };
         add("skipped.json", runs::json(&self.skipped, &json("skipped.json")))?;
         if self.kind == Kind::Train {
             let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);

@@ -1,0 +1,139 @@
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use shared::bundle::ClassifierKind;
+use shared::files;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::network::NetworkArguments;
+use super::output::printable;
+use super::resources::Resources;
+use super::training::TrainingArguments;
+use crate::dataset::Dataset;
+use crate::refine::{RateCurve, RateRange};
+use crate::report;
+use crate::training::{self, Workplace};
+
+/// Rows of the curve in the terminal.
+const ROWS: usize = 20;
+/// Width of its widest bar.
+const WIDTH: f32 = 40.0;
+
+/// Suggest a learning rate for a refinement.
+///
+/// Trains for a few steps at rates that grow from very small to very large, draws the loss over them, and suggests a
+/// tenth of the rate at which it was least. Give the same options as to the refinement itself; nothing is kept of the
+/// training.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// File for the curve as SVG; must not exist already [default: none]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// The first rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
+    from: f32,
+    /// The last rate, where the loss does not grow out of bounds before
+    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
+    to: f32,
+    /// Rates between them, one for each minibatch
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    steps: usize,
+    #[command(flatten)]
+    network: NetworkArguments,
+    #[command(flatten)]
+    training: TrainingArguments,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    curve: &'a RateCurve,
+    plot: Option<&'a Path>,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(out) = arguments.out.as_deref().filter(|out| out.exists()) {
+        return Err(Failure::failed(format!(
+            "{} exists already: choose another file with --out",
+            out.display()
+        )));
+    }
+    let training = &arguments.training;
+    let dataset = Dataset::scan(&arguments.data)?;
+    let cache = session.cache()?;
+    let runtime = Resources::runtime(&cache, session)?;
+    let backbone = arguments.network.obtain(&cache, session)?;
+    let workplace = Workplace {
+        device: training.recipe.device,
+        ..training.resources.workplace(&runtime, &cache, session)
+    };
+    let parameters = training.parameters(&arguments.data, ClassifierKind::Dnn, training.split.seed());
+    let Some(recipe) = &parameters.recipe else {
+        return Err(Failure::failed("there is nothing to refine"));
+    };
+    let range = RateRange {
+        least: arguments.from,
+        most: arguments.to,
+        steps: arguments.steps,
+    };
+    let curve = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;
+    if let Some(out) = &arguments.out {
+        files::write_atomically(out, report::rate_plot(&curve)?.as_bytes())?;
+    }
+    let document = Document {
+        curve: &curve,
+        plot: arguments.out.as_deref(),
+    };
+    session
+        .output
+        .result(&document, &text(&curve, arguments.out.as_deref()))?;
+    Ok(Done::Complete)
+}
+
+fn text(curve: &RateCurve, plot: Option<&Path>) -> String {
+    let highest = curve
+        .points
+        .iter()
+        .fold(f32::MIN_POSITIVE, |top, point| top.max(point.smoothed));
+    let mut text = "    rate    loss\n".to_owned();
+    for point in curve.points.iter().step_by(curve.points.len().div_ceil(ROWS).max(1)) {
+        let bar = "█".repeat((WIDTH * point.smoothed / highest).round() as usize);
+        let _ = writeln!(text, "{:8.1e} {:7.3} {bar}", point.rate, point.smoothed);
+    }
+    let _ = write!(
+        text,
+        "\nSuggested: --learning-rate {:.1e}, a tenth of the rate at which the loss was least",
+        curve.suggestion
+    );
+    if let Some(plot) = plot {
+        let _ = write!(text, "\nCurve:     {}", printable(&plot.to_string_lossy()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refine::RatePoint;
+
+    #[test]
+    fn the_curve_is_drawn_in_the_terminal() {
+        let point = |rate, smoothed| RatePoint {
+            rate,
+            loss: smoothed,
+            smoothed,
+        };
+        let curve = RateCurve {
+            points: vec![point(1e-4, 1.0), point(1e-3, 0.5), point(1e-2, 2.0)],
+            suggestion: 1e-4,
+        };
+        insta::assert_snapshot!("lr-find", text(&curve, Some(Path::new("curve.svg"))));
+        assert!(report::rate_plot(&curve).is_ok_and(|svg| svg.contains("suggested: 1.0e-4")));
+    }
+}
