@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::Session;
 use super::failure::{Done, Failure};
 use super::train::Job;
@@ -16,5 +18,5 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    arguments.job.run(Classifier::Dnn, session)
+    arguments.job.run(Classifier::Dnn, Duration::ZERO, session)
 }

@@ -1,8 +1,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
-use shared::bundle::Manifest;
+use shared::bundle::{ClassifierKind, Manifest};
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -13,7 +14,7 @@ use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
 use crate::runs::{self, BUNDLE};
-use crate::training::{self, Run, Saved, Workplace};
+use crate::training::{self, Choice, Run, Saved, Workplace};
 
 /// Train a classifier on a folder of class folders.
 ///
@@ -25,6 +26,9 @@ pub struct Arguments {
     /// What is trained
     #[arg(long, value_enum, default_value_t = Classifier::Svm)]
     classifier: Classifier,
+    /// Minutes that --classifier auto may take
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    time_limit: u64,
     #[command(flatten)]
     job: Job,
 }
@@ -51,16 +55,19 @@ struct Document<'a> {
     version: &'a str,
     skipped: &'a [Skipped],
     notes: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<Choice>,
     metrics: &'a Metrics,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    arguments.job.run(arguments.classifier, session)
+    let limit = Duration::from_secs(60 * arguments.time_limit);
+    arguments.job.run(arguments.classifier, limit, session)
 }
 
 impl Job {
-    /// Trains, writes the run and prints what came out.
-    pub fn run(&self, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
+    /// Trains, writes the run and prints what came out; finding out which classifier is best takes up to `limit`.
+    pub fn run(&self, classifier: Classifier, limit: Duration, session: &Session) -> Result<Done, Failure> {
         if let Some(out) = &self.out {
             runs::check_vacant(out)
                 .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
@@ -75,8 +82,18 @@ impl Job {
             events: training.recipe.tensorboard.clone(),
             ..training.resources.workplace(&runtime, &cache, session)
         };
-        let parameters = training.parameters(classifier.kind(), training.split.seed());
-        let run = training::train(&dataset, &backbone, &parameters, &workplace)?;
+        let seed = training.split.seed();
+        let choice = if classifier == Classifier::Auto {
+            let parameters = training.parameters(ClassifierKind::Dnn, seed);
+            Some(training::choose(&dataset, &backbone, &parameters, limit, &workplace)?)
+        } else {
+            None
+        };
+        let chosen = choice.as_ref().map(|choice| choice.classifier);
+        let kind = classifier.kind().or(chosen).unwrap_or(ClassifierKind::Svm);
+        let parameters = training.parameters(kind, seed);
+        let mut run = training::train(&dataset, &backbone, &parameters, &workplace)?;
+        run.notes.extend(choice.iter().map(|choice| choice.reason.clone()));
         let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, session);
 
@@ -92,6 +109,7 @@ impl Job {
             version: &run.bundle.manifest.version,
             skipped: &run.skipped,
             notes: &run.notes,
+            choice,
             metrics: &run.metrics,
         };
         let text = text(&run, &saved, parameters.svm.folds);

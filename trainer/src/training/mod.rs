@@ -1,5 +1,6 @@
 //! The main job in a row: features, split, SVM, evaluation, bundle.
 
+mod choice;
 mod featurized;
 mod fitted;
 mod golden;
@@ -33,6 +34,7 @@ use crate::report::ReportError;
 use crate::runs::{DataSummary, Kind, RunError};
 use crate::svm::{self, SvmError};
 
+pub use choice::{Candidate, Choice, choose};
 use fitted::{Fitted, Prepared};
 pub use run::{Run, Saved};
 
