@@ -140,3 +140,115 @@ fn wrong_options_are_refused_with_a_way_out() {
         assert!(said.stderr.contains(hint), "{}", said.stderr);
     }
 }
+
+/// Two textures, small.
+fn little(folder: &Path) -> Option<std::path::PathBuf> {
+    let source = shared_data("clothing_pattern")?;
+    let data = folder.join("data");
+    subset(&source, &data, &["dotted", "striped"], 16);
+    Some(data)
+}
+
+#[test]
+fn a_learning_rate_is_suggested_and_drawn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(data) = little(folder.path()) else {
+        return;
+    };
+    let cache = cache_beside(folder.path());
+    let plot = folder.path().join("rates.svg");
+    let [data, cache, plot_name] = [&data, &cache, &plot].map(|path| path.display().to_string());
+    let find = || {
+        trainer(&[
+            "lr-find",
+            "--json",
+            "--data",
+            &data,
+            "--cache",
+            &cache,
+            "--out",
+            &plot_name,
+            "--resolution",
+            "64",
+            "--steps",
+            "20",
+            "--to",
+            "100",
+        ])
+    };
+    let document = say(&mut find()).ended_with(0).json();
+    let points = document["points"].as_array().expect("points");
+    assert!((2..=20).contains(&points.len()), "{document}");
+    assert!(
+        document["suggestion"]
+            .as_f64()
+            .is_some_and(|rate| rate > 0.0 && rate < 10.0)
+    );
+    assert!(std::fs::read_to_string(&plot).is_ok_and(|svg| svg.contains("</svg>")));
+    let said = say(&mut find()).ended_with(1);
+    assert!(said.stderr.contains("exists already"), "{}", said.stderr);
+}
+
+#[test]
+fn the_best_classifier_is_found_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(data) = little(folder.path()) else {
+        return;
+    };
+    let cache = cache_beside(folder.path());
+    let run = folder.path().join("run");
+    let mut command = refine(&data, &run, &cache, "auto");
+    let document = say(command.args(["--folds", "2", "--time-limit", "30"]))
+        .ended_with(0)
+        .json();
+    let candidates = document["choice"]["candidates"].as_array().expect("candidates");
+    assert_eq!(candidates.len(), 3, "{document}");
+    let chosen = &document["choice"]["classifier"];
+    assert_eq!(&json(&run.join("bundle/manifest.json"))["classifier"], chosen);
+    let reason = document["choice"]["reason"].as_str().expect("a reason");
+    assert!(document["notes"].to_string().contains(&reason[..20]), "{document}");
+}
+
+/// What is absurd ends in a clear message or in a sound result, never in a run that lies.
+#[test]
+fn absurd_parameters_are_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(data) = little(folder.path()) else {
+        return;
+    };
+    let cache = cache_beside(folder.path());
+    let attempt = |name: &str, options: &[&str]| {
+        let run = folder.path().join(name);
+        let mut command = refine(&data, &run, &cache, "dnn");
+        say(command.args(options))
+    };
+    let said = attempt(
+        "rate",
+        &["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "sgd"],
+    )
+    .ended_with(1);
+    assert!(said.stderr.contains("--learning-rate"), "{}", said.stderr);
+    let said = attempt("share", &["--dropout", "1"]).ended_with(1);
+    assert!(said.stderr.contains("dropout must be"), "{}", said.stderr);
+    let said = attempt("single", &["--minibatch", "1", "--batch-norm", "batch"]).ended_with(0);
+    assert!(said.json()["metrics"]["accuracy"].as_f64().is_some());
+}
+
+#[test]
+fn one_image_of_each_class_is_enough_to_train_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(source) = shared_data("clothing_pattern") else {
+        return;
+    };
+    let data = folder.path().join("data");
+    subset(&source, &data, &["dotted", "striped"], 2);
+    let cache = cache_beside(folder.path());
+    let run = folder.path().join("run");
+    let mut command = refine(&data, &run, &cache, "dnn");
+    let said = say(command.args(["--ratio", "0.5", "--no-group"]));
+    let document = said.ended_with(0).json();
+    assert!(
+        document["notes"].to_string().contains("Nothing was held out"),
+        "{document}"
+    );
+}

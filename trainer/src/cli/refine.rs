@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -21,7 +22,6 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    arguments
-        .job
-        .run(Source::scan(&arguments.data)?, Classifier::Dnn, session)
+    let source = Source::scan(&arguments.data)?;
+    arguments.job.run(source, Classifier::Dnn, Duration::ZERO, session)
 }

@@ -63,7 +63,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         .classifier
         .iter()
         .map(|classifier| classifier.kind())
-        .collect();
+        .collect::<Option<_>>()
+        .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
     let settings = sweep::settings(
         &arguments.backbone,
         &arguments.resolution,

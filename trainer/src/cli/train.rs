@@ -1,8 +1,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
-use shared::bundle::Manifest;
+use shared::bundle::{ClassifierKind, Manifest};
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -16,7 +17,7 @@ use crate::evaluation::{self, Metrics};
 use crate::feature_rows;
 use crate::features::CacheKey;
 use crate::runs::{self, BUNDLE};
-use crate::training::{self, Run, Saved, Workplace};
+use crate::training::{self, Choice, Run, Saved, Workplace};
 
 /// Train a classifier on a folder of class folders.
 ///
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// What is trained
     #[arg(long, value_enum, default_value_t = Classifier::Svm)]
     classifier: Classifier,
+    /// Minutes that --classifier auto may take
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    time_limit: u64,
     #[command(flatten)]
     job: Job,
 }
@@ -64,6 +68,8 @@ struct Document<'a> {
     version: &'a str,
     skipped: &'a [Skipped],
     notes: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<Choice>,
     metrics: &'a Metrics,
 }
 
@@ -80,7 +86,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             ));
         }
     };
-    arguments.job.run(source, arguments.classifier, session)
+    let limit = Duration::from_secs(60 * arguments.time_limit);
+    arguments.job.run(source, arguments.classifier, limit, session)
 }
 
 /// What is trained on.
@@ -104,8 +111,14 @@ impl<'a> Source<'a> {
 }
 
 impl Job {
-    /// Trains, writes the run and prints what came out.
-    pub fn run(&self, source: Source, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
+    /// Trains, writes the run and prints what came out; finding out which classifier is best takes up to `limit`.
+    pub fn run(
+        &self,
+        source: Source,
+        classifier: Classifier,
+        limit: Duration,
+        session: &Session,
+    ) -> Result<Done, Failure> {
         if let Some(out) = &self.out {
             runs::check_vacant(out)
                 .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
@@ -119,13 +132,28 @@ impl Job {
             events: training.recipe.tensorboard.clone(),
             ..training.resources.workplace(&runtime, &cache, session)
         };
-        let parameters = |data: &Path| training.parameters(data, classifier.kind(), training.split.seed());
+        let seed = training.split.seed();
+        let mut choice = None;
         let run = match source {
-            Source::Images(dataset, data) => training::train(&dataset, &backbone, &parameters(data), &workplace)?,
+            Source::Images(dataset, data) => {
+                if classifier == Classifier::Auto {
+                    let parameters = training.parameters(data, ClassifierKind::Dnn, seed);
+                    choice = Some(training::choose(&dataset, &backbone, &parameters, limit, &workplace)?);
+                }
+                let chosen = choice.as_ref().map(|choice| choice.classifier);
+                let kind = classifier.kind().or(chosen).unwrap_or(ClassifierKind::Svm);
+                let parameters = training.parameters(data, kind, seed);
+                let mut run = training::train(&dataset, &backbone, &parameters, &workplace)?;
+                run.notes
+                    .extend(choice.iter().map(|choice: &Choice| choice.reason.clone()));
+                run
+            }
             Source::Features { place, allow_private } => {
                 let key = CacheKey::new(&backbone.sha256, &backbone.preprocessing);
                 let rows = block_on(feature_rows::read(place, &key, backbone.feature_size))??;
-                let parameters = parameters(&rows.dataset.root);
+                // Nothing but an SVM can be trained on rows, so that there is nothing to choose.
+                let kind = classifier.kind().unwrap_or(ClassifierKind::Svm);
+                let parameters = training.parameters(&rows.dataset.root, kind, seed);
                 training::train_on_rows(rows, &backbone, &parameters, &workplace, allow_private)?
             }
         };
@@ -144,6 +172,7 @@ impl Job {
             version: &run.bundle.manifest.version,
             skipped: &run.skipped,
             notes: &run.notes,
+            choice,
             metrics: &run.metrics,
         };
         let text = text(&run, &saved, training.folds());

@@ -47,15 +47,18 @@ pub enum Classifier {
     Dnn,
     /// A linear SVM on the features of the refined network
     SvmRefined,
+    /// Whichever of them does best on held-out parts of the training images
+    Auto,
 }
 
 impl Classifier {
-    /// As a bundle names it.
-    pub fn kind(self) -> ClassifierKind {
+    /// As a bundle names it; `None` where it is still to be found out.
+    pub fn kind(self) -> Option<ClassifierKind> {
         match self {
-            Self::Svm => ClassifierKind::Svm,
-            Self::Dnn => ClassifierKind::Dnn,
-            Self::SvmRefined => ClassifierKind::SvmRefined,
+            Self::Svm => Some(ClassifierKind::Svm),
+            Self::Dnn => Some(ClassifierKind::Dnn),
+            Self::SvmRefined => Some(ClassifierKind::SvmRefined),
+            Self::Auto => None,
         }
     }
 }

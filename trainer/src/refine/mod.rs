@@ -82,6 +82,9 @@ pub enum RefineError {
         /// Why.
         reason: String,
     },
+    /// It would not be done by its deadline.
+    #[error("the refinement would not be done within the time limit")]
+    OutOfTime,
     /// The loss became infinite or no number.
     #[error(
         "the training diverged in epoch {epoch}: its loss is no longer a finite number at learning rate {rate}; \

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use shared::image::Limits;
@@ -53,6 +54,8 @@ pub struct Task<'a> {
     pub checkpoint: PathBuf,
     /// Folder for events that TensorBoard can follow, where one wants them.
     pub events: Option<PathBuf>,
+    /// When it must be done; it is given up where it will not be.
+    pub deadline: Option<Instant>,
     /// Who is told of the progress.
     pub progress: &'a dyn Progress,
 }
@@ -237,6 +240,7 @@ impl Loop<'_> {
         progress.advance((steps * history.len()) as u64);
         let outcome = (|| {
             while history.len() < recipe.epochs && !self.is_over(&history) {
+                let begin = Instant::now();
                 let epoch = self.epoch(engine, &batches, &held_out, history.len(), &mut best)?;
                 history.push(epoch);
                 progress.note(&told(&history, recipe.epochs));
@@ -249,6 +253,10 @@ impl Loop<'_> {
                     best: best.clone(),
                 }
                 .save(&self.task.checkpoint)?;
+                let remaining = (recipe.epochs - history.len()) as u32;
+                if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
+                    return Err(RefineError::OutOfTime);
+                }
             }
             Ok::<_, RefineError>(())
         })();
@@ -369,6 +377,11 @@ impl Loop<'_> {
             .count();
         Ok((Some(loss), Some(wrong as f32 / rows.len() as f32)))
     }
+}
+
+/// Whether work that takes `needed` will be done by the deadline.
+fn is_in_time(deadline: Option<Instant>, needed: Duration) -> bool {
+    deadline.is_none_or(|deadline| Instant::now() + needed <= deadline)
 }
 
 /// In nats.

@@ -9,7 +9,6 @@ use super::{Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
 use crate::dataset::Dataset;
 use crate::features::Features;
-use crate::image_reader::Images;
 use crate::refine::Epoch;
 use crate::svm;
 
@@ -19,10 +18,6 @@ pub(super) struct Prepared<'a> {
     pub features: &'a Features,
     /// Rows of the training part.
     pub train: Vec<usize>,
-    /// Where the images themselves are.
-    pub images: Images,
-    /// What computing the features took.
-    pub seconds: f64,
     pub backbone: &'a Backbone,
     pub model: &'a Bytes,
     pub parameters: &'a Parameters,

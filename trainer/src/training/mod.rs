@@ -1,5 +1,6 @@
 //! The main job in a row: features, split, SVM, evaluation, bundle.
 
+mod choice;
 mod featurized;
 mod fitted;
 mod golden;
@@ -35,6 +36,7 @@ use crate::report::ReportError;
 use crate::runs::{DataSummary, Kind, RunError};
 use crate::svm::{self, SvmError};
 
+pub use choice::{Candidate, Choice, choose};
 use fitted::{Fitted, Prepared};
 pub use run::{Run, Saved};
 
@@ -163,9 +165,10 @@ pub fn train(
     parameters: &Parameters,
     workplace: &Workplace,
 ) -> Result<Run, TrainingError> {
-    let model = Bytes::from(read(&backbone.onnx)?);
-    let known = Known::new(dataset, backbone, &model, parameters, workplace)?;
-    prepared(known, (backbone, &model), parameters, workplace, finish)
+    let images = Images::in_folder(&dataset.root);
+    with_features(dataset, backbone, parameters, workplace, |job, split, seconds| {
+        finish(job, split, images, seconds)
+    })
 }
 
 /// Tries the learning rates of `range` on the training part of `dataset`.
@@ -179,10 +182,8 @@ pub fn find_rate(
     range: RateRange,
     workplace: &Workplace,
 ) -> Result<RateCurve, TrainingError> {
-    let model = Bytes::from(read(&backbone.onnx)?);
-    let known = Known::new(dataset, backbone, &model, parameters, workplace)?;
-    prepared(known, (backbone, &model), parameters, workplace, |job, _| {
-        refined::find_rate(&job, recipe, range)
+    with_features(dataset, backbone, parameters, workplace, |job, _, _| {
+        refined::find_rate(job, recipe, range)
     })
 }
 
@@ -202,65 +203,47 @@ pub fn train_on_rows(
     if parameters.recipe.is_some() {
         return Err(TrainingError::NoImages);
     }
-    let known = Known {
-        dataset: &rows.dataset,
-        featurized: rows.featurized,
-        images: Images::at(&rows.dataset.root, parameters.limits, allow_private)?,
-        seconds: 0.0,
-    };
+    let images = Images::at(&rows.dataset.root, parameters.limits, allow_private)?;
     let model = Bytes::from(read(&backbone.onnx)?);
-    prepared(known, (backbone, &model), parameters, workplace, finish)
+    let known = (&rows.dataset, rows.featurized);
+    prepared(known, (backbone, &model), parameters, workplace, |job, split| {
+        finish(job, split, images, 0.0)
+    })
 }
 
-/// A data set whose features are known.
-struct Known<'a> {
-    dataset: &'a Dataset,
-    featurized: Featurized,
-    images: Images,
-    /// What computing the features took.
-    seconds: f64,
+/// Computes what features are not in the cache, and goes on as [`prepared`] does; `work` is also told the seconds that this
+/// took.
+fn with_features<T>(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    workplace: &Workplace,
+    work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
+) -> Result<T, TrainingError> {
+    let model = Bytes::from(read(&backbone.onnx)?);
+    let network = NetworkFile {
+        model: &model,
+        sha256: &backbone.sha256,
+        preprocessing: &backbone.preprocessing,
+        feature_size: backbone.feature_size,
+    };
+    let start = Instant::now();
+    let featurized = workplace.featurized(dataset, &network, parameters.limits)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let known = (dataset, featurized);
+    prepared(known, (backbone, &model), parameters, workplace, |job, split| {
+        work(job, split, seconds)
+    })
 }
 
-impl<'a> Known<'a> {
-    /// Computes what is not in the cache.
-    fn new(
-        dataset: &'a Dataset,
-        backbone: &Backbone,
-        model: &Bytes,
-        parameters: &Parameters,
-        workplace: &Workplace,
-    ) -> Result<Self, TrainingError> {
-        let network = NetworkFile {
-            model,
-            sha256: &backbone.sha256,
-            preprocessing: &backbone.preprocessing,
-            feature_size: backbone.feature_size,
-        };
-        let start = Instant::now();
-        let featurized = workplace.featurized(dataset, &network, parameters.limits)?;
-        Ok(Self {
-            dataset,
-            featurized,
-            images: Images::in_folder(&dataset.root),
-            seconds: start.elapsed().as_secs_f64(),
-        })
-    }
-}
-
-/// Divides the data set and hands it to `work` with all that a training needs.
+/// Divides a data set whose features are known, and hands it to `work` with all that a training needs.
 fn prepared<T>(
-    known: Known,
+    (dataset, featurized): (&Dataset, Featurized),
     (backbone, model): (&Backbone, &Bytes),
     parameters: &Parameters,
     workplace: &Workplace,
-    work: impl FnOnce(Prepared, Split) -> Result<T, TrainingError>,
+    work: impl FnOnce(&Prepared, Split) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
-    let Known {
-        dataset,
-        featurized,
-        images,
-        seconds,
-    } = known;
     let (dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
     if dataset.classes.len() < 2 {
         return Err(SvmError::TooFewClasses(dataset.classes.len()).into());
@@ -279,36 +262,32 @@ fn prepared<T>(
         features: &features,
         train,
         backbone,
-        images,
-        seconds,
         model,
         parameters,
         workplace,
     };
-    work(job, split)
+    work(&job, split)
 }
 
 /// Fits, measures on the test part, and makes the bundle.
-fn finish(job: Prepared, split: Split) -> Result<Run, TrainingError> {
-    let test = split.test_rows();
-    let parameters = job.parameters;
-    let fitted = match &parameters.recipe {
-        Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
-            refined::fit(&job, parameters.classifier, recipe)?
-        }
-        _ => job.svm()?,
-    };
-
+fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<Run, TrainingError> {
     let Prepared {
         dataset,
         features,
         train,
-        images,
-        seconds,
         backbone,
+        parameters,
         workplace,
         ..
     } = job;
+    let test = split.test_rows();
+    let fitted = match &parameters.recipe {
+        Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
+            refined::fit(job, parameters.classifier, recipe)?
+        }
+        _ => job.svm()?,
+    };
+
     let start = Instant::now();
     let predictions = predict(&fitted.head, dataset, &fitted.features, &test);
     let metrics = Metrics {
@@ -325,7 +304,7 @@ fn finish(job: Prepared, split: Split) -> Result<Run, TrainingError> {
     };
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
-    let shown = if test.is_empty() { &train } else { &test };
+    let shown = if test.is_empty() { train } else { &test };
     let golden = golden::choose(dataset, shown, parameters.golden_images);
     let bundle = golden::add(&bundle, &images, &golden, parameters.limits, workplace.runtime)?;
     Ok(Run {
@@ -339,7 +318,7 @@ fn finish(job: Prepared, split: Split) -> Result<Run, TrainingError> {
         skipped: dataset.skipped.clone(),
         notes: fitted.notes,
         history: fitted.history,
-        parameters: serde_json::to_value(parameters).map_err(RunError::from)?,
+        parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,
     })
 }

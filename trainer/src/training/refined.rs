@@ -33,7 +33,7 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let training = job.features.normalized_rows(&job.train);
     let classes = job.dataset.classes.len();
     let fold = validation_fold(&training, classes, recipe);
-    let refined = with_task(job, &training, &fold, recipe, refine::refine)?;
+    let refined = with_task(job, &training, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut notes = vec![format!(
         "The network of epoch {} of {} is kept: it did best on the {} images held out of the training part.",
@@ -69,11 +69,27 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     })
 }
 
+/// Refines the network once, and fits its own layer and an SVM on top of it.
+///
+/// # Errors
+/// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
+pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted; 2], TrainingError> {
+    let training = job.features.normalized_rows(&job.train);
+    let fold = validation_fold(&training, job.dataset.classes.len(), recipe);
+    let refined = with_task(job, &training, &fold, recipe, Some(deadline), refine::refine)?;
+    Ok([
+        own_layer(job, &refined, &fold, &training)?,
+        svm_on_top(job, &refined, fold)?,
+    ])
+}
+
 /// Tries learning rates on the training part.
 pub(super) fn find_rate(job: &Prepared, recipe: &Recipe, range: RateRange) -> Result<RateCurve, TrainingError> {
     let training = job.features.normalized_rows(&job.train);
     let fold = validation_fold(&training, job.dataset.classes.len(), recipe);
-    with_task(job, &training, &fold, recipe, |task| refine::find_rate(task, range))
+    with_task(job, &training, &fold, recipe, None, |task| {
+        refine::find_rate(task, range)
+    })
 }
 
 /// Hands the refinement of the training part without `fold` to `work`.
@@ -82,6 +98,7 @@ fn with_task<T>(
     training: &Features,
     fold: &Fold,
     recipe: &Recipe,
+    deadline: Option<Instant>,
     work: impl FnOnce(&Task) -> Result<T, RefineError>,
 ) -> Result<T, TrainingError> {
     let backbone = ModelProto::decode(job.model.as_ref())
@@ -101,6 +118,7 @@ fn with_task<T>(
         runtime: job.workplace.runtime,
         checkpoint: job.workplace.checkpoints.join(checkpoint_name(job, recipe)),
         events: job.workplace.events.clone(),
+        deadline,
         progress: job.workplace.progress,
     };
     Ok(work(&task)?)
