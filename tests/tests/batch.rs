@@ -229,6 +229,16 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
     assert_eq!(failures, expected);
     assert_eq!([&said.json()["succeeded"], &said.json()["failed"]], [4, 7]);
 
+    // Killed while the files were written: the summary says that they are not complete.
+    let summary = read(&place.path("out"), "job.json");
+    let unfinished = summary.replace("\"complete\": true", "\"complete\": false");
+    assert_ne!(unfinished, summary);
+    write(&place.path("out/job.json"), unfinished.as_bytes());
+    write(&place.path("out/results.csv"), b"item,lab");
+    say(&mut place.local(&place.text("list.txt"), &place.text("out"))).ended_with(3);
+    assert_labels(&place.path("out"), &good);
+    assert_eq!(read(&place.path("out"), "job.json"), summary);
+
     // What failed is a list too; not one of these can be scored.
     let said = say(&mut place.local(&place.text("out/failures.csv"), &place.text("again"))).ended_with(1);
     assert!(said.stderr.contains("none of the images"), "{said:?}");

@@ -6,16 +6,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use shared::files::hex;
-use shared::image::{Limits, decode};
+use shared::image::Limits;
 use shared::network::{Network, NetworkError};
-use shared::pipeline::{Featurizer, PipelineError};
+use shared::pipeline::Featurizer;
 use shared::preprocessing::Preprocessing;
 use shared::service::ServiceError;
 
 use super::RowsError;
 use crate::conveyor::{self, Addressed};
-use crate::dataset::dhash_256;
-use crate::features::CacheKey;
+use crate::features::{CacheKey, Record};
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
 
@@ -130,20 +129,14 @@ struct Row<'a> {
 enum Outcome<'a> {
     Features {
         network: &'a str,
-        #[serde(flatten)]
-        computed: Computed,
+        sha256: String,
+        dhash: String,
+        features: Vec<f32>,
     },
     Error {
         error: ServiceError,
         passing: bool,
     },
-}
-
-#[derive(Serialize)]
-struct Computed {
-    sha256: String,
-    dhash: String,
-    features: Vec<f32>,
 }
 
 /// Writes a row for each of `images` to `output`, in their order; memory stays flat, however many there are.
@@ -185,21 +178,18 @@ impl Featurization<'_> {
         network: Box<dyn Network>,
     ) -> impl FnMut(Line, Result<Bytes, ServiceError>) -> (String, bool) + Send + use<> {
         let mut featurizer = Featurizer::new(self.limits, self.preprocessing.clone(), network);
-        let (limits, key) = (self.limits, self.key.as_str().to_owned());
-        let mut compute = move |bytes: &[u8]| -> Result<Computed, PipelineError> {
-            let pixels = decode(bytes, &limits)?;
-            let (features, _) = featurizer.featurize_pixels(&pixels)?;
-            Ok(Computed {
-                sha256: hex(&Sha256::digest(bytes)),
-                dhash: hex(&dhash_256(&pixels)),
-                features,
-            })
-        };
+        let key = self.key.as_str().to_owned();
         move |line: Line, image: Result<Bytes, ServiceError>| {
-            let outcome = match image.and_then(|bytes| compute(&bytes).map_err(ServiceError::from)) {
-                Ok(computed) => Outcome::Features {
+            let record = image.and_then(|bytes| {
+                let record = Record::compute(&mut featurizer, Sha256::digest(&bytes).into(), &bytes);
+                record.map_err(ServiceError::from)
+            });
+            let outcome = match record {
+                Ok(record) => Outcome::Features {
                     network: &key,
-                    computed,
+                    sha256: hex(&record.image),
+                    dhash: hex(&record.dhash),
+                    features: record.features,
                 },
                 Err(error) => Outcome::Error {
                     passing: error.code.is_passing(),

@@ -66,6 +66,22 @@ pub fn featurize(
     work.finish()
 }
 
+impl Record {
+    /// The record of an encoded image whose SHA-256 is `image`.
+    ///
+    /// # Errors
+    /// See [`PipelineError`].
+    pub fn compute(featurizer: &mut Featurizer, image: [u8; 32], bytes: &[u8]) -> Result<Self, PipelineError> {
+        let pixels = featurizer.decode(bytes)?;
+        let (features, _) = featurizer.featurize_pixels(&pixels)?;
+        Ok(Self {
+            image,
+            dhash: dhash_256(&pixels),
+            features,
+        })
+    }
+}
+
 /// What the threads share.
 struct Work<'a> {
     dataset: &'a Dataset,
@@ -122,23 +138,15 @@ impl Work<'_> {
         hash: [u8; 32],
         bytes: &[u8],
     ) -> Result<Result<Record, String>, FeatureError> {
-        let pixels = match featurizer.decode(bytes) {
-            Ok(pixels) => pixels,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let features = match featurizer.featurize_pixels(&pixels) {
-            Ok((features, _)) => features,
-            Err(PipelineError::Image(error)) => return Ok(Err(error.to_string())),
-            Err(PipelineError::Network(error @ NetworkError::NotFinite)) => return Ok(Err(error.to_string())),
-            Err(PipelineError::Network(error)) => return Err(error.into()),
-        };
-        let record = Record {
-            image: hash,
-            dhash: dhash_256(&pixels),
-            features,
-        };
-        self.cache.append(&record)?;
-        Ok(Ok(record))
+        match Record::compute(featurizer, hash, bytes) {
+            Ok(record) => {
+                self.cache.append(&record)?;
+                Ok(Ok(record))
+            }
+            Err(PipelineError::Image(error)) => Ok(Err(error.to_string())),
+            Err(PipelineError::Network(error @ NetworkError::NotFinite)) => Ok(Err(error.to_string())),
+            Err(PipelineError::Network(error)) => Err(error.into()),
+        }
     }
 
     fn stop(&self) {
