@@ -3,6 +3,8 @@
 
 pub mod bundles;
 pub mod colours;
+pub mod faults;
+pub mod fuzz;
 pub mod http;
 pub mod lambda;
 pub mod network;
@@ -10,6 +12,7 @@ pub mod program;
 pub mod seaweedfs;
 pub mod web;
 pub mod webdriver;
+pub mod workshop;
 
 use std::path::{Path, PathBuf};
 

@@ -7,6 +7,7 @@ mod data;
 mod demo;
 mod evaluate;
 mod failure;
+mod keygen;
 mod location;
 mod network;
 mod output;
@@ -80,6 +81,7 @@ enum Command {
     Sweep(sweep::Arguments),
     #[command(subcommand)]
     Runs(runs::Runs),
+    Keygen(keygen::Arguments),
     Publish(publish::Arguments),
     Rollback(rollback::Arguments),
     Versions(versions::Arguments),
@@ -167,6 +169,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Sweep(arguments) => sweep::run(&arguments, &session),
         Command::Runs(runs) => runs::run(&runs, &session),
+        Command::Keygen(arguments) => keygen::run(&arguments, &session),
         Command::Publish(arguments) => publish::run(&arguments, &session),
         Command::Rollback(arguments) => rollback::run(&arguments, &session),
         Command::Versions(arguments) => versions::run(&arguments, &session),

@@ -8,11 +8,11 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::output::{list_skipped, printable};
-use super::resources::Resources;
+use super::resources::{Resources, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
-use crate::runs::{self, BUNDLE};
+use crate::runs::BUNDLE;
 use crate::training::{self, Run, Saved, Workplace};
 
 /// Train a classifier on a folder of class folders.
@@ -61,13 +61,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 impl Job {
     /// Trains, writes the run and prints what came out.
     pub fn run(&self, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
-        if let Some(out) = &self.out {
-            runs::check_vacant(out)
-                .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
-        }
+        let cache = session.cache()?;
+        let _claim = claim(self.out.as_deref(), &cache)?;
         let training = &self.training;
         let dataset = Dataset::scan(&training.data)?;
-        let cache = session.cache()?;
         let runtime = Resources::runtime(&cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {

@@ -24,7 +24,7 @@ use shared::pipeline::PipelineError;
 use shared::preprocessing::Preprocessing;
 
 use crate::backbone::Backbone;
-use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, near_duplicate_groups};
+use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, escape, near_duplicate_groups};
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
 use crate::progress::Progress;
@@ -130,9 +130,48 @@ pub enum TrainingError {
         /// The bundle's classes.
         known: String,
     },
+    /// There are not two classes to tell apart.
+    #[error(
+        "{root} has images of {found} alone, and a classifier needs two classes: add another class folder with \
+         images{left_out}"
+    )]
+    TooFewClasses {
+        /// The data set.
+        root: PathBuf,
+        /// The class that it has.
+        found: String,
+        /// What was left out and why, for people to read; empty where nothing was.
+        left_out: String,
+    },
     /// The split leaves a class without an image to train on.
     #[error("the split leaves no image of the class {0} to train on: add images, or put fewer into the test part")]
     NothingToTrainOn(String),
+}
+
+impl TrainingError {
+    fn too_few_classes(dataset: &Dataset) -> Self {
+        const SHOWN: usize = 10;
+        let shown = dataset.skipped.iter().take(SHOWN);
+        let mut list: Vec<String> = shown
+            .map(|skipped| format!("{} ({})", escape(&skipped.path), skipped.reason))
+            .collect();
+        if dataset.skipped.len() > SHOWN {
+            list.push(format!("{} more", dataset.skipped.len() - SHOWN));
+        }
+        let left_out = if list.is_empty() {
+            String::new()
+        } else {
+            format!(". Left out: {}", list.join("; "))
+        };
+        Self::TooFewClasses {
+            root: dataset.root.clone(),
+            found: dataset
+                .classes
+                .first()
+                .map_or_else(|| "no class".to_owned(), |class| format!("the class {class}")),
+            left_out,
+        }
+    }
 }
 
 /// Trains on `dataset` with the features of `backbone`.
@@ -156,7 +195,7 @@ pub fn train(
     let (dataset, features) = workplace.features(dataset, &network, parameters.limits, parameters.split.distance)?;
     let featurized = start.elapsed().as_secs_f64();
     if dataset.classes.len() < 2 {
-        return Err(SvmError::TooFewClasses(dataset.classes.len()).into());
+        return Err(TrainingError::too_few_classes(&dataset));
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
