@@ -120,6 +120,9 @@ fn preprocessing(resolution: u32) -> Preprocessing {
 }
 
 /// The network as an ONNX file: the mean of each channel; the feature map is the image itself.
+///
+/// # Panics
+/// Never: preprocessing has a JSON form.
 pub fn network() -> Vec<u8> {
     let preprocessing = serde_json::to_string(&preprocessing(32)).expect("JSON");
     let mut graph = GraphBuilder::new("mean-colour");
