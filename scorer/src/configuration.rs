@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::time::Duration;
 
 use clap::Parser;
+use shared::bundle::{TrustedKeys, TrustedKeysError};
 use shared::service::AllowedBuckets;
 
 /// Requests that wait for each core, where nothing else is said.
@@ -36,6 +37,18 @@ pub struct Arguments {
     /// Buckets that requests may name images in, with commas between them; a folder may follow: photos,archive/2026
     #[arg(long, value_name = "BUCKETS", env = "IKAT_ALLOWED_BUCKETS", default_value = "")]
     allowed_buckets: String,
+    /// Serve only what one of these keys has signed: public keys as `trainer keygen` prints them, with commas between
+    /// them
+    #[arg(
+        long = "trusted-key",
+        value_name = "KEYS",
+        env = "IKAT_TRUSTED_KEY",
+        default_value = ""
+    )]
+    trusted: String,
+    /// Longest time that a request may take, in seconds
+    #[arg(long, value_name = "SECONDS", env = "IKAT_DEADLINE_SECONDS", default_value = "30", value_parser = deadline)]
+    deadline: Duration,
     /// Requests that may wait, over plain HTTP, before others are refused with 429 [default: 8 for each core]
     #[arg(long, value_name = "N", env = "IKAT_QUEUE")]
     queue: Option<usize>,
@@ -60,6 +73,10 @@ pub struct Configuration {
     pub refresh: Duration,
     /// Buckets that requests may name images in.
     pub allowed: AllowedBuckets,
+    /// Keys of which one must have signed what is served, if there are any.
+    pub trusted: TrustedKeys,
+    /// Longest time that a request may take.
+    pub deadline: Duration,
     /// Requests that may wait while others are worked on.
     pub queue: usize,
     /// Namespace of the metrics; `None` where none are wanted.
@@ -81,6 +98,9 @@ pub enum ConfigurationError {
     /// No model is named.
     #[error("no model is named: set IKAT_MODEL to s3://bucket/prefix/name or to a folder that `trainer publish` wrote")]
     NoModel,
+    /// What should be trusted is no key. Nothing is served rather than anything.
+    #[error("IKAT_TRUSTED_KEY: {0}")]
+    Trusted(#[from] TrustedKeysError),
     /// Started by hand without an address.
     #[error("this is not AWS Lambda: start with --listen 127.0.0.1:9000 to answer plain HTTP")]
     NoCarrier,
@@ -111,6 +131,8 @@ impl Configuration {
             pipelines: if carrier == Carrier::Lambda { 1 } else { cores },
             refresh: Duration::from_secs(arguments.refresh.get().into()),
             allowed: AllowedBuckets::parse(&arguments.allowed_buckets),
+            trusted: TrustedKeys::parse(&arguments.trusted)?,
+            deadline: arguments.deadline,
             metrics: match arguments.metrics_namespace {
                 None if carrier == Carrier::Lambda => Some("Ikat".to_owned()),
                 namespace => some(namespace),
@@ -118,5 +140,13 @@ impl Configuration {
             queue: arguments.queue.unwrap_or(WAITING * cores),
         };
         Ok((configuration, carrier))
+    }
+}
+
+fn deadline(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(deadline) if !deadline.is_zero() => Ok(deadline),
+        _ => Err("give a number of seconds above 0".to_owned()),
     }
 }

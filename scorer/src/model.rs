@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::service::{self, Answer, ErrorCode, Item, Record, Request, Response, ServiceError};
+use shared::service::{self, Answer, Item, Record, Request, Response, ServiceError};
 
 use crate::configuration::Configuration;
 use crate::log::{Exchange, Log};
 use crate::origin::Origin;
 use crate::rollout::Rollout;
+use crate::watchdog::{Watchdog, internal};
 
 /// While nothing is loaded, this often is it tried without a request asking for it.
 const KEEP_TRYING: Duration = Duration::from_secs(5);
@@ -18,6 +19,7 @@ pub struct Model {
     places: usize,
     refresh: Duration,
     log: Log,
+    watchdog: Watchdog,
     rollout: Arc<Rollout>,
 }
 
@@ -28,6 +30,7 @@ impl Model {
             places: configuration.pipelines + configuration.queue,
             refresh: configuration.refresh,
             log: Log::new(configuration.metrics.clone()),
+            watchdog: Watchdog::new(configuration.deadline, configuration.pipelines),
             rollout: Arc::new(Rollout::new(configuration)),
         }
     }
@@ -55,18 +58,14 @@ impl Model {
     /// waits for the answer any more.
     pub async fn answer<P: Send + 'static>(self: &Arc<Self>, request: Request, origin: Origin, place: P) -> Response {
         let model = Arc::clone(self);
-        let answering = tokio::spawn(async move {
-            let response = model.answer_to_the_end(request, &origin).await;
-            drop(place);
-            response
-        });
+        let answering = tokio::spawn(async move { model.answer_to_the_end(request, &origin, place).await });
         answering.await.unwrap_or_else(|_| internal().into())
     }
 
-    async fn answer_to_the_end(&self, request: Request, origin: &Origin) -> Response {
+    async fn answer_to_the_end<P: Send + 'static>(&self, request: Request, origin: &Origin, place: P) -> Response {
         let start = Instant::now();
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
-        let response = self.respond(request).await;
+        let response = self.respond(request, place).await;
         let exchange = Exchange {
             method: &method,
             path: &path,
@@ -127,7 +126,7 @@ impl Model {
         outcome
     }
 
-    async fn respond(&self, request: Request) -> Response {
+    async fn respond<P: Send + 'static>(&self, request: Request, place: P) -> Response {
         let (method, path) = (&request.method, &request.path);
         if let Some(response) = service::answer_without_model(method, path) {
             return response;
@@ -142,12 +141,12 @@ impl Model {
             Err(error) => return service::refuse(path, &error),
         };
         let path = path.clone();
-        let answered = tokio::task::spawn_blocking(move || service.answer(&request)).await;
-        answered.unwrap_or_else(|_| service::refuse(&path, &internal()))
+        let work = tokio::task::spawn_blocking(move || {
+            let response = service.answer(&request);
+            drop(place);
+            response
+        });
+        let answered = self.watchdog.watch(work).await;
+        answered.unwrap_or_else(|error| service::refuse(&path, &error))
     }
-}
-
-/// What is answered when the work panicked.
-fn internal() -> ServiceError {
-    ServiceError::new(ErrorCode::Internal, "a fault of the scorer; its log says more")
 }

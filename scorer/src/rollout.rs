@@ -271,7 +271,8 @@ impl Rollout {
     async fn source(&self) -> Result<&Source, StartupError> {
         let find = || async {
             let model = self.configuration.model.as_deref().ok_or(ConfigurationError::NoModel)?;
-            Ok(Source::find(model, self.configuration.pinned.as_deref()).await?)
+            let source = Source::find(model, self.configuration.pinned.as_deref()).await?;
+            Ok(source.trusting(self.configuration.trusted.clone()))
         };
         self.source.get_or_try_init(find).await
     }

@@ -38,15 +38,15 @@ pub fn bundle(seed: u8, size: usize) -> Bundle {
         metrics: BTreeMap::from([("accuracy".to_owned(), 0.875)]),
     };
     let files = BTreeMap::from([
-        (MODEL.to_owned(), noise(seed, size)),
-        ("golden/1.jpg".to_owned(), noise(seed.wrapping_add(1), 500)),
+        (MODEL.to_owned(), noise(seed.into(), size)),
+        ("golden/1.jpg".to_owned(), noise(u64::from(seed) + 1, 500)),
     ]);
     Bundle::new(manifest, files)
 }
 
 /// Bytes without a pattern that a shifted or repeated part would go unnoticed in.
-pub fn noise(seed: u8, size: usize) -> Bytes {
-    let mut state = u64::from(seed).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn noise(seed: u64, size: usize) -> Bytes {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (0..size)
         .map(|_| {
             state ^= state << 13;

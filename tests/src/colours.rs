@@ -14,6 +14,7 @@ use shared::classifier::{Calibration, LinearClassifier, Thresholds};
 use shared::image::Limits;
 use shared::network::Runtime;
 use shared::preprocessing::{ChannelOrder, Geometry, Preprocessing};
+use trainer::backbone::PREPROCESSING_KEY;
 use trainer::onnx::GraphBuilder;
 use trainer::onnx::proto::DimensionValue;
 
@@ -91,14 +92,7 @@ fn untested_bundle(prefix: &str) -> Bundle {
             licence: None,
         },
         feature_size: 3,
-        preprocessing: Preprocessing {
-            resolution: 16,
-            geometry: Geometry::Letterbox,
-            background: [0; 3],
-            channels: ChannelOrder::Rgb,
-            mean: [0.0; 3],
-            std: [255.0; 3],
-        },
+        preprocessing: preprocessing(16),
         calibration: Calibration::Temperature { scale: 5.0 },
         thresholds: Thresholds {
             probability: 0.5,
@@ -114,8 +108,23 @@ fn untested_bundle(prefix: &str) -> Bundle {
     Bundle::new(manifest, files)
 }
 
-/// The mean of each channel; the feature map is the image itself.
-fn network() -> Vec<u8> {
+fn preprocessing(resolution: u32) -> Preprocessing {
+    Preprocessing {
+        resolution,
+        geometry: Geometry::Letterbox,
+        background: [0; 3],
+        channels: ChannelOrder::Rgb,
+        mean: [0.0; 3],
+        std: [255.0; 3],
+    }
+}
+
+/// The network as an ONNX file: the mean of each channel; the feature map is the image itself.
+///
+/// # Panics
+/// Never: preprocessing has a JSON form.
+pub fn network() -> Vec<u8> {
+    let preprocessing = serde_json::to_string(&preprocessing(32)).expect("JSON");
     let mut graph = GraphBuilder::new("mean-colour");
     let map = graph.node("map", "Identity", &["image"], &[]);
     let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
@@ -124,7 +133,11 @@ fn network() -> Vec<u8> {
     let vector = [named("N"), DimensionValue::Fixed(3)];
     let planes = [named("N"), DimensionValue::Fixed(3), named("H"), named("W")];
     graph
-        .finish("image", &[(&features, &vector), (&map, &planes)], &[])
+        .finish(
+            "image",
+            &[(&features, &vector), (&map, &planes)],
+            &[(PREPROCESSING_KEY, preprocessing)],
+        )
         .encode_to_vec()
 }
 

@@ -78,6 +78,11 @@ impl Http {
         code
     }
 
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.scorer.id()
+    }
+
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
         self.address

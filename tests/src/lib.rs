@@ -3,6 +3,8 @@
 
 pub mod bundles;
 pub mod colours;
+pub mod faults;
+pub mod fuzz;
 pub mod http;
 pub mod lambda;
 pub mod ministack;
@@ -12,6 +14,7 @@ pub mod seaweedfs;
 pub mod step_functions;
 pub mod web;
 pub mod webdriver;
+pub mod workshop;
 
 use std::path::{Path, PathBuf};
 

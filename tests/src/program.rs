@@ -84,6 +84,30 @@ pub fn say(command: &mut Command) -> Said {
         .into()
 }
 
+/// As [`say`] for a command that might wait for ever.
+///
+/// # Panics
+/// When it has not ended after that many seconds.
+pub fn say_within(seconds: u32, command: &Command) -> Said {
+    let mut limited = Command::new("timeout");
+    limited
+        .args(["--signal=KILL", &seconds.to_string()])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        limited.current_dir(folder);
+    }
+    let said = say(&mut limited);
+    assert_ne!(said.code, -1, "{command:?} did not end within {seconds} s: {said:?}");
+    said
+}
+
 /// A program in the background that ends with the test.
 pub struct Running(Child);
 

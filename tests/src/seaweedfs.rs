@@ -14,7 +14,7 @@ use shared::store::{ObjectStore, S3Store};
 /// The key that the server knows.
 const ACCESS_KEY: &str = "ikat-tests";
 /// Its secret.
-const SECRET_KEY: &str = "ikat-tests-secret";
+pub const SECRET_KEY: &str = "ikat-tests-secret";
 /// How long the server may take to come up: about 3 s on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 

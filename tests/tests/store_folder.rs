@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use end_to_end::bundles::bundle;
-use shared::bundle::MODEL;
+use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
 use shared::store::{FolderStore, ObjectStore};
 use trainer::publish::{PublishError, publish, publish_canary, rollback, versions as list};
@@ -88,7 +88,9 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
     assert!(!info.complete && !info.live && info.problem.is_some(), "{info:?}");
     let error = rollback(&store, "m", Some(name)).await.expect_err("incomplete");
     assert!(matches!(error, PublishError::Incomplete { .. }), "{error}");
-    let error = load_version(&store, "m", name, None).await.expect_err("incomplete");
+    let error = load_version(&store, "m", name, None, &TrustedKeys::default())
+        .await
+        .expect_err("incomplete");
     assert!(matches!(error, VersionError::Missing { .. }), "{error}");
     assert_eq!(live(&store, "m").await.expect("live").version, whole.manifest.version);
 

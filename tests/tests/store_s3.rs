@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use end_to_end::bundles::{bundle, noise};
 use end_to_end::seaweedfs::SeaweedFs;
-use shared::bundle::MODEL;
+use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
 use shared::store::{Condition, ObjectStore, S3Store, StoreError};
 use trainer::publish::{PublishError, publish, rollback, versions as list};
@@ -126,7 +126,8 @@ async fn publishing(server: &SeaweedFs) {
         *version
     );
     let present = live(&store, "m").await.expect("live");
-    let loaded = load_version(&store, "m", &present.version, Some(&present.manifest_sha256));
+    let anyone = TrustedKeys::default();
+    let loaded = load_version(&store, "m", &present.version, Some(&present.manifest_sha256), &anyone);
     assert_eq!(loaded.await.expect("whole").files, one.files);
     let all = list(&store, "m").await.expect("listed");
     assert_eq!(all.len(), 2);
@@ -140,7 +141,7 @@ async fn publishing(server: &SeaweedFs) {
     let mut damaged = one.files[MODEL].to_vec();
     damaged[10_000_000] ^= 1;
     store.put(&key, damaged.into(), None).await.expect("damaged");
-    let loaded = load_version(&store, "m", version, Some(&present.manifest_sha256)).await;
+    let loaded = load_version(&store, "m", version, Some(&present.manifest_sha256), &anyone).await;
     let error = loaded.expect_err("damaged").to_string();
     assert!(error.contains(MODEL), "{error}");
     let error = publish(&store, &one, "m").await.expect_err("occupied");

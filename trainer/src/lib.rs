@@ -33,6 +33,7 @@ pub mod runs;
 pub mod scoring;
 pub mod search;
 pub mod setup;
+pub mod signing;
 pub mod svm;
 pub mod sweep;
 pub mod training;

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use shared::bundle::{Bundle, BundleError, FileEntry, MANIFEST, Manifest};
+use shared::bundle::{Bundle, BundleError, FileEntry, MANIFEST, Manifest, SIGNATURE};
 use shared::files::sha256_hex;
 use shared::store::versions::{self, Canary, Live, VersionError, file_key, live_key};
 use shared::store::{Condition, ObjectStore, StoreError, rfc3339};
@@ -166,7 +166,7 @@ pub async fn publish_canary(
     write_live(store, name, version, after, Condition::Unchanged(etag)).await
 }
 
-/// Uploads every file, the manifest last; gives the manifest's SHA-256.
+/// Uploads every file, then the signature if there is one, the manifest last; gives the manifest's SHA-256.
 async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Result<String, PublishError> {
     let manifest = Bytes::from(verified_manifest(bundle)?);
     let version = &bundle.manifest.version;
@@ -182,6 +182,9 @@ async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Res
         .await?;
     if let Some(problem) = missing_file(store, name, &bundle.manifest).await? {
         return Err(incomplete(name, version, problem));
+    }
+    if let Some(signature) = &bundle.signature {
+        upload(store, file_key(name, version, SIGNATURE), signature.clone()).await?;
     }
     let hash = sha256_hex(&manifest);
     upload(store, file_key(name, version, MANIFEST), manifest).await?;
@@ -211,7 +214,7 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
             live: live.version.clone(),
         })?,
     };
-    let (manifest, hash) = match versions::manifest(store, name, &version, None).await {
+    let (manifest, json) = match versions::manifest(store, name, &version, None).await {
         Ok(found) => found,
         Err(error @ (VersionError::Store(_) | VersionError::Name(_))) => return Err(error.into()),
         Err(error) => return Err(incomplete(name, &version, error.to_string())),
@@ -219,7 +222,7 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
     if let Some(problem) = missing_file(store, name, &manifest).await? {
         return Err(incomplete(name, &version, problem));
     }
-    make_live(store, name, &version, &hash, before).await
+    make_live(store, name, &version, &sha256_hex(&json), before).await
 }
 
 /// All versions of `name` in the store, oldest first, half-published ones among them.

@@ -96,6 +96,28 @@ impl Event {
     }
 }
 
+/// Reads an event as far as can be without a model, and answers that there is none: what whoever sends events can reach
+/// before an image is looked at.
+pub fn examine(text: &str) {
+    let error = || ServiceError::new(ErrorCode::ModelUnavailable, "there is none");
+    match Event::read(text) {
+        Ok(Event::Http { form, request, .. }) => {
+            let refusal = request.err().unwrap_or_else(error);
+            limited(&refusal.into(), |response| form.response(response));
+        }
+        Ok(Event::S3Batch(invocation)) => {
+            invocation.items();
+            invocation.response(Err(error()));
+        }
+        Ok(Event::Map(batch)) => {
+            batch.top_k();
+            // An engine is told of a failure by a failure.
+            let _ = batch.response(&batch.items(), Err(error()));
+        }
+        Ok(Event::Plain(_)) | Err(_) => {}
+    }
+}
+
 fn parse<T: DeserializeOwned>(event: Value) -> Result<T, ServiceError> {
     serde_json::from_value(event)
         .map_err(|error| ServiceError::bad_request(format!("the event does not go on as it begins: {error}")))

@@ -2,6 +2,7 @@
 
 mod golden;
 mod manifest;
+mod signature;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 pub use golden::{Golden, GoldenImage};
 pub use manifest::{Backbone, ClassifierKind, FileEntry, Manifest, SCHEMA_VERSION};
+pub use signature::{SIGNATURE, SIGNATURE_BYTES, TRUSTED_KEYS_VARIABLE, TrustedKeys, TrustedKeysError};
 
 use crate::classifier::{Head, LinearClassifier, LinearClassifierError};
 use crate::files;
@@ -38,6 +40,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// Contents of each file but the manifest.
     pub files: BTreeMap<String, Bytes>,
+    /// Signature of the manifest in its JSON form, where somebody vouches for it.
+    pub signature: Option<Bytes>,
 }
 
 /// Why a bundle cannot be used.
@@ -71,6 +75,15 @@ pub enum BundleError {
         /// Size or hash.
         what: &'static str,
     },
+    /// Keys are trusted, and nobody has signed the bundle.
+    #[error(
+        "the bundle is not signed ({SIGNATURE} is missing), and {TRUSTED_KEYS_VARIABLE} asks for a signature: publish \
+         it with `trainer publish --sign KEYFILE`"
+    )]
+    Unsigned,
+    /// Keys are trusted, and none of them has signed the bundle as it is.
+    #[error("the signature {SIGNATURE} is not one of this bundle by a key that {TRUSTED_KEYS_VARIABLE} names")]
+    Untrusted,
     /// The classifier's file is not one.
     #[error("svm.json: {0}")]
     Classifier(#[from] LinearClassifierError),
@@ -106,22 +119,37 @@ impl Bundle {
     /// Puts a bundle together, filling in the manifest's file list and version.
     pub fn new(manifest: Manifest, files: BTreeMap<String, Bytes>) -> Self {
         let manifest = manifest.sealed(&files);
-        Self { manifest, files }
+        Self {
+            manifest,
+            files,
+            signature: None,
+        }
     }
 
-    /// Reads and verifies a bundle from a folder.
+    /// Reads and verifies a bundle from a folder; one of `trusted` must have signed it, where there are any.
     ///
     /// # Errors
     /// See [`BundleError`].
-    pub fn read(folder: &Path) -> Result<Self, BundleError> {
-        let manifest = Manifest::from_json(&read_file(folder, MANIFEST, MAX_MANIFEST_BYTES)?)?;
+    pub fn read(folder: &Path, trusted: &TrustedKeys) -> Result<Self, BundleError> {
+        let json = read_file(folder, MANIFEST, MAX_MANIFEST_BYTES)?;
+        let signature = match read_file(folder, SIGNATURE, SIGNATURE_BYTES as u64) {
+            Ok(signature) => Some(Bytes::from(signature)),
+            Err(BundleError::Missing(_)) => None,
+            Err(error) => return Err(error),
+        };
+        trusted.check(&json, signature.as_deref())?;
+        let manifest = Manifest::from_json(&json)?;
         let mut files = BTreeMap::new();
         for (name, entry) in &manifest.files {
             let contents = Bytes::from(read_file(folder, name, entry.size)?);
             entry.verify(name, &contents)?;
             files.insert(name.clone(), contents);
         }
-        Ok(Self { manifest, files })
+        Ok(Self {
+            manifest,
+            files,
+            signature,
+        })
     }
 
     /// Writes the bundle into `folder`, the manifest last.
@@ -135,6 +163,9 @@ impl Bundle {
         };
         for (name, contents) in &self.files {
             write(name, contents)?;
+        }
+        if let Some(signature) = &self.signature {
+            write(SIGNATURE, signature)?;
         }
         write(MANIFEST, &self.manifest.to_json())
     }

@@ -32,6 +32,8 @@ pub enum ErrorCode {
     ModelUnavailable,
     /// The store that an image is to be read from does not answer.
     StorageUnavailable,
+    /// The answer took longer than a request may.
+    DeadlineExceeded,
 }
 
 impl ErrorCode {
@@ -49,6 +51,7 @@ impl ErrorCode {
             Self::Internal => "internal",
             Self::ModelUnavailable => "model_unavailable",
             Self::StorageUnavailable => "storage_unavailable",
+            Self::DeadlineExceeded => "deadline_exceeded",
         }
     }
 
@@ -65,6 +68,7 @@ impl ErrorCode {
             Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::ModelUnavailable | Self::StorageUnavailable => 503,
+            Self::DeadlineExceeded => 504,
         }
     }
 

@@ -44,7 +44,7 @@ const ALWAYS: [ErrorCode; 4] = [
 ];
 
 /// What may be wrong with images.
-const IMAGE: [ErrorCode; 7] = [
+const IMAGE: [ErrorCode; 8] = [
     ErrorCode::BadRequest,
     ErrorCode::Forbidden,
     ErrorCode::NotFound,
@@ -52,6 +52,7 @@ const IMAGE: [ErrorCode; 7] = [
     ErrorCode::UnsupportedFormat,
     ErrorCode::UndecodableImage,
     ErrorCode::StorageUnavailable,
+    ErrorCode::DeadlineExceeded,
 ];
 
 /// The description as JSON.

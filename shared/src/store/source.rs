@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::versions::{LIVE, VersionError, live, load_version};
 use super::{Location, ObjectStore, StoreError};
-use crate::bundle::{Bundle, MANIFEST, MAX_MANIFEST_BYTES, Manifest};
+use crate::bundle::{Bundle, MANIFEST, MAX_MANIFEST_BYTES, Manifest, TrustedKeys};
 use crate::files::sha256_hex;
 
 /// A published model, or a plain bundle in a folder.
 #[derive(Debug, Clone)]
-pub struct Source(Kind);
+pub struct Source {
+    kind: Kind,
+    trusted: TrustedKeys,
+}
 
 #[derive(Debug, Clone)]
 enum Kind {
@@ -57,7 +60,7 @@ impl Source {
             }
             Location::Folder(folder) => {
                 if folder.join(MANIFEST).is_file() {
-                    return Ok(Self(Kind::Bundle(folder)));
+                    return Ok(Self::of(Kind::Bundle(folder)));
                 }
                 let no_model = || VersionError::NoModel {
                     folder: folder.display().to_string(),
@@ -75,7 +78,20 @@ impl Source {
             }
         };
         let store = ObjectStore::connect(&location).await?;
-        Ok(Self(Kind::Published { store, name }))
+        Ok(Self::of(Kind::Published { store, name }))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            trusted: TrustedKeys::default(),
+        }
+    }
+
+    /// The same, giving away only what one of these keys has signed, where there are any.
+    #[must_use]
+    pub fn trusting(self, trusted: TrustedKeys) -> Self {
+        Self { trusted, ..self }
     }
 
     /// Which versions should answer now; with one `pinned`, that one alone.
@@ -83,7 +99,7 @@ impl Source {
     /// # Errors
     /// See [`VersionError`].
     pub async fn wanted(&self, pinned: Option<&str>) -> Result<Wanted, VersionError> {
-        let live = match (&self.0, pinned) {
+        let live = match (&self.kind, pinned) {
             (_, Some(pinned)) => VersionRef {
                 version: pinned.to_owned(),
                 manifest_sha256: None,
@@ -113,11 +129,12 @@ impl Source {
     /// # Errors
     /// See [`VersionError`].
     pub async fn load(&self, version: &VersionRef) -> Result<Bundle, VersionError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Published { store, name } => {
-                load_version(store, name, &version.version, version.manifest_sha256.as_deref()).await
+                let hash = version.manifest_sha256.as_deref();
+                load_version(store, name, &version.version, hash, &self.trusted).await
             }
-            Kind::Bundle(folder) => read_bundle(folder, &version.version).await,
+            Kind::Bundle(folder) => read_bundle(folder, &version.version, &self.trusted).await,
         }
     }
 }
@@ -137,10 +154,10 @@ async fn in_bundle(folder: PathBuf) -> Result<VersionRef, VersionError> {
         .map_err(damaged)
 }
 
-async fn read_bundle(folder: &Path, version: &str) -> Result<Bundle, VersionError> {
+async fn read_bundle(folder: &Path, version: &str, trusted: &TrustedKeys) -> Result<Bundle, VersionError> {
     let place = folder.display().to_string();
-    let path = folder.to_owned();
-    let bundle = off_the_executor(move || Bundle::read(&path))
+    let (path, trusted) = (folder.to_owned(), trusted.clone());
+    let bundle = off_the_executor(move || Bundle::read(&path, &trusted))
         .await
         .map_err(|source| VersionError::Bundle {
             place: place.clone(),

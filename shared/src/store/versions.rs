@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::source::Source;
 use super::{Object, ObjectStore, StoreError, rfc3339};
-use crate::bundle::{Bundle, BundleError, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, Manifest};
+use crate::bundle::{
+    Bundle, BundleError, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, Manifest, SIGNATURE, SIGNATURE_BYTES, TrustedKeys,
+};
 use crate::files::sha256_hex;
 
 /// Name of the file that says which version is served.
@@ -243,7 +245,7 @@ pub async fn find_live(store: &ObjectStore, name: &str) -> Result<Option<(Live, 
     Ok(Some((live, etag)))
 }
 
-/// The manifest of a version and its SHA-256.
+/// The manifest of a version, and its bytes as they were published.
 ///
 /// # Errors
 /// [`VersionError::Missing`] where it is not there, [`VersionError::Manifest`] where it is not the one
@@ -253,7 +255,7 @@ pub async fn manifest(
     name: &str,
     version: &str,
     expected_sha256: Option<&str>,
-) -> Result<(Manifest, String), VersionError> {
+) -> Result<(Manifest, Bytes), VersionError> {
     for part in [name, version] {
         if !is_name(part) {
             return Err(VersionError::Name(part.to_owned()));
@@ -264,8 +266,7 @@ pub async fn manifest(
     let Some(object) = store.get(&key, MAX_MANIFEST_BYTES).await? else {
         return Err(VersionError::Missing { place: place() });
     };
-    let hash = sha256_hex(&object.bytes);
-    if expected_sha256.is_some_and(|expected| expected != hash) {
+    if expected_sha256.is_some_and(|expected| expected != sha256_hex(&object.bytes)) {
         return Err(VersionError::Manifest {
             place: place(),
             reason: format!("its hash is not the one in {LIVE}"),
@@ -289,12 +290,12 @@ pub async fn manifest(
             reason: format!("its files would have {total} bytes"),
         });
     }
-    Ok((manifest, hash))
+    Ok((manifest, object.bytes))
 }
 
 /// Fetches a version whole and compares every file with its manifest, and the manifest with
 /// `manifest_sha256` where that is known. Without it the version itself, the hash of the manifest's
-/// contents, is the check.
+/// contents, is the check. One of `trusted` must have signed the manifest, where there are any.
 ///
 /// # Errors
 /// Whatever is off with any file, naming it; never a part of a bundle.
@@ -303,15 +304,36 @@ pub async fn load_version(
     name: &str,
     version: &str,
     manifest_sha256: Option<&str>,
+    trusted: &TrustedKeys,
 ) -> Result<Bundle, VersionError> {
-    let (manifest, _) = manifest(store, name, version, manifest_sha256).await?;
+    let (manifest, json) = manifest(store, name, version, manifest_sha256).await?;
+    let signature = if trusted.is_empty() {
+        None
+    } else {
+        let key = file_key(name, version, SIGNATURE);
+        let signature = store
+            .get(&key, SIGNATURE_BYTES as u64)
+            .await?
+            .map(|object| object.bytes);
+        trusted
+            .check(&json, signature.as_deref())
+            .map_err(|source| VersionError::Bundle {
+                place: store.place(&key),
+                source,
+            })?;
+        signature
+    };
     let fetches: Vec<_> = manifest
         .files
         .iter()
         .map(|(file, entry)| fetch(store, file_key(name, version, file), file.clone(), entry.clone()))
         .collect();
     let files: BTreeMap<String, Bytes> = stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await?;
-    Ok(Bundle { manifest, files })
+    Ok(Bundle {
+        manifest,
+        files,
+        signature,
+    })
 }
 
 async fn fetch(

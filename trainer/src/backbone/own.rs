@@ -197,9 +197,10 @@ impl<'a> Trace<'a> {
         })
     }
 
-    /// The value before any of the given operators.
+    /// The value before any of the given operators. In a file that is not sound they may go round in a circle.
     fn skip(&self, mut value: &'a str, operators: &[&str]) -> &'a str {
-        while let Some(node) = self.producers.get(value) {
+        for _ in &self.graph.node {
+            let Some(node) = self.producers.get(value) else { break };
             match node.input.first() {
                 Some(input) if operators.contains(&node.op_type.as_str()) => value = input,
                 _ => break,

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::location::{block_on, bundle};
+use super::location::{TrustArguments, block_on};
 use super::output::printable;
 use super::resources::Resources;
 use crate::batch::local::{self, Scorer};
@@ -38,6 +38,8 @@ pub struct Arguments {
     /// A run or the bundle in it, for --local
     #[arg(long, value_name = "BUNDLE")]
     bundle: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Also ask addresses in private networks, with --local
     #[arg(long)]
     allow_private: bool,
@@ -53,7 +55,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             let Some(path) = &arguments.bundle else {
                 return Err(Failure::usage("--local scores with a bundle: name it with --bundle"));
             };
-            let bundle = bundle(path)?;
+            let bundle = arguments.trust.read(path)?;
             let runtime = Resources::runtime(&cache, session)?;
             let scorer = Scorer {
                 bundle: &bundle,

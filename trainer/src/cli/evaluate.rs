@@ -4,13 +4,13 @@ use serde::Serialize;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::location::bundle;
+use super::location::BundleArguments;
 use super::output::{list_skipped, printable};
-use super::resources::Resources;
+use super::resources::{Resources, claim};
 use super::tracking::Tracking;
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
-use crate::{report, runs, training};
+use crate::{report, training};
 
 /// Measure a bundle on a data set.
 ///
@@ -18,9 +18,8 @@ use crate::{report, runs, training};
 /// report. The bundle may have been trained elsewhere; the data set's class folders must be among its classes.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A run or the bundle in it
-    #[arg(long, value_name = "BUNDLE")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArguments,
     /// Folder of class folders
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -51,13 +50,10 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    if let Some(out) = &arguments.out {
-        runs::check_vacant(out)
-            .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
-    }
-    let bundle = bundle(&arguments.bundle)?;
-    let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
+    let _claim = claim(arguments.out.as_deref(), &cache)?;
+    let bundle = arguments.bundle.read()?;
+    let dataset = Dataset::scan(&arguments.data)?;
     let runtime = Resources::runtime(&cache, session)?;
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let run = training::measure(

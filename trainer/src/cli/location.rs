@@ -2,23 +2,73 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::bundle::{Bundle, MANIFEST};
+use shared::bundle::{Bundle, BundleError, MANIFEST, TrustedKeys, TrustedKeysError};
 use shared::store::{Location, ObjectStore, StoreError};
 
 use super::failure::Failure;
 
-/// The bundle in `path`, which is a bundle folder or a run that holds one.
-pub fn bundle(path: &Path) -> Result<Bundle, Failure> {
-    let folder = bundle_folder(path);
-    Bundle::read(&folder).map_err(|error| {
-        Failure::hinted(
+/// A bundle on this machine.
+#[derive(Debug, clap::Args)]
+pub struct BundleArguments {
+    /// A run or the bundle in it
+    #[arg(long, value_name = "BUNDLE")]
+    bundle: PathBuf,
+    #[command(flatten)]
+    trust: TrustArguments,
+}
+
+/// Whose bundles are taken.
+#[derive(Debug, clap::Args)]
+pub struct TrustArguments {
+    /// Take only a bundle that one of these keys has signed: public keys as `trainer keygen` prints them, with commas
+    /// between them
+    #[arg(long = "trusted-key", value_name = "KEYS", value_parser = trusted)]
+    trusted: Option<TrustedKeys>,
+}
+
+impl BundleArguments {
+    /// The bundle, if whoever is trusted has signed it.
+    pub fn read(&self) -> Result<Bundle, Failure> {
+        self.trust.read(&self.bundle)
+    }
+
+    /// The bundle, whoever has signed it.
+    pub fn read_any(&self) -> Result<Bundle, Failure> {
+        read_bundle(&self.bundle, &TrustedKeys::default())
+    }
+
+    /// The keys of which one must have signed it, if there are any.
+    pub fn trusted(&self) -> TrustedKeys {
+        self.trust.trusted()
+    }
+}
+
+impl TrustArguments {
+    /// The bundle at `path`, or in the run there, if whoever is trusted has signed it.
+    pub fn read(&self, path: &Path) -> Result<Bundle, Failure> {
+        read_bundle(path, &self.trusted())
+    }
+
+    fn trusted(&self) -> TrustedKeys {
+        self.trusted.clone().unwrap_or_default()
+    }
+}
+
+fn read_bundle(path: &Path, trusted: &TrustedKeys) -> Result<Bundle, Failure> {
+    Bundle::read(&bundle_folder(path), trusted).map_err(|error| match error {
+        BundleError::Unsigned | BundleError::Untrusted => Failure::from(error),
+        error => Failure::hinted(
             &error,
             format!(
                 "{} should be a run, or the bundle in it, made by `trainer train`",
                 path.display()
             ),
-        )
+        ),
     })
+}
+
+fn trusted(text: &str) -> Result<TrustedKeys, TrustedKeysError> {
+    TrustedKeys::parse(text)
 }
 
 fn bundle_folder(path: &Path) -> PathBuf {

@@ -9,6 +9,7 @@ mod demo;
 mod evaluate;
 mod failure;
 mod featurize;
+mod keygen;
 mod location;
 mod lr_find;
 mod network;
@@ -85,6 +86,7 @@ enum Command {
     Sweep(sweep::Arguments),
     #[command(subcommand)]
     Runs(runs::Runs),
+    Keygen(keygen::Arguments),
     Publish(publish::Arguments),
     Rollback(rollback::Arguments),
     Versions(versions::Arguments),
@@ -175,6 +177,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Sweep(arguments) => sweep::run(&arguments, &session),
         Command::Runs(runs) => runs::run(&runs, &session),
+        Command::Keygen(arguments) => keygen::run(&arguments, &session),
         Command::Publish(arguments) => publish::run(&arguments, &session),
         Command::Rollback(arguments) => rollback::run(&arguments, &session),
         Command::Versions(arguments) => versions::run(&arguments, &session),

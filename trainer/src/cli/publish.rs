@@ -4,8 +4,9 @@ use shared::store::versions::Canary;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::location::{block_on, bundle, store};
+use super::location::{BundleArguments, block_on, store};
 use crate::publish::{self, PublishError};
+use crate::signing::SigningKey;
 
 /// Publish a bundle as the live version of a model.
 ///
@@ -13,9 +14,12 @@ use crate::publish::{self, PublishError};
 /// last, and only if nobody else moved it meanwhile. Running scorers follow within their refresh interval.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A run or the bundle in it
-    #[arg(long, value_name = "BUNDLE")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArguments,
+    /// Sign it with the private key in this file (`trainer keygen` makes one), so that whoever trusts the key can tell
+    /// that it is yours
+    #[arg(long, value_name = "KEYFILE")]
+    sign: Option<PathBuf>,
     /// Where models are kept: s3://bucket/prefix or a folder
     #[arg(long, value_name = "STORE")]
     to: String,
@@ -29,7 +33,13 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let bundle = bundle(&arguments.bundle)?;
+    let mut bundle = arguments.bundle.read_any()?;
+    if let Some(path) = &arguments.sign {
+        SigningKey::read(path)?.vouch_for(&mut bundle);
+    }
+    // Those who trust a key would refuse to serve what it has not signed: better it is not published at all.
+    let trusted = arguments.bundle.trusted();
+    trusted.check(&bundle.manifest.to_json(), bundle.signature.as_deref())?;
     let name = arguments.name.as_deref().unwrap_or(&bundle.manifest.name);
     let published = block_on(async {
         let store = store(&arguments.to).await?;

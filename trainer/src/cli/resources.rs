@@ -1,6 +1,7 @@
 //! Options about the machine: threads, limits, the runtime library.
 
 use std::num::NonZero;
+use std::path::Path;
 
 use shared::image::Limits;
 use shared::network::Runtime;
@@ -8,6 +9,7 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::Failure;
 use crate::refine::Device;
+use crate::runs::{self, Claim};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
@@ -20,6 +22,14 @@ pub struct Resources {
     /// Largest image that is read, in megapixels
     #[arg(long, value_name = "MEGAPIXELS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=2000))]
     max_megapixels: u64,
+}
+
+/// The right to write a run to `out`, where that folder was named and holds nothing.
+pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure> {
+    let Some(out) = out else { return Ok(None) };
+    let claim = Claim::acquire(out, &cache.root().join("locks"))?;
+    runs::check_vacant(out).map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
+    Ok(Some(claim))
 }
 
 impl Resources {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::location::bundle;
+use super::location::BundleArguments;
 use super::output::{Output, printable};
 use super::resources::Resources;
 use crate::scoring::{self, Outcome, Scored};
@@ -14,9 +14,8 @@ use crate::scoring::{self, Outcome, Scored};
 /// Classify images on this machine with a bundle.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// A run or the bundle in it
-    #[arg(long, value_name = "BUNDLE")]
-    bundle: PathBuf,
+    #[command(flatten)]
+    bundle: BundleArguments,
     /// Images to classify
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -42,7 +41,7 @@ enum Format {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let bundle = bundle(&arguments.bundle)?;
+    let bundle = arguments.bundle.read()?;
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
     let pipeline = bundle.pipeline(&runtime, arguments.resources.limits(), 1)?;

@@ -10,13 +10,13 @@ use super::failure::{Done, Failure};
 use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped, printable};
-use super::resources::Resources;
+use super::resources::{Resources, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
 use crate::feature_rows;
 use crate::features::CacheKey;
-use crate::runs::{self, BUNDLE};
+use crate::runs::BUNDLE;
 use crate::training::{self, Choice, Run, Saved, Workplace};
 
 /// Train a classifier on a folder of class folders.
@@ -119,12 +119,9 @@ impl Job {
         limit: Duration,
         session: &Session,
     ) -> Result<Done, Failure> {
-        if let Some(out) = &self.out {
-            runs::check_vacant(out)
-                .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
-        }
-        let training = &self.training;
         let cache = session.cache()?;
+        let _claim = claim(self.out.as_deref(), &cache)?;
+        let training = &self.training;
         let runtime = Resources::runtime(&cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {

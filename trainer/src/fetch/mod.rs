@@ -10,7 +10,7 @@ mod ledger;
 mod list;
 mod transfer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -138,8 +138,10 @@ pub async fn fetch(
         options.per_host,
         options.allow_private,
     )?;
+    let present = present(&ledger, data);
     let known_contents = ledger
         .images()
+        .filter(|image| present.contains(&image.path))
         .map(|image| (image.source_sha256.clone(), image.path.clone()));
     let work = Work {
         data,
@@ -157,7 +159,7 @@ pub async fn fetch(
     let mut pending = Vec::new();
     for entry in entries {
         match ledger.of(&entry.url) {
-            Some(Origin::Image(image)) if data.join(&image.path).is_file() => outcome.known += 1,
+            Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
             Some(Origin::LeftOut { kind, reason }) if !options.retry_dead => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
             }
@@ -186,6 +188,38 @@ pub async fn fetch(
     }));
     outcome.left_out.sort_by_key(|left_out| left_out.line);
     Ok(outcome)
+}
+
+/// The images of the ledger that the data set has, by their path there: under that name, or moved to another within its
+/// folder. Of a fetch that was killed, the ledger may know images that never came.
+fn present(ledger: &Ledger, data: &Path) -> HashSet<PathBuf> {
+    let (here, elsewhere): (Vec<_>, Vec<_>) = ledger.images().partition(|image| data.join(&image.path).is_file());
+    let mut present: HashSet<PathBuf> = here.into_iter().map(|image| image.path.clone()).collect();
+    if !elsewhere.is_empty() {
+        let contents = contents(data);
+        let moved = elsewhere.into_iter().filter(|image| contents.contains(&image.sha256));
+        present.extend(moved.map(|image| image.path.clone()));
+    }
+    present
+}
+
+/// The SHA-256 of every file below a folder that can be read.
+fn contents(root: &Path) -> HashSet<String> {
+    let mut found = HashSet::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                // What was only being written is nothing yet.
+                Ok(kind) if kind.is_file() && entry.path().extension().is_none_or(|ending| ending != "tmp") => {
+                    found.extend(std::fs::read(entry.path()).map(|bytes| files::sha256_hex(&bytes)));
+                }
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// One address of each host after the other, so that a slow host does not hold up the others.

@@ -4,6 +4,7 @@
 //! into a temporary folder that is then renamed, so that a folder with a `run.json` is a finished run, and a killed
 //! run leaves none. No index is kept beside the folders: they can be moved, copied and deleted like any other.
 
+mod claim;
 mod compare;
 mod history;
 mod record;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use shared::bundle::FileEntry;
 use shared::files;
 
+pub use claim::Claim;
 pub(crate) use compare::flatten;
 pub use compare::{Compared, Comparison, Difference, Pair};
 pub use history::{Damaged, Entry, History};
@@ -39,6 +41,9 @@ pub enum RunError {
     /// The folder for the run holds something already.
     #[error("{0} is not empty; a finished run is never overwritten")]
     Occupied(PathBuf),
+    /// Another program is writing it.
+    #[error("another trainer is writing {0}: wait until it has ended, or choose another folder")]
+    Busy(PathBuf),
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {

@@ -25,7 +25,7 @@ use shared::pipeline::PipelineError;
 use shared::preprocessing::Preprocessing;
 
 use crate::backbone::Backbone;
-use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, near_duplicate_groups};
+use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, escape, near_duplicate_groups};
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::feature_rows::Rows;
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized};
@@ -150,9 +150,48 @@ pub enum TrainingError {
         /// The bundle's classes.
         known: String,
     },
+    /// There are not two classes to tell apart.
+    #[error(
+        "{root} has images of {found} alone, and a classifier needs two classes: add another class folder with \
+         images{left_out}"
+    )]
+    TooFewClasses {
+        /// The data set.
+        root: PathBuf,
+        /// The class that it has.
+        found: String,
+        /// What was left out and why, for people to read; empty where nothing was.
+        left_out: String,
+    },
     /// The split leaves a class without an image to train on.
     #[error("the split leaves no image of the class {0} to train on: add images, or put fewer into the test part")]
     NothingToTrainOn(String),
+}
+
+impl TrainingError {
+    fn too_few_classes(dataset: &Dataset) -> Self {
+        const SHOWN: usize = 10;
+        let shown = dataset.skipped.iter().take(SHOWN);
+        let mut list: Vec<String> = shown
+            .map(|skipped| format!("{} ({})", escape(&skipped.path), skipped.reason))
+            .collect();
+        if dataset.skipped.len() > SHOWN {
+            list.push(format!("{} more", dataset.skipped.len() - SHOWN));
+        }
+        let left_out = if list.is_empty() {
+            String::new()
+        } else {
+            format!(". Left out: {}", list.join("; "))
+        };
+        Self::TooFewClasses {
+            root: dataset.root.clone(),
+            found: dataset
+                .classes
+                .first()
+                .map_or_else(|| "no class".to_owned(), |class| format!("the class {class}")),
+            left_out,
+        }
+    }
 }
 
 /// Trains on `dataset` with the features of `backbone`.
@@ -246,7 +285,7 @@ fn prepared<T>(
 ) -> Result<T, TrainingError> {
     let (dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
     if dataset.classes.len() < 2 {
-        return Err(SvmError::TooFewClasses(dataset.classes.len()).into());
+        return Err(TrainingError::too_few_classes(&dataset));
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;

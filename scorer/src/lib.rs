@@ -1,0 +1,71 @@
+//! The scoring function: loads a published model once and classifies images on request.
+
+mod configuration;
+mod http;
+mod images;
+mod lambda;
+mod log;
+mod model;
+mod origin;
+mod rollout;
+mod startup;
+mod watchdog;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use configuration::{Arguments, Carrier, Configuration, ConfigurationError};
+use model::Model;
+
+pub use lambda::examine as examine_event;
+
+/// Runs the program with the arguments and the environment that it was started with.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr();
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the scorer stops");
+            if error.is::<ConfigurationError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn serve(arguments: Arguments) -> Result<(), Failure> {
+    let (configuration, carrier) = Configuration::resolve(arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let model = Arc::new(Model::new(configuration));
+        match carrier {
+            Carrier::Lambda => {
+                model.load().await;
+                lambda::serve(model).await
+            }
+            Carrier::Http(address) => http::serve(model, address).await,
+        }
+    })
+}
+
+/// One JSON object a line. `IKAT_LOG` chooses what is said, as in `IKAT_LOG=debug`.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("IKAT_LOG").unwrap_or_else(|_| EnvFilter::new("warn,scorer=info"));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,665 @@
+//! Whatever the trainer does can be cut off at any moment, and running it again makes it whole.
+//!
+//! `IKAT_KILLS` says how many kills each operation must survive (few, where nothing is said), `IKAT_SEED` from which
+//! number their moments are drawn.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use end_to_end::bundles::{bundle, noise};
+use end_to_end::program::{Running, say_within};
+use end_to_end::wait_until;
+use end_to_end::web::{Web, answer};
+use end_to_end::workshop::{Workshop, convolutional, picture};
+use serde_json::{Value, json};
+use trainer::runs::Record;
+
+const CI_KILLS: usize = 2;
+
+fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Numbers drawn from a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn new(name: &str) -> Self {
+        let seed = number("IKAT_SEED").unwrap_or(1) as u64;
+        let salt = name
+            .bytes()
+            .fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        Self(noise(salt, 8).iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)) | 1)
+    }
+
+    /// At least 0 and below 1.
+    fn share(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// Files by their path below a folder. What is only being written has a temporary name.
+type Tree = BTreeMap<PathBuf, Vec<u8>>;
+
+fn tree(root: &Path) -> Tree {
+    let mut files = Tree::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let temporary = path.extension().is_some_and(|extension| extension == "tmp");
+            if temporary {
+                continue;
+            }
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let bytes = std::fs::read(&path).expect("a file");
+                files.insert(path.strip_prefix(root).expect("inside").to_path_buf(), bytes);
+            }
+        }
+    }
+    files
+}
+
+/// The files of the class folders.
+fn classes(workshop: &Workshop) -> Tree {
+    let mut files = tree(&workshop.path("data"));
+    files.retain(|path, _| !path.starts_with(".ikat"));
+    files
+}
+
+/// Something that can be cut off.
+trait Operation {
+    const NAME: &'static str;
+    /// A place where nothing was done yet.
+    fn fresh(&self) -> Workshop;
+    fn command(&self, workshop: &Workshop) -> Command;
+    /// What must hold whenever it was cut off.
+    fn check(&self, workshop: &Workshop);
+    /// Whether there is nothing left to do.
+    fn is_done(&self, _: &Workshop) -> bool {
+        false
+    }
+    /// What came of it: the same after any number of kills as after none.
+    fn outcome(&self, workshop: &Workshop) -> Tree;
+}
+
+fn survive<T: Operation>(operation: &T) {
+    let finish = |workshop: &Workshop| {
+        if !operation.is_done(workshop) {
+            say_within(120, &operation.command(workshop)).ended_with(0);
+        }
+        operation.check(workshop);
+        operation.outcome(workshop)
+    };
+    let whole = operation.fresh();
+    let begun = Instant::now();
+    let expected = finish(&whole);
+    let duration = begun.elapsed();
+    drop(whole);
+
+    let name = T::NAME;
+    let mut dice = Dice::new(name);
+    let wanted = number("IKAT_KILLS").unwrap_or(CI_KILLS);
+    let (mut kills, mut places) = (0, 0);
+    while kills < wanted {
+        let workshop = operation.fresh();
+        places += 1;
+        // The same work is cut off up to three times.
+        for _ in 0..=(dice.share() * 3.0) as usize {
+            if operation.is_done(&workshop) {
+                break;
+            }
+            let mut command = operation.command(&workshop);
+            let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+            std::thread::sleep(duration.mul_f64(dice.share()));
+            let ended = running.exit_code();
+            drop(running);
+            if let Some(code) = ended {
+                assert_eq!(code, 0, "{name} failed without being killed");
+                break;
+            }
+            kills += 1;
+            operation.check(&workshop);
+        }
+        let outcome = finish(&workshop);
+        assert_same(name, &outcome, &expected);
+    }
+    #[allow(clippy::print_stdout)] // For RELIABILITY.md.
+    {
+        println!(
+            "{name}: {kills} kills in {places} places, {duration:?} uninterrupted, every result as without a kill"
+        );
+    }
+}
+
+fn assert_same(name: &str, found: &Tree, expected: &Tree) {
+    let names = |tree: &Tree| tree.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(found), names(expected), "{name}");
+    for (path, bytes) in found {
+        assert!(bytes == &expected[path], "{name}: {} differs", path.display());
+    }
+}
+
+const ADDRESSES: usize = 24;
+
+struct Fetch(Web);
+
+impl Fetch {
+    fn image(number: usize) -> Vec<u8> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("1.png");
+        picture(&path, number % 3, number as u64);
+        std::fs::read(path).expect("a file")
+    }
+}
+
+impl Operation for Fetch {
+    const NAME: &'static str = "fetch";
+
+    fn fresh(&self) -> Workshop {
+        let workshop = Workshop::new(0);
+        let lines: Vec<String> = (0..ADDRESSES)
+            .map(|number| format!("class-{}\t{}", number % 4, self.0.url(&format!("/{number}.png"))))
+            .collect();
+        std::fs::write(workshop.path("urls.tsv"), lines.join("\n")).expect("a list");
+        workshop
+    }
+
+    fn command(&self, workshop: &Workshop) -> Command {
+        let fetch = ["data", "fetch", "--json", "--urls", "urls.tsv", "--data", "data"];
+        workshop.trainer(&[&fetch[..], &["--allow-private", "--jobs", "3"]].concat())
+    }
+
+    fn check(&self, workshop: &Workshop) {
+        for (path, bytes) in classes(workshop) {
+            let whole = (0..ADDRESSES).any(|number| Self::image(number) == bytes);
+            assert!(whole, "{} is no image that was served", path.display());
+        }
+    }
+
+    fn outcome(&self, workshop: &Workshop) -> Tree {
+        let mut outcome = classes(workshop);
+        assert_eq!(outcome.len(), ADDRESSES);
+        // The last line of each address counts, and speaks of the image.
+        let ledger = std::fs::read_to_string(workshop.path("data/.ikat/provenance.jsonl")).expect("a ledger");
+        let mut last = BTreeMap::new();
+        for line in ledger.lines() {
+            let line: Value = serde_json::from_str(line).expect("JSON");
+            last.insert(line["url"].to_string(), line);
+        }
+        for line in last.values() {
+            let path = line["path"].as_str().unwrap_or_else(|| panic!("{line}"));
+            assert!(outcome.contains_key(Path::new(path)), "{line}");
+        }
+        outcome.insert("addresses".into(), last.len().to_string().into_bytes());
+        outcome
+    }
+}
+
+#[test]
+fn fetching() {
+    survive(&Fetch(Web::start(|path, _, stream| {
+        let number = path
+            .trim_matches(|letter: char| !letter.is_ascii_digit())
+            .parse()
+            .unwrap_or(0);
+        std::thread::sleep(Duration::from_millis(3));
+        answer(
+            stream,
+            "200 OK",
+            &[("content-type", "image/png")],
+            &Fetch::image(number),
+        );
+    })));
+}
+
+struct Dedupe {
+    original: Tree,
+}
+
+impl Dedupe {
+    fn lay_out() -> Workshop {
+        let workshop = Workshop::new(25);
+        for path in classes(&workshop).keys() {
+            let original = workshop.path("data").join(path);
+            std::fs::copy(&original, original.with_extension("copy.png")).expect("a copy");
+        }
+        workshop
+    }
+}
+
+impl Operation for Dedupe {
+    const NAME: &'static str = "dedupe";
+
+    fn fresh(&self) -> Workshop {
+        Self::lay_out()
+    }
+
+    fn command(&self, workshop: &Workshop) -> Command {
+        workshop.trainer(&["data", "dedupe", "--no-features", "--data", "data"])
+    }
+
+    /// Every file is under its name or in quarantine.
+    fn check(&self, workshop: &Workshop) {
+        let all = tree(&workshop.path("data"));
+        for (path, bytes) in &self.original {
+            let kept = all
+                .iter()
+                .any(|(place, contents)| place.ends_with(path) && contents == bytes);
+            assert!(kept, "{} is lost", path.display());
+        }
+    }
+
+    fn outcome(&self, workshop: &Workshop) -> Tree {
+        let outcome = classes(workshop);
+        // One quarantine after the other comes back, until everything is as it was.
+        let restore = ["data", "dedupe", "--data", "data", "--restore"];
+        while say_within(60, &workshop.trainer(&restore)).code == 0 {}
+        assert_same("what was restored", &classes(workshop), &self.original);
+        outcome
+    }
+}
+
+#[test]
+fn setting_copies_aside() {
+    survive(&Dedupe {
+        original: classes(&Dedupe::lay_out()),
+    });
+}
+
+/// A run is there whole or not at all.
+fn check_run(workshop: &Workshop) {
+    let run = workshop.path("run");
+    if run.exists() {
+        let record = Record::load(&run).expect("a finished run");
+        assert_eq!(record.changed_files(&run), Vec::<PathBuf>::new());
+    }
+}
+
+/// What of a run does not depend on the time.
+fn run_files(workshop: &Workshop) -> Tree {
+    let mut files = tree(&workshop.path("run"));
+    files.retain(|path, _| {
+        path.starts_with("bundle") || path.ends_with("split.tsv") || path.ends_with("predictions.csv")
+    });
+    assert!(files.len() > 4);
+    files
+}
+
+struct Train;
+
+impl Operation for Train {
+    const NAME: &'static str = "featurize and train";
+
+    fn fresh(&self) -> Workshop {
+        Workshop::new(40)
+    }
+
+    fn command(&self, workshop: &Workshop) -> Command {
+        workshop.train("data", "run")
+    }
+
+    fn check(&self, workshop: &Workshop) {
+        check_run(workshop);
+    }
+
+    fn is_done(&self, workshop: &Workshop) -> bool {
+        workshop.path("run").exists()
+    }
+
+    fn outcome(&self, workshop: &Workshop) -> Tree {
+        run_files(workshop)
+    }
+}
+
+#[test]
+fn training() {
+    survive(&Train);
+}
+
+struct Refine;
+
+impl Operation for Refine {
+    const NAME: &'static str = "refine";
+
+    fn fresh(&self) -> Workshop {
+        let workshop = Workshop::new(12);
+        std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
+        workshop
+    }
+
+    fn command(&self, workshop: &Workshop) -> Command {
+        let mut command = workshop.train_by("convolutional.onnx", "data", "run");
+        command.args([
+            "--classifier",
+            "dnn",
+            "--epochs",
+            "6",
+            "--views",
+            "2",
+            "--trained",
+            "all",
+            "--device",
+            "cpu",
+        ]);
+        command
+    }
+
+    fn check(&self, workshop: &Workshop) {
+        check_run(workshop);
+    }
+
+    fn is_done(&self, workshop: &Workshop) -> bool {
+        workshop.path("run").exists()
+    }
+
+    fn outcome(&self, workshop: &Workshop) -> Tree {
+        run_files(workshop)
+    }
+}
+
+#[test]
+fn refining() {
+    survive(&Refine);
+}
+
+struct Publish;
+
+impl Publish {
+    fn live(workshop: &Workshop) -> Value {
+        let json = std::fs::read(workshop.path("store/textures/live.json")).expect("a live version, always");
+        serde_json::from_slice(&json).expect("JSON")
+    }
+}
+
+impl Operation for Publish {
+    const NAME: &'static str = "publish";
+
+    fn fresh(&self) -> Workshop {
+        let workshop = Workshop::new(0);
+        for (name, seed) in [("old", 1), ("new", 2)] {
+            bundle(seed, 4 << 20).write(&workshop.path(name)).expect("written");
+        }
+        let publish = workshop.trainer(&["publish", "--bundle", "old", "--to", "store"]);
+        say_within(60, &publish).ended_with(0);
+        workshop
+    }
+
+    fn command(&self, workshop: &Workshop) -> Command {
+        workshop.trainer(&["publish", "--bundle", "new", "--to", "store"])
+    }
+
+    /// The old version is live or the new one, and whichever it is, it is whole.
+    fn check(&self, workshop: &Workshop) {
+        let live = Self::live(workshop);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let model = workshop.path("store/textures").display().to_string();
+        let loaded = runtime
+            .block_on(shared::store::versions::open(&model, None))
+            .expect("a whole version");
+        assert_eq!(live["version"], loaded.manifest.version.as_str());
+        assert!(
+            [bundle(1, 4 << 20), bundle(2, 4 << 20)]
+                .iter()
+                .any(|bundle| bundle.manifest.version == loaded.manifest.version)
+        );
+    }
+
+    fn outcome(&self, workshop: &Workshop) -> Tree {
+        let mut live = Self::live(workshop);
+        live.as_object_mut().expect("an object").remove("published_at");
+        let mut files = tree(&workshop.path("store"));
+        files.insert("textures/live.json".into(), live.to_string().into_bytes());
+        files
+    }
+}
+
+#[test]
+fn publishing() {
+    survive(&Publish);
+}
+
+/// The annotation page: a program that is told step by step what to move.
+struct Page {
+    _trainer: Running,
+    address: String,
+    token: String,
+}
+
+impl Page {
+    fn open(workshop: &Workshop) -> Self {
+        let mut running = Running::start(
+            workshop
+                .trainer(&["annotate", "--data", "data"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null()),
+        );
+        let mut first = String::new();
+        BufReader::new(running.take_stdout())
+            .read_line(&mut first)
+            .expect("a line");
+        let (address, token) = first
+            .trim()
+            .trim_start_matches("http://")
+            .split_once("/?token=")
+            .expect("an address");
+        Self {
+            _trainer: running,
+            address: address.to_owned(),
+            token: token.to_owned(),
+        }
+    }
+
+    fn send(address: &str, token: &str, path: &str, body: &Value) -> Option<Value> {
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(address).ok()?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nx-ikat-token: {token}\r\ncontent-type: application/json\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).ok()?;
+        let (head, body) = reply.split_once("\r\n\r\n")?;
+        head.starts_with("HTTP/1.1 200").then_some(())?;
+        serde_json::from_str(body).ok()
+    }
+}
+
+/// Step `number`: four pictures get another class.
+fn step(number: usize) -> (Vec<(String, &'static str)>, &'static str) {
+    const CLASSES: [&str; 3] = ["red", "green", "blue"];
+    let from = CLASSES[number % 3];
+    let names = (0..4)
+        .map(|index| (format!("{from}-{}", (number / 3) * 4 + index), from))
+        .collect();
+    (names, CLASSES[(number + 1) % 3])
+}
+
+const STEPS: usize = 18;
+
+/// Where every picture is after so many steps.
+fn after(steps: usize) -> BTreeMap<String, &'static str> {
+    let mut places: BTreeMap<String, &'static str> = (0..STEPS).flat_map(|number| step(number).0).collect();
+    for number in 0..steps {
+        let (names, to) = step(number);
+        for (name, _) in names {
+            places.insert(name, to);
+        }
+    }
+    places
+}
+
+fn places(workshop: &Workshop) -> BTreeMap<String, String> {
+    let files = classes(workshop);
+    let places: BTreeMap<String, String> = files
+        .keys()
+        .map(|path| {
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            (name, path.parent().expect("a class").display().to_string())
+        })
+        .collect();
+    assert_eq!(
+        places.len(),
+        files.len(),
+        "a picture is there twice: {files:?}",
+        files = files.keys()
+    );
+    places
+}
+
+fn same(found: &BTreeMap<String, String>, expected: &BTreeMap<String, &'static str>) -> bool {
+    found.len() == expected.len()
+        && found
+            .iter()
+            .all(|(name, class)| expected.get(name) == Some(&class.as_str()))
+}
+
+fn annotate_from(first: usize, address: &str, token: &str) -> usize {
+    let mut done = first;
+    while done < STEPS {
+        let (names, to) = step(done);
+        let images: Vec<String> = names.iter().map(|(name, from)| format!("{from}/{name}.png")).collect();
+        let body = json!({ "images": images, "label": to });
+        match Page::send(address, token, "/api/relabel", &body) {
+            Some(reply) => assert_eq!(reply["moved"].as_array().map(Vec::len), Some(4), "{reply}"),
+            None => return done,
+        }
+        done += 1;
+    }
+    done
+}
+
+#[test]
+fn annotating() {
+    let fresh = || {
+        let workshop = Workshop::new(0);
+        for number in 0..STEPS {
+            for (index, (name, class)) in step(number).0.iter().enumerate() {
+                picture(
+                    &workshop.path(&format!("data/{class}/{name}.png")),
+                    0,
+                    (number * 4 + index) as u64,
+                );
+            }
+        }
+        workshop
+    };
+    let workshop = fresh();
+    let contents: BTreeSet<Vec<u8>> = classes(&workshop).into_values().collect();
+    let page = Page::open(&workshop);
+    let begun = Instant::now();
+    assert_eq!(annotate_from(0, &page.address, &page.token), STEPS);
+    let duration = begun.elapsed();
+    assert!(same(&places(&workshop), &after(STEPS)));
+    drop(page);
+
+    let mut dice = Dice::new("annotate");
+    let wanted = number("IKAT_KILLS").unwrap_or(CI_KILLS);
+    let (mut kills, mut rounds) = (0, 0);
+    while kills < wanted {
+        let workshop = fresh();
+        rounds += 1;
+        let mut done = 0;
+        while done < STEPS {
+            let page = Page::open(&workshop);
+            let (address, token) = (page.address.clone(), page.token.clone());
+            let user = std::thread::spawn(move || annotate_from(done, &address, &token));
+            std::thread::sleep(duration.mul_f64(dice.share()));
+            let running = !user.is_finished();
+            drop(page);
+            let acknowledged = user.join().expect("no panic");
+            kills += usize::from(running);
+            // Opened again, it carries out what it had written down, and forgets nothing that it confirmed.
+            let page = Page::open(&workshop);
+            let found = places(&workshop);
+            done = [acknowledged, acknowledged + 1]
+                .into_iter()
+                .find(|steps| same(&found, &after(*steps)))
+                .unwrap_or_else(|| panic!("after {acknowledged} steps: {found:?}"));
+            drop(page);
+            let now: BTreeSet<Vec<u8>> = classes(&workshop).into_values().collect();
+            assert!(now == contents, "a picture is lost or changed");
+        }
+        // Every step can still be taken back.
+        let page = Page::open(&workshop);
+        let mut revision = 1;
+        for _ in 0..STEPS {
+            let undone = Page::send(
+                &page.address,
+                &page.token,
+                "/api/undo",
+                &json!({ "revision": revision }),
+            );
+            revision = undone.expect("a step to undo")["revision"].as_u64().expect("a number");
+        }
+        assert!(same(&places(&workshop), &after(0)));
+    }
+    println!("annotate: {kills} kills in {rounds} places, {duration:?} uninterrupted, every step kept and undone");
+}
+
+#[test]
+fn two_trainers_do_not_share_a_folder() {
+    let workshop = Workshop::new(3);
+    let page = Page::open(&workshop);
+    let fetch = [
+        "data",
+        "fetch",
+        "--allow-private",
+        "--urls",
+        "urls.tsv",
+        "--data",
+        "data",
+    ];
+    std::fs::write(workshop.path("urls.tsv"), "red\thttp://127.0.0.1:9/1.png\n").expect("a list");
+    let dedupe = ["data", "dedupe", "--no-features", "--data", "data"];
+    for arguments in [&fetch[..], &dedupe, &["annotate", "--data", "data"]] {
+        let said = say_within(60, &workshop.trainer(arguments)).ended_with(1);
+        assert!(
+            said.stderr.contains("another trainer is changing data") && said.stderr.contains("wait until"),
+            "{arguments:?}: {said:?}"
+        );
+    }
+    drop(page);
+    say_within(60, &workshop.trainer(&dedupe)).ended_with(0);
+}
+
+#[test]
+fn two_trainings_do_not_write_one_run() {
+    let workshop = Workshop::new(12);
+    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
+    let mut first = workshop.train_by("convolutional.onnx", "data", "run");
+    first.args([
+        "--classifier",
+        "dnn",
+        "--epochs",
+        "100",
+        "--trained",
+        "all",
+        "--device",
+        "cpu",
+    ]);
+    let mut first = Running::start(first.stdout(Stdio::null()).stderr(Stdio::null()));
+    wait_until("the first to begin", || workshop.path("cache/features").exists());
+    let second = say_within(60, &workshop.train("data", "run")).ended_with(1);
+    assert!(second.stderr.contains("another trainer is writing run"), "{second:?}");
+    assert_eq!(first.exit_code(), None, "the first was over before the second came");
+    drop(first);
+    // The right ends with the process, however that ended.
+    say_within(60, &workshop.train("data", "run")).ended_with(0);
+    check_run(&workshop);
+}

@@ -1,0 +1,240 @@
+//! Many requests at once: a bounded queue, bounded memory, and nothing dropped that was taken.
+//!
+//! `IKAT_LOAD_REQUESTS` says how many requests the long test sends (few, where nothing is said).
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use end_to_end::http::{Http, post};
+use end_to_end::{colours, wait_until};
+
+const CI_REQUESTS: usize = 3_000;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().expect("cores").get()
+}
+
+fn scorer(more: &[(&str, &str)]) -> (Http, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    colours::bundle("a").write(folder.path()).expect("written");
+    let model = folder.path().display().to_string();
+    let library = colours::library().display().to_string();
+    let own = [("IKAT_MODEL", model.as_str()), ("ORT_DYLIB_PATH", &library)];
+    let scorer = Http::start(&[&own[..], more].concat());
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+    (scorer, folder)
+}
+
+/// A picture that takes a good while to decode.
+fn large(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([250, (x ^ y) as u8 / 8, 10]))
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .expect("a PNG");
+    bytes.into_inner()
+}
+
+/// One connection for many requests.
+struct Connection {
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_nodelay(true).expect("an option");
+        Self {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    fn post(&mut self, body: &[u8]) -> u16 {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let stream = self.reader.get_mut();
+        stream.write_all(&[head.as_bytes(), body].concat()).expect("sent");
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).expect("a line");
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(rest) = line.strip_prefix("http/1.1 ") {
+                status = rest[..3].parse().expect("a status");
+            } else if let Some(rest) = line.strip_prefix("content-length: ") {
+                length = rest.parse().expect("a length");
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body).expect("a body");
+        status
+    }
+}
+
+/// Memory that the process has in use, in kilobytes.
+#[cfg(target_os = "linux")]
+fn memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a running process");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("its memory");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_where_it_is_over_many_requests() {
+    let (scorer, _folder) = scorer(&[]);
+    let total = std::env::var("IKAT_LOAD_REQUESTS").map_or(CI_REQUESTS, |text| text.parse().expect("a number"));
+    let pictures: Vec<Vec<u8>> = colours::COLOURS
+        .iter()
+        .map(|(_, colour)| colours::png(*colour))
+        .collect();
+    let (sent, clients) = (AtomicUsize::new(0), 4 * cores());
+    let mut latencies: Vec<Duration> = Vec::with_capacity(total);
+    let mut memories = Vec::new();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..clients)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut connection = Connection::open(scorer.address());
+                    let mut own = Vec::new();
+                    loop {
+                        let number = sent.fetch_add(1, Ordering::Relaxed);
+                        if number >= total {
+                            break own;
+                        }
+                        let start = Instant::now();
+                        assert_eq!(connection.post(&pictures[number % pictures.len()]), 200);
+                        own.push(start.elapsed());
+                    }
+                })
+            })
+            .collect();
+        // Beginnings take memory: what counts is the rest.
+        for part in 1..=10 {
+            wait_until("a tenth of the requests", || {
+                sent.load(Ordering::Relaxed) >= total * part / 10
+                    || workers.iter().all(std::thread::ScopedJoinHandle::is_finished)
+            });
+            memories.push(memory(scorer.id()));
+        }
+        for worker in workers {
+            latencies.extend(worker.join().expect("no failure"));
+        }
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+    println!(
+        "{total} requests by {clients} clients in {seconds:.1} s, {:.0} a second; p50 {:?}, p95 {:?}, p99 {:?}, \
+         longest {:?}; memory in MB after each tenth: {:?}",
+        total as f64 / seconds,
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        at(1.0),
+        memories.iter().map(|kilobytes| kilobytes / 1024).collect::<Vec<_>>()
+    );
+    assert_eq!(latencies.len(), total);
+    let growth = memories[9].saturating_sub(memories[2]);
+    assert!(growth < 16 << 10, "it grew by {growth} KB: {memories:?}");
+}
+
+#[test]
+fn past_the_bound_the_answer_is_429_at_once() {
+    let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "2")]);
+    let address = scorer.address();
+    let picture = large(4000, 3000);
+    let answers: Vec<(u16, Duration)> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..40)
+            .map(|_| {
+                scope.spawn(|| {
+                    let start = Instant::now();
+                    (post(address, "/", "image/png", &picture).0, start.elapsed())
+                })
+            })
+            .collect();
+        // Whoever asks whether it is alive does not stand in the queue.
+        let start = Instant::now();
+        assert_eq!(scorer.get("/health/live").0, 200);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        clients
+            .into_iter()
+            .map(|client| client.join().expect("an answer"))
+            .collect()
+    });
+    let of = |status: u16| {
+        answers
+            .iter()
+            .filter(|(found, _)| *found == status)
+            .map(|(_, time)| *time)
+            .collect::<Vec<_>>()
+    };
+    let (scored, refused) = (of(200), of(429));
+    assert_eq!(scored.len() + refused.len(), 40, "{answers:?}");
+    assert!(scored.len() >= 2 + cores() && !refused.is_empty(), "{answers:?}");
+    let slowest = scored.iter().max().expect("some");
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    assert!(
+        median(refused.clone()) < *slowest,
+        "a refusal waits for nothing: {answers:?}"
+    );
+    println!(
+        "40 at once, {} places: {} scored (slowest {slowest:?}), {} refused (median {:?})",
+        2 + cores(),
+        scored.len(),
+        refused.len(),
+        median(refused)
+    );
+}
+
+#[test]
+fn what_was_taken_is_finished_when_it_is_told_to_stop() {
+    let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "4")]);
+    let (address, places) = (scorer.address(), 4 + cores());
+    let picture = large(9000, 9000);
+    let (statuses, code) = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..places)
+            .map(|_| scope.spawn(|| post(address, "/", "image/png", &picture).0))
+            .collect();
+        wait_until("every place to be taken", || {
+            post(address, "/", "application/json", b"{}").0 == 429
+        });
+        let code = scorer.stop();
+        let statuses: Vec<u16> = clients
+            .into_iter()
+            .map(|client| client.join().expect("an answer"))
+            .collect();
+        (statuses, code)
+    });
+    assert_eq!((statuses, code), (vec![200; places], Some(0)));
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn an_image_that_takes_too_long_is_answered_in_time() {
+    let (scorer, _folder) = scorer(&[("IKAT_DEADLINE_SECONDS", "0.02")]);
+    let begun = Instant::now();
+    let (status, answer) = scorer.post("/", "image/png", &large(4000, 3000));
+    assert_eq!(
+        (status, answer["error"]["code"].as_str()),
+        (504, Some("deadline_exceeded")),
+        "{answer}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // The work was not lost for ever: the pipeline comes back.
+    wait_until("the scorer to score again", || {
+        scorer.post("/", "image/png", &colours::png([250, 10, 10])).0 == 200
+    });
+}

@@ -1,0 +1,142 @@
+//! Bundles that somebody vouches for, and what is refused where that is asked for.
+
+use std::path::Path;
+use std::process::Command;
+
+use end_to_end::http::Http;
+use end_to_end::program::{program, say, say_within};
+use end_to_end::workshop::Workshop;
+use end_to_end::{colours, wait_until};
+use serde_json::Value;
+
+/// Makes a key; gives the public one.
+fn keygen(workshop: &Workshop, file: &str) -> String {
+    let made = say_within(60, &workshop.trainer(&["keygen", "--json", "--out", file])).ended_with(0);
+    let private = std::fs::read_to_string(workshop.path(file)).expect("a key");
+    let secret = private.lines().nth(1).expect("the key in base64");
+    assert!(
+        !made.stdout.contains(secret) && !made.stderr.contains(secret),
+        "the private key is shown"
+    );
+    made.json()["public_key"].as_str().expect("a key").to_owned()
+}
+
+fn publish(workshop: &Workshop, more: &[&str]) -> Command {
+    let publish = ["publish", "--json", "--bundle", "bundle", "--to", "store"];
+    workshop.trainer(&[&publish[..], more].concat())
+}
+
+/// What a scorer answers that trusts these keys.
+fn serve(workshop: &Workshop, model: &str, keys: &str) -> (u16, Value) {
+    let model = workshop.path(model).display().to_string();
+    let library = colours::library().display().to_string();
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("ORT_DYLIB_PATH", &library),
+        ("IKAT_TRUSTED_KEY", keys),
+    ]);
+    let mut answer = (0, Value::Null);
+    wait_until("an answer", || {
+        answer = scorer.post("/", "image/png", &colours::png([250, 10, 10]));
+        answer.0 != 0
+    });
+    assert!(!format!("{:?}", scorer.log()).contains("PRIVATE KEY"));
+    answer
+}
+
+fn refused(answer: &(u16, Value), words: &str) {
+    let (status, body) = answer;
+    assert_eq!(*status, 503, "{body}");
+    let message = body["error"]["message"].as_str().expect("a message");
+    assert!(message.contains(words), "{message}");
+}
+
+#[test]
+fn only_what_a_trusted_key_has_signed_is_served_published_and_scored() {
+    let workshop = Workshop::new(0);
+    colours::bundle("a").write(&workshop.path("bundle")).expect("written");
+    let (own, other) = (keygen(&workshop, "own.pem"), keygen(&workshop, "other.pem"));
+    let again = say_within(60, &workshop.trainer(&["keygen", "--out", "own.pem"])).ended_with(1);
+    assert!(again.stderr.contains("never overwritten"), "{again:?}");
+
+    say_within(60, &publish(&workshop, &[])).ended_with(0);
+    assert_eq!(serve(&workshop, "store/colours", "").0, 200);
+    refused(&serve(&workshop, "store/colours", &own), "is not signed");
+    let unsigned = say_within(60, &publish(&workshop, &["--trusted-key", &own])).ended_with(1);
+    assert!(unsigned.stderr.contains("--sign"), "{unsigned:?}");
+
+    let version = say_within(60, &publish(&workshop, &["--sign", "own.pem"]))
+        .ended_with(0)
+        .json();
+    let version = version["version"].as_str().expect("a version");
+    assert_eq!(serve(&workshop, "store/colours", &own).0, 200);
+    assert_eq!(serve(&workshop, "store/colours", &format!("{other},{own}")).0, 200);
+    refused(
+        &serve(&workshop, "store/colours", &other),
+        "not one of this bundle by a key",
+    );
+    assert_eq!(serve(&workshop, "store/colours", "").0, 200);
+    openssl_agrees(&workshop, version);
+
+    // A plain bundle folder, by the scorer and by the trainer.
+    let published = format!("store/colours/versions/{version}");
+    assert_eq!(serve(&workshop, &published, &own).0, 200);
+    std::fs::write(workshop.path("red.png"), colours::png([250, 10, 10])).expect("written");
+    let score = |bundle: &str, key: &str| {
+        let mut score = workshop.trainer(&["score", "--json", "--bundle", bundle, "red.png"]);
+        say_within(60, score.env("IKAT_TRUSTED_KEY", key))
+    };
+    score(&published, &own).ended_with(0);
+    assert!(score(&published, &other).ended_with(1).stderr.contains("manifest.sig"));
+    assert!(score("bundle", &own).ended_with(1).stderr.contains("is not signed"));
+    assert!(
+        score("bundle", "abc")
+            .ended_with(2)
+            .stderr
+            .contains("64 hexadecimal digits")
+    );
+
+    // One bit of the manifest, and one of the signature.
+    for file in ["manifest.json", "manifest.sig"] {
+        let path = workshop.path(&published).join(file);
+        let whole = std::fs::read(&path).expect("a file");
+        let mut damaged = whole.clone();
+        damaged[20] ^= 1;
+        std::fs::write(&path, damaged).expect("written");
+        assert_eq!(serve(&workshop, &published, &own).0, 503, "{file}");
+        std::fs::write(&path, whole).expect("written");
+    }
+    assert_eq!(serve(&workshop, &published, &own).0, 200);
+}
+
+/// Another program finds the signature good, where there is one.
+fn openssl_agrees(workshop: &Workshop, version: &str) {
+    let folder = workshop.path("store/colours/versions").join(version);
+    let file = |path: &Path| path.display().to_string();
+    let public = file(&workshop.path("public.pem"));
+    let key = file(&workshop.path("own.pem"));
+    let made = Command::new("openssl")
+        .args(["pkey", "-in", &key, "-pubout", "-out", &public])
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let (signature, manifest) = (file(&folder.join("manifest.sig")), file(&folder.join("manifest.json")));
+    say(Command::new("openssl").args([
+        "pkeyutl", "-verify", "-pubin", "-inkey", &public, "-rawin", "-sigfile", &signature, "-in", &manifest,
+    ]))
+    .ended_with(0);
+}
+
+#[test]
+fn a_key_that_is_none_stops_the_scorer() {
+    let said = say_within(
+        60,
+        Command::new(program("scorer"))
+            .args(["--listen", "127.0.0.1:0"])
+            .env("IKAT_MODEL", "nowhere")
+            .env("IKAT_TRUSTED_KEY", "abc"),
+    )
+    .ended_with(2);
+    assert!(said.stderr.contains("IKAT_TRUSTED_KEY"), "{said:?}");
+}

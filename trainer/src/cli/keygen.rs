@@ -1,0 +1,42 @@
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::output::printable;
+use crate::signing::SigningKey;
+
+/// Make a pair of keys for signing bundles.
+///
+/// The private key (Ed25519, PKCS #8 PEM) goes into a file that its owner alone can read: keep it where models are
+/// published. The public key is printed: set it as IKAT_TRUSTED_KEY where they are served, and nothing else is.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// File for the private key; must not exist
+    #[arg(long, value_name = "KEYFILE")]
+    out: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    private_key: &'a Path,
+    public_key: String,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let key = SigningKey::generate();
+    key.write(&arguments.out)?;
+    let document = Document {
+        private_key: &arguments.out,
+        public_key: key.public(),
+    };
+    let file = printable(&arguments.out.to_string_lossy());
+    let text = format!(
+        "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {file} ...\nTrust:  \
+         IKAT_TRUSTED_KEY={public} scorer ...",
+        public = document.public_key
+    );
+    session.output.result(&document, &text)?;
+    Ok(Done::Complete)
+}

@@ -1,0 +1,68 @@
+//! One program at a time writes a run folder.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use shared::files::sha256_hex;
+
+use super::{RunError, at};
+
+/// The right to write the run in one folder, until it is dropped or the process ends, however it ends. Nothing of it
+/// lies beside the run.
+#[derive(Debug)]
+pub struct Claim {
+    _file: File,
+}
+
+impl Claim {
+    /// Takes the right to write the run in `folder`, for all programs that keep their locks in `locks`.
+    ///
+    /// # Errors
+    /// [`RunError::Busy`] where another program has it, or [`RunError::File`].
+    pub fn acquire(folder: &Path, locks: &Path) -> Result<Self, RunError> {
+        std::fs::create_dir_all(locks).map_err(at(locks))?;
+        let digits = &sha256_hex(place(folder)?.as_os_str().as_encoded_bytes())[..16];
+        let path = locks.join(format!("run-{digits}.lock"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(at(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(RunError::Busy(folder.to_path_buf())),
+            Err(TryLockError::Error(source)) => Err(at(&path)(source)),
+        }
+    }
+}
+
+/// The folder by one name, however it is reached; it need not exist yet.
+fn place(folder: &Path) -> Result<PathBuf, RunError> {
+    let absolute = std::path::absolute(folder).map_err(at(folder))?;
+    let known = |path: &Path| path.canonicalize().ok();
+    Ok(known(&absolute)
+        .or_else(|| Some(known(absolute.parent()?)?.join(absolute.file_name()?)))
+        .unwrap_or(absolute))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_turned_away_by_whatever_name_it_comes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("inner")).expect("a folder");
+        let first = Claim::acquire(&at("run"), &at("locks")).expect("free");
+        for name in ["run", "inner/../run", "./run/"] {
+            let second = Claim::acquire(&at(name), &at("locks"));
+            assert!(matches!(second, Err(RunError::Busy(_))), "{name}");
+        }
+        Claim::acquire(&at("other"), &at("locks")).expect("free");
+        drop(first);
+        Claim::acquire(&at("run"), &at("locks")).expect("free again");
+        assert!(!at("run").exists());
+    }
+}
