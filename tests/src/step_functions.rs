@@ -20,8 +20,8 @@ use tokio::runtime::Runtime;
 const BATCH: usize = 20;
 /// How often a child execution tries again what the template's `Retry` names.
 const RETRIES: usize = 6;
-/// What it names of the scoring function's own errors.
-const RETRIED: [&str; 2] = ["ModelUnavailable", "StorageUnavailable"];
+/// What it names of the errors that the function may end with.
+const RETRIED: [&str; 3] = ["ModelUnavailable", "StorageUnavailable", "Runtime.ExitError"];
 /// How the ARNs of executions begin.
 const EXECUTIONS: &str = "arn:aws:states:us-east-1:123456789012:execution:ikat-batch";
 /// Seconds since 1970 that answers carry.
