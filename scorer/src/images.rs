@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use shared::service::{AllowedBuckets, ErrorCode, References, S3Reference, ServiceError, not_allowed};
-use shared::store::{S3Store, StoreError};
+use shared::buckets::Buckets;
+use shared::service::{AllowedBuckets, References, S3Reference, ServiceError, not_allowed};
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 
 use crate::configuration::Configuration;
 
@@ -19,7 +19,7 @@ const AHEAD: usize = 4;
 /// The buckets that images are read from.
 pub struct Images {
     allowed: AllowedBuckets,
-    buckets: Arc<OnceCell<S3Store>>,
+    buckets: Arc<Buckets>,
     handle: Handle,
 }
 
@@ -42,7 +42,7 @@ impl References for Images {
             let buckets = Arc::clone(&self.buckets);
             async move {
                 if allowed {
-                    fetch_one(&buckets, &reference).await
+                    buckets.fetch(&reference, MAX_BYTES).await
                 } else {
                     Err(not_allowed(&reference))
                 }
@@ -60,31 +60,4 @@ impl References for Images {
         });
         Box::new(std::iter::from_fn(move || receiver.blocking_recv()))
     }
-}
-
-async fn fetch_one(buckets: &OnceCell<S3Store>, reference: &S3Reference) -> Result<Bytes, ServiceError> {
-    let connect = || S3Store::connect(&reference.bucket, "");
-    let any = buckets
-        .get_or_try_init(connect)
-        .await
-        .map_err(|error| explain(&error))?;
-    let bucket = any.in_bucket(&reference.bucket);
-    let found = bucket
-        .object(&reference.key, reference.version.as_deref(), MAX_BYTES)
-        .await
-        .map_err(|error| explain(&error))?;
-    found.map(|object| object.bytes).ok_or_else(|| {
-        let message = format!("there is no object {reference}");
-        ServiceError::new(ErrorCode::NotFound, message)
-    })
-}
-
-fn explain(error: &StoreError) -> ServiceError {
-    let code = match error {
-        StoreError::TooLarge { .. } => ErrorCode::TooLarge,
-        StoreError::NoBucket { .. } => ErrorCode::NotFound,
-        StoreError::Denied { .. } => ErrorCode::Forbidden,
-        _ => ErrorCode::StorageUnavailable,
-    };
-    ServiceError::new(code, error.to_string())
 }

@@ -33,20 +33,60 @@ pub fn user_cache() -> Option<PathBuf> {
 /// # Errors
 /// Whatever the file system answers; `path` is then untouched.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".ikat-")
-        .suffix(".tmp")
-        .tempfile_in(folder)?;
+    let mut file = AtomicFile::create(path)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    allow_reading(&file)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    file.finish()
+}
+
+/// A file that is written piece by piece under a temporary name and gets its own when it is finished. Dropped before
+/// that, nothing remains of it.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    file: tempfile::NamedTempFile,
+}
+
+impl AtomicFile {
+    /// Begins the file that will be at `path`, creating parent folders as needed.
+    ///
+    /// # Errors
+    /// Whatever the file system answers.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(folder)?;
+        let file = tempfile::Builder::new()
+            .prefix(".ikat-")
+            .suffix(".tmp")
+            .tempfile_in(folder)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+        })
+    }
+
+    /// Flushes the file to disk and gives it its name, replacing what had it.
+    ///
+    /// # Errors
+    /// Whatever the file system answers; what had the name is then untouched.
+    pub fn finish(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        allow_reading(&self.file)?;
+        self.file.persist(&self.path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Temporary files are private to their owner; what they become is an ordinary file.

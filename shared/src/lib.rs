@@ -9,6 +9,8 @@
 //!
 //! Nothing here knows of training, command lines or terminals.
 
+pub mod aws;
+pub mod buckets;
 pub mod bundle;
 pub mod classifier;
 pub mod explain;

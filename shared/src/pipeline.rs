@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::classifier::{Head, Prediction};
 use crate::explain::ActivationMap;
-use crate::image::{self, ImageError, Limits, RgbImage};
+use crate::image::{ImageError, Limits, RgbImage};
 use crate::network::{Activations, Network, NetworkError, Outputs};
 use crate::preprocessing::Preprocessing;
 
@@ -55,10 +55,18 @@ impl Featurizer {
     /// See [`PipelineError`].
     pub fn featurize(&mut self, bytes: &[u8]) -> Result<(Vec<f32>, Timing), PipelineError> {
         let start = Instant::now();
-        let image = image::decode(bytes, &self.limits)?;
+        let image = self.decode(bytes)?;
         let decode = start.elapsed();
         let (vector, timing) = self.featurize_pixels(&image)?;
         Ok((vector, Timing { decode, ..timing }))
+    }
+
+    /// Decodes an image with as many pixels as the network has a use for.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageError> {
+        self.preprocessing.decode(bytes, &self.limits)
     }
 
     /// As [`Self::featurize`] for an image that is decoded already.

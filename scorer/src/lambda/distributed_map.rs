@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::service::{Answer, Item, S3Reference, ServiceError};
+use shared::service::{Answer, Item, ItemResult, S3Reference, ServiceError};
 
 /// A batch.
 #[derive(Debug, Deserialize)]
@@ -33,25 +33,6 @@ struct Response {
     results: Vec<ItemResult>,
     succeeded: usize,
     failed: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct ItemResult {
-    /// The image's place; the item as it came where it has none.
-    item: Value,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum Outcome {
-    Answer(Box<Answer>),
-    Error {
-        error: ServiceError,
-        /// Whether the same item may be answered later.
-        passing: bool,
-    },
 }
 
 impl Batch {
@@ -112,19 +93,13 @@ impl Batch {
             failed: self.items.len() - succeeded,
             succeeded,
             results: results
-                .map(|((outcome, raw), item)| ItemResult {
-                    item: match item {
+                .map(|((outcome, raw), item)| {
+                    let item = match item {
                         Ok(Item::Reference(reference)) => reference.to_string().into(),
                         Ok(Item::Bytes(_)) => Value::Null,
                         Err(_) => raw.clone(),
-                    },
-                    outcome: match outcome {
-                        Ok(answer) => Outcome::Answer(Box::new(answer)),
-                        Err(error) => Outcome::Error {
-                            passing: error.code.is_passing(),
-                            error,
-                        },
-                    },
+                    };
+                    ItemResult::new(item, outcome)
                 })
                 .collect(),
         };

@@ -7,6 +7,7 @@ use ::image::error::{ImageError as CodecError, LimitErrorKind};
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
 
+use super::reduced::reduced_jpeg;
 use super::{ImageError, Limits, RgbImage};
 
 /// An image format that is read here.
@@ -30,11 +31,37 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<(Format, u32, u32), ImageE
 /// # Errors
 /// See [`ImageError`].
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
+    decode_with(bytes, limits, |_| None)
+}
+
+/// As [`decode`], for a picture that is to be fitted into a square of `side` pixels: where the file lets it be read
+/// at a half, a quarter or an eighth of its size, this is done as long as the picture stays at least twice as large
+/// as it will be.
+///
+/// # Errors
+/// See [`ImageError`].
+pub fn decode_to_fit(bytes: &[u8], limits: &Limits, side: u32) -> Result<RgbImage, ImageError> {
+    decode_with(bytes, limits, |dimensions| {
+        reduced_jpeg(bytes, limits, dimensions, side.saturating_mul(2))
+    })
+}
+
+/// Decodes by `shortcut` where it is a JPEG and the shortcut succeeds, else at full size.
+fn decode_with(
+    bytes: &[u8],
+    limits: &Limits,
+    shortcut: impl FnOnce((u32, u32)) -> Option<DynamicImage>,
+) -> Result<RgbImage, ImageError> {
     guarded(|| {
         let (format, mut decoder) = open(bytes, limits)?;
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
-        if format == Format::Jpeg && jpeg_is_cut_short(bytes, &image) {
+        let is_jpeg = format == Format::Jpeg;
+        let reduced = is_jpeg.then(|| shortcut(decoder.dimensions())).flatten();
+        let mut image = match reduced {
+            Some(image) => image,
+            None => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
+        };
+        if is_jpeg && jpeg_is_cut_short(bytes, &image) {
             return Err(ImageError::Undecodable {
                 reason: "the file is cut short".to_owned(),
             });

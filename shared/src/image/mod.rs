@@ -4,15 +4,16 @@
 //! [`Limits`] from the header, before anything is allocated for the pixels.
 
 mod decode;
+mod reduced;
 mod resize;
 
-pub use decode::{Format, decode, probe};
+pub use decode::{Format, decode, decode_to_fit, probe};
 pub use resize::letterbox;
 
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever the same bytes may give other pixels than before: what was computed from pixels is then stale.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// Decoded pixels: 8-bit RGB, rows top to bottom, upright.
 pub type RgbImage = ::image::RgbImage;

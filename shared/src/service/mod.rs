@@ -7,6 +7,7 @@
 mod base64;
 mod error;
 mod inference;
+mod item_result;
 mod openapi;
 mod pool;
 mod references;
@@ -17,6 +18,7 @@ mod scoring;
 mod version;
 
 pub use error::{ErrorCode, ServiceError};
+pub use item_result::{ItemOutcome, ItemResult};
 pub use openapi::document as openapi;
 pub use references::{AllowedBuckets, References, S3Reference, not_allowed};
 pub use request::{Item, MAX_IMAGES, Request};

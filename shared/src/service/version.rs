@@ -7,7 +7,7 @@ use super::pool::Pool;
 use super::response::Model;
 use crate::bundle::Manifest;
 use crate::classifier::Prediction;
-use crate::image::{self, Limits};
+use crate::image::Limits;
 use crate::pipeline::{Pipeline, PipelineError, Timing};
 
 /// A version of a model, ready to score on several threads at once.
@@ -51,7 +51,10 @@ impl Version {
     /// network offers one.
     pub(super) fn explain(&self, bytes: &[u8]) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
         let start = Instant::now();
-        let image = image::decode(bytes, &Limits::default()).map_err(PipelineError::from)?;
+        let preprocessing = &self.manifest.preprocessing;
+        let image = preprocessing
+            .decode(bytes, &Limits::default())
+            .map_err(PipelineError::from)?;
         let decode = start.elapsed();
         let (prediction, map, timing) = self.pool.with(|pipeline| pipeline.explain(&image))?;
         let map = map.map(|map| map.to_png(image.width(), image.height()));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{Condition, Object, ObjectInfo, StoreError};
-use crate::files::{sha256_hex, write_atomically};
+use crate::files::{AtomicFile, sha256_hex, write_atomically};
 
 /// How the names of lock files and unfinished files begin, which no key may use.
 pub(super) const RESERVED: &str = ".ikat-";
@@ -81,6 +81,19 @@ impl FolderStore {
                 None => replace(&path, &bytes, None)?,
             }
             Ok(sha256_hex(&bytes))
+        })
+        .await
+    }
+
+    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+        let path = self.path(key);
+        let from = from.to_path_buf();
+        off_the_executor(move || {
+            let mut source = File::open(&from).map_err(failed(&from))?;
+            let mut file = AtomicFile::create(&path).map_err(failed(&path))?;
+            io::copy(&mut source, &mut file).map_err(failed(&path))?;
+            file.finish().map_err(failed(&path))?;
+            Ok(String::new())
         })
         .await
     }

@@ -13,7 +13,7 @@ pub mod source;
 pub mod versions;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
@@ -39,6 +39,15 @@ pub struct ObjectInfo {
     pub size: u64,
     /// When it was written, where the store tells.
     pub modified: Option<SystemTime>,
+}
+
+/// Some of the objects of a bucket, in the order of their keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Their keys, below the store's prefix.
+    pub keys: Vec<String>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<String>,
 }
 
 /// When a write may happen.
@@ -200,6 +209,18 @@ impl ObjectStore {
         match self {
             Self::Folder(store) => store.put(key, bytes, condition).await,
             Self::S3(store) => store.put(key, bytes, condition).await,
+        }
+    }
+
+    /// Writes the file at `from` to `key`, whole or not at all, replacing what is there; memory stays flat.
+    ///
+    /// # Errors
+    /// Whatever keeps the file from being read or the store from answering.
+    pub async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+        check_key(key)?;
+        match self {
+            Self::Folder(store) => store.upload(key, from).await,
+            Self::S3(store) => store.upload(key, from).await,
         }
     }
 

@@ -4,7 +4,11 @@
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
+use std::io::SeekFrom;
+use std::path::PathBuf;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::s3::condition_headers;
 use super::s3_error::explain;
@@ -15,12 +19,55 @@ const PART_BYTES: usize = 8 << 20;
 /// How many parts are under way at once.
 const PARALLEL: usize = 4;
 
+/// What goes up.
+pub(super) enum Contents {
+    /// Held in memory.
+    Memory(Bytes),
+    /// In a file, read part by part.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// In bytes.
+        size: usize,
+    },
+}
+
+impl Contents {
+    fn size(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::File { size, .. } => *size,
+        }
+    }
+
+    /// The part of at most [`PART_BYTES`] from `start`.
+    async fn part(&self, start: usize) -> Result<Bytes, StoreError> {
+        let length = PART_BYTES.min(self.size() - start);
+        match self {
+            Self::Memory(bytes) => Ok(bytes.slice(start..start + length)),
+            Self::File { path, .. } => {
+                let mut part = vec![0; length];
+                let read = async {
+                    let mut file = tokio::fs::File::open(path).await?;
+                    file.seek(SeekFrom::Start(start as u64)).await?;
+                    file.read_exact(&mut part).await
+                };
+                read.await.map_err(|source| StoreError::File {
+                    path: path.clone(),
+                    source,
+                })?;
+                Ok(part.into())
+            }
+        }
+    }
+}
+
 impl S3Store {
-    /// Uploads `bytes` in parts; the condition is checked when they are put together.
+    /// Uploads `contents` in parts; the condition is checked when they are put together.
     pub(super) async fn put_in_parts(
         &self,
         key: &str,
-        bytes: Bytes,
+        contents: &Contents,
         condition: Option<Condition>,
     ) -> Result<String, StoreError> {
         let begun = self
@@ -35,7 +82,7 @@ impl S3Store {
             .await
             .map_err(|error| explain(self, key, "begin to write it", &error))?;
         let upload = begun.upload_id.unwrap_or_default();
-        let result = self.upload_and_complete(key, &upload, &bytes, condition).await;
+        let result = self.upload_and_complete(key, &upload, contents, condition).await;
         if result.is_err() {
             self.abandon(key, &upload).await;
         }
@@ -46,15 +93,15 @@ impl S3Store {
         &self,
         key: &str,
         upload: &str,
-        bytes: &Bytes,
+        contents: &Contents,
         condition: Option<Condition>,
     ) -> Result<String, StoreError> {
-        let parts: Vec<_> = (0..bytes.len())
+        let parts: Vec<_> = (0..contents.size())
             .step_by(PART_BYTES)
             .zip(1..)
-            .map(|(start, number)| {
-                let part = bytes.slice(start..bytes.len().min(start + PART_BYTES));
-                self.upload_part(key, upload, number, part)
+            .map(|(start, number)| async move {
+                let part = contents.part(start).await?;
+                self.upload_part(key, upload, number, part).await
             })
             .collect();
         let parts: Vec<CompletedPart> = stream::iter(parts).buffered(PARALLEL).try_collect().await?;
@@ -70,7 +117,7 @@ impl S3Store {
             .set_if_none_match(if_none_match)
             .customize()
             // The server may put the parts together before it answers.
-            .config_override(self.settings(bytes.len()))
+            .config_override(self.settings(contents.size()))
             .send()
             .await
             .map_err(|error| explain(self, key, "write it", &error))?;

@@ -5,30 +5,31 @@
 //! and reading an object is one operation here, repeated as a whole until all its bytes have come.
 //! Certificates are checked against the system's store, the default of the SDK's client.
 
+use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use aws_config::BehaviorVersion;
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{Builder, Region};
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 
+use super::multipart::Contents;
 use super::s3_error::{causes, explain, is_not_found};
-use super::{Condition, Object, ObjectInfo, StoreError};
+use super::{Condition, Object, ObjectInfo, Page, StoreError};
+use crate::aws::Environment;
+use crate::files::AtomicFile;
 
-/// The region of a server that has none.
-const DEFAULT_REGION: &str = "us-east-1";
-/// Environment variables that name another server.
-const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+/// Environment variable that names another server for S3 alone.
+const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_S3";
 /// Objects above this size, in bytes, go up in parts.
 const MULTIPART_FROM: usize = 16 << 20;
+/// What is expected of contents of unknown length, in bytes.
+const LONGEST: u64 = 1 << 40;
 /// The longest wait between two attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -109,29 +110,8 @@ impl S3Store {
     /// # Errors
     /// [`StoreError::NoRegion`].
     pub async fn connect(bucket: &str, prefix: &str) -> Result<Self, StoreError> {
-        let elsewhere = ENDPOINT_VARIABLES
-            .iter()
-            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
-        // Asking the machine's metadata service for a region takes seconds where there is none.
-        let region = if elsewhere {
-            RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-                .or_else(ProfileFileRegionProvider::new())
-                .or_else(Region::from_static(DEFAULT_REGION))
-        } else {
-            RegionProviderChain::default_provider()
-        };
-        let environment = aws_config::defaults(BehaviorVersion::latest())
-            .region(region)
-            .load()
-            .await;
-        let elsewhere = elsewhere || environment.endpoint_url().is_some();
-        let mut settings = Builder::from(&environment).force_path_style(elsewhere);
-        if environment.region().is_none() {
-            if !elsewhere {
-                return Err(StoreError::NoRegion);
-            }
-            settings = settings.region(Region::from_static(DEFAULT_REGION));
-        }
+        let environment = Environment::load(ENDPOINT_VARIABLE).await.ok_or(StoreError::NoRegion)?;
+        let settings = Builder::from(&environment.settings).force_path_style(environment.elsewhere);
         Ok(Self::with_client(Client::from_conf(settings.build()), bucket, prefix))
     }
 
@@ -161,26 +141,81 @@ impl S3Store {
     /// # Errors
     /// As there.
     pub async fn object(&self, key: &str, version: Option<&str>, limit: u64) -> Result<Option<Object>, StoreError> {
-        let mut reason = String::new();
-        for attempt in 0..self.patience.attempts.max(1) {
-            if attempt > 0 {
-                let pause = Duration::from_millis(200) * 2_u32.saturating_pow(attempt - 1);
-                tokio::time::sleep(pause.min(MAX_BACKOFF)).await;
-            }
+        let mut attempt = 1;
+        loop {
             match self.get_once(key, version, limit).await {
                 Ok(object) => return Ok(object),
-                Err(Failure::Lasting(error)) => return Err(error),
-                Err(Failure::Passing(what)) => {
-                    tracing::warn!(place = self.place(key), reason = what, "reading broke off");
-                    reason = what;
-                }
+                Err(failure) => self.pause(key, attempt, failure).await?,
             }
+            attempt += 1;
         }
-        Err(StoreError::Interrupted {
-            place: self.place(key),
-            attempts: self.patience.attempts.max(1),
-            reason,
+    }
+
+    /// Writes the object at `key` to the file `to`, which appears whole or not at all; false where there is none.
+    ///
+    /// # Errors
+    /// As [`super::ObjectStore::get`], and [`StoreError::File`].
+    pub async fn download(&self, key: &str, to: &Path) -> Result<bool, StoreError> {
+        let mut attempt = 1;
+        loop {
+            match self.download_once(key, to).await {
+                Ok(found) => return Ok(found),
+                Err(failure) => self.pause(key, attempt, failure).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Up to a thousand of the objects whose keys begin with `prefix`, in the order of their keys, from where the page
+    /// before ended. Any text will do as a prefix, as S3 takes it.
+    ///
+    /// # Errors
+    /// Whatever keeps the store from answering.
+    pub async fn page(&self, prefix: &str, after: Option<String>) -> Result<Page, StoreError> {
+        let answer = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.full_key(prefix))
+            .set_continuation_token(after)
+            .customize()
+            .config_override(self.settings(0))
+            .send()
+            .await
+            .map_err(|error| explain(self, prefix, "list it", &error))?;
+        let keys = answer.contents().iter().filter_map(|object| {
+            let key = object.key()?;
+            let own = match self.prefix.as_str() {
+                "" => Some(key),
+                prefix => key.strip_prefix(prefix)?.strip_prefix('/'),
+            };
+            own.map(str::to_owned)
+        });
+        Ok(Page {
+            keys: keys.collect(),
+            next: answer.next_continuation_token.clone(),
         })
+    }
+
+    /// Waits before the attempt after the one with this number (from 1), which failed.
+    ///
+    /// # Errors
+    /// Where another attempt is in vain or there were enough.
+    async fn pause(&self, key: &str, attempt: u32, failure: Failure) -> Result<(), StoreError> {
+        match failure {
+            Failure::Lasting(error) => Err(error),
+            Failure::Passing(reason) if attempt < self.patience.attempts => {
+                tracing::warn!(place = self.place(key), reason, "reading broke off");
+                let pause = Duration::from_millis(200) * 2_u32.saturating_pow(attempt - 1);
+                tokio::time::sleep(pause.min(MAX_BACKOFF)).await;
+                Ok(())
+            }
+            Failure::Passing(reason) => Err(StoreError::Interrupted {
+                place: self.place(key),
+                attempts: attempt,
+                reason,
+            }),
+        }
     }
 
     /// The same store with other time limits.
@@ -212,6 +247,48 @@ impl S3Store {
     }
 
     async fn get_once(&self, key: &str, version: Option<&str>, limit: u64) -> Result<Option<Object>, Failure> {
+        let Some(answer) = self.request(key, version).await? else {
+            return Ok(None);
+        };
+        let Some(etag) = answer.e_tag.clone() else {
+            return Err(Failure::Passing("the answer has no etag".to_owned()));
+        };
+        let mut bytes = Vec::new();
+        let take = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        self.receive(key, answer, limit, take).await?;
+        Ok(Some(Object {
+            bytes: bytes.into(),
+            etag,
+        }))
+    }
+
+    async fn download_once(&self, key: &str, to: &Path) -> Result<bool, Failure> {
+        let Some(answer) = self.request(key, None).await? else {
+            return Ok(false);
+        };
+        let failed = |source| {
+            Failure::Lasting(StoreError::File {
+                path: to.to_path_buf(),
+                source,
+            })
+        };
+        let mut file = AtomicFile::create(to).map_err(failed)?;
+        let mut broken = None;
+        let take = |piece: &[u8]| file.write_all(piece).map_err(|error| broken = Some(error));
+        let received = self.receive(key, answer, u64::MAX, take).await;
+        if let Some(error) = broken {
+            return Err(failed(error));
+        }
+        received?;
+        file.finish().map_err(failed)?;
+        Ok(true)
+    }
+
+    /// The answer with the object at `key`, its contents still to come.
+    async fn request(&self, key: &str, version: Option<&str>) -> Result<Option<GetObjectOutput>, Failure> {
         let request = self
             .client
             .get_object()
@@ -221,14 +298,20 @@ impl S3Store {
             .customize()
             .config_override(self.settings(0));
         match request.send().await {
-            Ok(answer) => self.collect(key, answer, limit).await.map(Some),
+            Ok(answer) => Ok(Some(answer)),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(Failure::Lasting(explain(self, key, "read it", &error))),
         }
     }
 
-    /// The whole body, or nothing.
-    async fn collect(&self, key: &str, answer: GetObjectOutput, limit: u64) -> Result<Object, Failure> {
+    /// Gives the whole body to `take`, piece by piece; stops where that fails.
+    async fn receive(
+        &self,
+        key: &str,
+        answer: GetObjectOutput,
+        limit: u64,
+        mut take: impl FnMut(&[u8]) -> Result<(), ()> + Send,
+    ) -> Result<(), Failure> {
         let too_large = |size| {
             Failure::Lasting(StoreError::TooLarge {
                 place: self.place(key),
@@ -240,37 +323,33 @@ impl S3Store {
         if let Some(size) = promised.filter(|&size| size > limit) {
             return Err(too_large(size));
         }
-        let Some(etag) = answer.e_tag.clone() else {
-            return Err(Failure::Passing("the answer has no etag".to_owned()));
-        };
-        let deadline = tokio::time::Instant::now() + self.patience.attempt(promised.unwrap_or(limit));
-        let mut bytes = Vec::with_capacity(usize::try_from(promised.unwrap_or(0)).unwrap_or(0));
+        let deadline = tokio::time::Instant::now() + self.patience.attempt(promised.unwrap_or(limit.min(LONGEST)));
+        let mut received = 0;
         let mut body = answer.body;
         loop {
             let until = deadline.min(tokio::time::Instant::now() + self.patience.stall);
             match tokio::time::timeout_at(until, body.next()).await {
                 Err(_) => {
                     return Err(Failure::Passing(format!(
-                        "no more came after {} bytes in the time allowed",
-                        bytes.len()
+                        "no more came after {received} bytes in the time allowed"
                     )));
                 }
                 Ok(Some(Err(error))) => return Err(Failure::Passing(causes(&error))),
-                Ok(Some(Ok(piece))) => bytes.extend_from_slice(&piece),
+                Ok(Some(Ok(piece))) => {
+                    received += piece.len() as u64;
+                    if received > limit {
+                        return Err(too_large(received));
+                    }
+                    if take(&piece).is_err() {
+                        return Err(Failure::Passing("it could not be kept".to_owned()));
+                    }
+                }
                 Ok(None) => break,
-            }
-            if bytes.len() as u64 > limit {
-                return Err(too_large(bytes.len() as u64));
             }
         }
         match promised {
-            Some(size) if size != bytes.len() as u64 => {
-                Err(Failure::Passing(format!("{} of {size} bytes came", bytes.len())))
-            }
-            _ => Ok(Object {
-                bytes: bytes.into(),
-                etag,
-            }),
+            Some(size) if size != received => Err(Failure::Passing(format!("{received} of {size} bytes came"))),
+            _ => Ok(()),
         }
     }
 
@@ -302,7 +381,7 @@ impl S3Store {
         condition: Option<Condition>,
     ) -> Result<String, StoreError> {
         if bytes.len() > MULTIPART_FROM {
-            return self.put_in_parts(key, bytes, condition).await;
+            return self.put_in_parts(key, &Contents::Memory(bytes), condition).await;
         }
         let (if_match, if_none_match) = condition_headers(condition);
         let size = bytes.len();
@@ -321,6 +400,24 @@ impl S3Store {
             .await
             .map_err(|error| explain(self, key, "write it", &error))?;
         Ok(answer.e_tag.unwrap_or_default())
+    }
+
+    /// Writes the file at `from` to `key`, whole or not at all, without holding all of it in memory.
+    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+        let failed = |source| StoreError::File {
+            path: from.to_path_buf(),
+            source,
+        };
+        let size = tokio::fs::metadata(from).await.map_err(failed)?.len();
+        if size <= MULTIPART_FROM as u64 {
+            let bytes = tokio::fs::read(from).await.map_err(failed)?;
+            return self.put(key, bytes.into(), None).await;
+        }
+        let contents = Contents::File {
+            path: from.to_path_buf(),
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+        };
+        self.put_in_parts(key, &contents, None).await
     }
 
     pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

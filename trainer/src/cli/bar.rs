@@ -7,6 +7,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::progress::Progress;
 
+/// A bar of known length.
+const COUNTED: &str = "{msg} {prefix}{wide_bar} {pos}/{len} {per_sec} {eta} left";
+
 /// Draws bars on a terminal; elsewhere, prints one line when a stage begins.
 pub struct Bar {
     quiet: bool,
@@ -33,9 +36,9 @@ impl Progress for Bar {
             return;
         }
         let bar = if total == 0 {
-            ProgressBar::new_spinner().with_style(style("{spinner} {msg} {elapsed}"))
+            ProgressBar::new_spinner().with_style(style("{spinner} {msg} {prefix}{elapsed}"))
         } else {
-            ProgressBar::new(total).with_style(style("{msg} {prefix}{wide_bar} {pos}/{len} {per_sec} {eta} left"))
+            ProgressBar::new(total).with_style(style(COUNTED))
         };
         bar.set_draw_target(ProgressDrawTarget::stderr());
         if bar.is_hidden() {
@@ -49,6 +52,16 @@ impl Progress for Bar {
         bar.set_message(stage.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         self.with_current(|current| *current = Some(bar));
+    }
+
+    fn total(&self, total: u64) {
+        self.with_current(|current| {
+            if let Some(bar) = current {
+                bar.set_style(style(COUNTED));
+                bar.set_length(total);
+                bar.reset_eta();
+            }
+        });
     }
 
     fn advance(&self, steps: u64) {

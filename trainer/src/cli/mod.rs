@@ -2,11 +2,13 @@
 
 mod annotate;
 mod bar;
+mod batch;
 mod call;
 mod data;
 mod demo;
 mod evaluate;
 mod failure;
+mod featurize;
 mod location;
 mod network;
 mod output;
@@ -76,6 +78,7 @@ enum Command {
     Annotate(annotate::Arguments),
     Train(train::Arguments),
     Refine(refine::Arguments),
+    Featurize(featurize::Arguments),
     Evaluate(evaluate::Arguments),
     Sweep(sweep::Arguments),
     #[command(subcommand)]
@@ -84,6 +87,7 @@ enum Command {
     Rollback(rollback::Arguments),
     Versions(versions::Arguments),
     Score(score::Arguments),
+    Batch(batch::Arguments),
     Call(call::Arguments),
     Setup(setup::Arguments),
 }
@@ -164,6 +168,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Annotate(arguments) => annotate::run(&arguments, &session),
         Command::Train(arguments) => train::run(&arguments, &session),
         Command::Refine(arguments) => refine::run(&arguments, &session),
+        Command::Featurize(arguments) => featurize::run(&arguments, &session),
         Command::Evaluate(arguments) => evaluate::run(&arguments, &session),
         Command::Sweep(arguments) => sweep::run(&arguments, &session),
         Command::Runs(runs) => runs::run(&runs, &session),
@@ -171,6 +176,7 @@ fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
         Command::Rollback(arguments) => rollback::run(&arguments, &session),
         Command::Versions(arguments) => versions::run(&arguments, &session),
         Command::Score(arguments) => score::run(&arguments, &session),
+        Command::Batch(arguments) => batch::run(&arguments, &session),
         Command::Call(arguments) => call::run(&arguments, &session),
         Command::Setup(arguments) => setup::run(&arguments, &session),
     }

@@ -1,6 +1,8 @@
+use std::path::PathBuf;
+
 use super::Session;
 use super::failure::{Done, Failure};
-use super::train::Job;
+use super::train::{Job, Source};
 use super::training::Classifier;
 
 /// Refine the network itself on a folder of class folders.
@@ -11,10 +13,15 @@ use super::training::Classifier;
 /// run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
     #[command(flatten)]
     job: Job,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    arguments.job.run(Classifier::Dnn, session)
+    arguments
+        .job
+        .run(Source::scan(&arguments.data)?, Classifier::Dnn, session)
 }

@@ -26,6 +26,9 @@ use crate::training::{self, Workplace};
 /// is run again. It ends in one page, comparison.html, with mean and spread.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
     /// Folder for the runs and the comparison
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -55,7 +58,7 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let training = &arguments.training;
-    let dataset = Dataset::scan(&training.data)?;
+    let dataset = Dataset::scan(&arguments.data)?;
     let kinds: Vec<ClassifierKind> = arguments
         .classifier
         .iter()
@@ -109,7 +112,9 @@ fn finished(arguments: &Arguments, setting: &Setting, folder: &Path) -> Result<O
         return Ok(None);
     }
     let entry = Entry::load(folder)?;
-    let parameters = arguments.training.parameters(setting.classifier, setting.seed);
+    let parameters = arguments
+        .training
+        .parameters(&arguments.data, setting.classifier, setting.seed);
     if sweep::was_made_with(&entry, &serde_json::to_value(parameters)?) {
         return Ok(Some(entry));
     }
@@ -131,7 +136,7 @@ impl Arguments {
     ) -> Result<Done, Failure> {
         let training = &self.training;
         let backbone = network::obtain(&setting.backbone, None, None, setting.resolution, cache, session)?;
-        let parameters = training.parameters(setting.classifier, setting.seed);
+        let parameters = training.parameters(&self.data, setting.classifier, setting.seed);
         let run = training::train(dataset, &backbone, &parameters, workplace)?;
         let saved = run.save(Some(folder), training.report_images, workplace)?;
         training.tracking.log(&saved.folder, session);

@@ -74,6 +74,8 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
     for (name, expected) in [
         ("train", 14),
         ("score", 2),
+        ("batch", 2),
+        ("featurize", 2),
         ("call", 3),
         ("demo", 4),
         ("data dedupe", 5),

@@ -6,12 +6,15 @@ use shared::bundle::Manifest;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped, printable};
 use super::resources::Resources;
 use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
+use crate::feature_rows;
+use crate::features::CacheKey;
 use crate::runs::{self, BUNDLE};
 use crate::training::{self, Run, Saved, Workplace};
 
@@ -22,6 +25,16 @@ use crate::training::{self, Run, Saved, Workplace};
 /// Interrupted, it goes on where it was when the same command is run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Folder of class folders
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix. With
+    /// the --backbone and --resolution that they were computed with, for the classifier svm alone
+    #[arg(long, value_name = "ROWS")]
+    features: Option<String>,
+    /// Also ask addresses in private networks for the images that these features come from
+    #[arg(long)]
+    allow_private: bool,
     /// What is trained
     #[arg(long, value_enum, default_value_t = Classifier::Svm)]
     classifier: Classifier,
@@ -55,18 +68,49 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    arguments.job.run(arguments.classifier, session)
+    let source = match (&arguments.features, &arguments.data) {
+        (Some(place), _) => Source::Features {
+            place,
+            allow_private: arguments.allow_private,
+        },
+        (None, Some(data)) => Source::scan(data)?,
+        (None, None) => {
+            return Err(Failure::usage(
+                "say what to train on: --data DIR, a folder of class folders, or --features ROWS",
+            ));
+        }
+    };
+    arguments.job.run(source, arguments.classifier, session)
+}
+
+/// What is trained on.
+pub enum Source<'a> {
+    /// A data set, as it was named.
+    Images(Dataset, &'a Path),
+    /// Rows of features.
+    Features {
+        /// Where they are.
+        place: &'a str,
+        /// Whether their images may lie in private networks.
+        allow_private: bool,
+    },
+}
+
+impl<'a> Source<'a> {
+    /// The data set at `data`.
+    pub fn scan(data: &'a Path) -> Result<Self, Failure> {
+        Ok(Self::Images(Dataset::scan(data)?, data))
+    }
 }
 
 impl Job {
     /// Trains, writes the run and prints what came out.
-    pub fn run(&self, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
+    pub fn run(&self, source: Source, classifier: Classifier, session: &Session) -> Result<Done, Failure> {
         if let Some(out) = &self.out {
             runs::check_vacant(out)
                 .map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
         }
         let training = &self.training;
-        let dataset = Dataset::scan(&training.data)?;
         let cache = session.cache()?;
         let runtime = Resources::runtime(&cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
@@ -74,8 +118,16 @@ impl Job {
             device: training.recipe.device,
             ..training.resources.workplace(&runtime, &cache, session)
         };
-        let parameters = training.parameters(classifier.kind(), training.split.seed());
-        let run = training::train(&dataset, &backbone, &parameters, &workplace)?;
+        let parameters = |data: &Path| training.parameters(data, classifier.kind(), training.split.seed());
+        let run = match source {
+            Source::Images(dataset, data) => training::train(&dataset, &backbone, &parameters(data), &workplace)?,
+            Source::Features { place, allow_private } => {
+                let key = CacheKey::new(&backbone.sha256, &backbone.preprocessing);
+                let rows = block_on(feature_rows::read(place, &key, backbone.feature_size))??;
+                let parameters = parameters(&rows.dataset.root);
+                training::train_on_rows(rows, &backbone, &parameters, &workplace, allow_private)?
+            }
+        };
         let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, session);
 
@@ -93,7 +145,7 @@ impl Job {
             notes: &run.notes,
             metrics: &run.metrics,
         };
-        let text = text(&run, &saved, parameters.svm.folds);
+        let text = text(&run, &saved, training.folds());
         session.output.result(&document, &text)?;
         Ok(Done::unless_left_out(&run.skipped))
     }

@@ -1,6 +1,6 @@
 //! Options of every training, whichever network and classifier.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::ValueEnum;
 use shared::bundle::ClassifierKind;
@@ -16,9 +16,6 @@ use crate::training::Parameters;
 /// What a training needs to know besides the network.
 #[derive(Debug, clap::Args)]
 pub struct TrainingArguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
     /// Name of the model [default: the name of the data folder]
     #[arg(long)]
     name: Option<String>,
@@ -63,10 +60,10 @@ impl Classifier {
 }
 
 impl TrainingArguments {
-    /// What the library's training takes, with everything random drawn from `seed`.
-    pub fn parameters(&self, kind: ClassifierKind, seed: u64) -> Parameters {
+    /// What the library's training takes, with everything random drawn from `seed`, for images in `data`.
+    pub fn parameters(&self, data: &Path, kind: ClassifierKind, seed: u64) -> Parameters {
         Parameters {
-            name: self.model_name(),
+            name: self.model_name(data),
             limits: self.resources.limits(),
             split: self.split.parameters(seed),
             classifier: kind,
@@ -76,10 +73,15 @@ impl TrainingArguments {
         }
     }
 
+    /// Folds of the cross-validation.
+    pub fn folds(&self) -> usize {
+        self.svm.parameters(self.split.seed()).folds
+    }
+
     /// The name that was given, or one made of the data folder's that can stand in an address.
-    fn model_name(&self) -> String {
+    fn model_name(&self, data: &Path) -> String {
         let folder = || {
-            let path = self.data.canonicalize().unwrap_or_else(|_| self.data.clone());
+            let path = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
             path.file_name().map(|name| name.to_string_lossy().into_owned())
         };
         let name = self.name.clone().or_else(folder).unwrap_or_default();

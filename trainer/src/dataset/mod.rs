@@ -26,6 +26,7 @@ pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
 pub(crate) use path_text::{escape, unescape};
 pub(crate) use read::read;
 pub use relocate::relocate;
+pub(crate) use scan::walk;
 pub use split::{By, Side, Split, SplitParameters};
 
 /// Folder within a data set for what is no image of it; the scanner passes it over.

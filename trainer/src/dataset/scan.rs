@@ -75,7 +75,7 @@ impl Dataset {
         });
     }
 
-    pub(super) fn check_case(&self) -> Result<(), DatasetError> {
+    pub(crate) fn check_case(&self) -> Result<(), DatasetError> {
         let mut seen = BTreeMap::new();
         for class in &self.classes {
             if let Some(first) = seen.insert(class.to_lowercase(), class) {
@@ -134,6 +134,38 @@ impl Walk<'_> {
             }
         }
     }
+}
+
+/// Gives every file in `root` and the folders below it to `visit`, in the order of their paths; what systems leave in
+/// folders is passed over, links are followed, and no folder is entered twice.
+///
+/// # Errors
+/// Those of `visit`, and a folder that cannot be read.
+pub(crate) fn walk<E: From<DatasetError>>(
+    root: &Path,
+    visit: &mut impl FnMut(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut entered = HashSet::new();
+    let mut waiting = vec![root.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        if path.is_file() {
+            visit(&path)?;
+            continue;
+        }
+        let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        if !path.is_dir() || !entered.insert(real) {
+            continue;
+        }
+        let entries = sorted(&path).map_err(|source| DatasetError::File {
+            path: path.clone(),
+            source,
+        })?;
+        let named = entries
+            .into_iter()
+            .filter(|entry| !hidden(Path::new(entry.file_name().unwrap_or_default())));
+        waiting.extend(named.rev());
+    }
+    Ok(())
 }
 
 /// The entries of a folder in the order of their bytes, which no file system or language changes.

@@ -41,6 +41,13 @@ impl CacheKey {
     }
 }
 
+impl CacheKey {
+    /// As text: hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What is kept of one image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
-use shared::image::{self, Limits};
+use shared::image::Limits;
 use shared::network::{Network, NetworkError};
 use shared::pipeline::{Featurizer, PipelineError};
 use shared::preprocessing::Preprocessing;
@@ -122,7 +122,7 @@ impl Work<'_> {
         hash: [u8; 32],
         bytes: &[u8],
     ) -> Result<Result<Record, String>, FeatureError> {
-        let pixels = match image::decode(bytes, &self.limits) {
+        let pixels = match featurizer.decode(bytes) {
             Ok(pixels) => pixels,
             Err(error) => return Ok(Err(error.to_string())),
         };

@@ -9,7 +9,7 @@ use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use shared::image::{self as images, Limits};
+use shared::image::{self as images, ImageError, Limits};
 use shared::network::{Network, NetworkError, Outputs};
 use shared::preprocessing::Preprocessing;
 
@@ -127,7 +127,7 @@ impl<'a> Views<'a> {
             return Ok(known.clone());
         }
         let varied = match view {
-            View::Plain => self.decode(index)?,
+            View::Plain => self.decode(index, |bytes| self.preprocessing.decode(bytes, &self.limits))?,
             View::Varied(number) => {
                 let image = self.decoded(index)?;
                 let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
@@ -155,15 +155,19 @@ impl<'a> Views<'a> {
         Ok(input)
     }
 
-    /// The image as it is.
-    fn decode(&self, index: usize) -> Result<RgbImage, RefineError> {
+    /// Reads and decodes an image.
+    fn decode(
+        &self,
+        index: usize,
+        decode: impl FnOnce(&[u8]) -> Result<RgbImage, ImageError>,
+    ) -> Result<RgbImage, RefineError> {
         let path = &self.paths[index];
         let failed = |reason: String| RefineError::Image {
             path: path.clone(),
             reason,
         };
         let bytes = read(path, self.limits).map_err(failed)?;
-        images::decode(&bytes, &self.limits).map_err(|error| failed(error.to_string()))
+        decode(&bytes).map_err(|error| failed(error.to_string()))
     }
 
     /// The decoded image, no larger than is useful for variations.
@@ -171,7 +175,7 @@ impl<'a> Views<'a> {
         if let Some(image) = lock(&self.store.decoded).values.get(&index) {
             return Ok(image.clone());
         }
-        let image = self.decode(index)?;
+        let image = self.decode(index, |bytes| images::decode(bytes, &self.limits))?;
         let longest = f64::from(image.width().max(image.height()));
         let scale = KEPT_SIDE * f64::from(self.preprocessing.resolution) / longest;
         let image = if scale < 1.0 {

@@ -16,6 +16,7 @@ use shared::pipeline::Pipeline;
 use super::ReportError;
 use crate::dataset::read;
 use crate::evaluation::{Predicted, Predictions};
+use crate::image_reader::Images;
 use crate::progress::Progress;
 
 /// How many images a report shows unless told otherwise.
@@ -50,14 +51,14 @@ pub struct Shown {
     pub map: Option<ActivationMap>,
 }
 
-/// Draws at most `most` of the test images below `root`: mistakes before right answers, uncertain before certain. An
+/// Draws at most `most` of the test images, which `source` reads: mistakes before right answers, uncertain before certain. An
 /// image that can no longer be read is not shown.
 ///
 /// # Errors
 /// [`ReportError::Bundle`] where the model cannot be loaded.
 pub fn gallery(
     bundle: &Bundle,
-    root: &Path,
+    source: &Images,
     predictions: &Predictions,
     most: usize,
     runtime: &Runtime,
@@ -69,10 +70,10 @@ pub fn gallery(
         return Ok(Gallery::default());
     }
     let studio = Studio {
-        root,
+        source,
         predictions,
         limits,
-        side: side(root, predictions, &rows, limits),
+        side: side(source, predictions, &rows, limits),
     };
     progress.begin("Drawing the report", rows.len() as u64);
     let next = AtomicUsize::new(0);
@@ -117,12 +118,12 @@ fn chosen(predictions: &Predictions, most: usize) -> Vec<usize> {
 }
 
 /// The largest side at which copies of all `rows` keep within the budget.
-fn side(root: &Path, predictions: &Predictions, rows: &[usize], limits: Limits) -> u32 {
+fn side(source: &Images, predictions: &Predictions, rows: &[usize], limits: Limits) -> u32 {
     let step = rows.len().div_ceil(SAMPLE);
     let sample: Vec<DynamicImage> = rows
         .iter()
         .step_by(step)
-        .filter_map(|row| picture(&root.join(&predictions.rows[*row].path), limits))
+        .filter_map(|row| picture(source, &predictions.rows[*row].path, limits))
         .map(|image| image.thumbnail(SIDES[0], SIDES[0]))
         .collect();
     let fits = |side: &u32| {
@@ -134,12 +135,15 @@ fn side(root: &Path, predictions: &Predictions, rows: &[usize], limits: Limits) 
 
 /// A small copy of an image file; `None` where it cannot be read.
 pub(super) fn thumbnail(path: &Path, side: u32, limits: Limits) -> Option<Vec<u8>> {
-    Some(small_copy(&picture(path, limits)?, side))
+    Some(small_copy(&decoded(&read(path, limits).ok()?, limits)?, side))
 }
 
-fn picture(path: &Path, limits: Limits) -> Option<DynamicImage> {
-    let bytes = read(path, limits).ok()?;
-    Some(decode(&bytes, &limits).ok()?.into())
+fn picture(source: &Images, path: &Path, limits: Limits) -> Option<DynamicImage> {
+    decoded(&source.read(path, limits).ok()?, limits)
+}
+
+fn decoded(bytes: &[u8], limits: Limits) -> Option<DynamicImage> {
+    Some(decode(bytes, &limits).ok()?.into())
 }
 
 fn small_copy(image: &DynamicImage, side: u32) -> Vec<u8> {
@@ -156,7 +160,7 @@ fn small_copy(image: &DynamicImage, side: u32) -> Vec<u8> {
 
 /// What every drawn image needs.
 struct Studio<'a> {
-    root: &'a Path,
+    source: &'a Images,
     predictions: &'a Predictions,
     limits: Limits,
     side: u32,
@@ -164,7 +168,7 @@ struct Studio<'a> {
 
 impl Studio<'_> {
     fn show(&self, row: usize, pipeline: &mut Pipeline) -> Option<Shown> {
-        let image = picture(&self.root.join(&self.predictions.rows[row].path), self.limits)?;
+        let image = picture(self.source, &self.predictions.rows[row].path, self.limits)?;
         let (width, height) = (image.width(), image.height());
         // Halving first keeps a photo of many megapixels cheap.
         let near = 2 * self.side;

@@ -1,12 +1,12 @@
 //! The choice of C by stratified, grouped cross-validation, never on test images.
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::folds::{Fold, Folds};
-use super::one_vs_rest::{along_c, problems};
-use super::problem::Examples;
+use super::folds::Folds;
+use super::one_vs_rest::{self, problem_count};
+use super::problem::{BinaryProblem, Examples, Hyperplane};
 use super::{Parameters, SvmError};
 
 /// How well one C did.
@@ -34,72 +34,149 @@ pub struct CSweep {
     pub out_of_fold_margins: Array2<f32>,
 }
 
-/// What one fold found.
-struct FoldResult {
-    /// Rightly classified training rows, per C.
-    train_correct: Vec<usize>,
-    /// Rightly classified held-out rows, per C.
-    held_out_correct: Vec<usize>,
-    /// Margins of the held-out rows, per C, `held_out x classes`.
-    margins: Vec<Array2<f32>>,
+/// Rightly classified rows at one C.
+#[derive(Debug, Clone, Copy, Default)]
+struct Correct {
+    /// Over all folds, of the rows that trained.
+    train: usize,
+    /// Of the rows that were held out.
+    held_out: usize,
 }
 
-/// Tries every C of the grid on every fold; `on_problem` is called as each class of each fold is done.
-/// `folds` must not be empty.
+/// Rows classified at once: enough for a matrix product to run at full speed, few enough to stay in a
+/// core's cache.
+const BLOCK: usize = 256;
+
+/// Factor on the tolerance while C is chosen: the order of the values of C, and the margins that
+/// probabilities are fitted to, need fewer digits than the classifier that is kept, and the last digits
+/// are half of the time.
+const LOOSER: f64 = 10.0;
+
+/// Tries every C of the grid on every fold; `on_solved` is called with the number of problems just
+/// solved, [`problem_count`] for each fold and C in all. `folds` must not be empty.
 pub(crate) fn sweep(
     examples: &Examples,
     folds: &Folds,
     parameters: &Parameters,
-    on_problem: impl Fn() + Sync,
+    on_solved: impl Fn(usize) + Sync,
 ) -> Result<CSweep, SvmError> {
     let mut grid = parameters.c_grid.clone();
     grid.sort_by(f64::total_cmp);
     grid.dedup();
-    let results: Vec<FoldResult> = folds
+    let problems: Vec<BinaryProblem> = folds
         .folds
-        .par_iter()
-        .enumerate()
-        .map(|(index, fold)| validate(examples, fold, index, &grid, parameters, &on_problem))
-        .collect::<Result<_, _>>()?;
+        .iter()
+        .flat_map(|fold| one_vs_rest::problems(examples, &fold.train, parameters))
+        .collect();
+    let looser = Parameters {
+        tolerance: parameters.tolerance * LOOSER,
+        ..parameters.clone()
+    };
+    let planes = one_vs_rest::along_c(&problems, &grid, &looser, on_solved)?;
+    let of_fold: Vec<&[Vec<Hyperplane>]> = planes.chunks(problem_count(examples.classes)).collect();
 
+    let correct = count_correct(examples, folds, &of_fold, grid.len());
     let trained: usize = folds.folds.iter().map(|fold| fold.train.len()).sum();
     let held_out: usize = folds.folds.iter().map(|fold| fold.held_out.len()).sum();
-    let total = |correct: fn(&FoldResult) -> &Vec<usize>, index: usize| -> usize {
-        results.iter().map(|result| correct(result)[index]).sum()
-    };
     let entries: Vec<SweepEntry> = grid
         .iter()
-        .enumerate()
-        .map(|(index, c)| SweepEntry {
+        .zip(correct)
+        .map(|(c, correct)| SweepEntry {
             c: *c,
-            cv_accuracy: total(|result| &result.held_out_correct, index) as f64 / held_out as f64,
-            train_accuracy: total(|result| &result.train_correct, index) as f64 / trained as f64,
+            cv_accuracy: correct.held_out as f64 / held_out as f64,
+            train_accuracy: correct.train as f64 / trained as f64,
         })
         .collect();
     let best = first_best(&entries);
 
-    let mut rows: Vec<(usize, usize, usize)> = Vec::with_capacity(held_out);
-    for (fold_index, fold) in folds.folds.iter().enumerate() {
-        rows.extend(
-            fold.held_out
-                .iter()
-                .enumerate()
-                .map(|(position, row)| (*row, fold_index, position)),
-        );
+    let mut rows: Vec<(usize, usize)> = Vec::with_capacity(held_out);
+    for (index, fold) in folds.folds.iter().enumerate() {
+        rows.extend(fold.held_out.iter().map(|row| (*row, index)));
     }
     rows.sort_unstable();
-    let mut margins = Array2::zeros((rows.len(), examples.classes));
-    for (target, (_, fold, position)) in rows.iter().enumerate() {
-        margins
-            .row_mut(target)
-            .assign(&results[*fold].margins[best].row(*position));
+    let mut margins = Array2::<f32>::zeros((rows.len(), examples.classes));
+    for ((row, fold), mut target) in rows.iter().zip(margins.rows_mut()) {
+        let features = examples.row(*row);
+        for class in 0..examples.classes {
+            target[class] = match of_fold[*fold].get(class) {
+                Some(planes) => planes[best].margin(features),
+                None => -target[0],
+            };
+        }
     }
     Ok(CSweep {
         chosen_c: grid[best],
         entries,
-        out_of_fold_rows: rows.into_iter().map(|(row, _, _)| row).collect(),
+        out_of_fold_rows: rows.into_iter().map(|(row, _)| row).collect(),
         out_of_fold_margins: margins,
     })
+}
+
+/// Classifies every row with every fold's planes and counts per C. `planes` are `folds x problems x
+/// values of C`.
+fn count_correct(examples: &Examples, folds: &Folds, planes: &[&[Vec<Hyperplane>]], values: usize) -> Vec<Correct> {
+    // One column per C and problem, so that one matrix product scores a block of rows.
+    let stacked: Vec<(Array2<f32>, Array1<f32>)> = planes
+        .iter()
+        .map(|problems| {
+            let columns: Vec<&Hyperplane> = (0..values).flat_map(|c| problems.iter().map(move |p| &p[c])).collect();
+            let weights = Array2::from_shape_fn((columns[0].weights.len(), columns.len()), |(feature, column)| {
+                columns[column].weights[feature]
+            });
+            (weights, columns.iter().map(|plane| plane.intercept).collect())
+        })
+        .collect();
+    let mut held_out_by = vec![usize::MAX; examples.labels.len()];
+    for (index, fold) in folds.folds.iter().enumerate() {
+        for row in &fold.held_out {
+            held_out_by[*row] = index;
+        }
+    }
+    let blocks: Vec<usize> = (0..examples.labels.len()).step_by(BLOCK).collect();
+    blocks
+        .into_par_iter()
+        .map(|first| {
+            let end = (first + BLOCK).min(examples.labels.len());
+            let block = examples.block(first..end);
+            let mut correct = vec![Correct::default(); values];
+            for (index, (weights, intercepts)) in stacked.iter().enumerate() {
+                let margins = block.dot(weights) + intercepts;
+                for (row, margins) in (first..end).zip(margins.rows()) {
+                    for (c, correct) in correct.iter_mut().enumerate() {
+                        let problems = intercepts.len() / values;
+                        let of_c = margins.slice(s![c * problems..(c + 1) * problems]);
+                        let right = usize::from(predicted(of_c) == examples.labels[row]);
+                        if held_out_by[row] == index {
+                            correct.held_out += right;
+                        } else {
+                            correct.train += right;
+                        }
+                    }
+                }
+            }
+            correct
+        })
+        .reduce(
+            || vec![Correct::default(); values],
+            |mut sums, more| {
+                for (sum, more) in sums.iter_mut().zip(more) {
+                    sum.train += more.train;
+                    sum.held_out += more.held_out;
+                }
+                sums
+            },
+        )
+}
+
+/// The class of the largest margin, the first on a tie; one margin stands for two classes.
+fn predicted(margins: ArrayView1<f32>) -> usize {
+    if margins.len() == 1 {
+        return usize::from(margins[0] < 0.0);
+    }
+    (1..margins.len()).fold(
+        0,
+        |best, class| if margins[class] > margins[best] { class } else { best },
+    )
 }
 
 /// Index of the best held-out accuracy; on a tie the smallest C, as good on the evidence and with the
@@ -113,69 +190,4 @@ fn first_best(entries: &[SweepEntry]) -> usize {
         }
     }
     best
-}
-
-/// Trains along the grid without the fold's held-out rows and classifies all rows.
-fn validate(
-    examples: &Examples,
-    fold: &Fold,
-    index: usize,
-    grid: &[f64],
-    parameters: &Parameters,
-    on_problem: &(impl Fn() + Sync),
-) -> Result<FoldResult, SvmError> {
-    let weights = examples.class_weights(&fold.train, parameters.class_weights);
-    // Per class, per C, margins of the training rows and then of the held-out rows.
-    let margins: Vec<Vec<Vec<f32>>> = (0..problems(examples.classes))
-        .into_par_iter()
-        .map(|class| {
-            let mut of_class = Vec::with_capacity(grid.len());
-            along_c(
-                examples,
-                &fold.train,
-                class,
-                &weights,
-                grid,
-                parameters,
-                index + 1,
-                |_, plane| {
-                    let rows = fold.train.iter().chain(&fold.held_out);
-                    of_class.push(rows.map(|row| plane.margin(examples.row(*row))).collect());
-                },
-            )?;
-            on_problem();
-            Ok(of_class)
-        })
-        .collect::<Result<_, SvmError>>()?;
-    let margin = |class: usize, c: usize, position: usize| match margins.get(class) {
-        Some(of_class) => of_class[c][position],
-        None => -margins[0][c][position],
-    };
-    let predicted = |c: usize, position: usize| {
-        (1..examples.classes).fold(0, |best, class| {
-            if margin(class, c, position) > margin(best, c, position) {
-                class
-            } else {
-                best
-            }
-        })
-    };
-    let correct = |c: usize, rows: &[usize], first: usize| {
-        rows.iter()
-            .enumerate()
-            .filter(|(position, row)| predicted(c, first + position) == examples.labels[**row])
-            .count()
-    };
-    let trained = fold.train.len();
-    Ok(FoldResult {
-        train_correct: (0..grid.len()).map(|c| correct(c, &fold.train, 0)).collect(),
-        held_out_correct: (0..grid.len()).map(|c| correct(c, &fold.held_out, trained)).collect(),
-        margins: (0..grid.len())
-            .map(|c| {
-                Array2::from_shape_fn((fold.held_out.len(), examples.classes), |(position, class)| {
-                    margin(class, c, trained + position)
-                })
-            })
-            .collect(),
-    })
 }

@@ -95,7 +95,7 @@ where
         let lengths = squared_lengths(&features);
         let examples = Examples::new(&features, &labels, classes, &lengths)?;
         let rows: Vec<usize> = (0..labels.len()).collect();
-        let fitted = one_vs_rest::fit(&examples, &rows, self.c, &self.parameters, || ())?;
+        let fitted = one_vs_rest::fit(&examples, &rows, self.c, &self.parameters, |_| ())?;
         Ok(LinearSvm {
             classifier: fitted.classifier,
         })

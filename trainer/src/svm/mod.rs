@@ -50,8 +50,8 @@ pub struct Trained {
 /// one group, e.g. near-duplicates, are never on both sides of a fold). Uses all threads of rayon's
 /// current pool; the result does not depend on their number.
 ///
-/// Memory beside the features: a few numbers per row, class and thread, and per fold in work
-/// `4 x n x classes x values of C` bytes.
+/// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes, `4 x n x classes`
+/// of margins, and a few numbers per row and thread.
 ///
 /// # Errors
 /// See [`SvmError`].
@@ -105,16 +105,18 @@ pub fn train_on_folds(
             out_of_fold_margins: ndarray::Array2::zeros((0, classes)),
         }
     } else {
-        let problems = folds.folds.len() * one_vs_rest::problems(classes);
+        let problems = folds.folds.len() * one_vs_rest::problem_count(classes) * parameters.c_grid.len();
         progress.begin("Choosing C", problems as u64);
-        let sweep = cross_validation::sweep(&examples, folds, parameters, || progress.advance(1));
+        let sweep = cross_validation::sweep(&examples, folds, parameters, |solved| progress.advance(solved as u64));
         progress.end();
         sweep?
     };
 
     let rows: Vec<usize> = (0..labels.len()).collect();
-    progress.begin("Training the SVM", one_vs_rest::problems(classes) as u64);
-    let fitted = one_vs_rest::fit(&examples, &rows, sweep.chosen_c, parameters, || progress.advance(1));
+    progress.begin("Training the SVM", one_vs_rest::problem_count(classes) as u64);
+    let fitted = one_vs_rest::fit(&examples, &rows, sweep.chosen_c, parameters, |solved| {
+        progress.advance(solved as u64);
+    });
     progress.end();
     let fitted = fitted?;
     if !fitted.not_converged.is_empty() {

@@ -14,26 +14,20 @@ pub(crate) struct Fitted {
     pub(crate) not_converged: Vec<usize>,
 }
 
-/// Fits every class against the rest on `rows` at one C; `on_class` is called as each is done.
+/// Fits every class against the rest on `rows` at one C; `on_class` is called with the number of classes
+/// just done.
 pub(crate) fn fit(
     examples: &Examples,
     rows: &[usize],
     c: f64,
     parameters: &Parameters,
-    on_class: impl Fn() + Sync,
+    on_class: impl Fn(usize) + Sync,
 ) -> Result<Fitted, SvmError> {
-    let weights = examples.class_weights(rows, parameters.class_weights);
-    let mut planes: Vec<Hyperplane> = (0..problems(examples.classes))
-        .into_par_iter()
-        .map(|class| {
-            let mut plane = None;
-            along_c(examples, rows, class, &weights, &[c], parameters, 0, |_, found| {
-                plane = Some(found);
-            })?;
-            on_class();
-            plane.ok_or_else(|| SvmError::InvalidInput("there is no C".to_owned()))
-        })
-        .collect::<Result<_, SvmError>>()?;
+    let problems = problems(examples, rows, parameters);
+    let mut planes: Vec<Hyperplane> = along_c(&problems, &[c], parameters, on_class)?
+        .into_iter()
+        .flatten()
+        .collect();
     if examples.classes == 2 {
         planes.push(planes[0].negated());
     }
@@ -48,42 +42,67 @@ pub(crate) fn fit(
     })
 }
 
-/// Binary problems to solve for `classes` classes: with two, the second plane is the first one turned
-/// round.
-pub(crate) fn problems(classes: usize) -> usize {
+/// The problems to solve for `examples.classes` classes: with two, the second plane is the first one
+/// turned round.
+pub(crate) fn problems<'a>(
+    examples: &'a Examples<'a>,
+    rows: &'a [usize],
+    parameters: &Parameters,
+) -> Vec<BinaryProblem<'a>> {
+    let weights = examples.class_weights(rows, parameters.class_weights);
+    (0..problem_count(examples.classes))
+        .map(|class| BinaryProblem::new(examples, rows, class, &weights))
+        .collect()
+}
+
+/// Number of binary problems that make one classifier.
+pub(crate) fn problem_count(classes: usize) -> usize {
     if classes == 2 { 1 } else { classes }
 }
 
-/// Solves one class's problem for each of `values`, each solution being the start of the next where
-/// the solver allows, and hands over the index of C and the plane. `fold` tells the folds' random
-/// orders apart.
-#[expect(clippy::too_many_arguments, reason = "one call names the whole problem")]
+/// Solves each problem for each of `values`, each solution being the start of the next where the solver
+/// allows: `problems x values` planes. `on_solved` is called with the number of planes just found.
 pub(crate) fn along_c(
-    examples: &Examples,
-    rows: &[usize],
-    class: usize,
-    weights: &[f64],
+    problems: &[BinaryProblem],
     values: &[f64],
     parameters: &Parameters,
-    fold: usize,
-    mut on_plane: impl FnMut(usize, Hyperplane),
-) -> Result<(), SvmError> {
+    on_solved: impl Fn(usize) + Sync,
+) -> Result<Vec<Vec<Hyperplane>>, SvmError> {
+    // As wide as the solver likes, but no thread without a panel.
+    let threads = rayon::current_num_threads();
+    let panels = threads * problems.len().div_ceil(threads * dual::MOST_PROBLEMS);
+    let solved: Vec<Vec<Vec<Hyperplane>>> = problems
+        .par_chunks(problems.len().div_ceil(panels.max(1)).max(1))
+        .map(|panel| panel_along_c(panel, values, parameters, &on_solved))
+        .collect::<Result<_, _>>()?;
+    Ok(solved.into_iter().flatten().collect())
+}
+
+fn panel_along_c(
+    panel: &[BinaryProblem],
+    values: &[f64],
+    parameters: &Parameters,
+    on_solved: impl Fn(usize),
+) -> Result<Vec<Vec<Hyperplane>>, SvmError> {
+    let settings = Settings {
+        tolerance: parameters.tolerance,
+        max_passes: parameters.max_passes,
+        seed: parameters.seed,
+    };
     let mut state: Option<State> = None;
-    for (index, c) in values.iter().enumerate() {
-        let problem = BinaryProblem::new(examples, rows, class, weights, *c);
-        let plane = match parameters.solver {
+    let mut planes = vec![Vec::with_capacity(values.len()); panel.len()];
+    for c in values {
+        let at_c: Vec<BinaryProblem> = panel.iter().map(|problem| problem.at(*c)).collect();
+        let found = match parameters.solver {
             Solver::DualCoordinateDescent => {
-                let settings = Settings {
-                    tolerance: parameters.tolerance,
-                    max_passes: parameters.max_passes,
-                    seed: parameters.seed,
-                    stream: ((fold as u64) << 32) | class as u64,
-                };
-                dual::solve(&problem, &settings, state.get_or_insert_with(|| State::new(&problem)))
+                dual::solve(&at_c, &settings, state.get_or_insert_with(|| State::new(&at_c)))
             }
-            Solver::Smo => smo::solve(&problem)?,
+            Solver::Smo => at_c.iter().map(smo::solve).collect::<Result<_, _>>()?,
         };
-        on_plane(index, plane);
+        for (planes, plane) in planes.iter_mut().zip(found) {
+            planes.push(plane);
+        }
+        on_solved(panel.len());
     }
-    Ok(())
+    Ok(planes)
 }

@@ -1,6 +1,8 @@
 //! What a binary solver is given and what it answers, without copying features.
 
-use ndarray::ArrayView2;
+use std::ops::Range;
+
+use ndarray::{ArrayView1, ArrayView2};
 
 use super::{ClassWeights, SvmError};
 
@@ -37,7 +39,19 @@ impl<'a> Examples<'a> {
         })
     }
 
+    /// Features of some images, one after the other.
+    pub(crate) fn block(&self, rows: Range<usize>) -> ArrayView2<'a, f32> {
+        let values = &self.values[rows.start * self.columns..rows.end * self.columns];
+        ArrayView2::from_shape((rows.len(), self.columns), values).expect("whole rows")
+    }
+
+    /// `‖x‖² + 1` of one image.
+    pub(crate) fn squared_length(&self, row: usize) -> f64 {
+        self.squared_lengths[row]
+    }
+
     /// Features of one image.
+    #[inline]
     pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.columns..(row + 1) * self.columns]
     }
@@ -84,53 +98,50 @@ pub(crate) struct BinaryProblem<'a> {
 }
 
 impl<'a> BinaryProblem<'a> {
-    /// The problem of `class` at `c`, weighted as LIBLINEAR (and so scikit-learn's `LinearSVC`) does:
+    /// The problem of `class` at C = 1, weighted as LIBLINEAR (and so scikit-learn's `LinearSVC`) does:
     /// with three and more classes the weight of a class multiplies the cost of its own images, and
     /// the rest cost C; with two classes each side has its own weight.
-    pub(crate) fn new(examples: &'a Examples<'a>, rows: &'a [usize], class: usize, weights: &[f64], c: f64) -> Self {
+    pub(crate) fn new(examples: &'a Examples<'a>, rows: &'a [usize], class: usize, weights: &[f64]) -> Self {
         let rest = if examples.classes == 2 { weights[1 - class] } else { 1.0 };
         Self {
             examples,
             rows,
             class,
-            positive_cost: c * weights[class],
-            negative_cost: c * rest,
+            positive_cost: weights[class],
+            negative_cost: rest,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+    /// The same problem with every cost `c` times as high.
+    pub(crate) fn at(&self, c: f64) -> Self {
+        Self {
+            positive_cost: self.positive_cost * c,
+            negative_cost: self.negative_cost * c,
+            ..*self
+        }
     }
 
     pub(crate) fn features(&self) -> usize {
         self.examples.columns
     }
 
-    pub(crate) fn row(&self, position: usize) -> &'a [f32] {
-        self.examples.row(self.rows[position])
-    }
-
-    pub(crate) fn is_positive(&self, position: usize) -> bool {
-        self.examples.labels[self.rows[position]] == self.class
+    pub(crate) fn is_positive(&self, row: usize) -> bool {
+        self.examples.labels[row] == self.class
     }
 
     /// +1 or -1.
-    pub(crate) fn sign(&self, position: usize) -> f64 {
-        if self.is_positive(position) { 1.0 } else { -1.0 }
+    pub(crate) fn sign(&self, row: usize) -> f64 {
+        if self.is_positive(row) { 1.0 } else { -1.0 }
     }
 
     /// Diagonal term of the dual that the squared loss adds: one over twice the cost.
-    pub(crate) fn diagonal(&self, position: usize) -> f64 {
-        let cost = if self.is_positive(position) {
+    pub(crate) fn diagonal(&self, row: usize) -> f64 {
+        let cost = if self.is_positive(row) {
             self.positive_cost
         } else {
             self.negative_cost
         };
         0.5 / cost
-    }
-
-    pub(crate) fn squared_length(&self, position: usize) -> f64 {
-        self.examples.squared_lengths[self.rows[position]]
     }
 }
 
@@ -155,18 +166,6 @@ impl Hyperplane {
 
     /// Margin of one row.
     pub(crate) fn margin(&self, row: &[f32]) -> f32 {
-        const LANES: usize = 16;
-        let (weights, values) = (self.weights.chunks_exact(LANES), row.chunks_exact(LANES));
-        let mut sum = f64::from(self.intercept);
-        for (w, x) in weights.remainder().iter().zip(values.remainder()) {
-            sum += f64::from(*w) * f64::from(*x);
-        }
-        let mut sums = [0.0_f32; LANES];
-        for (w, x) in weights.zip(values) {
-            for lane in 0..LANES {
-                sums[lane] += w[lane] * x[lane];
-            }
-        }
-        (sum + sums.iter().map(|value| f64::from(*value)).sum::<f64>()) as f32
+        ArrayView1::from(&self.weights).dot(&ArrayView1::from(row)) + self.intercept
     }
 }

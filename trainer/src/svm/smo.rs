@@ -24,10 +24,8 @@ const TOLERANCE: f32 = 1e-3;
 
 /// Solves `problem`; a panic inside the solver comes back as an error.
 pub(crate) fn solve(problem: &BinaryProblem) -> Result<Hyperplane, SvmError> {
-    check_size(problem.len())?;
-    let targets: Array1<bool> = (0..problem.len())
-        .map(|position| problem.is_positive(position))
-        .collect();
+    check_size(problem.rows.len())?;
+    let targets: Array1<bool> = problem.rows.iter().map(|row| problem.is_positive(*row)).collect();
     let positives = targets.iter().filter(|target| **target).count();
     if positives == 0 || positives == targets.len() {
         // Nothing to separate; the solver would not return.
@@ -37,11 +35,12 @@ pub(crate) fn solve(problem: &BinaryProblem) -> Result<Hyperplane, SvmError> {
             converged: true,
         });
     }
-    let mut values = Vec::with_capacity(problem.len() * problem.features());
-    for position in 0..problem.len() {
-        values.extend_from_slice(problem.row(position));
+    let mut values = Vec::with_capacity(problem.rows.len() * problem.features());
+    for row in problem.rows {
+        values.extend_from_slice(problem.examples.row(*row));
     }
-    let records = Array2::from_shape_vec((problem.len(), problem.features()), values).map_err(linfa::Error::from)?;
+    let records =
+        Array2::from_shape_vec((problem.rows.len(), problem.features()), values).map_err(linfa::Error::from)?;
     let dataset = DatasetBase::new(records, targets);
     let failed = |reason: String| SvmError::Smo {
         class: problem.class,

@@ -9,8 +9,9 @@ use shared::bundle::{Bundle, GOLDEN, Golden, GoldenImage};
 use shared::image::{Limits, decode};
 use shared::network::Runtime;
 
-use super::{TrainingError, read};
+use super::TrainingError;
 use crate::dataset::Dataset;
+use crate::image_reader::Images;
 
 /// Longest side of a golden image, in pixels.
 const SIDE: u32 = 192;
@@ -31,10 +32,10 @@ pub(super) fn choose(dataset: &Dataset, rows: &[usize], count: usize) -> Vec<Pat
     chosen
 }
 
-/// The bundle with a small copy of each image in `paths` (below `root`) and its scores.
+/// The bundle with a small copy of each image in `paths`, which `source` reads, and its scores.
 pub(super) fn add(
     bundle: &Bundle,
-    root: &Path,
+    source: &Images,
     paths: &[PathBuf],
     limits: Limits,
     runtime: &Runtime,
@@ -46,11 +47,10 @@ pub(super) fn add(
         images: Vec::new(),
     };
     for (number, path) in paths.iter().enumerate() {
-        let path = root.join(path);
-        let png = small_copy(&path, limits)?;
-        let (prediction, _) = pipeline.predict(&png).map_err(|source| TrainingError::Golden {
-            path: path.clone(),
-            source,
+        let png = small_copy(source, path, limits)?;
+        let (prediction, _) = pipeline.predict(&png).map_err(|error| TrainingError::Golden {
+            path: source.place(path),
+            source: error,
         })?;
         let file = format!("{}.png", number + 1);
         files.insert(format!("golden/{file}"), png.into());
@@ -66,12 +66,16 @@ pub(super) fn add(
 }
 
 /// The image as a PNG of at most [`SIDE`] pixels: lossless, so that every decoder sees the same pixels.
-fn small_copy(path: &Path, limits: Limits) -> Result<Vec<u8>, TrainingError> {
-    let failed = |source| TrainingError::GoldenImage {
-        path: path.to_path_buf(),
-        source,
+fn small_copy(source: &Images, path: &Path, limits: Limits) -> Result<Vec<u8>, TrainingError> {
+    let failed = |error| TrainingError::GoldenImage {
+        path: source.place(path),
+        source: error,
     };
-    let pixels = decode(&read(path)?, &limits).map_err(failed)?;
+    let bytes = source.read(path, limits).map_err(|reason| TrainingError::Gone {
+        path: source.place(path),
+        reason,
+    })?;
+    let pixels = decode(&bytes, &limits).map_err(failed)?;
     let image = image::DynamicImage::from(pixels);
     let small = if image.width().max(image.height()) > SIDE {
         image.resize(SIDE, SIDE, FilterType::Triangle)

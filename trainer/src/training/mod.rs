@@ -26,7 +26,9 @@ use shared::preprocessing::Preprocessing;
 use crate::backbone::Backbone;
 use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, near_duplicate_groups};
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
-use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features};
+use crate::feature_rows::Rows;
+use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized};
+use crate::image_reader::Images;
 use crate::progress::Progress;
 use crate::refine::{Device, Recipe, RefineError};
 use crate::report::ReportError;
@@ -108,6 +110,20 @@ pub enum TrainingError {
         /// Why.
         source: ImageError,
     },
+    /// An image that the bundle is to carry can no longer be read.
+    #[error("{path}: {reason}")]
+    Gone {
+        /// Which image.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Images somewhere else cannot be asked for.
+    #[error(transparent)]
+    Connections(#[from] std::io::Error),
+    /// A refinement needs the images themselves.
+    #[error("a network is refined on the images themselves, and rows of features are not: name the images with --data")]
+    NoImages,
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {
@@ -153,8 +169,72 @@ pub fn train(
         feature_size: backbone.feature_size,
     };
     let start = Instant::now();
-    let (dataset, features) = workplace.features(dataset, &network, parameters.limits, parameters.split.distance)?;
-    let featurized = start.elapsed().as_secs_f64();
+    let featurized = workplace.featurized(dataset, &network, parameters.limits)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let known = Known {
+        dataset,
+        featurized,
+        images: Images::in_folder(&dataset.root),
+        seconds,
+    };
+    fit(known, backbone, &model, parameters, workplace)
+}
+
+/// Trains on features that were computed before, wherever their images are: the bundle's golden images and those of
+/// the report are read from there, from addresses in private networks only where `allow_private`. What comes out is
+/// what [`train`] gives for the same images.
+///
+/// # Errors
+/// See [`TrainingError`]; [`TrainingError::NoImages`] where the network is to be refined.
+pub fn train_on_rows(
+    rows: Rows,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    workplace: &Workplace,
+    allow_private: bool,
+) -> Result<Run, TrainingError> {
+    if parameters.recipe.is_some() {
+        return Err(TrainingError::NoImages);
+    }
+    let known = Known {
+        dataset: &rows.dataset,
+        featurized: rows.featurized,
+        images: Images::at(&rows.dataset.root, parameters.limits, allow_private)?,
+        seconds: 0.0,
+    };
+    fit(
+        known,
+        backbone,
+        &Bytes::from(read(&backbone.onnx)?),
+        parameters,
+        workplace,
+    )
+}
+
+/// A data set whose features are known.
+struct Known<'a> {
+    dataset: &'a Dataset,
+    featurized: Featurized,
+    images: Images,
+    /// What computing the features took.
+    seconds: f64,
+}
+
+/// From features to a run.
+fn fit(
+    known: Known,
+    backbone: &Backbone,
+    model: &Bytes,
+    parameters: &Parameters,
+    workplace: &Workplace,
+) -> Result<Run, TrainingError> {
+    let Known {
+        dataset,
+        featurized,
+        images,
+        seconds,
+    } = known;
+    let (dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
     if dataset.classes.len() < 2 {
         return Err(SvmError::TooFewClasses(dataset.classes.len()).into());
     }
@@ -172,7 +252,7 @@ pub fn train(
         features: &features,
         train,
         backbone,
-        model: &model,
+        model,
         parameters,
         workplace,
     };
@@ -191,7 +271,7 @@ pub fn train(
         c_sweep: fitted.c_sweep.clone(),
         train_count: Some(train.len()),
         seconds: Seconds {
-            featurize: Some(featurized),
+            featurize: Some(seconds),
             svm: fitted.svm_seconds,
             evaluate: Some(start.elapsed().as_secs_f64()),
             refine: fitted.refine_seconds,
@@ -202,14 +282,14 @@ pub fn train(
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { &train } else { &test };
     let golden = golden::choose(&dataset, shown, parameters.golden_images);
-    let bundle = golden::add(&bundle, &dataset.root, &golden, parameters.limits, workplace.runtime)?;
+    let bundle = golden::add(&bundle, &images, &golden, parameters.limits, workplace.runtime)?;
     Ok(Run {
         kind: Kind::Train,
         bundle,
         metrics,
         predictions,
         data: DataSummary::new(&dataset, &features.contents, &split),
-        root: dataset.root,
+        images,
         split,
         skipped: dataset.skipped,
         notes: fitted.notes,
@@ -274,7 +354,7 @@ pub fn measure(
         bundle,
         predictions,
         data: DataSummary::new(&dataset, &features.contents, &split),
-        root: dataset.root,
+        images: Images::in_folder(&dataset.root),
         split,
         skipped: dataset.skipped,
         notes: Vec::new(),
@@ -293,13 +373,23 @@ impl Workplace<'_> {
         limits: Limits,
         distance: u32,
     ) -> Result<(Dataset, Features), TrainingError> {
+        let featurized = self.featurized(dataset, network, limits)?;
+        assembled(dataset, featurized, network.feature_size, distance)
+    }
+
+    fn featurized(
+        &self,
+        dataset: &Dataset,
+        network: &NetworkFile,
+        limits: Limits,
+    ) -> Result<Featurized, TrainingError> {
         let key = CacheKey::new(network.sha256, network.preprocessing);
         let cache = FeatureCache::open(&self.features, &key, network.feature_size)?;
         let make = || {
             let network = self.runtime.network(network.model, 1)?;
             Ok(Box::new(network) as Box<dyn Network>)
         };
-        let featurized = features::featurize(
+        Ok(features::featurize(
             dataset,
             &make,
             network.preprocessing,
@@ -307,29 +397,38 @@ impl Workplace<'_> {
             &cache,
             self.threads,
             self.progress,
-        )?;
-        let records: Vec<_> = featurized.images.iter().map(|(_, record)| record).collect();
-        let hashes: Vec<_> = records.iter().map(|record| record.dhash).collect();
-        let contents = records.iter().map(|record| record.image).collect();
-        let values = records
-            .iter()
-            .flat_map(|record| record.features.iter().copied())
-            .collect();
-        let matrix = Array2::from_shape_vec((records.len(), network.feature_size), values)
-            .map_err(|_| NetworkError::Run("it gave vectors of another length than announced".to_owned()))
-            .map_err(FeatureError::from)?;
-        let groups = near_duplicate_groups(&hashes, distance);
-        let items = featurized.images.into_iter().map(|(item, _)| item).collect();
-        let readable = dataset.restricted(items, featurized.skipped);
-        let labels = readable.items.iter().map(|item| item.class).collect();
-        let features = Features {
-            matrix,
-            labels,
-            groups,
-            contents,
-        };
-        Ok((readable, features))
+        )?)
     }
+}
+
+/// The part of `dataset` that has features, and these in its order.
+fn assembled(
+    dataset: &Dataset,
+    featurized: Featurized,
+    feature_size: usize,
+    distance: u32,
+) -> Result<(Dataset, Features), TrainingError> {
+    let records: Vec<_> = featurized.images.iter().map(|(_, record)| record).collect();
+    let hashes: Vec<_> = records.iter().map(|record| record.dhash).collect();
+    let contents = records.iter().map(|record| record.image).collect();
+    let values = records
+        .iter()
+        .flat_map(|record| record.features.iter().copied())
+        .collect();
+    let matrix = Array2::from_shape_vec((records.len(), feature_size), values)
+        .map_err(|_| NetworkError::Run("it gave vectors of another length than announced".to_owned()))
+        .map_err(FeatureError::from)?;
+    let groups = near_duplicate_groups(&hashes, distance);
+    let items = featurized.images.into_iter().map(|(item, _)| item).collect();
+    let readable = dataset.restricted(items, featurized.skipped);
+    let labels = readable.items.iter().map(|item| item.class).collect();
+    let features = Features {
+        matrix,
+        labels,
+        groups,
+        contents,
+    };
+    Ok((readable, features))
 }
 
 /// A network as a file, with what its features depend on.

@@ -11,6 +11,7 @@ use shared::image::Limits;
 use super::{TrainingError, Workplace};
 use crate::dataset::{Skipped, Split};
 use crate::evaluation::{Metrics, Predictions};
+use crate::image_reader::Images;
 use crate::refine::Epoch;
 use crate::report::{self, Report};
 use crate::runs::{self, DataSummary, Kind, Record};
@@ -26,8 +27,8 @@ pub struct Run {
     pub metrics: Metrics,
     /// What it answered for each test image.
     pub predictions: Predictions,
-    /// Where the images are.
-    pub root: PathBuf,
+    /// Reads the images.
+    pub images: Images,
     /// What the images are.
     pub data: DataSummary,
     /// Which images were trained on, and which were kept for the test.
@@ -74,7 +75,7 @@ impl Run {
         runs::check_vacant(&folder)?;
         let gallery = report::gallery(
             &self.bundle,
-            &self.root,
+            &self.images,
             &self.predictions,
             pictures,
             workplace.runtime,

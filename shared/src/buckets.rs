@@ -1,0 +1,42 @@
+//! Images that are named by their place in a bucket, for the scoring function and for whoever scores as it does.
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use crate::service::{ErrorCode, S3Reference, ServiceError};
+use crate::store::{S3Store, StoreError};
+
+/// Every bucket that the environment's credentials open.
+#[derive(Debug, Default)]
+pub struct Buckets(OnceCell<S3Store>);
+
+impl Buckets {
+    /// The image that `reference` names, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// In the words of the scoring function: `not_found`, `forbidden`, `too_large`, and `storage_unavailable` for what
+    /// may pass.
+    pub async fn fetch(&self, reference: &S3Reference, limit: u64) -> Result<Bytes, ServiceError> {
+        let connect = || S3Store::connect(&reference.bucket, "");
+        let any = self.0.get_or_try_init(connect).await.map_err(|error| explain(&error))?;
+        let bucket = any.in_bucket(&reference.bucket);
+        let found = bucket
+            .object(&reference.key, reference.version.as_deref(), limit)
+            .await
+            .map_err(|error| explain(&error))?;
+        found.map(|object| object.bytes).ok_or_else(|| {
+            let message = format!("there is no object {reference}");
+            ServiceError::new(ErrorCode::NotFound, message)
+        })
+    }
+}
+
+fn explain(error: &StoreError) -> ServiceError {
+    let code = match error {
+        StoreError::TooLarge { .. } => ErrorCode::TooLarge,
+        StoreError::NoBucket { .. } => ErrorCode::NotFound,
+        StoreError::Denied { .. } => ErrorCode::Forbidden,
+        _ => ErrorCode::StorageUnavailable,
+    };
+    ServiceError::new(code, error.to_string())
+}

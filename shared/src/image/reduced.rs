@@ -1,0 +1,146 @@
+//! Reading a JPEG at a fraction of its size.
+//!
+//! A JPEG stores blocks of 8 x 8 pixels as frequencies; leaving the higher ones out gives the block at 4 x 4, 2 x 2 or
+//! 1 x 1 pixels for a fraction of the work (as libjpeg's `scale_denom`). Most of a photograph's pixels are on their way
+//! to be averaged away, so this is where most of its decoding time can be saved.
+
+use ::image::{DynamicImage, GrayImage};
+use jpeg_decoder::{Decoder, PixelFormat};
+
+use super::{Limits, RgbImage};
+
+/// The picture, not yet turned upright, with a longer side of at least `longest` pixels; `None` where that is not worth
+/// it or not possible, which the ordinary decoder then has to judge.
+pub(super) fn reduced_jpeg(bytes: &[u8], limits: &Limits, size: (u32, u32), longest: u32) -> Option<DynamicImage> {
+    let longer = size.0.max(size.1);
+    if longer / 2 < longest {
+        return None;
+    }
+    let side = |length: u32| {
+        let scaled = (u64::from(length) * u64::from(longest)).div_ceil(u64::from(longer));
+        u16::try_from(scaled.max(1)).ok()
+    };
+    let mut decoder = Decoder::new(bytes);
+    decoder.set_max_decoding_buffer_size(usize::try_from(limits.max_allocation).unwrap_or(usize::MAX));
+    let (width, height) = decoder.scale(side(size.0)?, side(size.1)?).ok()?;
+    let format = decoder.info()?.pixel_format;
+    // Ink and deep pixels are rare; they go the long way.
+    if !matches!(format, PixelFormat::L8 | PixelFormat::RGB24) {
+        return None;
+    }
+    let pixels = decoder.decode().ok()?;
+    let (width, height) = (u32::from(width), u32::from(height));
+    if format == PixelFormat::L8 {
+        GrayImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    } else {
+        RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ::image::ImageFormat;
+
+    use super::super::{decode, decode_to_fit, letterbox};
+    use super::*;
+
+    const WHITE: [u8; 3] = [255; 3];
+
+    /// A picture with edges, colours and fine texture.
+    fn photograph(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            let texture = ((x * 7919 + y * 104_729) % 31) as u8;
+            let disc = (i64::from(x) - i64::from(width / 3)).pow(2) + (i64::from(y) - i64::from(height / 2)).pow(2);
+            let red = if disc < i64::from(height / 4).pow(2) { 200 } else { 40 };
+            ::image::Rgb([
+                red + texture,
+                (x * 200 / width) as u8 + texture,
+                (y * 200 / height) as u8 + texture,
+            ])
+        })
+    }
+
+    /// Mean difference of two pictures in 8-bit steps.
+    fn mean_difference(one: &RgbImage, other: &RgbImage) -> f64 {
+        assert_eq!(one.dimensions(), other.dimensions());
+        let sum: u64 = one
+            .as_raw()
+            .iter()
+            .zip(other.as_raw())
+            .map(|(a, b)| u64::from(a.abs_diff(*b)))
+            .sum();
+        sum as f64 / one.as_raw().len() as f64
+    }
+
+    #[test]
+    fn it_reads_no_more_than_twice_what_is_needed() {
+        let mut jpeg = std::io::Cursor::new(Vec::new());
+        photograph(2000, 1500)
+            .write_to(&mut jpeg, ImageFormat::Jpeg)
+            .expect("written");
+        for (side, expected) in [
+            (600, (2000, 1500)),
+            (400, (1000, 750)),
+            (250, (500, 375)),
+            (100, (250, 188)),
+        ] {
+            let image = decode_to_fit(jpeg.get_ref(), &Limits::default(), side).expect("decoded");
+            assert_eq!(image.dimensions(), expected, "for {side}");
+        }
+    }
+
+    #[test]
+    fn what_reaches_the_network_stays_the_same() {
+        let mut jpeg = std::io::Cursor::new(Vec::new());
+        photograph(1999, 1203)
+            .write_to(&mut jpeg, ImageFormat::Jpeg)
+            .expect("written");
+        for side in [400, 224, 96] {
+            let full = decode(jpeg.get_ref(), &Limits::default()).expect("decoded");
+            let reduced = decode_to_fit(jpeg.get_ref(), &Limits::default(), side).expect("decoded");
+            assert!(reduced.width() < full.width());
+            let difference = mean_difference(
+                &letterbox(&full, side, side, WHITE),
+                &letterbox(&reduced, side, side, WHITE),
+            );
+            assert!(difference < 1.0, "{difference} steps at {side}");
+        }
+    }
+
+    #[test]
+    fn odd_files_are_judged_as_at_full_size() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/nasty"));
+        let Ok(files) = std::fs::read_dir(folder) else {
+            assert!(std::env::var_os("CI").is_none(), "{} is missing", folder.display());
+            println!("SKIPPED: {} is missing", folder.display());
+            return;
+        };
+        for file in files {
+            let path = file.expect("an entry").path();
+            let Ok(bytes) = std::fs::read(&path) else { continue };
+            let full = decode(&bytes, &Limits::default());
+            let side = full
+                .as_ref()
+                .map_or(8, |image| (image.width().max(image.height()) / 8).max(1));
+            let reduced = decode_to_fit(&bytes, &Limits::default(), side);
+            assert_eq!(
+                full.is_ok(),
+                reduced.is_ok(),
+                "{}: {full:?} {reduced:?}",
+                path.display()
+            );
+            // The last block of a row or column may reach beyond the picture, which shows where there are few.
+            if let (Ok(full), Ok(reduced)) = (full, reduced)
+                && full.width().min(full.height()) >= 256
+            {
+                let difference = mean_difference(
+                    &letterbox(&full, side, side, WHITE),
+                    &letterbox(&reduced, side, side, WHITE),
+                );
+                assert!(difference < 3.0, "{}: {difference} steps", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Which images a job is about: all of a folder, of a part of a bucket, or of a list.
+//!
+//! They are written to a file before anything is scored: so a job is about the same images however often it is
+//! interrupted, its length is known, and nothing of it has to be kept in memory.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use shared::files::AtomicFile;
+use shared::store::{Location, S3Store};
+
+use super::{BatchError, failed};
+use crate::dataset::walk;
+
+/// Endings of lists.
+const LISTS: [&str; 4] = ["csv", "jsonl", "tsv", "txt"];
+/// Columns or members that hold the place of an image, the first that there is.
+const PLACES: [&str; 9] = [
+    "item",
+    "s3",
+    "path",
+    "file_name",
+    "filename",
+    "file",
+    "url",
+    "image",
+    "key",
+];
+/// Longest line of a list, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Where the images are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// In a folder and those below it.
+    Folder(PathBuf),
+    /// Named by a list on this machine.
+    List(PathBuf),
+    /// Named by a list in a bucket.
+    ListInBucket {
+        /// The bucket.
+        bucket: String,
+        /// The list.
+        key: String,
+    },
+    /// The objects of a bucket whose keys begin with a prefix.
+    Prefix {
+        /// The bucket.
+        bucket: String,
+        /// Any text, as S3 takes it.
+        prefix: String,
+    },
+}
+
+impl Input {
+    /// Reads what a user gave: `s3://bucket/prefix`, the address of a list in a bucket, a folder or a list.
+    ///
+    /// # Errors
+    /// [`BatchError::Input`] where nothing is there, and [`BatchError::Store`].
+    pub fn parse(text: &str) -> Result<Self, BatchError> {
+        if let Some(address) = text.strip_prefix("s3://") {
+            let (bucket, key) = address.split_once('/').unwrap_or((address, ""));
+            Location::parse(&format!("s3://{bucket}"))?;
+            let (bucket, key) = (bucket.to_owned(), key.to_owned());
+            return Ok(if is_list(Path::new(&key)) {
+                Self::ListInBucket { bucket, key }
+            } else {
+                Self::Prefix { bucket, prefix: key }
+            });
+        }
+        let path = PathBuf::from(text);
+        let wrong = |reason: &str| BatchError::Input {
+            input: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if path.is_dir() {
+            Ok(Self::Folder(path))
+        } else if !path.exists() {
+            Err(wrong("there is no such folder or file"))
+        } else if is_list(&path) {
+            Ok(Self::List(path))
+        } else {
+            Err(wrong("it is no folder, and its ending is not that of a list"))
+        }
+    }
+
+    /// As part of the name of a job: the same from whatever folder it is given.
+    pub fn canonical(&self) -> String {
+        match self {
+            Self::Folder(path) | Self::List(path) => {
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                path.to_string_lossy().into_owned()
+            }
+            Self::ListInBucket { bucket, key } => format!("s3://{bucket}/{key}"),
+            Self::Prefix { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
+        }
+    }
+
+    /// Writes the images to `file`, a JSON string each, every one once; gives their number. Does nothing but count
+    /// where the file is there already.
+    ///
+    /// # Errors
+    /// See [`BatchError`]; [`BatchError::Empty`] where there is none.
+    pub async fn list(&self, file: &Path) -> Result<u64, BatchError> {
+        if file.exists() {
+            return count(file).map_err(failed(file));
+        }
+        let mut list = List::create(file)?;
+        match self {
+            Self::Folder(root) => walk(root, &mut |path| list.add(&path.to_string_lossy()))?,
+            Self::List(path) => list.read(path, &path.display().to_string(), path.parent())?,
+            Self::ListInBucket { bucket, key } => {
+                let place = format!("s3://{bucket}/{key}");
+                let copy = file.with_extension(Path::new(key).extension().unwrap_or_default());
+                let store = S3Store::connect(bucket, "").await?;
+                if !store.download(key, &copy).await? {
+                    return Err(BatchError::Input {
+                        input: place,
+                        reason: "there is no such object".to_owned(),
+                    });
+                }
+                list.read(&copy, &place, None)?;
+                std::fs::remove_file(&copy).map_err(failed(&copy))?;
+            }
+            Self::Prefix { bucket, prefix } => {
+                let store = S3Store::connect(bucket, "").await?;
+                let mut after = None;
+                loop {
+                    let page = store.page(prefix, after).await?;
+                    // Consoles make empty objects like these to show folders.
+                    for key in page.keys.iter().filter(|key| !key.ends_with('/')) {
+                        list.add(&format!("s3://{bucket}/{key}"))?;
+                    }
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        if list.count == 0 {
+            return Err(BatchError::Empty(self.canonical()));
+        }
+        list.finish()
+    }
+}
+
+/// The images of a file that [`Input::list`] wrote, in their order.
+///
+/// # Errors
+/// [`BatchError::File`].
+pub fn items(file: &Path) -> Result<impl Iterator<Item = String> + use<>, BatchError> {
+    let reader = BufReader::new(File::open(file).map_err(failed(file))?);
+    let lines = reader.lines().map_while(Result::ok);
+    Ok(lines.map_while(|line| serde_json::from_str(&line).ok()))
+}
+
+fn count(file: &Path) -> std::io::Result<u64> {
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(file)?);
+    let mut count = 0;
+    while reader.skip_until(b'\n')? > 0 {
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn is_list(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    LISTS.iter().any(|list| ending.eq_ignore_ascii_case(list))
+}
+
+/// The file that grows, and what is in it.
+struct List {
+    path: PathBuf,
+    writer: BufWriter<AtomicFile>,
+    seen: HashSet<[u8; 16]>,
+    count: u64,
+}
+
+impl List {
+    fn create(path: &Path) -> Result<Self, BatchError> {
+        let file = AtomicFile::create(path).map_err(failed(path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            writer: BufWriter::new(file),
+            seen: HashSet::new(),
+            count: 0,
+        })
+    }
+
+    fn add(&mut self, item: &str) -> Result<(), BatchError> {
+        let hash = Sha256::digest(item.as_bytes());
+        let mut short = [0; 16];
+        short.copy_from_slice(&hash[..16]);
+        if self.seen.insert(short) {
+            self.count += 1;
+            writeln!(self.writer, "{}", Value::from(item)).map_err(failed(&self.path))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<u64, BatchError> {
+        let Self {
+            path, writer, count, ..
+        } = self;
+        let file = writer.into_inner().map_err(|error| failed(&path)(error.into_error()))?;
+        file.finish().map_err(failed(&path))?;
+        Ok(count)
+    }
+
+    /// Adds what the list at `path`, called `name`, names; paths are relative to `folder`.
+    fn read(&mut self, path: &Path, name: &str, folder: Option<&Path>) -> Result<(), BatchError> {
+        let file = BufReader::new(File::open(path).map_err(failed(path))?);
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        match ending.to_ascii_lowercase().as_str() {
+            "csv" => self.table(file, b',', name, folder),
+            "tsv" => self.table(file, b'\t', name, folder),
+            "jsonl" => self.lines(file, name, folder, json_place),
+            _ => self.lines(file, name, folder, |line| Ok(line.to_owned())),
+        }
+    }
+
+    fn lines(
+        &mut self,
+        mut file: impl BufRead,
+        name: &str,
+        folder: Option<&Path>,
+        place: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<(), BatchError> {
+        let mut bytes = Vec::new();
+        for line in 1.. {
+            let wrong = |reason: String| BatchError::List {
+                list: name.to_owned(),
+                line,
+                reason,
+            };
+            bytes.clear();
+            let read = std::io::Read::take(&mut file, MOST_BYTES).read_until(b'\n', &mut bytes);
+            match read.map_err(|error| wrong(error.to_string()))? {
+                0 => break,
+                length if length as u64 == MOST_BYTES => return Err(wrong("the line is too long".to_owned())),
+                _ => {}
+            }
+            let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+            let text = text.trim_end_matches(['\n', '\r']);
+            if !text.trim().is_empty() {
+                let place = place(text).and_then(|place| resolved(&place, folder));
+                self.add(&place.map_err(wrong)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn table(
+        &mut self,
+        file: impl BufRead,
+        delimiter: u8,
+        name: &str,
+        folder: Option<&Path>,
+    ) -> Result<(), BatchError> {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(file);
+        let mut columns = None;
+        let mut record = csv::StringRecord::new();
+        loop {
+            let wrong = |line: u64, reason: String| BatchError::List {
+                list: name.to_owned(),
+                line,
+                reason,
+            };
+            let more = reader.read_record(&mut record).map_err(|error| {
+                let line = error.position().map_or(0, csv::Position::line);
+                wrong(line, error.to_string())
+            })?;
+            if !more {
+                return Ok(());
+            }
+            let line = record.position().map_or(0, csv::Position::line);
+            let columns = match &columns {
+                Some(columns) => columns,
+                none @ None => {
+                    let _ = none;
+                    let (found, is_header) = Columns::of(&record);
+                    let found = columns.insert(found);
+                    if is_header {
+                        continue;
+                    }
+                    found
+                }
+            };
+            let place = columns.place(&record).and_then(|place| resolved(&place, folder));
+            self.add(&place.map_err(|reason| wrong(line, reason))?)?;
+        }
+    }
+}
+
+/// Which columns of a table name an image.
+enum Columns {
+    /// One holds its place.
+    Place(usize),
+    /// One holds the bucket, another the key.
+    Object(usize, usize),
+    /// As in the manifests of S3 Batch Operations and S3 Inventory: bucket, then key in the encoding of addresses.
+    Manifest,
+}
+
+impl Columns {
+    /// Reads the first record: the columns, and whether it is a header.
+    fn of(record: &csv::StringRecord) -> (Self, bool) {
+        let find = |name: &str| record.iter().position(|field| field.trim().eq_ignore_ascii_case(name));
+        if let (Some(bucket), Some(key)) = (find("bucket"), find("key")) {
+            return (Self::Object(bucket, key), true);
+        }
+        if let Some(place) = PLACES.iter().find_map(|name| find(name)) {
+            return (Self::Place(place), true);
+        }
+        let is_manifest = record.len() > 1 && !record[0].contains(['/', '.', '\\']);
+        (if is_manifest { Self::Manifest } else { Self::Place(0) }, false)
+    }
+
+    fn place(&self, record: &csv::StringRecord) -> Result<String, String> {
+        let field = |column: usize| match record.get(column) {
+            Some(field) if !field.is_empty() => Ok(field),
+            _ => Err(format!("there is nothing in column {}", column + 1)),
+        };
+        match self {
+            Self::Place(column) => Ok(field(*column)?.to_owned()),
+            Self::Object(bucket, key) => Ok(format!("s3://{}/{}", field(*bucket)?, field(*key)?)),
+            Self::Manifest => {
+                let key = field(1)?.replace('+', " ");
+                let key = percent_decode_str(&key).decode_utf8();
+                Ok(format!(
+                    "s3://{}/{}",
+                    field(0)?,
+                    key.map_err(|error| error.to_string())?
+                ))
+            }
+        }
+    }
+}
+
+/// A string, an object with the image's place, or one with bucket and key.
+fn json_place(line: &str) -> Result<String, String> {
+    let value: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    if let Some(text) = value.as_str() {
+        return Ok(text.to_owned());
+    }
+    let member = |name: &str| {
+        let object = value.as_object()?;
+        let found = object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.and_then(|(_, value)| value.as_str())
+    };
+    if let (Some(bucket), Some(key)) = (member("bucket"), member("key")) {
+        return Ok(format!("s3://{bucket}/{key}"));
+    }
+    let place = PLACES.iter().find_map(|name| member(name));
+    place.map(str::to_owned).ok_or_else(|| {
+        format!(
+            "it names no image: give one of {}, or bucket and key",
+            PLACES.join(", ")
+        )
+    })
+}
+
+/// An address as it is; a path from the list's folder.
+fn resolved(place: &str, folder: Option<&Path>) -> Result<String, String> {
+    if place.contains("://") {
+        return Ok(place.to_owned());
+    }
+    match folder {
+        Some(folder) => Ok(folder.join(place).to_string_lossy().into_owned()),
+        None => Err(format!("a list in a bucket names addresses; {place:?} is none")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn listed(input: &str) -> Result<Vec<String>, BatchError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("items");
+        let count = Input::parse(input)?.list(&file).await?;
+        let items: Vec<String> = items(&file)?.collect();
+        assert_eq!(count, items.len() as u64);
+        assert_eq!(super::count(&file).expect("readable"), count);
+        Ok(items)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_in_any_of_its_forms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let here = |name: &str| folder.path().join(name).display().to_string();
+        for (name, text, expected) in [
+            (
+                "a.txt",
+                "s3://b/1 2.jpg\r\n\n1.jpg\n1.jpg\n",
+                vec!["s3://b/1 2.jpg".to_owned(), here("1.jpg")],
+            ),
+            (
+                "b.csv",
+                "item,code\n\"s3://b/1,2.jpg\",not_found\nx/1.jpg,\n",
+                vec!["s3://b/1,2.jpg".to_owned(), here("x/1.jpg")],
+            ),
+            (
+                "c.csv",
+                "photos,in/a%20b+c%2B.jpg,version\n",
+                vec!["s3://photos/in/a b c+.jpg".to_owned()],
+            ),
+            ("d.csv", "x/1.jpg\nx/2.jpg\n", vec![here("x/1.jpg"), here("x/2.jpg")]),
+            (
+                "e.tsv",
+                "Bucket\tKey\nphotos\ta+b.jpg\n",
+                vec!["s3://photos/a+b.jpg".to_owned()],
+            ),
+            (
+                "f.jsonl",
+                "\"http://example.com/1\"\n{\"file_name\":\"2.jpg\",\"label\":\"x\"}\n{\"Bucket\":\"b\",\"Key\":\"k\"}\n",
+                vec!["http://example.com/1".to_owned(), here("2.jpg"), "s3://b/k".to_owned()],
+            ),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            assert_eq!(
+                listed(&path.display().to_string()).await.expect(name),
+                expected,
+                "{name}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_names_nothing_is_told_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text, line) in [
+            ("a.jsonl", "\"x\"\n{}\n", 2),
+            ("b.jsonl", "nonsense\n", 1),
+            ("c.csv", "bucket,key\nb,k\nb\n", 3),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            let error = listed(&path.display().to_string()).await.expect_err(name);
+            assert!(error.to_string().contains(&format!("line {line}")), "{error}");
+        }
+        let empty = folder.path().join("d.txt");
+        std::fs::write(&empty, "\n").expect("written");
+        for (input, part) in [
+            (empty.display().to_string(), "no image"),
+            ("/does/not/exist".to_owned(), "no such"),
+        ] {
+            let error = listed(&input).await.expect_err("nothing");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_gone_through_in_order_and_without_what_systems_leave_in_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["b/2.jpg", "b/1.jpg", "a.jpg", ".hidden/x.jpg", "b/.DS_Store", "c"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, "x").expect("written");
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("b/loop")).expect("a link");
+        let expected = ["a.jpg", "b/1.jpg", "b/2.jpg", "c"].map(|name| folder.path().join(name).display().to_string());
+        assert_eq!(
+            listed(&folder.path().display().to_string()).await.expect("items"),
+            expected
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! A job on this machine's cores.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use bytes::Bytes;
+use shared::bundle::Bundle;
+use shared::image::Limits;
+use shared::network::Runtime;
+use shared::pipeline::Pipeline;
+use shared::service::{Answer, ItemResult, ServiceError};
+
+use super::{BatchError, Input, Job, Journal, Output, Summary, input};
+use crate::conveyor::{self, Addressed};
+use crate::image_reader::ImageReader;
+use crate::progress::Progress;
+
+/// What scores, and with what.
+pub struct Scorer<'a> {
+    /// The model.
+    pub bundle: &'a Bundle,
+    /// The loaded runtime library.
+    pub runtime: &'a Runtime,
+    /// What an image may cost.
+    pub limits: Limits,
+    /// Images scored at once.
+    pub threads: usize,
+    /// Whether images are also read from addresses in private networks.
+    pub allow_private: bool,
+}
+
+impl Addressed for String {
+    fn address(&self) -> Result<&str, ServiceError> {
+        Ok(self)
+    }
+}
+
+/// Scores the images of `input` and writes the results to `output`; what is done is kept below `cache` until then. A
+/// job that was finished is not done again, unless some of its failures may have passed.
+///
+/// # Errors
+/// See [`BatchError`]. An image at fault is none: it is among the failures.
+pub async fn run(
+    input: &Input,
+    output: &str,
+    scorer: &Scorer<'_>,
+    cache: &Path,
+    progress: &dyn Progress,
+) -> Result<Summary, BatchError> {
+    let job = Job::new(input, output, &scorer.bundle.manifest.version);
+    let place = Output::connect(output).await?;
+    if let Some(summary) = place
+        .finished(&job, progress)
+        .await?
+        .filter(|summary| summary.passing == 0)
+    {
+        return Ok(summary);
+    }
+    let folder = job.folder(cache);
+    let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
+    let list = folder.join("items.jsonl");
+    let count = input.list(&list).await?;
+    score(&list, count, scorer, &mut journal, progress)?;
+    let summary = place.write(&job, &journal, &folder).await?;
+    if summary.passing == 0 {
+        journal.delete()?;
+        std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
+    }
+    Ok(summary)
+}
+
+/// Scores what `journal` has no settled result of, on threads of its own; nothing else waits for this one.
+fn score(
+    list: &Path,
+    count: u64,
+    scorer: &Scorer,
+    journal: &mut Journal,
+    progress: &dyn Progress,
+) -> Result<(), BatchError> {
+    let mut settled = HashSet::new();
+    for item in input::items(list)? {
+        if journal.is_settled(&item) {
+            settled.insert(item);
+        }
+    }
+    let left = count - settled.len() as u64;
+    if left == 0 {
+        return Ok(());
+    }
+    if !settled.is_empty() {
+        progress.note(&format!("Going on after {} of {count} images", settled.len()));
+    }
+    let mut proof = scorer.pipeline()?;
+    scorer.bundle.verify_golden(&mut proof)?;
+    let threads = scorer.threads.clamp(1, usize::try_from(left).unwrap_or(usize::MAX));
+    let others = (1..threads).map(|_| scorer.pipeline());
+    let pipelines = std::iter::once(Ok(proof))
+        .chain(others)
+        .collect::<Result<Vec<_>, _>>()?;
+    let workers = pipelines
+        .into_iter()
+        .map(|pipeline| worker(scorer.bundle, pipeline))
+        .collect();
+    let reader = ImageReader::new(scorer.limits, scorer.allow_private)?;
+    progress.begin("Scoring", left);
+    let items = input::items(list)?.filter(move |item| !settled.contains(item));
+    let result = conveyor::run(items, &reader, workers, |json: String| {
+        progress.advance(1);
+        journal.append(&json)
+    });
+    progress.end();
+    result
+}
+
+/// From an image to the line of its result.
+fn worker(bundle: &Bundle, mut pipeline: Pipeline) -> impl FnMut(String, Result<Bytes, ServiceError>) -> String + Send {
+    move |item, image| {
+        let outcome = image.and_then(|image| {
+            let (prediction, timing) = pipeline.predict(&image)?;
+            Ok(Answer::new(&bundle.manifest, &prediction, timing, None))
+        });
+        serde_json::to_string(&ItemResult::new(item.into(), outcome)).unwrap_or_default()
+    }
+}
+
+impl Scorer<'_> {
+    fn pipeline(&self) -> Result<Pipeline, BatchError> {
+        Ok(self.bundle.pipeline(self.runtime, self.limits, 1)?)
+    }
+}

@@ -1,0 +1,73 @@
+use std::io::{BufReader, IsTerminal};
+
+use shared::network::Network;
+
+use super::Session;
+use super::failure::{Done, Failure};
+use super::network::NetworkArguments;
+use super::resources::Resources;
+use crate::feature_rows::{self, Counts, Featurization, Line, RowsError};
+use crate::features::CacheKey;
+
+/// Compute features of images as rows, one line of JSON each, for `trainer train --features`.
+///
+/// For data sets that more than one machine works on: an engine such as Apache Spark pipes addresses through as many
+/// of these as it likes (infra/featurize_spark.py), and one training reads all their rows. A line is the path of a file,
+/// s3://bucket/key, or an http(s) address; a tab and a label may follow, or else the folders name the classes. Rows come
+/// in the order of the lines; an image at fault has a row that says why.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Images
+    #[arg(value_name = "IMAGE", required_unless_present = "stdin")]
+    images: Vec<String>,
+    /// Read a line for each image from standard input
+    #[arg(long, conflicts_with = "images")]
+    stdin: bool,
+    /// Also ask addresses in private networks
+    #[arg(long)]
+    allow_private: bool,
+    #[command(flatten)]
+    network: NetworkArguments,
+    #[command(flatten)]
+    resources: Resources,
+}
+
+pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let cache = session.cache()?;
+    let runtime = Resources::runtime(&cache, session)?;
+    let backbone = arguments.network.obtain(&cache, session)?;
+    let model = std::fs::read(&backbone.onnx)?;
+    let networks = || Ok(Box::new(runtime.network(&model, 1)?) as Box<dyn Network>);
+    let featurization = Featurization {
+        networks: &networks,
+        key: &CacheKey::new(&backbone.sha256, &backbone.preprocessing),
+        preprocessing: &backbone.preprocessing,
+        limits: arguments.resources.limits(),
+        threads: arguments.resources.threads(),
+        allow_private: arguments.allow_private,
+    };
+    let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
+        if std::io::stdin().is_terminal() {
+            session.note("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
+        }
+        Box::new(feature_rows::lines(BufReader::new(std::io::stdin())))
+    } else {
+        let lines: Vec<Line> = arguments.images.iter().map(|image| Line::parse(image)).collect();
+        Box::new(lines.into_iter())
+    };
+    match feature_rows::write(lines, &featurization, std::io::stdout(), &session.progress) {
+        Ok(Counts { errors: 0, rows }) => {
+            session.note(&format!("{rows} rows"));
+            Ok(Done::Complete)
+        }
+        Ok(Counts { errors, rows }) => {
+            session.note(&format!(
+                "{rows} rows; {errors} of them say why an image has no features"
+            ));
+            Ok(Done::Partly)
+        }
+        // Whoever reads the rows has had enough.
+        Err(RowsError::Stream(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Done::Complete),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,218 @@
+//! From lines that name images to rows of features.
+
+use std::io::{BufRead, Read, Write};
+
+use bytes::Bytes;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use shared::files::hex;
+use shared::image::{Limits, decode};
+use shared::network::{Network, NetworkError};
+use shared::pipeline::{Featurizer, PipelineError};
+use shared::preprocessing::Preprocessing;
+use shared::service::ServiceError;
+
+use super::RowsError;
+use crate::conveyor::{self, Addressed};
+use crate::dataset::dhash_256;
+use crate::features::CacheKey;
+use crate::image_reader::ImageReader;
+use crate::progress::Progress;
+
+/// Longest line that names an image, in bytes.
+const MOST_BYTES: u64 = 1 << 16;
+/// Progress is told of after so many rows.
+const STEP: u64 = 100;
+
+/// What computes features.
+pub struct Featurization<'a> {
+    /// Makes one network per thread, each running on a single thread.
+    pub networks: &'a dyn Fn() -> Result<Box<dyn Network>, NetworkError>,
+    /// Names network and preprocessing in each row.
+    pub key: &'a CacheKey,
+    /// How pixels are prepared.
+    pub preprocessing: &'a Preprocessing,
+    /// What an image may cost.
+    pub limits: Limits,
+    /// Images worked on at once.
+    pub threads: usize,
+    /// Whether images are also read from addresses in private networks.
+    pub allow_private: bool,
+}
+
+/// How many rows were written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All of them.
+    pub rows: u64,
+    /// Those that say why there are no features.
+    pub errors: u64,
+}
+
+/// An image to compute features of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    item: String,
+    label: Option<String>,
+    problem: Option<&'static str>,
+}
+
+impl Line {
+    /// Reads an address, or an address, a tab and a label.
+    pub fn parse(text: &str) -> Self {
+        let (item, label) = match text.split_once('\t') {
+            Some((item, label)) => (item, Some(label.trim())),
+            None => (text, None),
+        };
+        Self {
+            item: item.to_owned(),
+            label: label.filter(|label| !label.is_empty()).map(str::to_owned),
+            problem: None,
+        }
+    }
+
+    fn wrong(bytes: &[u8], problem: &'static str) -> Self {
+        Self {
+            item: String::from_utf8_lossy(bytes).into_owned(),
+            label: None,
+            problem: Some(problem),
+        }
+    }
+}
+
+impl Addressed for Line {
+    fn address(&self) -> Result<&str, ServiceError> {
+        match self.problem {
+            Some(problem) => Err(ServiceError::bad_request(problem)),
+            None => Ok(&self.item),
+        }
+    }
+}
+
+/// The images that the lines of `input` name, one a line; empty lines are passed over. It ends where `input` does, or
+/// breaks off.
+pub fn lines(mut input: impl BufRead) -> impl Iterator<Item = Line> {
+    std::iter::from_fn(move || {
+        loop {
+            let mut bytes = Vec::new();
+            let length = input.by_ref().take(MOST_BYTES).read_until(b'\n', &mut bytes).ok()?;
+            if length == 0 {
+                return None;
+            }
+            if length as u64 == MOST_BYTES && !bytes.ends_with(b"\n") {
+                input.skip_until(b'\n').ok()?;
+                bytes.truncate(256);
+                return Some(Line::wrong(&bytes, "the line is too long"));
+            }
+            while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+                bytes.pop();
+            }
+            match std::str::from_utf8(&bytes) {
+                Err(_) => return Some(Line::wrong(&bytes, "the line is not UTF-8")),
+                Ok(text) if text.trim().is_empty() => {}
+                Ok(text) => return Some(Line::parse(text)),
+            }
+        }
+    })
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    item: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(flatten)]
+    outcome: Outcome<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    Features {
+        network: &'a str,
+        #[serde(flatten)]
+        computed: Computed,
+    },
+    Error {
+        error: ServiceError,
+        passing: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct Computed {
+    sha256: String,
+    dhash: String,
+    features: Vec<f32>,
+}
+
+/// Writes a row for each of `images` to `output`, in their order; memory stays flat, however many there are.
+///
+/// # Errors
+/// See [`RowsError`]. An image at fault is none: its row tells.
+pub fn write(
+    images: impl Iterator<Item = Line> + Send + 'static,
+    featurization: &Featurization,
+    mut output: impl Write,
+    progress: &dyn Progress,
+) -> Result<Counts, RowsError> {
+    let reader = ImageReader::new(featurization.limits, featurization.allow_private)?;
+    let workers = (0..featurization.threads.max(1))
+        .map(|_| Ok(featurization.worker((featurization.networks)()?)))
+        .collect::<Result<Vec<_>, NetworkError>>()?;
+    let mut counts = Counts::default();
+    progress.begin("Computing features", 0);
+    let result = conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {
+        row.push('\n');
+        output.write_all(row.as_bytes())?;
+        counts.rows += 1;
+        counts.errors += u64::from(is_error);
+        progress.advance(1);
+        if counts.rows.is_multiple_of(STEP) {
+            progress.status(&format!("{} images", counts.rows));
+        }
+        Ok(())
+    });
+    progress.end();
+    result.and_then(|()| output.flush().map_err(RowsError::from))?;
+    Ok(counts)
+}
+
+impl Featurization<'_> {
+    /// From an image to its row, and whether that is one without features.
+    fn worker(
+        &self,
+        network: Box<dyn Network>,
+    ) -> impl FnMut(Line, Result<Bytes, ServiceError>) -> (String, bool) + Send + use<> {
+        let mut featurizer = Featurizer::new(self.limits, self.preprocessing.clone(), network);
+        let (limits, key) = (self.limits, self.key.as_str().to_owned());
+        let mut compute = move |bytes: &[u8]| -> Result<Computed, PipelineError> {
+            let pixels = decode(bytes, &limits)?;
+            let (features, _) = featurizer.featurize_pixels(&pixels)?;
+            Ok(Computed {
+                sha256: hex(&Sha256::digest(bytes)),
+                dhash: hex(&dhash_256(&pixels)),
+                features,
+            })
+        };
+        move |line: Line, image: Result<Bytes, ServiceError>| {
+            let outcome = match image.and_then(|bytes| compute(&bytes).map_err(ServiceError::from)) {
+                Ok(computed) => Outcome::Features {
+                    network: &key,
+                    computed,
+                },
+                Err(error) => Outcome::Error {
+                    passing: error.code.is_passing(),
+                    error,
+                },
+            };
+            let is_error = matches!(outcome, Outcome::Error { .. });
+            let row = Row {
+                item: &line.item,
+                label: line.label.as_deref(),
+                outcome,
+            };
+            (serde_json::to_string(&row).unwrap_or_default(), is_error)
+        }
+    }
+}
