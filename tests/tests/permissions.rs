@@ -5,6 +5,11 @@ use end_to_end::colours::library;
 use end_to_end::ministack::MiniStack;
 use serde_json::{Value, json};
 
+/// A statement that allows actions.
+fn allow(actions: impl Into<Value>, resource: impl Into<Value>) -> Value {
+    json!({ "Effect": "Allow", "Action": actions.into(), "Resource": resource.into() })
+}
+
 #[tokio::test]
 async fn the_roles_may_do_this_and_no_more() {
     let Some(stack) = MiniStack::start() else { return };
@@ -26,7 +31,6 @@ async fn the_roles_may_do_this_and_no_more() {
         "{names:?}"
     );
 
-    let allow = |actions: Value, resource: &str| json!({ "Effect": "Allow", "Action": actions, "Resource": resource });
     let may =
         |service: &str| json!([{ "Effect": "Allow", "Principal": { "Service": service }, "Action": "sts:AssumeRole" }]);
     let account = "us-east-1:000000000000";
@@ -34,41 +38,40 @@ async fn the_roles_may_do_this_and_no_more() {
     assert_eq!(
         roles[scorer].statements,
         [
-            allow(json!("s3:GetObject"), "arn:aws:s3:::photos/*"),
+            allow("s3:GetObject", "arn:aws:s3:::photos/*"),
+            allow("s3:GetObject", format!("arn:aws:s3:::{bucket}/models/colours/*")),
+            allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"),
             allow(
-                json!("s3:GetObject"),
-                &format!("arn:aws:s3:::{bucket}/models/colours/*")
-            ),
-            allow(json!(["xray:PutTraceSegments", "xray:PutTelemetryRecords"]), "*"),
-            allow(
-                json!(["logs:CreateLogStream", "logs:PutLogEvents"]),
-                &format!("arn:aws:logs:{account}:log-group:/aws/lambda/ikat-scorer:*")
+                ["logs:CreateLogStream", "logs:PutLogEvents"],
+                format!("arn:aws:logs:{account}:log-group:/aws/lambda/ikat-scorer:*")
             ),
         ]
     );
     let function = &outputs["Function"];
+    let machine = |kind: &str| format!("arn:aws:states:{account}:{kind}:ikat-batch");
     assert_eq!(roles[batch].trust, may("states.amazonaws.com"));
     assert_eq!(
         roles[batch].statements,
         [
-            allow(json!("s3:ListBucket"), "arn:aws:s3:::photos"),
+            allow("s3:ListBucket", "arn:aws:s3:::photos"),
             allow(
-                json!([
+                [
                     "s3:PutObject",
                     "s3:GetObject",
                     "s3:ListMultipartUploadParts",
                     "s3:AbortMultipartUpload"
-                ]),
+                ],
                 "arn:aws:s3:::scores/*"
             ),
-            allow(json!("lambda:InvokeFunction"), function),
+            allow("lambda:InvokeFunction", function.as_str()),
+            allow("states:StartExecution", machine("stateMachine")),
             allow(
-                json!("states:StartExecution"),
-                &format!("arn:aws:states:{account}:stateMachine:ikat-batch")
-            ),
-            allow(
-                json!(["states:DescribeExecution", "states:StopExecution"]),
-                &format!("arn:aws:states:{account}:execution:ikat-batch/*")
+                [
+                    "states:DescribeExecution",
+                    "states:StopExecution",
+                    "states:RedriveExecution"
+                ],
+                [":*", "/*"].map(|all| machine("execution") + all)
             ),
         ]
     );

@@ -130,8 +130,10 @@ async fn the_state_machine_scores_each_image_exactly_once_whatever_fails() {
         .ask("states", "AWSStepFunctions.UpdateStateMachine", &update)
         .await;
 
-    let input = json!({ "prefix": "in/", "output_prefix": "out", "concurrency": 3 }).to_string();
-    let start = json!({ "stateMachineArn": machine, "input": input });
+    let input = json!({
+        "bucket": "photos", "prefix": "in/", "output_bucket": "scores", "output_prefix": "out", "concurrency": 3,
+    });
+    let start = json!({ "stateMachineArn": machine, "input": input.to_string() });
     let begun = Instant::now();
     let execution = stack.ask("states", "AWSStepFunctions.StartExecution", &start).await;
     // There is no model yet: the first batches fail, and are tried again.
@@ -203,7 +205,7 @@ async fn fill(stack: &MiniStack) -> BTreeMap<String, String> {
 /// Does what the emulator leaves out: reads, selects and batches the items as `ItemSelector` and `ItemBatcher` say, and
 /// gives a definition that reads those batches, with all else as it was.
 fn as_batches(mut definition: Value, keys: &[&String]) -> (Value, Value) {
-    let map = definition["States"]["ScoreAll"].as_object_mut().expect("the map");
+    let map = definition["States"]["ScorePrefix"].as_object_mut().expect("the map");
     let mut take = |name: &str| {
         map.remove(name)
             .unwrap_or_else(|| panic!("{name} is gone from the definition"))
@@ -211,7 +213,11 @@ fn as_batches(mut definition: Value, keys: &[&String]) -> (Value, Value) {
     let [selector, batcher, reader] = ["ItemSelector", "ItemBatcher", "ItemReader"].map(&mut take);
     take("ResultWriter");
     take("MaxConcurrencyPath");
-    assert_eq!(reader["Parameters"]["Bucket"], "photos");
+    assert_eq!(
+        reader["Parameters"],
+        json!({ "Bucket.$": "$.bucket", "Prefix.$": "$.prefix" })
+    );
+    assert_eq!(batcher["BatchInput"], json!({ "bucket.$": "$.bucket" }));
     map.insert("MaxConcurrency".to_owned(), 3.into());
     map.insert(
         "ItemReader".to_owned(),
@@ -236,7 +242,7 @@ fn as_batches(mut definition: Value, keys: &[&String]) -> (Value, Value) {
     let most = batcher["MaxItemsPerBatch"].as_u64().expect("a number") as usize;
     let batches = items
         .chunks(most)
-        .map(|items| json!({ "BatchInput": batcher["BatchInput"], "Items": items }));
+        .map(|items| json!({ "BatchInput": { "bucket": "photos" }, "Items": items }));
     (definition, batches.collect())
 }
 

@@ -161,10 +161,7 @@ fn bench() -> Result<(), String> {
     let requirements = folder.join("requirements.txt");
     let wanted = std::fs::read(&requirements).map_err(|error| format!("{}: {error}", requirements.display()))?;
     if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-        run(Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "--requirement"])
-            .arg(&requirements))?;
+        install(&environment, &["--requirement"], &[&requirements.to_string_lossy()])?;
         std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
     let trainer = ["build", "--release", "--locked", "-p", "trainer"];
