@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use end_to_end::program::{Running, say, trainer};
 use end_to_end::{shared_data, subset, wait_until};
+use prost::Message;
 use serde_json::Value;
+use trainer::onnx::proto::ModelProto;
 
 /// Three textures, few images and few epochs: quick, and enough to learn something.
 fn refine(data: &Path, run: &Path, cache: &Path, classifier: &str) -> Command {
@@ -70,6 +72,16 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
     let manifest = json(&whole.join("bundle/manifest.json"));
     assert_eq!(manifest["classifier"], "dnn");
     assert!(!whole.join("bundle/svm.json").exists());
+    let model = std::fs::read(whole.join("bundle/model.onnx")).expect("a network");
+    let model = ModelProto::decode(model.as_slice()).expect("ONNX");
+    let described = |key: &str| {
+        let entry = model.metadata_props.iter().find(|entry| entry.key == key);
+        entry.map(|entry| entry.value.clone()).unwrap_or_default()
+    };
+    assert_eq!(described("ikat.classes"), r#"["checkered","dotted","striped"]"#);
+    assert!(described("ikat.preprocessing").contains("\"resolution\":96"));
+    assert_eq!(described("ikat.training_data").len(), 64);
+    assert!(whole.join("tensorboard/events.out.tfevents.ikat").is_file());
 
     let resumed = folder.path().join("resumed");
     let mut running = Running::start(&mut refine(&data, &resumed, &cache, "dnn"));

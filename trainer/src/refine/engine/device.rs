@@ -6,6 +6,8 @@ use std::str::FromStr;
 use burn_autodiff::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use super::said;
 use super::session::Session;
 use super::{Engine, EngineError, Plan};
 
@@ -119,20 +121,11 @@ fn guarded<T>(device: &str, open: impl FnOnce() -> Result<T, EngineError>) -> Re
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
     match outcome {
         Ok(result) => Ok(result?),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(DeviceError::Unusable {
-                device: device.to_owned(),
-                reason: text
-                    .unwrap_or("its driver gave up")
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
-            }
-            .into())
+        Err(panic) => Err(DeviceError::Unusable {
+            device: device.to_owned(),
+            reason: said(panic.as_ref()).lines().next().unwrap_or_default().to_owned(),
         }
+        .into()),
     }
 }
 
@@ -152,11 +145,9 @@ mod cuda {
 
     /// Whether there is a card: the driver makes a device for each, WSL one for all. A toolkit alone is none.
     pub fn is_present() -> bool {
-        let devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+        let mut devices = std::fs::read_dir("/dev").into_iter().flatten().flatten();
         let windows = std::env::var_os("SystemRoot").map(std::path::PathBuf::from);
-        devices
-            .into_iter()
-            .any(|device| super::names_a_card(&device.file_name().to_string_lossy()))
+        devices.any(|device| super::names_a_card(&device.file_name().to_string_lossy()))
             || windows.is_some_and(|root| root.join("System32/nvcuda.dll").exists())
     }
 

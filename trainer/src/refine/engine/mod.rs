@@ -160,3 +160,10 @@ pub enum EngineError {
     #[error("the checkpoint belongs to another network or another optimizer")]
     State,
 }
+
+/// What a driver said as it panicked.
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("its driver gave up")
+}

@@ -8,7 +8,7 @@ use burn_tensor::backend::{AutodiffBackend, Backend};
 use burn_tensor::{Tensor, TensorData};
 
 use super::optimizer::Memory;
-use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version};
+use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version, said};
 use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Value, forward};
 
 /// Steps after which the moving average has its full length.
@@ -194,11 +194,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
     let reason = match outcome {
         Ok(Err(EngineError::Device(reason))) => reason,
         Ok(result) => return result,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            text.unwrap_or("its driver gave up").to_owned()
-        }
+        Err(panic) => said(panic.as_ref()).to_owned(),
     };
     Err(if is_out_of_memory(&reason) {
         EngineError::OutOfMemory
