@@ -20,9 +20,6 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedri
 /// The workspace.
 const PACKAGES: [&str; 5] = ["shared", "trainer", "scorer", "tests", "xtask"];
 
-/// What writes bills of materials.
-const CYCLONEDX: &str = "0.5.9";
-
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
@@ -31,7 +28,6 @@ Tasks:
   check   formatting and lints, warnings as errors
   test    setup, build the binaries, run every test
   deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
-  sbom    write a CycloneDX bill of materials for each program to target/sbom
   fuzz    feed what reads untrusted bytes with mutations of fuzz/corpus; --seconds N for each target (60)";
 
 fn main() -> ExitCode {
@@ -41,7 +37,6 @@ fn main() -> ExitCode {
         "check" => check(),
         "test" => test(),
         "deny" => deny(),
-        "sbom" => sbom(),
         "fuzz" => fuzz(),
         _ => Err(HELP.to_owned()),
     };
@@ -164,47 +159,6 @@ fn deny() -> Result<(), String> {
         .current_dir(root())
         .arg("check")
         .args(env::args().skip(2)))
-}
-
-/// Writes a bill of materials for each of the two programs, of what they are built from and nothing else.
-fn sbom() -> Result<(), String> {
-    let tools = root().join("target/tools");
-    let program = tools.join("bin/cargo-cyclonedx");
-    if !program.exists() {
-        run(cargo().args(["install", "--locked", "--root"]).arg(&tools).args([
-            "--version",
-            CYCLONEDX,
-            "cargo-cyclonedx",
-        ]))?;
-    }
-    let folder = root().join("target/sbom");
-    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    for name in ["trainer", "scorer"] {
-        let manifest = root().join(name).join("Cargo.toml");
-        run(cargo()
-            .env("PATH", path_with(&tools.join("bin")))
-            .args(["cyclonedx", "--format", "json", "--manifest-path"])
-            .arg(manifest))?;
-        // It is written beside the manifest of each package of the workspace.
-        for package in PACKAGES {
-            for entry in std::fs::read_dir(root().join(package)).map_err(failed)?.flatten() {
-                let file = entry.file_name().to_string_lossy().into_owned();
-                if file == format!("{name}.cdx.json") {
-                    std::fs::rename(entry.path(), folder.join(file)).map_err(failed)?;
-                } else if file.ends_with(".cdx.json") {
-                    std::fs::remove_file(entry.path()).map_err(failed)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn path_with(folder: &Path) -> std::ffi::OsString {
-    let others = env::var_os("PATH").unwrap_or_default();
-    let all = std::iter::once(folder.to_path_buf()).chain(env::split_paths(&others));
-    env::join_paths(all).unwrap_or(others)
 }
 
 /// Runs every target for so many seconds on the stable toolchain.
