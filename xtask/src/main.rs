@@ -30,9 +30,6 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedri
 /// The workspace.
 const PACKAGES: [&str; 5] = ["shared", "trainer", "scorer", "tests", "xtask"];
 
-/// What writes bills of materials.
-const CYCLONEDX: &str = "0.5.9";
-
 const HELP: &str = "\
 Usage: cargo xtask <task>
 
@@ -43,7 +40,6 @@ Tasks:
   bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]
   local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
   deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
-  sbom    write a CycloneDX bill of materials for each program to target/sbom
   fuzz    feed what reads untrusted bytes with mutations of fuzz/corpus; --seconds N for each target (60)";
 
 fn main() -> ExitCode {
@@ -55,7 +51,6 @@ fn main() -> ExitCode {
         "bench" => bench(),
         "local" => local(),
         "deny" => deny(),
-        "sbom" => sbom(),
         "fuzz" => fuzz(),
         _ => Err(HELP.to_owned()),
     };
@@ -145,6 +140,7 @@ fn check() -> Result<(), String> {
 /// workspace may write the word.
 fn check_no_unsafe() -> Result<(), String> {
     const WORD: &str = concat!("un", "safe");
+    const LINT: &str = concat!("un", "safe_code");
     let mut open: Vec<PathBuf> = PACKAGES.iter().map(|package| root().join(package)).collect();
     while let Some(folder) = open.pop() {
         let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
@@ -155,9 +151,10 @@ fn check_no_unsafe() -> Result<(), String> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).map_err(failed)?;
                 let is_code = |line: &&str| !line.trim_start().starts_with("//");
+                let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
                 let words = |line: &str| {
-                    line.split(|letter: char| !letter.is_alphanumeric())
-                        .any(|word| word == WORD)
+                    line.split(|letter| !is_part(letter))
+                        .any(|word| word == WORD || word == LINT)
                 };
                 if text.lines().filter(is_code).any(words) {
                     return Err(format!("{}: {WORD} code has no place here", path.display()));
@@ -225,47 +222,6 @@ fn deny() -> Result<(), String> {
         .current_dir(root())
         .arg("check")
         .args(env::args().skip(2)))
-}
-
-/// Writes a bill of materials for each of the two programs, of what they are built from and nothing else.
-fn sbom() -> Result<(), String> {
-    let tools = root().join("target/tools");
-    let program = tools.join("bin/cargo-cyclonedx");
-    if !program.exists() {
-        run(cargo().args(["install", "--locked", "--root"]).arg(&tools).args([
-            "--version",
-            CYCLONEDX,
-            "cargo-cyclonedx",
-        ]))?;
-    }
-    let folder = root().join("target/sbom");
-    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    for name in ["trainer", "scorer"] {
-        let manifest = root().join(name).join("Cargo.toml");
-        run(cargo()
-            .env("PATH", path_with(&tools.join("bin")))
-            .args(["cyclonedx", "--format", "json", "--manifest-path"])
-            .arg(manifest))?;
-        // It is written beside the manifest of each package of the workspace.
-        for package in PACKAGES {
-            for entry in std::fs::read_dir(root().join(package)).map_err(failed)?.flatten() {
-                let file = entry.file_name().to_string_lossy().into_owned();
-                if file == format!("{name}.cdx.json") {
-                    std::fs::rename(entry.path(), folder.join(file)).map_err(failed)?;
-                } else if file.ends_with(".cdx.json") {
-                    std::fs::remove_file(entry.path()).map_err(failed)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn path_with(folder: &Path) -> std::ffi::OsString {
-    let others = env::var_os("PATH").unwrap_or_default();
-    let all = std::iter::once(folder.to_path_buf()).chain(env::split_paths(&others));
-    env::join_paths(all).unwrap_or(others)
 }
 
 /// Runs every target for so many seconds on the stable toolchain.
