@@ -1,6 +1,6 @@
 //! What may be fed with anything: each target takes bytes that nobody has looked at and panics where a promise is broken.
 //!
-//! `fuzz/` runs them under libFuzzer, `tests/fuzz.rs` runs what is committed and mutations of it.
+//! `tests/fuzz.rs` runs what is committed in `corpus/` and mutations of it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use prost::Message;
 use serde_json::Value;
 use shared::bundle::{Bundle, Manifest};
 use shared::classifier::{Calibration, Head, LinearClassifier, Thresholds};
-use shared::image::{Limits, decode, probe};
+use shared::image::{Limits, decode, decode_to_fit, probe};
 use shared::network::{Activations, Network, NetworkError, Outputs, Tensor};
 use shared::pipeline::{Featurizer, Pipeline};
 use shared::service::{Item, Request, Service, Version};
@@ -138,6 +138,8 @@ pub fn base64(input: &[u8]) {
 /// For an image past the limits, or one whose header said otherwise.
 pub fn image(input: &[u8]) {
     let header = probe(input, &LIMITS);
+    // At an eighth where it can be.
+    let _ = decode_to_fit(input, &LIMITS, 1);
     if let Ok(pixels) = decode(input, &LIMITS) {
         let (width, height) = pixels.dimensions();
         assert!(width > 0 && height > 0 && u64::from(width) * u64::from(height) <= LIMITS.max_pixels);

@@ -23,7 +23,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let folder = root().join("fuzz/corpus").join(target);
+    let folder = root().join("tests/corpus").join(target);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.expect("an entry").path())

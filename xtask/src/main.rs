@@ -40,7 +40,7 @@ Tasks:
   bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]
   local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
   deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
-  fuzz    feed what reads untrusted bytes with mutations of fuzz/corpus; --seconds N for each target (60)";
+  fuzz    feed what reads untrusted bytes with mutations of tests/corpus; --seconds N for each target (60)";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
