@@ -190,6 +190,9 @@ impl<'a> Trace<'a> {
                  [N, D] that holds the features"
             )
         })?;
+        if size == 0 {
+            return Err("its last layer takes no features at all".to_owned());
+        }
         Ok(Found {
             value: value.to_owned(),
             map,
