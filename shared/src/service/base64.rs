@@ -20,19 +20,38 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// `too_large` before anything is decoded, `bad_request` for what is not base64 or holds no bytes.
 pub(super) fn decode(text: &str, limit: usize) -> Result<Vec<u8>, ServiceError> {
     let payload = without_data_url(text)?;
+    // Exactly only where it matters: four symbols carry three bytes.
+    if payload.len().div_ceil(4) * 3 > limit {
+        let size = size(payload);
+        if size > limit {
+            return Err(ServiceError::new(
+                ErrorCode::TooLarge,
+                format!("the image has {size} bytes, more than the limit of {limit}: send a smaller image"),
+            ));
+        }
+    }
+    let bytes = LENIENT
+        .decode(payload)
+        .or_else(|_| LENIENT.decode(normalized(payload)))
+        .map_err(|error| ServiceError::bad_request(format!("the image is not base64: {error}")))?;
+    if bytes.is_empty() {
+        return Err(ServiceError::bad_request("there is no image: the base64 text is empty"));
+    }
+    Ok(bytes)
+}
+
+/// How many bytes the symbols stand for.
+fn size(payload: &str) -> usize {
     let symbols = payload
         .bytes()
         .filter(|byte| !byte.is_ascii_whitespace() && *byte != b'=')
         .count();
-    // Four symbols carry three bytes.
-    let size = symbols / 4 * 3 + symbols % 4 * 3 / 4;
-    if size > limit {
-        return Err(ServiceError::new(
-            ErrorCode::TooLarge,
-            format!("the image has {size} bytes, more than the limit of {limit}: send a smaller image"),
-        ));
-    }
-    let normalized: Vec<u8> = payload
+    symbols / 4 * 3 + symbols % 4 * 3 / 4
+}
+
+/// The symbols without line breaks, in the standard alphabet.
+fn normalized(payload: &str) -> Vec<u8> {
+    payload
         .bytes()
         .filter(|byte| !byte.is_ascii_whitespace())
         .map(|byte| match byte {
@@ -40,14 +59,7 @@ pub(super) fn decode(text: &str, limit: usize) -> Result<Vec<u8>, ServiceError> 
             b'_' => b'/',
             other => other,
         })
-        .collect();
-    let bytes = LENIENT
-        .decode(normalized)
-        .map_err(|error| ServiceError::bad_request(format!("the image is not base64: {error}")))?;
-    if bytes.is_empty() {
-        return Err(ServiceError::bad_request("there is no image: the base64 text is empty"));
-    }
-    Ok(bytes)
+        .collect()
 }
 
 /// What follows the comma of `data:image/jpeg;base64,...`; all of `text` where there is no such prefix.
