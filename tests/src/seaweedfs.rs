@@ -66,6 +66,7 @@ impl SeaweedFs {
                 "-master.telemetry=false",
                 "-master.volumeSizeLimitMB=64",
                 "-volume.max=0",
+                "-volume.minFreeSpace=64MiB",
             ])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
             .arg(format!("-dir={}", data.display()))

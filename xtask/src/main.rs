@@ -92,7 +92,7 @@ fn install(environment: &Path, options: &[&str], packages: &[&str]) -> Result<()
         run(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
     }
     run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet"])
+        .args(["-m", "pip", "install", "--quiet", "--no-cache-dir"])
         .args(options)
         .args(packages))
 }
