@@ -1,6 +1,8 @@
-//! Files that appear whole or not at all, and the hash that names their contents.
+//! Files that appear whole or not at all, locks, and the hash that names contents.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -19,6 +21,68 @@ pub fn hex(bytes: &[u8]) -> String {
             let _ = write!(text, "{byte:02x}");
             text
         })
+}
+
+/// The 32 bytes that 64 hexadecimal digits stand for: a SHA-256, or a key of that length.
+pub fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = u8::try_from(16 * digit(pair[0])? + digit(pair[1])?).ok()?;
+    }
+    Some(bytes)
+}
+
+/// A file that one program at a time has, until it is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct LockedFile(File);
+
+/// Opens the file at `path`, which is made with its folders where it is missing, and locks it; `None` where another
+/// program has it.
+///
+/// # Errors
+/// Whatever the file system answers.
+pub fn try_lock(path: &Path) -> io::Result<Option<LockedFile>> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(LockedFile(file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+impl Drop for LockedFile {
+    /// A child process that another thread is starting has the file open too until it becomes its own program: closing
+    /// alone would leave the lock to it.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for LockedFile {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
 }
 
 /// Where this user's programs keep what can be obtained again, in a folder of our own; `None` without a home folder.

@@ -56,15 +56,7 @@ impl Setting {
             .file_stem()
             .map_or_else(|| "own".into(), |stem| stem.to_string_lossy());
         let resolution = self.resolution.map(|side| format!("-{side}")).unwrap_or_default();
-        format!("{stem}{resolution}-{}-seed{}", kind(self.classifier), self.seed)
-    }
-}
-
-fn kind(classifier: ClassifierKind) -> &'static str {
-    match classifier {
-        ClassifierKind::Svm => "svm",
-        ClassifierKind::Dnn => "dnn",
-        ClassifierKind::SvmRefined => "svm-refined",
+        format!("{stem}{resolution}-{}-seed{}", self.classifier.name(), self.seed)
     }
 }
 
@@ -83,7 +75,7 @@ pub fn groups(entries: &[Entry]) -> Vec<Group> {
             "{}, {} pixels, {}",
             record.backbone.name,
             record.resolution,
-            kind(record.classifier)
+            record.classifier.name()
         );
         let evaluation = &entry.metrics.evaluation;
         match found.iter_mut().find(|(name, _)| *name == setting) {

@@ -54,23 +54,18 @@ impl Batch {
     }
 
     fn item(&self, item: &Value) -> Result<Item, ServiceError> {
-        let member = |names: [&str; 2]| names.into_iter().find_map(|name| item[name].as_str());
-        if let Some(text) = item.as_str().or_else(|| member(["s3", "S3"])) {
-            return S3Reference::parse(text).map(Item::Reference);
-        }
-        if let Some(image) = item["image"].as_str() {
-            return Item::read(image);
-        }
         let common = self.batch_input.as_ref().and_then(|input| input.bucket.as_deref());
-        match (member(["bucket", "Bucket"]).or(common), member(["key", "Key"])) {
-            (Some(bucket), Some(key)) => S3Reference::new(bucket, key).map(Item::Reference),
-            (None, Some(_)) => Err(ServiceError::bad_request(
-                "the item has a key and no bucket: name it in the item, or as bucket in the batch input",
-            )),
-            _ => Err(ServiceError::bad_request(
-                "the item names no image: give s3, bucket and key, or image",
-            )),
+        if let Some(reference) = S3Reference::of_item(item, common) {
+            return reference.map(Item::Reference);
         }
+        item["image"].as_str().map_or_else(
+            || {
+                Err(ServiceError::bad_request(
+                    "the item names no image: give s3, bucket and key, or image",
+                ))
+            },
+            Item::read,
+        )
     }
 
     /// The answer, given one result for each of `items`.

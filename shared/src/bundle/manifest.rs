@@ -60,6 +60,17 @@ pub enum ClassifierKind {
     SvmRefined,
 }
 
+impl ClassifierKind {
+    /// As a manifest and the command line name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Svm => "svm",
+            Self::Dnn => "dnn",
+            Self::SvmRefined => "svm-refined",
+        }
+    }
+}
+
 /// Where the network came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Backbone {

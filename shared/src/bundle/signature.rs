@@ -5,7 +5,7 @@ use std::fmt;
 use ed25519_dalek::{Signature, VerifyingKey};
 
 use super::BundleError;
-use crate::files::hex;
+use crate::files::{from_hex, hex};
 
 /// Name of the signature beside the manifest: 64 bytes, of the manifest's bytes as they are.
 pub const SIGNATURE: &str = "manifest.sig";
@@ -14,8 +14,6 @@ pub const TRUSTED_KEYS_VARIABLE: &str = "IKAT_TRUSTED_KEY";
 
 /// Length of a signature in bytes.
 pub const SIGNATURE_BYTES: usize = 64;
-/// Length of a public key in bytes.
-const KEY_BYTES: usize = 32;
 
 /// The public keys whose owners may say what is served. None means that nobody is asked.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl TrustedKeys {
             return Ok(Self::default());
         }
         let key = |text: &str| {
-            bytes_of_hex(text)
+            from_hex(text)
                 .and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok())
                 .filter(|key| !key.is_weak())
                 .ok_or_else(|| TrustedKeysError { text: text.to_owned() })
@@ -80,18 +78,6 @@ impl fmt::Debug for TrustedKeys {
     }
 }
 
-fn bytes_of_hex(text: &str) -> Option<[u8; KEY_BYTES]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * KEY_BYTES || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; KEY_BYTES];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +92,7 @@ mod tests {
         let (left, right) = SIGNATURE.split_at(64);
         [left, right]
             .iter()
-            .flat_map(|half| bytes_of_hex(half).expect("hexadecimal"))
+            .flat_map(|half| from_hex(half).expect("hexadecimal"))
             .collect()
     }
 

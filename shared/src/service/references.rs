@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::error::ServiceError;
 
@@ -26,6 +27,28 @@ impl S3Reference {
         let parts = text.strip_prefix("s3://").and_then(|address| address.split_once('/'));
         let (bucket, key) = parts.unwrap_or_default();
         Self::new(bucket, key)
+    }
+
+    /// The object that an item of a batch names: `{"s3": "s3://BUCKET/KEY"}` or its text alone, or bucket and key, where
+    /// `common` is the bucket of items that name none; `None` where the item brings its image, or names none.
+    ///
+    /// # Errors
+    /// `bad_request`.
+    pub fn of_item(item: &Value, common: Option<&str>) -> Option<Result<Self, ServiceError>> {
+        let member = |names: [&str; 2]| names.into_iter().find_map(|name| item[name].as_str());
+        if let Some(text) = item.as_str().or_else(|| member(["s3", "S3"])) {
+            return Some(Self::parse(text));
+        }
+        if item["image"].is_string() {
+            return None;
+        }
+        let key = member(["key", "Key"])?;
+        Some(match member(["bucket", "Bucket"]).or(common) {
+            Some(bucket) => Self::new(bucket, key),
+            None => Err(ServiceError::bad_request(
+                "the item has a key and no bucket: name it in the item, or as bucket in the batch input",
+            )),
+        })
     }
 
     /// The newest version of the object at `key`.

@@ -255,8 +255,7 @@ impl S3Store {
         let Some(etag) = answer.e_tag.clone() else {
             return Err(Failure::Passing("the answer has no etag".to_owned()));
         };
-        let promised = answer.content_length().and_then(|length| u64::try_from(length).ok());
-        let expected = promised.unwrap_or(0).min(limit).min(LARGEST_AT_ONCE);
+        let expected = promised(&answer).unwrap_or(0).min(limit).min(LARGEST_AT_ONCE);
         let mut bytes = Vec::with_capacity(expected as usize);
         let take = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
@@ -323,7 +322,7 @@ impl S3Store {
                 limit,
             })
         };
-        let promised = answer.content_length().and_then(|length| u64::try_from(length).ok());
+        let promised = promised(&answer);
         if let Some(size) = promised.filter(|&size| size > limit) {
             return Err(too_large(size));
         }
@@ -452,6 +451,11 @@ impl S3Store {
             }
         }
     }
+}
+
+/// The length that an answer announces, in bytes.
+fn promised(answer: &GetObjectOutput) -> Option<u64> {
+    answer.content_length().and_then(|length| u64::try_from(length).ok())
 }
 
 /// `If-Match` and `If-None-Match`.

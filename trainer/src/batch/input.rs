@@ -5,15 +5,15 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shared::files::AtomicFile;
 use shared::store::{Location, S3Store};
 
+use super::new_file::NewFile;
 use super::{BatchError, failed};
 use crate::dataset::walk;
 
@@ -177,17 +177,16 @@ fn is_list(path: &Path) -> bool {
 /// The file that grows, and what is in it.
 struct List {
     path: PathBuf,
-    writer: BufWriter<AtomicFile>,
+    file: NewFile,
     seen: HashSet<[u8; 16]>,
     count: u64,
 }
 
 impl List {
     fn create(path: &Path) -> Result<Self, BatchError> {
-        let file = AtomicFile::create(path).map_err(failed(path))?;
         Ok(Self {
             path: path.to_path_buf(),
-            writer: BufWriter::new(file),
+            file: NewFile::create(path)?,
             seen: HashSet::new(),
             count: 0,
         })
@@ -199,18 +198,14 @@ impl List {
         short.copy_from_slice(&hash[..16]);
         if self.seen.insert(short) {
             self.count += 1;
-            writeln!(self.writer, "{}", Value::from(item)).map_err(failed(&self.path))?;
+            writeln!(self.file, "{}", Value::from(item)).map_err(failed(&self.path))?;
         }
         Ok(())
     }
 
     fn finish(self) -> Result<u64, BatchError> {
-        let Self {
-            path, writer, count, ..
-        } = self;
-        let file = writer.into_inner().map_err(|error| failed(&path)(error.into_error()))?;
-        file.finish().map_err(failed(&path))?;
-        Ok(count)
+        self.file.finish()?;
+        Ok(self.count)
     }
 
     /// Adds what the list at `path`, called `name`, names; paths are relative to `folder`.
@@ -284,17 +279,15 @@ impl List {
                 return Ok(());
             }
             let line = record.position().map_or(0, csv::Position::line);
-            let columns = match &columns {
-                Some(columns) => columns,
-                none @ None => {
-                    let _ = none;
-                    let (found, is_header) = Columns::of(&record);
-                    let found = columns.insert(found);
-                    if is_header {
-                        continue;
-                    }
-                    found
+            let columns = if let Some(columns) = &columns {
+                columns
+            } else {
+                let (found, is_header) = Columns::of(&record);
+                let found = columns.insert(found);
+                if is_header {
+                    continue;
                 }
+                found
             };
             let place = columns.place(&record).and_then(|place| resolved(&place, folder));
             self.add(&place.map_err(|reason| wrong(line, reason))?)?;

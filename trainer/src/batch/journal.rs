@@ -1,12 +1,13 @@
 //! What came out so far: one line a result, appended as it comes, so that nothing is lost but the images in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
+use shared::files::{LockedFile, try_lock};
 use shared::service::ServiceError;
 
 use super::{BatchError, failed};
@@ -59,7 +60,7 @@ struct Entry {
 /// The results of a job by item. Of several for one item the last counts.
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    file: LockedFile,
     length: u64,
     entries: BTreeMap<Box<str>, Entry>,
     classes: BTreeSet<String>,
@@ -71,21 +72,8 @@ impl Journal {
     /// # Errors
     /// [`BatchError::Busy`] where another process has it open, and [`BatchError::File`].
     pub fn open(path: &Path) -> Result<Self, BatchError> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(failed(folder))?;
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(failed(path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BatchError::Busy(path.to_path_buf())),
-            Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
-        }
+        let file = try_lock(path).map_err(failed(path))?;
+        let file = file.ok_or_else(|| BatchError::Busy(path.to_path_buf()))?;
         let mut journal = Self {
             path: path.to_path_buf(),
             file,
@@ -193,14 +181,6 @@ impl Journal {
             take(&bytes, line)?;
         }
         Ok(())
-    }
-
-    /// Deletes the journal, which has served.
-    ///
-    /// # Errors
-    /// [`BatchError::File`].
-    pub fn delete(self) -> Result<(), BatchError> {
-        std::fs::remove_file(&self.path).map_err(failed(&self.path))
     }
 }
 

@@ -63,7 +63,6 @@ pub async fn run(
     score(&list, count, scorer, &mut journal, progress)?;
     let summary = place.write(&job, &journal, &folder).await?;
     if summary.passing == 0 {
-        journal.delete()?;
         std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
     }
     Ok(summary)

@@ -14,7 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shared::service::{ErrorCode, ItemResult, ServiceError};
+use shared::service::{ErrorCode, ItemResult, S3Reference, ServiceError};
 use shared::store::S3Store;
 
 use super::{BatchError, Journal, failed};
@@ -234,14 +234,10 @@ fn items(input: &Value) -> Vec<Value> {
     batch.into_iter().map(|item| place(item, common)).collect()
 }
 
-/// As the scoring function names it: see `distributed_map` there.
+/// As the scoring function names it.
 fn place(item: Value, common: Option<&str>) -> Value {
-    let member = |names: [&str; 2]| names.into_iter().find_map(|name| item[name].as_str());
-    if let Some(place) = member(["s3", "S3"]) {
-        return place.into();
-    }
-    match (member(["bucket", "Bucket"]).or(common), member(["key", "Key"])) {
-        (Some(bucket), Some(key)) => format!("s3://{bucket}/{key}").into(),
+    match S3Reference::of_item(&item, common) {
+        Some(Ok(reference)) => reference.to_string().into(),
         _ => item,
     }
 }

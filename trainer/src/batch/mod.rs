@@ -10,6 +10,7 @@ pub mod input;
 mod journal;
 pub mod local;
 pub mod map_results;
+mod new_file;
 pub mod output;
 pub mod state_machine;
 

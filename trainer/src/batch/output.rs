@@ -1,14 +1,14 @@
 //! The files of a finished job: `results.csv`, `results.jsonl`, `failures.csv`, and `job.json`, which is written last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use shared::files::AtomicFile;
 use shared::store::{Location, ObjectStore};
 
 use super::journal::{Line, Model};
+use super::new_file::NewFile;
 use super::{BatchError, Job, Journal, failed};
 use crate::progress::Progress;
 
@@ -128,9 +128,9 @@ fn tables(job: &Job, journal: &Journal, folder: &Path) -> Result<Summary, BatchE
         models: BTreeSet::new(),
     };
     let classes: Vec<&str> = journal.classes().collect();
-    let mut results = File::create(folder, RESULTS)?;
-    let mut table = csv::Writer::from_writer(File::create(folder, TABLE)?);
-    let mut failures = csv::Writer::from_writer(File::create(folder, FAILURES)?);
+    let mut results = NewFile::create(&folder.join(RESULTS))?;
+    let mut table = csv::Writer::from_writer(NewFile::create(&folder.join(TABLE))?);
+    let mut failures = csv::Writer::from_writer(NewFile::create(&folder.join(FAILURES))?);
     let written = |name: &'static str| {
         let path = folder.join(name);
         move |error: csv::Error| failed(&path)(error.into())
@@ -188,37 +188,4 @@ fn record(line: &Line, classes: &[&str]) -> Vec<String> {
     let score = |class: &&str| line.scores.get(*class).map_or_else(String::new, f64::to_string);
     record.extend(classes.iter().map(score));
     record
-}
-
-/// A file under its temporary name, written through a buffer.
-struct File {
-    path: PathBuf,
-    writer: BufWriter<AtomicFile>,
-}
-
-impl File {
-    fn create(folder: &Path, name: &str) -> Result<Self, BatchError> {
-        let path = folder.join(name);
-        let file = AtomicFile::create(&path).map_err(failed(&path))?;
-        Ok(Self {
-            path,
-            writer: BufWriter::new(file),
-        })
-    }
-
-    fn finish(self) -> Result<(), BatchError> {
-        let Self { path, writer } = self;
-        let file = writer.into_inner().map_err(|error| failed(&path)(error.into_error()))?;
-        file.finish().map_err(failed(&path))
-    }
-}
-
-impl Write for File {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.writer.flush()
-    }
 }

@@ -88,7 +88,6 @@ impl StateMachine {
             return Err(BatchError::Empty(job.input));
         }
         let summary = place.write(&job, &journal, &folder).await?;
-        journal.delete()?;
         std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
         Ok(summary)
     }

@@ -13,8 +13,7 @@ use super::resources::Resources;
 use super::training::TrainingArguments;
 use crate::dataset::Dataset;
 use crate::refine::{RateCurve, RateRange};
-use crate::report;
-use crate::training::{self, Workplace};
+use crate::{report, training};
 
 /// Rows of the curve in the terminal.
 const ROWS: usize = 20;
@@ -69,10 +68,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
     let backbone = arguments.network.obtain(&cache, session)?;
-    let workplace = Workplace {
-        device: training.recipe.device,
-        ..training.resources.workplace(&runtime, &cache, session)
-    };
+    let workplace = training.workplace(&runtime, &cache, session);
     let parameters = training.parameters(&arguments.data, ClassifierKind::Dnn, training.split.seed());
     let Some(recipe) = &parameters.recipe else {
         return Err(Failure::failed("there is nothing to refine"));

@@ -74,10 +74,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     );
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
-    let workplace = Workplace {
-        device: training.recipe.device,
-        ..training.resources.workplace(&runtime, &cache, session)
-    };
+    let workplace = training.workplace(&runtime, &cache, session);
     let mut entries = Vec::new();
     let mut done = Done::Complete;
     for (number, setting) in settings.iter().enumerate() {

@@ -125,24 +125,23 @@ impl Job {
         let runtime = Resources::runtime(&cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {
-            device: training.recipe.device,
             events: training.recipe.tensorboard.clone(),
-            ..training.resources.workplace(&runtime, &cache, session)
+            ..training.workplace(&runtime, &cache, session)
         };
         let seed = training.split.seed();
-        let mut choice = None;
+        let mut choice: Option<Choice> = None;
         let run = match source {
             Source::Images(dataset, data) => {
-                if classifier == Classifier::Auto {
+                let kind = if let Some(kind) = classifier.kind() {
+                    kind
+                } else {
                     let parameters = training.parameters(data, ClassifierKind::Dnn, seed);
-                    choice = Some(training::choose(&dataset, &backbone, &parameters, limit, &workplace)?);
-                }
-                let chosen = choice.as_ref().map(|choice| choice.classifier);
-                let kind = classifier.kind().or(chosen).unwrap_or(ClassifierKind::Svm);
+                    let best = training::choose(&dataset, &backbone, &parameters, limit, &workplace)?;
+                    choice.insert(best).classifier
+                };
                 let parameters = training.parameters(data, kind, seed);
                 let mut run = training::train(&dataset, &backbone, &parameters, &workplace)?;
-                run.notes
-                    .extend(choice.iter().map(|choice: &Choice| choice.reason.clone()));
+                run.notes.extend(choice.iter().map(|choice| choice.reason.clone()));
                 run
             }
             Source::Features { place, allow_private } => {

@@ -4,15 +4,18 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use shared::bundle::ClassifierKind;
+use shared::network::Runtime;
 
+use super::Session;
 use super::data::split::SplitArguments;
 use super::recipe::RecipeArguments;
 use super::resources::Resources;
 use super::svm::SvmArguments;
 use super::tracking::Tracking;
 use crate::report;
+use crate::setup::Cache;
 use crate::svm::ClassWeights;
-use crate::training::Parameters;
+use crate::training::{Parameters, Workplace};
 
 /// What a training needs to know besides the network.
 #[derive(Debug, clap::Args)]
@@ -76,6 +79,14 @@ impl TrainingArguments {
             svm,
             recipe: (kind != ClassifierKind::Svm).then(|| self.recipe.recipe(seed, balanced)),
             golden_images: self.golden_images,
+        }
+    }
+
+    /// Where the training finds what it needs on this machine.
+    pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
+        Workplace {
+            device: self.recipe.device,
+            ..self.resources.workplace(runtime, cache, session)
         }
     }
 

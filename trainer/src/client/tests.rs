@@ -119,9 +119,12 @@ fn server(count: usize) -> (String, JoinHandle<usize>) {
                 let (stream, _) = listener.accept().expect("a connection");
                 let (open, most) = (Arc::clone(&open), Arc::clone(&most));
                 std::thread::spawn(move || {
-                    most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                    answer(stream, number == 0);
-                    open.fetch_sub(1, Ordering::SeqCst);
+                    answer(stream, number == 0, || {
+                        most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::sleep(Duration::from_millis(100));
+                        // Before the answer, which may be followed by the next request at once.
+                        open.fetch_sub(1, Ordering::SeqCst);
+                    });
                 })
             })
             .collect();
@@ -133,9 +136,9 @@ fn server(count: usize) -> (String, JoinHandle<usize>) {
     (address, serving)
 }
 
-fn answer(mut stream: TcpStream, refuse: bool) {
+fn answer(mut stream: TcpStream, refuse: bool, work: impl FnOnce()) {
     let _ = stream.read(&mut [0; 8192]);
-    std::thread::sleep(Duration::from_millis(100));
+    work();
     let (status, body) = if refuse {
         (429, json!({"error": {"code": "too_many_requests", "message": "later"}}))
     } else {

@@ -1,14 +1,15 @@
 //! One program at a time changes a data set.
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
+
+use shared::files::{LockedFile, try_lock};
 
 use super::{DatasetError, OWN_FOLDER};
 
 /// The right to change a data set, until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    _file: LockedFile,
 }
 
 impl FolderLock {
@@ -17,24 +18,10 @@ impl FolderLock {
     /// # Errors
     /// [`DatasetError::Busy`] where another program has it, or [`DatasetError::File`].
     pub fn acquire(root: &Path) -> Result<Self, DatasetError> {
-        let folder = root.join(OWN_FOLDER);
-        let path = folder.join("lock");
-        let failed = |source| DatasetError::File {
-            path: path.clone(),
-            source,
-        };
-        std::fs::create_dir_all(&folder).map_err(failed)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(DatasetError::Busy(root.to_path_buf())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
+        let path = root.join(OWN_FOLDER).join("lock");
+        let file = try_lock(&path).map_err(|source| DatasetError::File { path, source })?;
+        let file = file.ok_or_else(|| DatasetError::Busy(root.to_path_buf()))?;
+        Ok(Self { _file: file })
     }
 }
 

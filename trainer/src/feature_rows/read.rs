@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use shared::files::from_hex;
 use shared::service::ServiceError;
 use shared::store::{Location, S3Store};
 
@@ -203,7 +204,7 @@ impl Gathered<'_> {
         if features.len() != self.size || features.iter().any(|number| !number.is_finite()) {
             return Err(format!("it has no {} finite features", self.size));
         }
-        let hash = |name: &str, text: &str| bytes(text).ok_or_else(|| format!("its {name} is no hash"));
+        let hash = |name: &str, text: &str| from_hex(text).ok_or_else(|| format!("its {name} is no hash"));
         Ok(Record {
             image: hash("sha256", &row.sha256)?,
             dhash: hash("dhash", &row.dhash)?,
@@ -308,20 +309,6 @@ fn common_folder<'a>(items: impl Iterator<Item = &'a String>) -> String {
         return String::new();
     }
     common
-}
-
-/// The 32 bytes that 64 hexadecimal digits stand for.
-fn bytes(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::try_from(16 * digit(pair[0])? + digit(pair[1])?).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! One program at a time writes a run folder.
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use shared::files::sha256_hex;
+use shared::files::{LockedFile, sha256_hex, try_lock};
 
 use super::{RunError, at};
 
@@ -11,7 +10,7 @@ use super::{RunError, at};
 /// lies beside the run.
 #[derive(Debug)]
 pub struct Claim {
-    _file: File,
+    _file: LockedFile,
 }
 
 impl Claim {
@@ -20,20 +19,11 @@ impl Claim {
     /// # Errors
     /// [`RunError::Busy`] where another program has it, or [`RunError::File`].
     pub fn acquire(folder: &Path, locks: &Path) -> Result<Self, RunError> {
-        std::fs::create_dir_all(locks).map_err(at(locks))?;
         let digits = &sha256_hex(place(folder)?.as_os_str().as_encoded_bytes())[..16];
         let path = locks.join(format!("run-{digits}.lock"));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(at(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(RunError::Busy(folder.to_path_buf())),
-            Err(TryLockError::Error(source)) => Err(at(&path)(source)),
-        }
+        let file = try_lock(&path).map_err(at(&path))?;
+        let file = file.ok_or_else(|| RunError::Busy(folder.to_path_buf()))?;
+        Ok(Self { _file: file })
     }
 }
 

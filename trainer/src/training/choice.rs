@@ -123,10 +123,10 @@ fn decide(right: &[Vec<usize>], images: &[usize], ended: Option<&str>) -> Choice
     }
     let told = candidates.iter().map(|candidate| {
         let share = 100.0 * candidate.accuracy();
-        format!("{} {share:.1} %", name(candidate.classifier))
+        format!("{} {share:.1} %", candidate.classifier.name())
     });
     let told: Vec<String> = told.collect();
-    let chosen = name(best.classifier);
+    let chosen = best.classifier.name();
     let mut reason = match (tried, best.images) {
         (_, 0) => format!("{chosen} is trained: there was nothing to hold out, to compare by."),
         (1, _) => format!("{chosen} is trained: nothing else was tried."),
@@ -144,15 +144,6 @@ fn decide(right: &[Vec<usize>], images: &[usize], ended: Option<&str>) -> Choice
         classifier: best.classifier,
         candidates,
         reason,
-    }
-}
-
-/// As it is called in a manifest and on the command line.
-fn name(classifier: ClassifierKind) -> &'static str {
-    match classifier {
-        ClassifierKind::Svm => "svm",
-        ClassifierKind::Dnn => "dnn",
-        ClassifierKind::SvmRefined => "svm-refined",
     }
 }
 

@@ -113,12 +113,8 @@ impl Run {
         if !self.history.is_empty() {
             let test_error = self.metrics.evaluation.accuracy.map(|accuracy| (1.0 - accuracy) as f32);
             let events = tensorboard::encode(&self.history, test_error);
-            files.insert(format!("tensorboard/{}", tensorboard::FILE), events.into());
+            add(&format!("tensorboard/{}", tensorboard::FILE), Ok(events.into()))?;
         }
-        let mut add = |name: &str, json: Result<Bytes, runs::RunError>| -> Result<(), TrainingError> {
-            files.insert(name.to_owned(), json?);
-            Ok(())
-        };
         add("skipped.json", runs::json(&self.skipped, &json("skipped.json")))?;
         if self.kind == Kind::Train {
             let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);
