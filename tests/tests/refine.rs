@@ -83,7 +83,13 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
     assert_eq!(described("ikat.training_data").len(), 64);
     assert!(whole.join("tensorboard/events.out.tfevents.ikat").is_file());
 
+    let again = folder.path().join("again");
+    let said = say(&mut refine(&data, &again, &cache, "dnn")).ended_with(0);
+    assert!(said.stderr.contains("Going on after epoch 4 of 4"), "{}", said.stderr);
+    assert_eq!(said.json()["version"], document["version"]);
+
     let resumed = folder.path().join("resumed");
+    std::fs::remove_dir_all(cache.join("refinements")).expect("no refinement is known");
     let mut running = Running::start(&mut refine(&data, &resumed, &cache, "dnn"));
     let checkpoints = cache.join("refinements");
     wait_until("a checkpoint", || {

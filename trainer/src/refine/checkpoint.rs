@@ -1,4 +1,5 @@
-//! What is kept of a refinement after each epoch, so that it can be taken up again where it was.
+//! What is kept of a refinement after each epoch, so that it can be taken up again where it was. After the last epoch too:
+//! another classifier on the same refined network then costs no second refinement.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,26 @@ impl Checkpoint {
     }
 }
 
+/// Number of refinements that are kept, finished or not.
+const KEPT: usize = 8;
+
+/// Removes all but the newest checkpoints from the folder of `path`. What cannot be removed is only a file too many.
+pub(super) fn keep_newest(path: &Path) {
+    let files = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let mut checkpoints: Vec<_> = files
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|file| file.path().extension() == path.extension())
+        .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
+        .collect();
+    checkpoints.sort_unstable();
+    let spare = checkpoints.len().saturating_sub(KEPT);
+    for (_, path) in &checkpoints[..spare] {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 fn failed(path: &Path, error: &dyn std::error::Error) -> RefineError {
     RefineError::Checkpoint {
         path: PathBuf::from(path),
@@ -109,6 +130,24 @@ fn failed(path: &Path, error: &dyn std::error::Error) -> RefineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |number: usize| folder.path().join(format!("{number:02}.safetensors"));
+        let begin = std::time::SystemTime::now();
+        for number in 0..KEPT + 3 {
+            let file = std::fs::File::create(path(number)).expect("a file");
+            let age = std::time::Duration::from_secs(number as u64);
+            file.set_modified(begin - age).expect("its time");
+        }
+        let other = folder.path().join("other");
+        std::fs::write(&other, b"").expect("a file");
+        keep_newest(&path(0));
+        assert!((0..KEPT).all(|number| path(number).exists()));
+        assert!((KEPT..KEPT + 3).all(|number| !path(number).exists()));
+        assert!(other.exists());
+    }
 
     #[test]
     fn what_was_saved_is_loaded() {

@@ -45,10 +45,10 @@ pub struct Epoch {
     pub validation_error: Option<f32>,
 }
 
-/// The epoch whose network is used.
+/// The network that is used.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Best {
-    /// Counted from 0.
+    /// After which epoch, counted from 1; 0 is the network before the first.
     pub epoch: usize,
     /// Logits of the validation images, `images x classes`.
     pub logits: Vec<f32>,

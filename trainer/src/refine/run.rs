@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use ndarray::ArrayView2;
 use prost::Message;
 use shared::image::Limits;
 use shared::network::{Network, NetworkError, Runtime};
 use shared::preprocessing::Preprocessing;
 
 use super::batches::{Batches, divided};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, keep_newest};
 use super::engine::{Device, Engine, EngineError, Plan, Version, open};
 use super::head::{HeadLayer, LOGITS, outputs};
 use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
@@ -22,6 +23,7 @@ use super::views::{View, Views};
 use super::{Best, Epoch, RefineError, dropout_seed};
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
+use crate::svm::calibrated_log_loss;
 
 /// Images whose logits are computed at once.
 const EVALUATED_AT_ONCE: usize = 16;
@@ -50,7 +52,7 @@ pub struct Task<'a> {
     pub device: Device,
     /// The loaded runtime library, for the frozen part.
     pub runtime: &'a Runtime,
-    /// Where an interrupted refinement is kept.
+    /// Where the refinement is kept as far as it has come: a file with a name of this task's own.
     pub checkpoint: PathBuf,
     /// Folder for events that TensorBoard can follow, where one wants them.
     pub events: Option<PathBuf>,
@@ -78,14 +80,14 @@ pub struct Refined {
     pub backbone: ModelProto,
     /// Epoch by epoch.
     pub history: Vec<Epoch>,
-    /// The epoch that was kept, from 0.
+    /// The network after which epoch was kept, counted from 1; 0 where no epoch did better than the start.
     pub best_epoch: usize,
     /// Logits of the validation images, `images x classes`.
     pub validation_logits: Vec<f32>,
 }
 
 /// Refines a network. Interrupted and called again with the same task, it goes on after the last whole epoch and
-/// gives the same result.
+/// gives the same result; called again after the last epoch, it gives that result at once.
 ///
 /// # Errors
 /// See [`RefineError`].
@@ -97,10 +99,8 @@ pub fn refine(task: &Task) -> Result<Refined, RefineError> {
             at_once: Cell::new(usize::MAX),
         }
         .run(engine)?;
-        let refined = export(task, graph, best, history)?;
-        // A finished refinement needs no checkpoint; one that cannot be removed is only a file too many.
-        let _ = std::fs::remove_file(&task.checkpoint);
-        Ok(refined)
+        keep_newest(&task.checkpoint);
+        export(task, graph, best, history)
     })
 }
 
@@ -224,6 +224,8 @@ impl Loop<'_> {
             self.task
                 .progress
                 .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
+        } else if !held_out.is_empty() {
+            self.validate(engine, &held_out, (0, 0.0), &mut best)?;
         }
         let failed = |source| RefineError::Events {
             folder: self.task.events.clone().unwrap_or_default(),
@@ -327,7 +329,7 @@ impl Loop<'_> {
             }
             Ok::<_, RefineError>(())
         })?;
-        let (validation_loss, validation_error) = self.validate(engine, held_out, (epoch, rate), best)?;
+        let (validation_loss, validation_error) = self.validate(engine, held_out, (epoch + 1, rate), best)?;
         Ok(Epoch {
             rate,
             train_loss: (loss / weight.max(f64::MIN_POSITIVE)) as f32,
@@ -337,7 +339,9 @@ impl Loop<'_> {
         })
     }
 
-    /// Loss and error on the validation images; the network is kept where the loss is the smallest so far.
+    /// Loss and error on the validation images after `epoch` epochs; the network is kept where none before told the classes
+    /// apart better. Losses are compared after calibration: what is made of the network is calibrated too, and a recipe that
+    /// smooths labels or begins with an SVM has no say in the scale of its logits.
     fn validate(
         &self,
         engine: &mut dyn Engine,
@@ -354,13 +358,15 @@ impl Loop<'_> {
         let truths: Vec<usize> = rows.iter().map(|row| self.task.labels[*row]).collect();
         let loss = mean_cross_entropy(&logits, &truths, classes);
         if !loss.is_finite() {
-            return Err(RefineError::Diverged { epoch: epoch + 1, rate });
+            return Err(RefineError::Diverged { epoch, rate });
         }
-        let kept = best
-            .as_ref()
-            .map(|best| mean_cross_entropy(&best.logits, &truths, classes));
+        let calibrated = |logits: &[f32]| {
+            let logits = ArrayView2::from_shape((truths.len(), classes), logits);
+            logits.map_or(f64::INFINITY, |logits| calibrated_log_loss(logits, &truths))
+        };
+        let is_better = |best: &Best| calibrated(&logits) < calibrated(&best.logits);
         // Without validation images the last epoch is as good as any.
-        if rows.is_empty() || kept.is_none_or(|kept| loss < kept) {
+        if rows.is_empty() || best.as_ref().is_none_or(is_better) {
             *best = Some(Best {
                 epoch,
                 logits: logits.clone(),

@@ -58,6 +58,13 @@ pub fn fit_temperature(margins: ArrayView2<f32>, truths: &[usize]) -> Calibratio
     }
 }
 
+/// The mean log-loss in nats on `margins` (`n x classes`) after [`fit_temperature`] on the same images: how well they tell
+/// the classes apart, whatever their scale.
+pub(crate) fn calibrated_log_loss(margins: ArrayView2<f32>, truths: &[usize]) -> f64 {
+    let Calibration::Temperature { scale } = fit_temperature(margins, truths);
+    smoothed_log_loss(margins, truths, scale)
+}
+
 fn smoothed_log_loss(margins: ArrayView2<f32>, truths: &[usize], scale: f64) -> f64 {
     let classes = margins.ncols() as f64;
     let other = 1.0 / (margins.nrows() as f64 + 2.0);

@@ -19,6 +19,7 @@ mod tests;
 use ndarray::ArrayView2;
 use shared::classifier::{Calibration, LinearClassifier, Thresholds};
 
+pub(crate) use calibration::calibrated_log_loss;
 pub use calibration::{ACCEPT_ALL, fit_temperature, fit_thresholds};
 pub use cross_validation::{CSweep, SweepEntry};
 pub use estimator::{LinearSvm, LinearSvmParams, LinearSvmValidParams};

@@ -1,6 +1,5 @@
 //! The way through a refined network: its own last layer, or an SVM on its features.
 
-use std::fmt::Write;
 use std::time::Instant;
 
 use ndarray::Array2;
@@ -35,17 +34,21 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let fold = validation_fold(&training, classes, recipe);
     let refined = with_task(job, &training, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
-    let mut notes = vec![format!(
-        "The network of epoch {} of {} is kept: it did best on the {} images held out of the training part.",
-        refined.best_epoch + 1,
-        refined.history.len(),
-        fold.held_out.len()
-    )];
+    let (best, epochs, held_out) = (refined.best_epoch, refined.history.len(), fold.held_out.len());
+    let mut notes = vec![if best == 0 {
+        format!(
+            "The network is kept as it was before the first of {epochs} epochs: none did better on the {held_out} images \
+             held out of the training part."
+        )
+    } else {
+        format!(
+            "The network of epoch {best} of {epochs} is kept: it did best on the {held_out} images held out of the \
+             training part."
+        )
+    }];
     let guessing = (classes as f32).ln();
-    let kept = refined
-        .history
-        .get(refined.best_epoch)
-        .and_then(|epoch| epoch.validation_loss);
+    let epoch = best.checked_sub(1).and_then(|epoch| refined.history.get(epoch));
+    let kept = epoch.and_then(|epoch| epoch.validation_loss);
     if kept.is_some_and(|loss| loss > guessing) {
         notes.push(
             "Guessing would have done better on the images held out: try another --learning-rate, a tenth for example."
@@ -104,6 +107,8 @@ fn with_task<T>(
     let backbone = ModelProto::decode(job.model.as_ref())
         .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
+    let head = first_head(job, training, fold, recipe)?;
+    let name = checkpoint_name(job, training, fold, &head, recipe);
     let task = Task {
         backbone: &backbone,
         preprocessing: &job.backbone.preprocessing,
@@ -112,11 +117,11 @@ fn with_task<T>(
         labels: training.labels.clone(),
         classes: job.dataset.classes.len(),
         validation: fold.held_out.clone(),
-        head: first_head(job, training, fold, recipe)?,
+        head,
         recipe,
         device: job.workplace.device,
         runtime: job.workplace.runtime,
-        checkpoint: job.workplace.checkpoints.join(checkpoint_name(job, recipe)),
+        checkpoint: job.workplace.checkpoints.join(name),
         events: job.workplace.events.clone(),
         deadline,
         progress: job.workplace.progress,
@@ -190,22 +195,24 @@ fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe)
     })
 }
 
-/// One file per task: the same command finds it again, another one does not.
-fn checkpoint_name(job: &Prepared, recipe: &Recipe) -> String {
+/// One file per task: whoever would train the same network in the same way on the same images finds it again.
+fn checkpoint_name(job: &Prepared, training: &Features, fold: &Fold, head: &HeadLayer, recipe: &Recipe) -> String {
     let mut identity = format!(
-        "{} {} {:?} {:?} {:?}",
+        "{} {} {:?} {recipe:?} {:?}",
         env!("CARGO_PKG_VERSION"),
         job.backbone.sha256,
         job.backbone.preprocessing,
-        job.parameters,
-        recipe
-    );
-    for row in &job.train {
-        let item = &job.dataset.items[*row];
-        let _ = write!(identity, "\n{} {}", item.class, item.path.display());
+        fold.held_out
+    )
+    .into_bytes();
+    for (content, class) in training.contents.iter().zip(&training.labels) {
+        identity.extend(content);
+        identity.extend((*class as u64).to_le_bytes());
     }
-    identity.push_str(&job.dataset.root.display().to_string());
-    format!("{}.safetensors", &sha256_hex(identity.as_bytes())[..24])
+    for value in head.weights.iter().chain(&head.biases) {
+        identity.extend(value.to_le_bytes());
+    }
+    format!("{}.safetensors", &sha256_hex(&identity)[..24])
 }
 
 /// The network's own last layer.
