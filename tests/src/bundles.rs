@@ -1,11 +1,16 @@
-//! Bundles for tests of publishing, which does not care what the network computes.
+//! Bundles and services for tests that do not care what the network computes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use shared::bundle::{Backbone, Bundle, ClassifierKind, MODEL, Manifest, SCHEMA_VERSION};
-use shared::classifier::{Calibration, Thresholds};
+use shared::classifier::{Calibration, Head, Thresholds};
+use shared::image::Limits;
+use shared::network::{Activations, Network, NetworkError, Outputs, Tensor};
+use shared::pipeline::{Featurizer, Pipeline};
 use shared::preprocessing::{ChannelOrder, Geometry, Preprocessing};
+use shared::service::{Service, Version};
 
 /// A bundle whose version depends on `seed`, with `size` bytes in place of a network.
 pub fn bundle(seed: u8, size: usize) -> Bundle {
@@ -55,4 +60,31 @@ pub fn noise(seed: u64, size: usize) -> Bytes {
             state as u8
         })
         .collect()
+}
+
+/// A service whose network, the mean of its input, needs no runtime, and takes images of `resolution` pixels a side.
+pub fn service(limits: Limits, resolution: u32) -> Service {
+    let mut manifest = bundle(1, 10).manifest;
+    manifest.preprocessing.resolution = resolution;
+    let head = Head {
+        classes: manifest.classes.clone(),
+        classifier: None,
+        calibration: manifest.calibration.clone(),
+        thresholds: manifest.thresholds,
+    };
+    let featurizer = Featurizer::new(limits, manifest.preprocessing.clone(), Box::new(Mean));
+    Service::new(Arc::new(Version::new(manifest, vec![Pipeline::new(featurizer, head)])))
+}
+
+struct Mean;
+
+impl Network for Mean {
+    fn run(&mut self, images: &Tensor, _: Outputs) -> Result<Activations, NetworkError> {
+        let mean = images.data().iter().sum::<f32>() / images.data().len() as f32;
+        Ok(Activations {
+            vectors: vec![mean, 1.0 - mean],
+            size: 2,
+            map: None,
+        })
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,11 +12,9 @@ use bytes::Bytes;
 use prost::Message;
 use serde_json::Value;
 use shared::bundle::{Bundle, Manifest};
-use shared::classifier::{Calibration, Head, LinearClassifier, Thresholds};
+use shared::classifier::LinearClassifier;
 use shared::image::{Limits, decode, decode_to_fit, probe};
-use shared::network::{Activations, Network, NetworkError, Outputs, Tensor};
-use shared::pipeline::{Featurizer, Pipeline};
-use shared::service::{Item, Request, Service, Version};
+use shared::service::{Item, Request, Service};
 use trainer::backbone::{self, PreprocessingOverride, Weights};
 use trainer::onnx::proto::ModelProto;
 use trainer::refine::network::Graph;
@@ -85,34 +83,7 @@ pub fn request(input: &[u8]) {
 
 fn service() -> &'static Service {
     static SERVICE: OnceLock<Service> = OnceLock::new();
-    SERVICE.get_or_init(|| {
-        let manifest = bundles::bundle(1, 10).manifest;
-        let head = Head {
-            classes: manifest.classes.clone(),
-            classifier: None,
-            calibration: Calibration::Temperature { scale: 1.0 },
-            thresholds: Thresholds {
-                probability: 0.5,
-                margin: 0.0,
-            },
-        };
-        let featurizer = Featurizer::new(LIMITS, manifest.preprocessing.clone(), Box::new(Mean));
-        Service::new(Arc::new(Version::new(manifest, vec![Pipeline::new(featurizer, head)])))
-    })
-}
-
-/// A network without a runtime.
-struct Mean;
-
-impl Network for Mean {
-    fn run(&mut self, images: &Tensor, _: Outputs) -> Result<Activations, NetworkError> {
-        let mean = images.data().iter().sum::<f32>() / images.data().len() as f32;
-        Ok(Activations {
-            vectors: vec![mean, 1.0 - mean],
-            size: 2,
-            map: None,
-        })
-    }
+    SERVICE.get_or_init(|| bundles::service(LIMITS, 32))
 }
 
 /// Base64 as callers write it, and as it should be written.
