@@ -257,11 +257,13 @@ impl Rollout {
         let start = Instant::now();
         let bundle = self.source().await?.load(reference).await?;
         let fetched = start.elapsed();
-        let version = startup::prepare(bundle, self.runtime().await?.clone(), &self.configuration).await?;
+        let (version, stages) = startup::prepare(bundle, self.runtime().await?.clone(), &self.configuration).await?;
         tracing::info!(
             model = version.manifest().name,
             version = version.manifest().version,
             fetch_ms = fetched.as_millis() as u64,
+            network_ms = stages.network.as_millis() as u64,
+            proof_ms = stages.proof.as_millis() as u64,
             total_ms = start.elapsed().as_millis() as u64,
             "a version is loaded and verified"
         );

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use shared::bundle::{Bundle, BundleError};
 use shared::files::user_cache;
@@ -32,12 +33,24 @@ pub enum StartupError {
     Interrupted(#[from] tokio::task::JoinError),
 }
 
+/// Where the time of a start goes, besides the way of the model from the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Stages {
+    /// From the network's bytes to networks that are ready to compute.
+    pub network: Duration,
+    /// The golden images.
+    pub proof: Duration,
+}
+
 /// The runtime library; a process loads it once.
 ///
 /// # Errors
 /// [`StartupError::Network`].
 pub async fn runtime() -> Result<Runtime, StartupError> {
-    Ok(tokio::task::spawn_blocking(|| Runtime::load(&candidates())).await??)
+    let start = Instant::now();
+    let runtime = tokio::task::spawn_blocking(|| Runtime::load(&candidates())).await??;
+    tracing::info!(ms = start.elapsed().as_millis() as u64, "ONNX Runtime is loaded");
+    Ok(runtime)
 }
 
 /// A version with all its pipelines, after it gave the trainer's scores for the golden images.
@@ -48,19 +61,20 @@ pub async fn prepare(
     bundle: Bundle,
     runtime: Runtime,
     configuration: &Configuration,
-) -> Result<Arc<Version>, StartupError> {
+) -> Result<(Arc<Version>, Stages), StartupError> {
     let (threads, pipelines) = (configuration.threads, configuration.pipelines);
-    let version = tokio::task::spawn_blocking(move || -> Result<Version, BundleError> {
-        let mut first = bundle.pipeline(&runtime, Limits::default(), threads)?;
-        bundle.verify_golden(&mut first)?;
-        let mut all = vec![first];
-        while all.len() < pipelines {
+    let prepared = tokio::task::spawn_blocking(move || -> Result<_, BundleError> {
+        let start = Instant::now();
+        let mut all = Vec::with_capacity(pipelines);
+        for _ in 0..pipelines.max(1) {
             all.push(bundle.pipeline(&runtime, Limits::default(), threads)?);
         }
-        Ok(Version::new(bundle.manifest, all))
-    })
-    .await??;
-    Ok(Arc::new(version))
+        let network = start.elapsed();
+        bundle.verify_golden(&mut all[0])?;
+        let proof = start.elapsed() - network;
+        Ok((Arc::new(Version::new(bundle.manifest, all)), Stages { network, proof }))
+    });
+    Ok(prepared.await??)
 }
 
 /// Where a function's package or layer puts the library, and where the trainer keeps it on a user's machine.
