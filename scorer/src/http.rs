@@ -113,7 +113,7 @@ impl Server {
         // A place is taken before the body is read: bodies are what memory goes into.
         } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             match read(request).await {
-                Ok(request) => self.model.answer(request, origin, place).await,
+                Ok(request) => self.model.answer(request, origin, None, place).await,
                 Err(error) => self.model.refuse(&method, &path, &error, &origin),
             }
         } else {

@@ -3,6 +3,7 @@
 mod configuration;
 mod http;
 mod images;
+mod items;
 mod lambda;
 mod log;
 mod model;

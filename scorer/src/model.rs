@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::service::{self, Answer, Item, Record, Request, Response, ServiceError};
+use shared::service::{self, Answer, ErrorCode, Item, Record, Request, Response, Service, ServiceError};
 
 use crate::configuration::Configuration;
+use crate::items;
 use crate::log::{Exchange, Log};
 use crate::origin::Origin;
 use crate::rollout::Rollout;
@@ -30,7 +31,7 @@ impl Model {
             places: configuration.pipelines + configuration.queue,
             refresh: configuration.refresh,
             log: Log::new(configuration.metrics.clone()),
-            watchdog: Watchdog::new(configuration.deadline, configuration.pipelines),
+            watchdog: Watchdog::new(configuration.deadline, service::places(configuration.pipelines)),
             rollout: Arc::new(Rollout::new(configuration)),
         }
     }
@@ -54,18 +55,30 @@ impl Model {
         }
     }
 
-    /// Answers a request and logs one line about it. `place` is held until the work is done, also where nobody
-    /// waits for the answer any more.
-    pub async fn answer<P: Send + 'static>(self: &Arc<Self>, request: Request, origin: Origin, place: P) -> Response {
+    /// Answers a request, before `until` where that is sooner than its deadline, and logs one line about it. `place` is
+    /// held until the work is done, also where nobody waits for the answer any more.
+    pub async fn answer<P: Send + 'static>(
+        self: &Arc<Self>,
+        request: Request,
+        origin: Origin,
+        until: Option<Instant>,
+        place: P,
+    ) -> Response {
         let model = Arc::clone(self);
-        let answering = tokio::spawn(async move { model.answer_to_the_end(request, &origin, place).await });
+        let answering = tokio::spawn(async move { model.answer_to_the_end(request, &origin, until, place).await });
         answering.await.unwrap_or_else(|_| internal().into())
     }
 
-    async fn answer_to_the_end<P: Send + 'static>(&self, request: Request, origin: &Origin, place: P) -> Response {
+    async fn answer_to_the_end<P: Send + 'static>(
+        &self,
+        request: Request,
+        origin: &Origin,
+        until: Option<Instant>,
+        place: P,
+    ) -> Response {
         let start = Instant::now();
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
-        let response = self.respond(request, place).await;
+        let response = self.respond(request, until, place).await;
         let exchange = Exchange {
             method: &method,
             path: &path,
@@ -93,7 +106,7 @@ impl Model {
         response
     }
 
-    /// One answer or error for each of any number of images, and one line in the log for all.
+    /// One answer or error for each of any number of images, all before `until`, and one line in the log for all.
     ///
     /// # Errors
     /// What keeps all of them from being answered.
@@ -102,16 +115,26 @@ impl Model {
         items: Vec<Result<Item, ServiceError>>,
         top_k: Option<usize>,
         origin: Origin,
+        until: Option<Instant>,
     ) -> Result<Vec<Result<Answer, ServiceError>>, ServiceError> {
         let start = Instant::now();
-        let outcome = match self.rollout.service().await {
-            Ok(service) => tokio::task::spawn_blocking(move || service.score_each(items, top_k))
-                .await
-                .map_err(|_| internal()),
+        let scored = match self.service(until).await {
+            Ok(service) => {
+                let (count, items) = (items.len(), Arc::new(items));
+                let score = move |first: usize, give: &mut dyn FnMut(_) -> bool| {
+                    service.score_each(items[first..].to_vec(), top_k).all(give);
+                };
+                Ok(items::each(&self.watchdog, until, count, score).await)
+            }
             Err(error) => Err(error),
         };
-        let (outcome, records): (_, Vec<Record>) = match outcome {
-            Ok((outcomes, records)) => (Ok(outcomes), records),
+        let (outcome, records): (_, Vec<Record>) = match scored {
+            Ok(scored) => {
+                let refused = |error: ServiceError| (Err(error.clone()), Record::unread(error.code));
+                let scored = scored.into_iter().map(|scored| scored.unwrap_or_else(refused));
+                let (outcomes, records) = scored.unzip();
+                (Ok(outcomes), records)
+            }
             Err(error) => (Err(error), Vec::new()),
         };
         let exchange = Exchange {
@@ -126,7 +149,24 @@ impl Model {
         outcome
     }
 
-    async fn respond<P: Send + 'static>(&self, request: Request, place: P) -> Response {
+    /// The versions that answer, waited for until `until` where the first is being loaded.
+    async fn service(&self, until: Option<Instant>) -> Result<Arc<Service>, ServiceError> {
+        let Some(until) = until else {
+            return self.rollout.service().await;
+        };
+        // Loading goes on for the next request.
+        let rollout = Arc::clone(&self.rollout);
+        let loading = tokio::spawn(async move { rollout.service().await });
+        match tokio::time::timeout_at(until.into(), loading).await {
+            Ok(loaded) => loaded.unwrap_or_else(|_| Err(internal())),
+            Err(_) => Err(ServiceError::new(
+                ErrorCode::ModelUnavailable,
+                "the model is still being loaded: try again in a moment",
+            )),
+        }
+    }
+
+    async fn respond<P: Send + 'static>(&self, request: Request, until: Option<Instant>, place: P) -> Response {
         let (method, path) = (&request.method, &request.path);
         if let Some(response) = service::answer_without_model(method, path) {
             return response;
@@ -134,7 +174,7 @@ impl Model {
         let service = if service::asks_for_readiness(method, path) {
             self.rollout.service_at_once()
         } else {
-            self.rollout.service().await
+            self.service(until).await
         };
         let service = match service {
             Ok(service) => service,
@@ -146,7 +186,7 @@ impl Model {
             drop(place);
             response
         });
-        let answered = self.watchdog.watch(work).await;
+        let answered = self.watchdog.watch(work, until).await;
         answered.unwrap_or_else(|error| service::refuse(&path, &error))
     }
 }

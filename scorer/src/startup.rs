@@ -64,14 +64,15 @@ pub async fn prepare(
 ) -> Result<(Arc<Version>, Stages), StartupError> {
     let (threads, pipelines) = (configuration.threads, configuration.pipelines);
     let prepared = tokio::task::spawn_blocking(move || -> Result<_, BundleError> {
-        let start = Instant::now();
+        let begin = Instant::now();
         let mut all = Vec::with_capacity(pipelines);
         for _ in 0..pipelines.max(1) {
             all.push(bundle.pipeline(&runtime, Limits::default(), threads)?);
         }
-        let network = start.elapsed();
+        let network = begin.elapsed();
+        let begin = Instant::now();
         bundle.verify_golden(&mut all[0])?;
-        let proof = start.elapsed() - network;
+        let proof = begin.elapsed();
         Ok((Arc::new(Version::new(bundle.manifest, all)), Stages { network, proof }))
     });
     Ok(prepared.await??)

@@ -1,73 +1,108 @@
 //! Answers in time, whatever an image does to its decoder or the network.
 //!
 //! A thread cannot be stopped from outside. So whoever waits is answered when the deadline is over, and the thread is
-//! given the same time once more. If then every pipeline is held by work that does not end, nothing will ever be
+//! given the same time once more. If then every place is held by work that does not end, nothing will ever be
 //! scored again in this process: it ends, and whoever runs it (Lambda, a container's supervisor) starts another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::service::{ErrorCode, ServiceError};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Watches over the work of all requests.
 #[derive(Debug)]
 pub struct Watchdog {
     deadline: Duration,
-    pipelines: usize,
-    /// Work that is past its second deadline and still goes on.
+    places: usize,
+    /// Work that nobody waits for any more and that still goes on.
+    late: watch::Sender<usize>,
+    /// That of it which is past its second deadline.
     stuck: Arc<AtomicUsize>,
     give_up: fn(),
 }
 
 impl Watchdog {
-    /// One that gives each request `deadline`, and the process up when as many as there are `pipelines` do not end.
-    pub fn new(deadline: Duration, pipelines: usize) -> Self {
+    /// One that gives each request `deadline`, and the process up when as much work as has `places` does not end.
+    pub fn new(deadline: Duration, places: usize) -> Self {
         Self {
             deadline,
-            pipelines,
+            places,
+            late: watch::Sender::default(),
             stuck: Arc::default(),
             give_up: || std::process::exit(1),
         }
     }
 
-    /// What `work` gives, or that it took too long; `work` then goes on, and holds what it holds.
+    /// The longest time for one piece of work.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Waits, for as long as `patience`, until a place is not held by work that is late; else more work would wait in
+    /// vain.
+    pub async fn has_room(&self, patience: Duration) -> bool {
+        let mut late = self.late.subscribe();
+        let room = late.wait_for(|late| *late < self.places);
+        tokio::time::timeout(patience, room).await.is_ok()
+    }
+
+    /// What `work` gives, or that it took too long, which is said at `until` at the latest; `work` then goes on, and holds
+    /// what it holds.
     ///
     /// # Errors
     /// `deadline_exceeded`, or `internal` where the work panicked.
-    pub async fn watch<T: Send + 'static>(&self, mut work: JoinHandle<T>) -> Result<T, ServiceError> {
-        match tokio::time::timeout(self.deadline, &mut work).await {
+    pub async fn watch<T: Send + 'static>(
+        &self,
+        mut work: JoinHandle<T>,
+        until: Option<Instant>,
+    ) -> Result<T, ServiceError> {
+        let patience = before(until, self.deadline);
+        match tokio::time::timeout(patience, &mut work).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(internal()),
             Err(_) => {
-                self.wait_on(work);
-                let message = format!(
-                    "no answer within {} s: send a smaller image, or fewer at once",
-                    self.deadline.as_secs_f64()
-                );
-                Err(ServiceError::new(ErrorCode::DeadlineExceeded, message))
+                self.leave(work);
+                Err(too_long(patience))
             }
         }
     }
 
-    fn wait_on<T: Send + 'static>(&self, mut work: JoinHandle<T>) {
-        let (deadline, pipelines, give_up) = (self.deadline, self.pipelines, self.give_up);
-        let stuck = Arc::clone(&self.stuck);
+    /// Leaves `work` to itself, which took too long, and keeps count of it.
+    pub fn leave<T: Send + 'static>(&self, mut work: JoinHandle<T>) {
+        let (deadline, places, give_up) = (self.deadline, self.places, self.give_up);
+        let (late, stuck) = (self.late.clone(), Arc::clone(&self.stuck));
+        late.send_modify(|late| *late += 1);
         tokio::spawn(async move {
-            if tokio::time::timeout(deadline, &mut work).await.is_ok() {
-                return;
+            if tokio::time::timeout(deadline, &mut work).await.is_err() {
+                let count = stuck.fetch_add(1, Ordering::SeqCst) + 1;
+                tracing::error!(count, places, "work on a request does not end");
+                if count >= places {
+                    give_up();
+                }
+                // However it ends, its place is free again.
+                let _ = work.await;
+                stuck.fetch_sub(1, Ordering::SeqCst);
             }
-            let count = stuck.fetch_add(1, Ordering::SeqCst) + 1;
-            tracing::error!(count, pipelines, "work on a request does not end");
-            if count >= pipelines {
-                give_up();
-            }
-            // However it ends, the pipeline is free again.
-            let _ = work.await;
-            stuck.fetch_sub(1, Ordering::SeqCst);
+            late.send_modify(|late| *late -= 1);
         });
     }
+}
+
+/// `time`, or what is left of it before `until`.
+pub fn before(until: Option<Instant>, time: Duration) -> Duration {
+    until.map_or(time, |until| time.min(until.saturating_duration_since(Instant::now())))
+}
+
+/// What is answered when the work took too long.
+pub fn too_long(time: Duration) -> ServiceError {
+    let message = format!(
+        "no answer within {} s: send a smaller image, or fewer at once",
+        (time.as_secs_f64() * 1000.0).round() / 1000.0
+    );
+    ServiceError::new(ErrorCode::DeadlineExceeded, message)
 }
 
 /// What is answered when the work panicked.
@@ -91,14 +126,17 @@ mod tests {
         };
         let pause = |milliseconds| tokio::time::sleep(Duration::from_millis(milliseconds));
         let stuck = || watchdog.stuck.load(Ordering::SeqCst);
-        assert_eq!(watchdog.watch(tokio::spawn(async { 1 })).await, Ok(1));
-        let broken = watchdog.watch(tokio::spawn(async { panic!("on purpose") })).await;
+        assert_eq!(watchdog.watch(tokio::spawn(async { 1 }), None).await, Ok(1));
+        let panic = tokio::spawn(async { panic!("on purpose") });
+        let broken = watchdog.watch(panic, None).await;
         assert_eq!(broken.expect_err("a panic").code, ErrorCode::Internal);
 
-        // One pipeline is stuck for a while: the other one goes on, and nobody gives up.
-        let late = watchdog.watch(tokio::spawn(pause(1000))).await.expect_err("too late");
+        // One place is held for a while: the other one goes on, and nobody gives up.
+        let late = watchdog.watch(tokio::spawn(pause(1000)), None).await;
+        let late = late.expect_err("too late");
         assert_eq!(late.code, ErrorCode::DeadlineExceeded);
         assert!(late.message.contains("0.1 s"), "{late}");
+        assert!(watchdog.has_room(Duration::ZERO).await);
         while stuck() == 0 {
             pause(10).await;
         }
@@ -109,10 +147,21 @@ mod tests {
 
         for _ in 0..2 {
             let endless = tokio::spawn(std::future::pending::<()>());
-            watchdog.watch(endless).await.expect_err("too late");
+            watchdog.watch(endless, None).await.expect_err("too late");
         }
+        assert!(!watchdog.has_room(Duration::ZERO).await);
         while !GIVEN_UP.load(Ordering::SeqCst) {
             pause(10).await;
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_past_the_time_of_their_event() {
+        let watchdog = Watchdog::new(Duration::from_mins(1), 2);
+        let until = Instant::now() + Duration::from_millis(50);
+        let endless = tokio::spawn(std::future::pending::<()>());
+        let late = watchdog.watch(endless, Some(until)).await.expect_err("too late");
+        assert_eq!(late.code, ErrorCode::DeadlineExceeded);
+        assert!(until.elapsed() < Duration::from_secs(30));
     }
 }

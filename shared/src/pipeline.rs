@@ -110,12 +110,29 @@ impl Pipeline {
         &self.head
     }
 
+    /// What an image may cost.
+    pub fn limits(&self) -> Limits {
+        self.featurizer.limits
+    }
+
     /// Scores an encoded image.
     ///
     /// # Errors
     /// See [`PipelineError`].
     pub fn predict(&mut self, bytes: &[u8]) -> Result<(Prediction, Timing), PipelineError> {
-        let (vector, timing) = self.featurizer.featurize(bytes)?;
+        let start = Instant::now();
+        let image = self.featurizer.decode(bytes)?;
+        let decode = start.elapsed();
+        let (prediction, timing) = self.predict_pixels(&image)?;
+        Ok((prediction, Timing { decode, ..timing }))
+    }
+
+    /// As [`Self::predict`] for an image that is decoded already.
+    ///
+    /// # Errors
+    /// [`PipelineError::Network`].
+    pub fn predict_pixels(&mut self, image: &RgbImage) -> Result<(Prediction, Timing), PipelineError> {
+        let (vector, timing) = self.featurizer.featurize_pixels(image)?;
         let start = Instant::now();
         let prediction = self.head.predict(&vector);
         Ok((

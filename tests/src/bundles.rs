@@ -12,6 +12,8 @@ use shared::pipeline::{Featurizer, Pipeline};
 use shared::preprocessing::{ChannelOrder, Geometry, Preprocessing};
 use shared::service::{Service, Version};
 
+use crate::dice::Dice;
+
 /// A bundle whose version depends on `seed`, with `size` bytes in place of a network.
 pub fn bundle(seed: u8, size: usize) -> Bundle {
     let manifest = Manifest {
@@ -51,15 +53,8 @@ pub fn bundle(seed: u8, size: usize) -> Bundle {
 
 /// Bytes without a pattern that a shifted or repeated part would go unnoticed in.
 pub fn noise(seed: u64, size: usize) -> Bytes {
-    let mut state = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (0..size)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
+    let mut dice = Dice::at(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (0..size).map(|_| dice.draw() as u8).collect()
 }
 
 /// A service whose network, the mean of its input, needs no runtime, and takes images of `resolution` pixels a side.

@@ -6,6 +6,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::dice::Dice;
+
 /// What may happen to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -52,7 +54,7 @@ struct State {
     faults: Vec<Fault>,
     /// One request in so many fails, 0 for none.
     one_in: u64,
-    dice: u64,
+    dice: Dice,
     /// The first answer for each path that was read.
     first: HashMap<String, Vec<u8>>,
     happened: HashMap<Fault, usize>,
@@ -72,7 +74,7 @@ impl Faults {
             state: Arc::new(Mutex::new(State {
                 faults: Vec::new(),
                 one_in: 0,
-                dice: 1,
+                dice: Dice::of(0),
                 first: HashMap::new(),
                 happened: HashMap::new(),
                 requests: 0,
@@ -99,7 +101,7 @@ impl Faults {
         let mut state = self.state();
         state.faults = faults.to_vec();
         state.one_in = one_in;
-        state.dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        state.dice = Dice::of(seed);
     }
 
     /// How often each fault happened, and the number of requests.
@@ -153,15 +155,7 @@ impl Faults {
         if state.one_in == 0 || state.faults.is_empty() {
             return None;
         }
-        for shift in [13_i32, -7, 17] {
-            let shifted = if shift > 0 {
-                state.dice << shift
-            } else {
-                state.dice >> -shift
-            };
-            state.dice ^= shifted;
-        }
-        let number = state.dice >> 8;
+        let number = state.dice.draw() >> 8;
         if !number.is_multiple_of(state.one_in) {
             return None;
         }

@@ -3,6 +3,7 @@
 
 pub mod bundles;
 pub mod colours;
+pub mod dice;
 pub mod faults;
 pub mod fuzz;
 pub mod http;

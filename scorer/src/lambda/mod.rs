@@ -7,6 +7,7 @@ mod s3_batch;
 mod tests;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::de::DeserializeOwned;
@@ -25,6 +26,9 @@ use s3_batch::Invocation;
 /// emulators do not, and because Lambda says nothing of a way out.
 const MAX_BYTES: usize = 6 << 20;
 
+/// Kept of an invocation's time for writing the answer and carrying it away, before Lambda ends the process.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Serves invocations until the process is told to stop.
 ///
 /// # Errors
@@ -34,9 +38,11 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
         let model = Arc::clone(&model);
         async move {
             let (event, context) = event.into_parts();
+            let until = until(context.deadline());
             let origin = Origin::new(context.request_id, Trace::of_xray(context.xray_trace_id.as_deref()));
             // The type is what a state machine's retry rules name, for example ModelUnavailable.
-            let answer = answer(&model, event.get(), origin).await.map_err(|error| Diagnostic {
+            let answer = answer(&model, event.get(), origin, until).await;
+            let answer = answer.map_err(|error| Diagnostic {
                 error_type: format!("{:?}", error.code),
                 error_message: error.message,
             })?;
@@ -47,6 +53,12 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
         }
     }))
     .await
+}
+
+/// When an invocation must be answered that Lambda ends at `deadline`; `None` where that is over, as emulators may tell.
+fn until(deadline: SystemTime) -> Option<Instant> {
+    let left = deadline.duration_since(SystemTime::now()).ok()?;
+    Instant::now().checked_add(left.saturating_sub(FAREWELL))
 }
 
 /// What an event asks for, by who sent it.
@@ -123,11 +135,16 @@ fn parse<T: DeserializeOwned>(event: Value) -> Result<T, ServiceError> {
         .map_err(|error| ServiceError::bad_request(format!("the event does not go on as it begins: {error}")))
 }
 
-/// The answer to an event.
+/// The answer to an event, before `until`.
 ///
 /// # Errors
 /// For an engine that has its own way with failed invocations, and tries them again.
-async fn answer(model: &Arc<Model>, text: &str, origin: Origin) -> Result<String, ServiceError> {
+async fn answer(
+    model: &Arc<Model>,
+    text: &str,
+    origin: Origin,
+    until: Option<Instant>,
+) -> Result<String, ServiceError> {
     match Event::read(text)? {
         Event::Http {
             form,
@@ -135,29 +152,35 @@ async fn answer(model: &Arc<Model>, text: &str, origin: Origin) -> Result<String
             request,
         } => {
             let origin = origin.by(form.name()).following(traceparent.as_deref());
-            let response = respond(model, request, origin).await;
+            let response = respond(model, request, origin, until).await;
             Ok(limited(&response, |response| form.response(response)))
         }
         Event::Plain(request) => {
-            let response = respond(model, request, origin.by("invoke")).await;
+            let response = respond(model, request, origin.by("invoke"), until).await;
             Ok(limited(&response, plain))
         }
         Event::S3Batch(invocation) => {
-            let outcome = model.score_each(invocation.items(), None, origin.by("s3-batch")).await;
+            let origin = origin.by("s3-batch");
+            let outcome = model.score_each(invocation.items(), None, origin, until).await;
             Ok(invocation.response(outcome))
         }
         Event::Map(batch) => {
             let items = batch.items();
             let origin = origin.by("distributed-map");
-            let outcome = model.score_each(items.clone(), batch.top_k(), origin).await;
+            let outcome = model.score_each(items.clone(), batch.top_k(), origin, until).await;
             batch.response(&items, outcome)
         }
     }
 }
 
-async fn respond(model: &Arc<Model>, request: Result<Request, ServiceError>, origin: Origin) -> Response {
+async fn respond(
+    model: &Arc<Model>,
+    request: Result<Request, ServiceError>,
+    origin: Origin,
+    until: Option<Instant>,
+) -> Response {
     match request {
-        Ok(request) => model.answer(request, origin, ()).await,
+        Ok(request) => model.answer(request, origin, until, ()).await,
         Err(error) => model.refuse("POST", "/", &error, &origin),
     }
 }

@@ -23,7 +23,7 @@ pub use openapi::document as openapi;
 pub use references::{AllowedBuckets, References, S3Reference, not_allowed};
 pub use request::{Item, MAX_IMAGES, Request};
 pub use response::{Answer, Milliseconds, Model, Record, Response, Scored};
-pub use version::Version;
+pub use version::{Version, places};
 
 use std::sync::Arc;
 

@@ -1,60 +1,50 @@
-//! A fixed number of pipelines, lent to one request at a time each.
+//! A fixed number of things, lent to one request at a time each.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::pipeline::Pipeline;
-
-/// The pipelines that are not in use.
-pub(super) struct Pool {
-    idle: Mutex<Vec<Pipeline>>,
+/// Those that are not in use.
+pub(super) struct Pool<T> {
+    idle: Mutex<Vec<T>>,
     returned: Condvar,
 }
 
-/// Puts the pipeline back, also while a panic unwinds.
-struct Lent<'a> {
-    pool: &'a Pool,
-    pipeline: Option<Pipeline>,
+/// Puts it back, also while a panic unwinds.
+struct Lent<'a, T> {
+    pool: &'a Pool<T>,
+    lent: Option<T>,
 }
 
-impl Pool {
-    pub(super) fn new(pipelines: Vec<Pipeline>) -> Self {
+impl<T> Pool<T> {
+    pub(super) fn new(idle: Vec<T>) -> Self {
         Self {
-            idle: Mutex::new(pipelines),
+            idle: Mutex::new(idle),
             returned: Condvar::new(),
         }
     }
 
-    /// Waits for an idle pipeline and lends it to `work`.
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Pipeline) -> T) -> T {
+    /// Waits for an idle one and lends it to `work`.
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         // The lock is held for a push or a pop alone, so a poisoned list is still whole.
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let pipeline = loop {
+        let one = loop {
             match idle.pop() {
-                Some(pipeline) => break pipeline,
+                Some(one) => break one,
                 None => idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner),
             }
         };
         drop(idle);
         let mut lent = Lent {
             pool: self,
-            pipeline: Some(pipeline),
+            lent: Some(one),
         };
-        work(
-            lent.pipeline
-                .as_mut()
-                .expect("the pipeline is there until it is returned"),
-        )
+        work(lent.lent.as_mut().expect("it is there until it is returned"))
     }
 }
 
-impl Drop for Lent<'_> {
+impl<T> Drop for Lent<'_, T> {
     fn drop(&mut self) {
-        if let Some(pipeline) = self.pipeline.take() {
-            self.pool
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(pipeline);
+        if let Some(one) = self.lent.take() {
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(one);
             self.pool.returned.notify_one();
         }
     }

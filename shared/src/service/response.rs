@@ -43,8 +43,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Of an image that did not arrive.
-    pub(super) fn unread(code: ErrorCode) -> Self {
+    /// Of an image that nothing is known of, since it did not arrive or was never done with.
+    pub fn unread(code: ErrorCode) -> Self {
         Self {
             sha256: None,
             bytes: 0,

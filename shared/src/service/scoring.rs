@@ -26,7 +26,7 @@ impl Service {
                 Ok(response)
             }
             Images::Several(items) => {
-                let (results, records) = self.score_all(items, asked.options);
+                let (results, records): (Vec<_>, _) = self.score_all(items, asked.options).unzip();
                 let results = results.into_iter().map(Into::into).collect();
                 let mut response = Response::json(200, &Results { results });
                 response.records = records;
@@ -35,13 +35,13 @@ impl Service {
         }
     }
 
-    /// One answer or error for each of any number of images, in their order, with the scores of the `top_k`
-    /// likeliest classes or of all; and what to say of them in a log.
+    /// One answer or error for each of any number of images, in their order and each when it is asked for, with the
+    /// scores of the `top_k` likeliest classes or of all; and what to say of it in a log.
     pub fn score_each(
         &self,
         items: Vec<Result<Item, ServiceError>>,
         top_k: Option<usize>,
-    ) -> (Vec<Result<Answer, ServiceError>>, Vec<Record>) {
+    ) -> impl Iterator<Item = (Result<Answer, ServiceError>, Record)> {
         let options = Options {
             top_k,
             ..Options::default()
@@ -53,8 +53,8 @@ impl Service {
         &self,
         items: Vec<Result<Item, ServiceError>>,
         options: Options,
-    ) -> (Vec<Result<Answer, ServiceError>>, Vec<Record>) {
-        self.obtain(items).map(|image| self.score_one(image, options)).unzip()
+    ) -> impl Iterator<Item = (Result<Answer, ServiceError>, Record)> {
+        self.obtain(items).map(move |image| self.score_one(image, options))
     }
 
     /// The images of `items` one after the other; those in buckets are fetched ahead.

@@ -1,32 +1,37 @@
 //! One version of a model in memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::ServiceError;
 use super::pool::Pool;
 use super::response::Model;
 use crate::bundle::Manifest;
 use crate::classifier::Prediction;
-use crate::image::Limits;
+use crate::image::{Limits, RgbImage};
 use crate::pipeline::{Pipeline, PipelineError, Timing};
 
 /// A version of a model, ready to score on several threads at once.
 pub struct Version {
     manifest: Manifest,
-    pool: Pool,
+    limits: Limits,
+    /// Lent to each image that is decoded, until it is scored.
+    places: Pool<()>,
+    pipelines: Pool<Pipeline>,
 }
 
 impl Version {
     /// The version of `manifest` over one or more `pipelines` that are all the same. As many images are
-    /// scored at once as there are pipelines; others wait.
+    /// scored at once as there are pipelines, and one more is decoded; others wait.
     ///
     /// # Panics
     /// When there is no pipeline.
     pub fn new(manifest: Manifest, pipelines: Vec<Pipeline>) -> Self {
-        assert!(!pipelines.is_empty(), "a version needs a pipeline");
+        let limits = pipelines.first().expect("a version needs a pipeline").limits();
         Self {
             manifest,
-            pool: Pool::new(pipelines),
+            limits,
+            places: Pool::new(vec![(); places(pipelines.len())]),
+            pipelines: Pool::new(pipelines),
         }
     }
 
@@ -43,23 +48,42 @@ impl Version {
         }
     }
 
-    pub(super) fn predict(&self, image: &[u8]) -> Result<(Prediction, Timing), ServiceError> {
-        Ok(self.pool.with(|pipeline| pipeline.predict(image))?)
+    pub(super) fn predict(&self, bytes: &[u8]) -> Result<(Prediction, Timing), ServiceError> {
+        self.with_pixels(bytes, |image, decode| {
+            let (prediction, timing) = self.pipelines.with(|pipeline| pipeline.predict_pixels(image))?;
+            Ok((prediction, Timing { decode, ..timing }))
+        })
     }
 
     /// As [`Self::predict`], with a heat map of the best class as a PNG of the picture's proportions, where the
     /// network offers one.
     pub(super) fn explain(&self, bytes: &[u8]) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
-        let start = Instant::now();
-        let preprocessing = &self.manifest.preprocessing;
-        let image = preprocessing
-            .decode(bytes, &Limits::default())
-            .map_err(PipelineError::from)?;
-        let decode = start.elapsed();
-        let (prediction, map, timing) = self.pool.with(|pipeline| pipeline.explain(&image))?;
-        let map = map.map(|map| map.to_png(image.width(), image.height()));
-        Ok((prediction, Timing { decode, ..timing }, map))
+        self.with_pixels(bytes, |image, decode| {
+            let (prediction, map, timing) = self.pipelines.with(|pipeline| pipeline.explain(image))?;
+            let map = map.map(|map| map.to_png(image.width(), image.height()));
+            Ok((prediction, Timing { decode, ..timing }, map))
+        })
     }
+
+    /// Decodes an image, once there is a place for it, and gives it to `work` with the time that this took.
+    fn with_pixels<T>(
+        &self,
+        bytes: &[u8],
+        work: impl FnOnce(&RgbImage, Duration) -> Result<T, PipelineError>,
+    ) -> Result<T, ServiceError> {
+        let worked = self.places.with(|()| {
+            let start = Instant::now();
+            let image = self.manifest.preprocessing.decode(bytes, &self.limits)?;
+            work(&image, start.elapsed())
+        });
+        Ok(worked?)
+    }
+}
+
+/// How many images a version over so many pipelines has in memory at once: one more, so that an image that is decoded for
+/// ever does not keep the last pipeline from all others.
+pub fn places(pipelines: usize) -> usize {
+    pipelines + 1
 }
 
 /// A number in `[0, 1)` that depends on nothing but the image, evenly spread: the first 53 bits of its SHA-256, `hash`.

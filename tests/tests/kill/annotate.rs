@@ -10,7 +10,7 @@ use end_to_end::program::Running;
 use end_to_end::workshop::{Workshop, picture};
 use serde_json::{Value, json};
 
-use super::{CI_KILLS, Dice, classes, number};
+use super::{CI_KILLS, classes, dice, number};
 
 /// The annotation page: a program that is told step by step what to move.
 pub struct Page {
@@ -149,7 +149,7 @@ fn annotating() {
     assert!(same(&places(&workshop), &after(STEPS)));
     drop(page);
 
-    let mut dice = Dice::new("annotate");
+    let mut dice = dice("annotate");
     let wanted = number("IKAT_KILLS").unwrap_or(CI_KILLS);
     let (mut kills, mut rounds) = (0, 0);
     while kills < wanted {

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use end_to_end::bundles::{bundle, noise};
+use end_to_end::dice::Dice;
 use end_to_end::program::{Running, say_within};
 use end_to_end::wait_until;
 use end_to_end::web::{Web, answer};
@@ -24,25 +25,13 @@ fn number(variable: &str) -> Option<usize> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Numbers drawn from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn new(name: &str) -> Self {
-        let seed = number("IKAT_SEED").unwrap_or(1) as u64;
-        let salt = name
-            .bytes()
-            .fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        Self(noise(salt, 8).iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)) | 1)
-    }
-
-    /// At least 0 and below 1.
-    fn share(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
+/// The moments of the kills of what is called `name`.
+fn dice(name: &str) -> Dice {
+    let seed = number("IKAT_SEED").unwrap_or(1) as u64;
+    let salt = name
+        .bytes()
+        .fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    Dice::at(noise(salt, 8).iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)) | 1)
 }
 
 /// Files by their path below a folder. What is only being written has a temporary name.
@@ -107,7 +96,7 @@ fn survive<T: Operation>(operation: &T) {
     drop(whole);
 
     let name = T::NAME;
-    let mut dice = Dice::new(name);
+    let mut dice = dice(name);
     let wanted = number("IKAT_KILLS").unwrap_or(CI_KILLS);
     let (mut kills, mut places) = (0, 0);
     while kills < wanted {

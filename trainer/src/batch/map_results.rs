@@ -211,6 +211,7 @@ fn failure(status: &str, error: Option<&str>, cause: Option<&str>) -> ServiceErr
     let code = match error {
         Some("ModelUnavailable") => ErrorCode::ModelUnavailable,
         Some("StorageUnavailable") => ErrorCode::StorageUnavailable,
+        Some("TooManyRequests") => ErrorCode::TooManyRequests,
         _ => ErrorCode::Internal,
     };
     let said: Vec<&str> = [error, cause].into_iter().flatten().collect();

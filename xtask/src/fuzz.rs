@@ -1,0 +1,154 @@
+//! Fuzzing that is guided by coverage: `tests/src/bin/fuzz.rs` with every branch of every package counted.
+
+use std::collections::HashSet;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{HELP, cargo, root, run};
+
+/// What counts branches and compares, on the stable toolchain; `fuzzing` makes decoders forgive wrong checksums.
+const RUSTFLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg=fuzzing";
+/// Most bytes of an input that is committed, and most inputs that are added at once.
+const SMALL: u64 = 1024;
+const FEW: usize = 24;
+
+/// What is asked for.
+struct Wanted {
+    seconds: u32,
+    target: Option<String>,
+    keep: bool,
+}
+
+impl Wanted {
+    fn read(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut wanted = Self {
+            seconds: 60,
+            target: None,
+            keep: false,
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--seconds" => wanted.seconds = arguments.next()?.parse().ok()?,
+                "--target" => wanted.target = Some(arguments.next()?),
+                "--keep" => wanted.keep = true,
+                _ => return None,
+            }
+        }
+        Some(wanted)
+    }
+}
+
+/// Feeds each target for so long, from what is committed and what earlier runs left in `target/corpus`. What makes one
+/// panic, hang or swell is left in `target/fuzz`, and is the end.
+pub fn fuzz() -> Result<(), String> {
+    let wanted = Wanted::read(env::args().skip(2)).ok_or(HELP)?;
+    let targets = match &wanted.target {
+        Some(target) => vec![target.clone()],
+        None => targets()?,
+    };
+    let program = build()?;
+    for target in targets {
+        let (committed, grown) = (root().join("tests/corpus").join(&target), corpus(&target)?);
+        let fuzzer = || {
+            let mut command = Command::new(&program);
+            command.env("IKAT_FUZZ_TARGET", &target).current_dir(root());
+            command
+        };
+        run(fuzzer()
+            .arg(format!("-max_total_time={}", wanted.seconds))
+            .arg(format!("-artifact_prefix=target/fuzz/{target}-"))
+            .args(["-max_len=65536", "-timeout=10", "-rss_limit_mb=1024"])
+            .args([&grown, &committed]))?;
+        if wanted.keep {
+            keep(&mut fuzzer(), &committed, &grown)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies to `committed` those small inputs of `grown` that reach the most of what nothing there reaches.
+fn keep(fuzzer: &mut Command, committed: &Path, grown: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", grown.display());
+    // What each input reaches is said in the notes of a merge, whose own result is of no use: it has thousands of inputs.
+    let (notes, merged) = (grown.with_extension("notes"), grown.with_extension("merged"));
+    let _ = std::fs::remove_file(&notes);
+    std::fs::create_dir_all(&merged).map_err(failed)?;
+    run(fuzzer
+        .args(["-set_cover_merge=1", "-use_counters=0", "-verbosity=0"])
+        .arg(format!("-merge_control_file={}", notes.display()))
+        .args([&merged, committed, grown]))?;
+    std::fs::remove_dir_all(&merged).map_err(failed)?;
+    let notes = std::fs::read_to_string(&notes).map_err(failed)?;
+    let paths: Vec<&Path> = notes
+        .lines()
+        .filter(|line| line.starts_with('/'))
+        .map(Path::new)
+        .collect();
+    let mut candidates = Vec::new();
+    let mut reached: HashSet<&str> = HashSet::new();
+    for line in notes.lines().filter_map(|line| line.strip_prefix("FT ")) {
+        let mut features = line.split(' ');
+        let number: Option<usize> = features.next().and_then(|number| number.parse().ok());
+        let Some(path) = number.and_then(|number| paths.get(number)) else {
+            return Err(format!("the notes of libFuzzer have another form: {line}"));
+        };
+        if path.starts_with(committed) {
+            reached.extend(features);
+        } else if std::fs::metadata(path).map_err(failed)?.len() <= SMALL {
+            candidates.push((path, features.collect::<HashSet<&str>>()));
+        }
+    }
+    for _ in 0..FEW {
+        let gain = |features: &HashSet<&str>| features.difference(&reached).count();
+        let best = candidates.iter().max_by_key(|(_, features)| gain(features));
+        let Some((path, features)) = best.filter(|(_, features)| gain(features) > 0) else {
+            break;
+        };
+        // A hash, of which a part is plenty.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        std::fs::copy(path, committed.join(name.chars().take(12).collect::<String>())).map_err(failed)?;
+        reached.extend(features);
+    }
+    Ok(())
+}
+
+/// Every target has a corpus.
+fn targets() -> Result<Vec<String>, String> {
+    let folder = root().join("tests/corpus");
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let entries = std::fs::read_dir(&folder).map_err(failed)?;
+    let names = entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>, String>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn corpus(target: &str) -> Result<PathBuf, String> {
+    let folder = root().join("target/corpus").join(target);
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Apart from other builds, since every dependency is built anew: that takes ten minutes, once.
+fn build() -> Result<PathBuf, String> {
+    let host = host()?;
+    run(cargo()
+        .env("RUSTFLAGS", RUSTFLAGS)
+        // For a target of its own, so that what runs while building counts nothing.
+        .args(["build", "--workspace", "--locked", "--target", &host])
+        .args(["--features", "end-to-end/libfuzzer", "--bin", "fuzz"])
+        .args([Path::new("--target-dir"), &root().join("target/fuzz")]))?;
+    Ok(root().join("target/fuzz").join(host).join("debug/fuzz"))
+}
+
+fn host() -> Result<String, String> {
+    let output = Command::new("rustc").arg("-vV").output();
+    let output = output.map_err(|error| format!("rustc -vV did not start: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .ok_or_else(|| "rustc does not name its host".to_owned())
+}
