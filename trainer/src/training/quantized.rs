@@ -93,7 +93,7 @@ fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitt
         .workplace
         .features(job.dataset, &file, job.parameters.limits, distance)?;
     let fitted = match (job.parameters.classifier, &job.parameters.recipe) {
-        (ClassifierKind::Dnn, Some(recipe)) => refined::own_layer_of(job, model, features, recipe),
+        (ClassifierKind::Dnn, Some(recipe)) => Ok(refined::own_layer_of(job, model, features, recipe)),
         (ClassifierKind::SvmRefined, Some(recipe)) => refined::svm_of(job, model, features, recipe),
         _ => job.svm_on(model, features),
     }?;
@@ -109,9 +109,9 @@ fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitt
 
 /// Share of the held-out images of the training part that were recognized; `None` where nothing was held out.
 fn accuracy(job: &Prepared, fitted: &Fitted) -> Option<f64> {
-    if let Some(c) = fitted.chosen_c {
-        let entry = fitted.c_sweep.iter().find(|entry| entry.c == c)?;
-        return Some(entry.cv_accuracy);
+    if fitted.chosen_c.is_some() {
+        // The C that was chosen is the one that did best.
+        return fitted.c_sweep.iter().map(|entry| entry.cv_accuracy).reduce(f64::max);
     }
     let recipe = job.parameters.recipe.as_ref()?;
     let rows = refined::held_out_rows(job, recipe);

@@ -228,19 +228,14 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, T
 }
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
-pub(super) fn own_layer_of(
-    job: &Prepared,
-    model: Bytes,
-    features: Features,
-    recipe: &Recipe,
-) -> Result<Fitted, TrainingError> {
+pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted {
     let fold = validation_fold_of(job, recipe);
     let rows = fold.held_out.iter();
     let logits: Vec<f32> = rows
         .flat_map(|row| features.matrix.row(job.train[*row]))
         .copied()
         .collect();
-    Ok(with_own_layer(job, model, features, (&fold, &logits)))
+    with_own_layer(job, model, features, (&fold, &logits))
 }
 
 /// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.

@@ -62,7 +62,7 @@ impl<'a> Parsed<'a> {
         let (operation, count) = Reader {
             node,
             floats: &|name| constants.floats(name),
-            integers: &|name| constants.get(name).and_then(|tensor| integers(tensor)),
+            integers: &|name| constants.get(name).and_then(integers),
             shape: &|name| constants.get(name).and_then(|tensor| shape(tensor).ok()),
         }
         .operation()?;
