@@ -9,12 +9,13 @@ fn split_c_and_bundle_do_not_depend_on_the_threads() {
     std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     for (classifier, more) in [
         ("svm", &[][..]),
+        ("svm", &["--quantize", "int8"]),
         ("dnn", &["--epochs", "3", "--trained", "all", "--device", "cpu"]),
         ("svm-refined", &["--epochs", "3", "--trained", "all", "--device", "cpu"]),
     ] {
         let mut first = None;
         for threads in ["1", "2", "3", "8"] {
-            let run = format!("{classifier}-{threads}");
+            let run = format!("{classifier}-{}-{threads}", more.len());
             let mut train = workshop.train_by("convolutional.onnx", "data", &run);
             train
                 .args(["--classifier", classifier, "--threads", threads, "--seed", "7"])

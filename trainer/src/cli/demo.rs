@@ -12,7 +12,7 @@ use crate::backbone;
 use crate::dataset::{Dataset, SplitParameters};
 use crate::demo::{self, DemoClass};
 use crate::evaluation::{self, Metrics};
-use crate::training::{self, Parameters};
+use crate::training::{self, Parameters, Quantization};
 use crate::{publish, report, runs, scoring, svm};
 
 /// Name of the demo's model.
@@ -74,6 +74,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             seed: arguments.seed,
             ..svm::Parameters::default()
         },
+        quantization: Quantization::None,
         golden_images: 4,
     };
     let workplace = arguments.resources.workplace(&runtime, &cache, session);

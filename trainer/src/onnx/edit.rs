@@ -1,6 +1,6 @@
 //! Changing what a finished graph gives.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::builder::node;
 use super::proto::{DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto, TensorType, TypeProto, TypeValue};
@@ -37,11 +37,17 @@ pub fn add_node(graph: &mut GraphProto, name: &str, operator: &str, inputs: &[&s
 
 /// Adds a constant tensor of 32-bit floats.
 pub fn add_initializer(graph: &mut GraphProto, name: &str, shape: &[usize], values: &[f32]) {
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    add_tensor(graph, name, FLOAT, shape, bytes);
+}
+
+/// Adds a constant tensor of elements of `data_type`, little-endian.
+pub fn add_tensor(graph: &mut GraphProto, name: &str, data_type: i32, shape: &[usize], bytes: Vec<u8>) {
     graph.initializer.push(TensorProto {
         name: name.to_owned(),
-        data_type: FLOAT,
+        data_type,
         dims: shape.iter().map(|length| *length as i64).collect(),
-        raw_data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        raw_data: bytes,
         ..TensorProto::default()
     });
 }
@@ -60,6 +66,22 @@ fn unshaped(name: &str) -> ValueInfoProto {
         }),
         ..ValueInfoProto::default()
     }
+}
+
+/// How often each value is used, by nodes, graphs within nodes, and as an output.
+pub fn uses(graph: &GraphProto) -> HashMap<String, usize> {
+    let mut uses = HashMap::new();
+    let mut count = |name: &String| *uses.entry(name.clone()).or_insert(0) += 1;
+    graph.output.iter().for_each(|output| count(&output.name));
+    for node in &graph.node {
+        node.input.iter().for_each(&mut count);
+        let inner = node.attribute.iter();
+        let inner = inner.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+        for (name, times) in inner.flat_map(self::uses) {
+            (0..times).for_each(|_| count(&name));
+        }
+    }
+    uses
 }
 
 /// Drops every node and constant that no output needs.

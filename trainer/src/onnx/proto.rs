@@ -6,6 +6,12 @@ use prost::{Message, Oneof};
 
 /// Tensor element type of 32-bit floats.
 pub const FLOAT: i32 = 1;
+/// Tensor element type of unsigned 8-bit integers.
+pub const UINT8: i32 = 2;
+/// Tensor element type of signed 8-bit integers.
+pub const INT8: i32 = 3;
+/// Tensor element type of 32-bit integers.
+pub const INT32: i32 = 6;
 /// Tensor element type of 64-bit integers.
 pub const INT64: i32 = 7;
 

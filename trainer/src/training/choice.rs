@@ -164,7 +164,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// How many of `rows` a classifier recognizes.
-    fn recognized(&self, fitted: &Fitted, rows: &[usize]) -> usize {
+    pub(super) fn recognized(&self, fitted: &Fitted, rows: &[usize]) -> usize {
         let is_right = |row: &&usize| {
             let features = fitted.features.matrix.row(**row).to_vec();
             fitted.head.predict(&features).best == self.dataset.items[**row].class

@@ -80,8 +80,13 @@ impl Fitted {
 impl Prepared<'_> {
     /// A linear SVM on the features of the network as it came.
     pub fn svm(&self) -> Result<Fitted, TrainingError> {
+        self.svm_on(self.model.clone(), self.features.clone())
+    }
+
+    /// A linear SVM on `features`, which `model` gave for all images.
+    pub fn svm_on(&self, model: Bytes, features: Features) -> Result<Fitted, TrainingError> {
         let start = Instant::now();
-        let training = self.features.normalized_rows(&self.train);
+        let training = features.normalized_rows(&self.train);
         let trained = svm::train(
             training.matrix.view(),
             &training.labels,
@@ -91,9 +96,9 @@ impl Prepared<'_> {
             self.workplace.progress,
         )?;
         Ok(Fitted {
-            model: self.model.clone(),
+            model,
             feature_size: self.backbone.feature_size,
-            features: self.features.clone(),
+            features,
             svm_seconds: Some(start.elapsed().as_secs_f64()),
             ..Fitted::of_svm(self, trained)
         })

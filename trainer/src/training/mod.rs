@@ -4,6 +4,7 @@ mod choice;
 mod featurized;
 mod fitted;
 mod golden;
+mod quantized;
 mod refined;
 mod run;
 
@@ -31,6 +32,7 @@ use crate::feature_rows::Rows;
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized};
 use crate::image_reader::Images;
 use crate::progress::Progress;
+use crate::quantize::QuantizeError;
 use crate::refine::{Device, RateCurve, RateRange, Recipe, RefineError};
 use crate::report::ReportError;
 use crate::runs::{DataSummary, Kind, RunError};
@@ -38,6 +40,7 @@ use crate::svm::{self, SvmError};
 
 pub use choice::{Candidate, Choice, choose};
 use fitted::{Fitted, Prepared};
+pub use quantized::Quantization;
 pub use run::{Run, Saved};
 
 /// Everything that a training depends on besides the data and the network.
@@ -55,6 +58,8 @@ pub struct Parameters {
     pub svm: svm::Parameters,
     /// How the network is refined, where it is.
     pub recipe: Option<Recipe>,
+    /// Whether the network that is served computes with integers.
+    pub quantization: Quantization,
     /// How many images the bundle carries as proof of parity.
     pub golden_images: usize,
 }
@@ -89,6 +94,9 @@ pub enum TrainingError {
     /// The network cannot be refined.
     #[error(transparent)]
     Refine(#[from] RefineError),
+    /// The network cannot be quantized.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
     /// The classifier.
     #[error(transparent)]
     Svm(#[from] SvmError),
@@ -128,6 +136,11 @@ pub enum TrainingError {
     /// A refinement needs the images themselves.
     #[error("a network is refined on the images themselves, and rows of features are not: name the images with --data")]
     NoImages,
+    /// A quantization needs the images themselves.
+    #[error(
+        "a network is quantized by the images themselves, and rows of features are not: name the images with --data"
+    )]
+    NoImagesToQuantizeBy,
     /// A file cannot be read or written.
     #[error("{path}: {source}")]
     File {
@@ -231,7 +244,8 @@ pub fn find_rate(
 /// what [`train`] gives for the same images.
 ///
 /// # Errors
-/// See [`TrainingError`]; [`TrainingError::NoImages`] where the network is to be refined.
+/// See [`TrainingError`]; [`TrainingError::NoImages`] where the network is to be refined, and
+/// [`TrainingError::NoImagesToQuantizeBy`] where it is to be quantized.
 pub fn train_on_rows(
     rows: Rows,
     backbone: &Backbone,
@@ -241,6 +255,9 @@ pub fn train_on_rows(
 ) -> Result<Run, TrainingError> {
     if parameters.recipe.is_some() {
         return Err(TrainingError::NoImages);
+    }
+    if parameters.quantization != Quantization::None {
+        return Err(TrainingError::NoImagesToQuantizeBy);
     }
     let images = Images::at(&rows.dataset.root, parameters.limits, allow_private)?;
     let model = Bytes::from(read(&backbone.onnx)?);
@@ -326,6 +343,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         }
         _ => job.svm()?,
     };
+    let fitted = quantized::apply(job, fitted)?;
 
     let start = Instant::now();
     let predictions = predict(&fitted.head, dataset, &fitted.features, &test);

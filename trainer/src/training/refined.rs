@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use ndarray::Array2;
 use prost::Message;
 use shared::bundle::ClassifierKind;
@@ -60,7 +61,7 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
             vec!["Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".into()];
     }
     let fitted = match kind {
-        ClassifierKind::Dnn => own_layer(job, &refined, &fold, &training)?,
+        ClassifierKind::Dnn => own_layer(job, &refined, &fold)?,
         ClassifierKind::Svm | ClassifierKind::SvmRefined => svm_on_top(job, &refined, fold)?,
     };
     notes.extend(fitted.notes);
@@ -80,10 +81,7 @@ pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result
     let training = job.features.normalized_rows(&job.train);
     let fold = validation_fold(&training, job.dataset.classes.len(), recipe);
     let refined = with_task(job, &training, &fold, recipe, Some(deadline), refine::refine)?;
-    Ok([
-        own_layer(job, &refined, &fold, &training)?,
-        svm_on_top(job, &refined, fold)?,
-    ])
+    Ok([own_layer(job, &refined, &fold)?, svm_on_top(job, &refined, fold)?])
 }
 
 /// Tries learning rates on the training part.
@@ -170,6 +168,17 @@ fn validation_fold(training: &Features, classes: usize, recipe: &Recipe) -> Fold
     folds.folds.into_iter().next().unwrap_or(all)
 }
 
+fn validation_fold_of(job: &Prepared, recipe: &Recipe) -> Fold {
+    let training = job.features.normalized_rows(&job.train);
+    validation_fold(&training, job.dataset.classes.len(), recipe)
+}
+
+/// Rows of the data set that a refinement of the training part validates by.
+pub(super) fn held_out_rows(job: &Prepared, recipe: &Recipe) -> Vec<usize> {
+    let fold = validation_fold_of(job, recipe);
+    fold.held_out.iter().map(|row| job.train[*row]).collect()
+}
+
 /// The last layer to begin with.
 fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe) -> Result<HeadLayer, TrainingError> {
     let classes = job.dataset.classes.len();
@@ -216,14 +225,35 @@ fn checkpoint_name(job: &Prepared, training: &Features, fold: &Fold, head: &Head
 }
 
 /// The network's own last layer.
-fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features) -> Result<Fitted, TrainingError> {
+fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, TrainingError> {
     let classes = job.dataset.classes.len();
     let mut model = with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?;
     describe(job, &mut model)?;
     let (model, features) = features_of(job, &model, classes)?;
     check_parity(job, refined, fold, &features)?;
-    let truths: Vec<usize> = fold.held_out.iter().map(|row| training.labels[*row]).collect();
-    let logits = Array2::from_shape_vec((truths.len(), classes), refined.validation_logits.clone())
+    Ok(with_own_layer(job, model, features, (fold, &refined.validation_logits)))
+}
+
+/// The last layer of a refined network in another form, `model`, which gave `features` for all images.
+pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted {
+    let fold = validation_fold_of(job, recipe);
+    let rows = fold.held_out.iter();
+    let logits: Vec<f32> = rows
+        .flat_map(|row| features.matrix.row(job.train[*row]))
+        .copied()
+        .collect();
+    with_own_layer(job, model, features, (&fold, &logits))
+}
+
+/// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.
+fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logits): (&Fold, &[f32])) -> Fitted {
+    let classes = job.dataset.classes.len();
+    let truths: Vec<usize> = fold
+        .held_out
+        .iter()
+        .map(|row| features.labels[job.train[*row]])
+        .collect();
+    let logits = Array2::from_shape_vec((truths.len(), classes), logits.to_vec())
         .unwrap_or_else(|_| Array2::zeros((0, classes)));
     let calibration = if truths.is_empty() {
         Calibration::Temperature { scale: 1.0 }
@@ -232,7 +262,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features
     };
     let accept = job.parameters.svm.accept_quantile;
     let thresholds = svm::fit_thresholds(logits.view(), &truths, &calibration, accept).unwrap_or(svm::ACCEPT_ALL);
-    Ok(Fitted {
+    Fitted {
         head: Head {
             classes: job.dataset.classes.clone(),
             classifier: None,
@@ -243,7 +273,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold, training: &Features
         feature_size: classes,
         features,
         ..Fitted::empty()
-    })
+    }
 }
 
 /// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
@@ -253,6 +283,29 @@ fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, T
     let mut model = refined.backbone.clone();
     describe(job, &mut model)?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
+    let fitted = with_svm(job, model, features, fold)?;
+    Ok(Fitted {
+        svm_seconds: Some(start.elapsed().as_secs_f64()),
+        ..fitted
+    })
+}
+
+/// An SVM on a refined network in another form, `model`, which gave `features` for all images.
+pub(super) fn svm_of(
+    job: &Prepared,
+    model: Bytes,
+    features: Features,
+    recipe: &Recipe,
+) -> Result<Fitted, TrainingError> {
+    let start = Instant::now();
+    let fitted = with_svm(job, model, features, validation_fold_of(job, recipe))?;
+    Ok(Fitted {
+        svm_seconds: Some(start.elapsed().as_secs_f64()),
+        ..fitted
+    })
+}
+
+fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted, TrainingError> {
     let training = features.normalized_rows(&job.train);
     let folds = Folds {
         folds: if fold.held_out.is_empty() {
@@ -274,18 +327,13 @@ fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, T
         feature_size: job.backbone.feature_size,
         model,
         features,
-        svm_seconds: Some(start.elapsed().as_secs_f64()),
         ..Fitted::of_svm(job, trained)
     })
 }
 
 /// The exported network's vectors of all images.
-fn features_of(
-    job: &Prepared,
-    model: &ModelProto,
-    feature_size: usize,
-) -> Result<(bytes::Bytes, Features), TrainingError> {
-    let model = bytes::Bytes::from(model.encode_to_vec());
+fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Result<(Bytes, Features), TrainingError> {
+    let model = Bytes::from(model.encode_to_vec());
     let network = NetworkFile {
         model: &model,
         sha256: &sha256_hex(&model),

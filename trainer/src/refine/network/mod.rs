@@ -15,7 +15,9 @@ mod tests;
 pub use cut::{Boundary, boundaries, lower_part};
 pub use forward::{BatchStatistics, Mode, Pass, Statistics, Value, forward};
 pub use operation::{Layout, Operation, Padding, Window};
-pub use read::{floats, write_back};
+pub use read::write_back;
+
+use crate::onnx::TensorError;
 
 /// A network that can be differentiated.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,4 +107,10 @@ pub enum GraphError {
     /// The file is not a sound graph.
     #[error("the network's graph is not sound: {0}")]
     Unsound(String),
+}
+
+impl From<TensorError> for GraphError {
+    fn from(error: TensorError) -> Self {
+        Self::Unsound(error.0)
+    }
 }

@@ -360,7 +360,7 @@ impl Reader<'_> {
     }
 
     fn clip(&self) -> Result<Operation, GraphError> {
-        let limit = |input, name: &str, default| {
+        let limit = |input, name: &str, default| -> Result<f32, GraphError> {
             let constant = self.constant(input, self.floats)?;
             let given = constant.and_then(|values| values.first().copied());
             Ok(given.unwrap_or_else(|| self.float(name, default)))

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::operation::Reader;
 use super::{Graph, GraphError, Input, Operation, Operator, Parameter, Role};
-use crate::onnx::proto::{FLOAT, GraphProto, INT64, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::{Constants, floats, integers, shape};
 
 impl Graph {
     /// The part of `model` that computes the value `output` from the images or, where it is given, from the value
@@ -52,17 +53,17 @@ impl<'a> Parsed<'a> {
     fn add(&mut self, node: &'a NodeProto) -> Result<(), GraphError> {
         if self
             .constants
-            .tensors
-            .contains_key(node.output.first().map_or("", String::as_str))
+            .get(node.output.first().map_or("", String::as_str))
+            .is_some()
         {
             return Ok(());
         }
         let constants = &self.constants;
         let (operation, count) = Reader {
             node,
-            floats: &|name| constants.tensors.get(name).and_then(|tensor| floats(tensor).ok()),
-            integers: &|name| constants.tensors.get(name).and_then(|tensor| integers(tensor)),
-            shape: &|name| constants.tensors.get(name).and_then(|tensor| shape(tensor).ok()),
+            floats: &|name| constants.floats(name),
+            integers: &|name| constants.get(name).and_then(integers),
+            shape: &|name| constants.get(name).and_then(|tensor| shape(tensor).ok()),
         }
         .operation()?;
         let mut inputs = Vec::with_capacity(count);
@@ -70,7 +71,7 @@ impl<'a> Parsed<'a> {
             if name.is_empty() {
                 continue;
             }
-            inputs.push(match self.constants.tensors.get(name.as_str()) {
+            inputs.push(match self.constants.get(name) {
                 Some(tensor) => Input::Parameter(self.parameter(tensor, name, role(&operation, position))?),
                 None => Input::Value(name.clone()),
             });
@@ -139,46 +140,9 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
     }
 }
 
-/// The tensors that do not depend on the images.
-struct Constants<'a> {
-    tensors: HashMap<&'a str, &'a TensorProto>,
-}
-
-impl<'a> Constants<'a> {
-    fn of(graph: &'a GraphProto) -> Self {
-        let mut tensors: HashMap<&str, &TensorProto> = graph
-            .initializer
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), tensor))
-            .collect();
-        for node in &graph.node {
-            let Some(output) = node.output.first() else { continue };
-            let constant = match node.op_type.as_str() {
-                "Constant" => node
-                    .attribute
-                    .iter()
-                    .find(|attribute| attribute.name == "value")
-                    .and_then(|attribute| attribute.t.as_ref()),
-                "Identity" => node
-                    .input
-                    .first()
-                    .and_then(|input| tensors.get(input.as_str()).copied()),
-                _ => None,
-            };
-            if let Some(tensor) = constant {
-                tensors.insert(output.as_str(), tensor);
-            }
-        }
-        Self { tensors }
-    }
-}
-
 /// Name of the one input that is no constant.
 fn images(graph: &GraphProto, constants: &Constants) -> Option<String> {
-    let input = graph
-        .input
-        .iter()
-        .find(|input| !constants.tensors.contains_key(input.name.as_str()))?;
+    let input = graph.input.iter().find(|input| constants.get(&input.name).is_none())?;
     Some(input.name.clone())
 }
 
@@ -199,56 +163,6 @@ fn needed<'a>(graph: &'a GraphProto, input: &str, output: &str) -> Result<Vec<&'
         return Err(GraphError::Unsound(format!("{output} does not depend on {input}")));
     }
     Ok(nodes)
-}
-
-fn shape(tensor: &TensorProto) -> Result<Vec<usize>, GraphError> {
-    tensor
-        .dims
-        .iter()
-        .map(|length| usize::try_from(*length))
-        .collect::<Result<_, _>>()
-        .map_err(|_| GraphError::Unsound(format!("{} has a negative length", tensor.name)))
-}
-
-/// The values of a tensor of 32-bit floats.
-///
-/// # Errors
-/// [`GraphError::Unsound`] where it holds something else, or not as much as its shape says.
-pub fn floats(tensor: &TensorProto) -> Result<Vec<f32>, GraphError> {
-    let unsound = |what: &str| GraphError::Unsound(format!("the tensor {} {what}", tensor.name));
-    if tensor.data_type != FLOAT {
-        return Err(unsound(
-            "does not hold 32-bit floats; export the network in single precision",
-        ));
-    }
-    if !tensor.external_data.is_empty() {
-        return Err(unsound("lies in another file; save the network as one file"));
-    }
-    let values = if tensor.raw_data.is_empty() {
-        tensor.float_data.clone()
-    } else {
-        let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        tensor.raw_data.chunks_exact(4).map(four).collect()
-    };
-    let count = shape(tensor)?.into_iter().try_fold(1_usize, usize::checked_mul);
-    if count == Some(values.len()) {
-        Ok(values)
-    } else {
-        Err(unsound("does not hold as many values as its shape says"))
-    }
-}
-
-fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
-    if tensor.data_type != INT64 {
-        return None;
-    }
-    if tensor.raw_data.is_empty() {
-        return Some(tensor.int64_data.clone());
-    }
-    let chunks = tensor.raw_data.chunks_exact(8);
-    chunks
-        .map(|eight| eight.try_into().ok().map(i64::from_le_bytes))
-        .collect()
 }
 
 /// Puts the values of `parameters` into the tensors of the same names in `model`.

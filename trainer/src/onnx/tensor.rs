@@ -1,0 +1,110 @@
+//! What the constant tensors of a graph hold.
+
+use std::collections::HashMap;
+
+use super::proto::{FLOAT, GraphProto, INT64, TensorProto};
+
+/// What is wrong with a tensor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TensorError(pub String);
+
+/// The tensors that do not depend on the images.
+pub struct Constants<'a> {
+    tensors: HashMap<&'a str, &'a TensorProto>,
+}
+
+impl<'a> Constants<'a> {
+    /// The initializers of `graph`, and what its nodes `Constant` and `Identity` make of constants.
+    pub fn of(graph: &'a GraphProto) -> Self {
+        let mut tensors: HashMap<&str, &TensorProto> = graph
+            .initializer
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor))
+            .collect();
+        for node in &graph.node {
+            let Some(output) = node.output.first() else { continue };
+            let constant = match node.op_type.as_str() {
+                "Constant" => node
+                    .attribute
+                    .iter()
+                    .find(|attribute| attribute.name == "value")
+                    .and_then(|attribute| attribute.t.as_ref()),
+                "Identity" => node
+                    .input
+                    .first()
+                    .and_then(|input| tensors.get(input.as_str()).copied()),
+                _ => None,
+            };
+            if let Some(tensor) = constant {
+                tensors.insert(output.as_str(), tensor);
+            }
+        }
+        Self { tensors }
+    }
+
+    /// The constant that goes by `name`.
+    pub fn get(&self, name: &str) -> Option<&'a TensorProto> {
+        self.tensors.get(name).copied()
+    }
+
+    /// The values of the constant `name`, where it is there and holds 32-bit floats.
+    pub fn floats(&self, name: &str) -> Option<Vec<f32>> {
+        self.get(name).and_then(|tensor| floats(tensor).ok())
+    }
+}
+
+/// Lengths of a tensor's dimensions.
+///
+/// # Errors
+/// [`TensorError`] where one is negative.
+pub fn shape(tensor: &TensorProto) -> Result<Vec<usize>, TensorError> {
+    tensor
+        .dims
+        .iter()
+        .map(|length| usize::try_from(*length))
+        .collect::<Result<_, _>>()
+        .map_err(|_| TensorError(format!("{} has a negative length", tensor.name)))
+}
+
+/// The values of a tensor of 32-bit floats.
+///
+/// # Errors
+/// [`TensorError`] where it holds something else, or not as much as its shape says.
+pub fn floats(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
+    let unsound = |what: &str| TensorError(format!("the tensor {} {what}", tensor.name));
+    if tensor.data_type != FLOAT {
+        return Err(unsound(
+            "does not hold 32-bit floats; export the network in single precision",
+        ));
+    }
+    if !tensor.external_data.is_empty() {
+        return Err(unsound("lies in another file; save the network as one file"));
+    }
+    let values = if tensor.raw_data.is_empty() {
+        tensor.float_data.clone()
+    } else {
+        let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        tensor.raw_data.chunks_exact(4).map(four).collect()
+    };
+    let count = shape(tensor)?.into_iter().try_fold(1_usize, usize::checked_mul);
+    if count == Some(values.len()) {
+        Ok(values)
+    } else {
+        Err(unsound("does not hold as many values as its shape says"))
+    }
+}
+
+/// The values of a tensor of 64-bit integers; `None` where it holds something else.
+pub fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
+    if tensor.data_type != INT64 {
+        return None;
+    }
+    if tensor.raw_data.is_empty() {
+        return Some(tensor.int64_data.clone());
+    }
+    let chunks = tensor.raw_data.chunks_exact(8);
+    chunks
+        .map(|eight| eight.try_into().ok().map(i64::from_le_bytes))
+        .collect()
+}
