@@ -151,7 +151,9 @@ fn uneven() -> ModelProto {
         let name = format!("convolution.{number}");
         let kernel = graph.initializer(&format!("{name}.weight"), &[8, inputs, 1, 1], &values);
         value = graph.node(&name, "Conv", &[&value, &kernel], &[]);
-        value = graph.node(&format!("{name}.relu"), "Relu", &[&value], &[]);
+        if number < 3 {
+            value = graph.node(&format!("{name}.relu"), "Relu", &[&value], &[]);
+        }
     }
     let pooled = graph.node("pooled", "GlobalAveragePool", &[&value], &[]);
     let features = graph.node("features", "Flatten", &[&pooled], &[]);
@@ -174,7 +176,7 @@ fn convolutions_that_cost_too_much_stay_in_floats() {
         range: (-1.0, 1.0),
     };
     let quantized = quantize(&uneven(), &samples, &workbench(2)).expect("it can be quantized");
-    assert!((1..4).contains(&quantized.left), "{} of 4", quantized.left);
+    assert!((1..4).contains(&quantized.left), "{} of 4 are left", quantized.left);
     assert!(quantized.cosine >= 0.99, "{}", quantized.cosine);
 }
 
