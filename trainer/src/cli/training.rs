@@ -29,6 +29,10 @@ pub struct TrainingArguments {
     svm: SvmArguments,
     #[command(flatten)]
     pub recipe: RecipeArguments,
+    /// Fold batch normalization into the convolutions before it where a refined network is exported: the same scores from
+    /// half of the nodes, but a graph of another form than the one that was refined
+    #[arg(long)]
+    fold_batch_norm: bool,
     /// Whether the network that is served computes with 8-bit integers, calibrated on training images
     #[arg(long, value_enum, default_value_t = Quantize::None)]
     quantize: Quantize,
@@ -92,6 +96,7 @@ impl TrainingArguments {
             classifier: kind,
             svm,
             recipe: (kind != ClassifierKind::Svm).then(|| self.recipe.recipe(seed, balanced)),
+            fold_batch_norm: self.fold_batch_norm,
             quantization: match self.quantize {
                 Quantize::None => Quantization::None,
                 Quantize::Int8 => Quantization::Int8,

@@ -58,6 +58,8 @@ pub struct Parameters {
     pub svm: svm::Parameters,
     /// How the network is refined, where it is.
     pub recipe: Option<Recipe>,
+    /// Whether batch normalization is folded into the convolutions of a refined network.
+    pub fold_batch_norm: bool,
     /// Whether the network that is served computes with integers.
     pub quantization: Quantization,
     /// How many images the bundle carries as proof of parity.

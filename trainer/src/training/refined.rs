@@ -12,6 +12,7 @@ use shared::files::sha256_hex;
 use super::{Fitted, NetworkFile, Prepared, TrainingError};
 use crate::backbone::PREPROCESSING_KEY;
 use crate::features::Features;
+use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
 use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
@@ -127,9 +128,12 @@ fn with_task<T>(
     Ok(work(&task)?)
 }
 
-/// What a refined network says of itself: its classes in order, how images are prepared for it, and the hash of what it was
-/// trained on.
-fn describe(job: &Prepared, model: &mut ModelProto) -> Result<(), TrainingError> {
+/// A refined network as it is served. It tells of its classes in order, how images are prepared for it, and the hash of what
+/// it was trained on.
+fn exported(job: &Prepared, mut model: ModelProto) -> Result<ModelProto, TrainingError> {
+    if job.parameters.fold_batch_norm {
+        fold_batch_norm(&mut model);
+    }
     let json = |value: serde_json::Result<String>| value.map_err(RunError::from);
     let mut trained_on = Vec::new();
     for row in &job.train {
@@ -151,7 +155,7 @@ fn describe(job: &Prepared, model: &mut ModelProto) -> Result<(), TrainingError>
             value,
         });
     }
-    Ok(())
+    Ok(model)
 }
 
 /// Which rows of the training part validate: a share of each class, near-duplicates together.
@@ -227,8 +231,10 @@ fn checkpoint_name(job: &Prepared, training: &Features, fold: &Fold, head: &Head
 /// The network's own last layer.
 fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, TrainingError> {
     let classes = job.dataset.classes.len();
-    let mut model = with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?;
-    describe(job, &mut model)?;
+    let model = exported(
+        job,
+        with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?,
+    )?;
     let (model, features) = features_of(job, &model, classes)?;
     check_parity(job, refined, fold, &features)?;
     Ok(with_own_layer(job, model, features, (fold, &refined.validation_logits)))
@@ -280,8 +286,7 @@ fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logit
 /// held out of the refinement do.
 fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
     let start = Instant::now();
-    let mut model = refined.backbone.clone();
-    describe(job, &mut model)?;
+    let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
     let fitted = with_svm(job, model, features, fold)?;
     Ok(Fitted {
