@@ -1,7 +1,8 @@
 //! Running our own binaries.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdout, Command, Output};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 /// A program that was built beside the tests.
 ///
@@ -118,6 +119,19 @@ impl Running {
     /// When it does not start.
     pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// Starts it and waits for the first line that it prints, which is given too, without its end.
+    ///
+    /// # Panics
+    /// When it does not start, or what it prints is no text.
+    pub fn start_and_listen(command: &mut Command) -> (Self, String) {
+        let mut running = Self::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let mut first = String::new();
+        BufReader::new(running.take_stdout())
+            .read_line(&mut first)
+            .expect("a line");
+        (running, first.trim().to_owned())
     }
 
     /// Its standard error, where it was piped.

@@ -1,9 +1,8 @@
 //! The annotation page in a real browser.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Stdio;
 
 use end_to_end::program::{Running, trainer};
 use end_to_end::wait_until;
@@ -38,19 +37,11 @@ struct Site {
 impl Site {
     fn start(data: &Path) -> Self {
         let data = data.display().to_string();
-        let mut running = Running::start(
-            trainer(&["annotate", "--data", &data])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null()),
-        );
-        let mut first = String::new();
-        BufReader::new(running.take_stdout())
-            .read_line(&mut first)
-            .expect("a line");
+        let (running, first) = Running::start_and_listen(&mut trainer(&["annotate", "--data", &data]));
         assert!(first.starts_with("http://127.0.0.1:"), "{first}");
         Self {
             _trainer: running,
-            url: first.trim().to_owned(),
+            url: first,
         }
     }
 

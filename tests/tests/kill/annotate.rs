@@ -1,9 +1,8 @@
 //! The annotation page, which is told step by step what to move.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
 use std::time::Instant;
 
 use end_to_end::program::Running;
@@ -21,18 +20,8 @@ pub struct Page {
 
 impl Page {
     pub fn open(workshop: &Workshop) -> Self {
-        let mut running = Running::start(
-            workshop
-                .trainer(&["annotate", "--data", "data"])
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null()),
-        );
-        let mut first = String::new();
-        BufReader::new(running.take_stdout())
-            .read_line(&mut first)
-            .expect("a line");
+        let (running, first) = Running::start_and_listen(&mut workshop.trainer(&["annotate", "--data", "data"]));
         let (address, token) = first
-            .trim()
             .trim_start_matches("http://")
             .split_once("/?token=")
             .expect("an address");

@@ -284,49 +284,25 @@ fn run_files(workshop: &Workshop) -> Tree {
     files
 }
 
-struct Train;
+/// A training of the network's features alone, or of the network itself.
+struct Training<const REFINES: bool>;
 
-impl Operation for Train {
-    const NAME: &'static str = "featurize and train";
-
-    fn fresh(&self) -> Workshop {
-        Workshop::new(40)
-    }
-
-    fn command(&self, workshop: &Workshop) -> Command {
-        workshop.train("data", "run")
-    }
-
-    fn check(&self, workshop: &Workshop) {
-        check_run(workshop);
-    }
-
-    fn is_done(&self, workshop: &Workshop) -> bool {
-        workshop.path("run").exists()
-    }
-
-    fn outcome(&self, workshop: &Workshop) -> Tree {
-        run_files(workshop)
-    }
-}
-
-#[test]
-fn training() {
-    survive(&Train);
-}
-
-struct Refine;
-
-impl Operation for Refine {
-    const NAME: &'static str = "refine";
+impl<const REFINES: bool> Operation for Training<REFINES> {
+    const NAME: &'static str = if REFINES { "refine" } else { "featurize and train" };
 
     fn fresh(&self) -> Workshop {
+        if !REFINES {
+            return Workshop::new(40);
+        }
         let workshop = Workshop::new(12);
         std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
         workshop
     }
 
     fn command(&self, workshop: &Workshop) -> Command {
+        if !REFINES {
+            return workshop.train("data", "run");
+        }
         let mut command = workshop.train_by("convolutional.onnx", "data", "run");
         command.args([
             "--classifier",
@@ -357,8 +333,13 @@ impl Operation for Refine {
 }
 
 #[test]
+fn training() {
+    survive(&Training::<false>);
+}
+
+#[test]
 fn refining() {
-    survive(&Refine);
+    survive(&Training::<true>);
 }
 
 struct Publish;

@@ -31,10 +31,9 @@ const TRAINING_DATA_KEY: &str = "ikat.training_data";
 /// Refines the network and fits what `kind` says on top of it.
 pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted, TrainingError> {
     let start = Instant::now();
-    let training = job.features.normalized_rows(&job.train);
     let classes = job.dataset.classes.len();
-    let fold = validation_fold(&training, classes, recipe);
-    let refined = with_task(job, &training, &fold, recipe, None, refine::refine)?;
+    let fold = validation_fold(job, recipe);
+    let refined = with_task(job, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
     let (best, epochs, held_out) = (refined.best_epoch, refined.history.len(), fold.held_out.len());
     let mut notes = vec![if best == 0 {
@@ -79,25 +78,20 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
 /// # Errors
 /// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
 pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted; 2], TrainingError> {
-    let training = job.features.normalized_rows(&job.train);
-    let fold = validation_fold(&training, job.dataset.classes.len(), recipe);
-    let refined = with_task(job, &training, &fold, recipe, Some(deadline), refine::refine)?;
+    let fold = validation_fold(job, recipe);
+    let refined = with_task(job, &fold, recipe, Some(deadline), refine::refine)?;
     Ok([own_layer(job, &refined, &fold)?, svm_on_top(job, &refined, fold)?])
 }
 
 /// Tries learning rates on the training part.
 pub(super) fn find_rate(job: &Prepared, recipe: &Recipe, range: RateRange) -> Result<RateCurve, TrainingError> {
-    let training = job.features.normalized_rows(&job.train);
-    let fold = validation_fold(&training, job.dataset.classes.len(), recipe);
-    with_task(job, &training, &fold, recipe, None, |task| {
-        refine::find_rate(task, range)
-    })
+    let fold = validation_fold(job, recipe);
+    with_task(job, &fold, recipe, None, |task| refine::find_rate(task, range))
 }
 
 /// Hands the refinement of the training part without `fold` to `work`.
 fn with_task<T>(
     job: &Prepared,
-    training: &Features,
     fold: &Fold,
     recipe: &Recipe,
     deadline: Option<Instant>,
@@ -106,14 +100,15 @@ fn with_task<T>(
     let backbone = ModelProto::decode(job.model.as_ref())
         .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
-    let head = first_head(job, training, fold, recipe)?;
-    let name = checkpoint_name(job, training, fold, &head, recipe);
+    let training = job.features.normalized_rows(&job.train);
+    let head = first_head(job, &training, fold, recipe)?;
+    let name = checkpoint_name(job, &training, fold, &head, recipe);
     let task = Task {
         backbone: &backbone,
         preprocessing: &job.backbone.preprocessing,
         limits: job.parameters.limits,
         paths: job.train.iter().map(path).collect(),
-        labels: training.labels.clone(),
+        labels: training.labels,
         classes: job.dataset.classes.len(),
         validation: fold.held_out.clone(),
         head,
@@ -159,27 +154,24 @@ fn exported(job: &Prepared, mut model: ModelProto) -> Result<ModelProto, Trainin
 }
 
 /// Which rows of the training part validate: a share of each class, near-duplicates together.
-fn validation_fold(training: &Features, classes: usize, recipe: &Recipe) -> Fold {
+fn validation_fold(job: &Prepared, recipe: &Recipe) -> Fold {
     let all = Fold {
-        train: (0..training.labels.len()).collect(),
+        train: (0..job.train.len()).collect(),
         held_out: Vec::new(),
     };
     if recipe.validation <= 0.0 {
         return all;
     }
     let count = ((1.0 / recipe.validation).round() as usize).max(2);
-    let folds = svm::stratified_grouped(&training.labels, &training.groups, classes, count, recipe.seed);
+    let of_rows = |values: &[usize]| -> Vec<usize> { job.train.iter().map(|row| values[*row]).collect() };
+    let (labels, groups) = (of_rows(&job.features.labels), of_rows(&job.features.groups));
+    let folds = svm::stratified_grouped(&labels, &groups, job.dataset.classes.len(), count, recipe.seed);
     folds.folds.into_iter().next().unwrap_or(all)
-}
-
-fn validation_fold_of(job: &Prepared, recipe: &Recipe) -> Fold {
-    let training = job.features.normalized_rows(&job.train);
-    validation_fold(&training, job.dataset.classes.len(), recipe)
 }
 
 /// Rows of the data set that a refinement of the training part validates by.
 pub(super) fn held_out_rows(job: &Prepared, recipe: &Recipe) -> Vec<usize> {
-    let fold = validation_fold_of(job, recipe);
+    let fold = validation_fold(job, recipe);
     fold.held_out.iter().map(|row| job.train[*row]).collect()
 }
 
@@ -242,7 +234,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, T
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
 pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted {
-    let fold = validation_fold_of(job, recipe);
+    let fold = validation_fold(job, recipe);
     let rows = fold.held_out.iter();
     let logits: Vec<f32> = rows
         .flat_map(|row| features.matrix.row(job.train[*row]))
@@ -303,7 +295,7 @@ pub(super) fn svm_of(
     recipe: &Recipe,
 ) -> Result<Fitted, TrainingError> {
     let start = Instant::now();
-    let fitted = with_svm(job, model, features, validation_fold_of(job, recipe))?;
+    let fitted = with_svm(job, model, features, validation_fold(job, recipe))?;
     Ok(Fitted {
         svm_seconds: Some(start.elapsed().as_secs_f64()),
         ..fitted
