@@ -61,6 +61,7 @@ pub fn fuzz() -> Result<(), String> {
             .arg(format!("-max_total_time={}", wanted.seconds))
             .arg(format!("-artifact_prefix=target/fuzz/{target}-"))
             .args(["-max_len=65536", "-timeout=10", "-rss_limit_mb=1024"])
+            .args(["-verbosity=0", "-print_final_stats=1"])
             .args([&grown, &committed]))?;
         if wanted.keep {
             keep(&mut fuzzer(), &committed, &grown)?;
@@ -138,10 +139,10 @@ fn build() -> Result<PathBuf, String> {
     run(cargo()
         .env("RUSTFLAGS", RUSTFLAGS)
         // For a target of its own, so that what runs while building counts nothing.
-        .args(["build", "--workspace", "--locked", "--target", &host])
+        .args(["build", "--workspace", "--profile", "fuzz", "--locked", "--target", &host])
         .args(["--features", "end-to-end/libfuzzer", "--bin", "fuzz"])
         .args([Path::new("--target-dir"), &root().join("target/fuzz")]))?;
-    Ok(root().join("target/fuzz").join(host).join("debug/fuzz"))
+    Ok(root().join("target/fuzz").join(host).join("fuzz/fuzz"))
 }
 
 fn host() -> Result<String, String> {

@@ -136,8 +136,10 @@ fn jpeg_is_cut_short(bytes: &[u8], image: &DynamicImage) -> bool {
     const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
     const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
     // A thumbnail within the metadata may have an end of its own, but no picture follows it.
-    let scan = bytes.windows(2).rposition(|pair| pair == START_OF_SCAN).unwrap_or(0);
-    if bytes[scan..].windows(2).any(|pair| pair == END_OF_IMAGE) {
+    let last = bytes
+        .windows(2)
+        .rfind(|pair| *pair == START_OF_SCAN || *pair == END_OF_IMAGE);
+    if last == Some(&END_OF_IMAGE) {
         return false;
     }
     let row = image.width() as usize * usize::from(image.color().bytes_per_pixel());
