@@ -9,7 +9,7 @@ use trainer::dataset::near_duplicate_groups;
 
 #[allow(clippy::print_stdout)]
 fn main() {
-    for count in [10_000, 100_000, 1_000_000] {
+    for count in [10_000, 20_000, 100_000, 1_000_000] {
         let hashes = hashes(count);
         let start = Instant::now();
         let groups = near_duplicate_groups(&hashes, 16);

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use trainer::onnx::proto::ModelProto;
 use trainer::refine::Device;
 use trainer::refine::engine::{Batch, Inputs, Optimizer, Plan, Version, open};
-use trainer::refine::network::{Graph, Statistics};
+use trainer::refine::network::{Graph, Precision, Statistics};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -48,6 +48,7 @@ fn main() -> Result<(), Failure> {
             graph,
             optimizer: options.optimizer,
             statistics: options.statistics,
+            precision: Precision::Single,
             average: None,
             clip_norm: options.clip_norm,
             images_at_once: None,

@@ -139,7 +139,15 @@ fn build() -> Result<PathBuf, String> {
     run(cargo()
         .env("RUSTFLAGS", RUSTFLAGS)
         // For a target of its own, so that what runs while building counts nothing.
-        .args(["build", "--workspace", "--profile", "fuzz", "--locked", "--target", &host])
+        .args([
+            "build",
+            "--workspace",
+            "--profile",
+            "fuzz",
+            "--locked",
+            "--target",
+            &host,
+        ])
         .args(["--features", "end-to-end/libfuzzer", "--bin", "fuzz"])
         .args([Path::new("--target-dir"), &root().join("target/fuzz")]))?;
     Ok(root().join("target/fuzz").join(host).join("fuzz/fuzz"))

@@ -135,6 +135,9 @@ fn check() -> Result<(), String> {
         "clippy",
         "--workspace",
         "--all-targets",
+        // What needs a GPU to run needs none to compile.
+        "--features",
+        "trainer/cuda,trainer/wgpu,end-to-end/libfuzzer",
         "--locked",
         "--",
         "--deny",
@@ -204,7 +207,9 @@ fn bench() -> Result<(), String> {
     }
     let trainer = ["build", "--release", "--locked", "-p", "trainer"];
     run(cargo().args(trainer).arg("--bins"))?;
-    run(cargo().args(trainer).args(["--example", "svm_compare"]))?;
+    run(cargo()
+        .args(trainer)
+        .args(["--example", "svm_compare", "--example", "near_duplicates"]))?;
     // The function as it is deployed.
     run(cargo().args(["build", "--profile", "lambda", "--locked", "-p", "scorer"]))?;
     run(Command::new(&python)

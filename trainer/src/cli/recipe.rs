@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use crate::refine::engine::Optimizer;
-use crate::refine::network::Statistics;
+use crate::refine::network::{Precision, Statistics};
 use crate::refine::{Device, HeadStart, Recipe, Schedule, Trained};
 
 /// How the network is refined, for the classifiers dnn and svm-refined.
@@ -94,6 +94,10 @@ pub struct RecipeArguments {
     /// Statistics that batch normalization uses while training [default: frozen]
     #[arg(long, value_enum)]
     batch_norm: Option<BatchNorm>,
+    /// Numbers that are multiplied while training: f32, or bf16, which GPUs with matrix units for it are faster with; weights
+    /// and sums are f32 in any case [default: f32]
+    #[arg(long, value_enum)]
+    precision: Option<Numbers>,
     /// Share of the old value kept in the moving average of the weights that is used in the end; 0 for no average
     /// [default: 0.99; original: 0]
     #[arg(long, value_name = "SHARE")]
@@ -153,6 +157,14 @@ enum BatchNorm {
     Batch,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Numbers {
+    /// 32 bits
+    F32,
+    /// 16 bits with the range of those of 32
+    Bf16,
+}
+
 impl RecipeArguments {
     /// The preset with what was given changed in it; `balanced` tells whether rare classes weigh as much as frequent
     /// ones.
@@ -193,6 +205,11 @@ impl RecipeArguments {
             BatchNorm::Batch => Statistics::Batch,
         });
         replace(&mut recipe.statistics, statistics);
+        let precision = self.precision.map(|precision| match precision {
+            Numbers::F32 => Precision::Single,
+            Numbers::Bf16 => Precision::Brain,
+        });
+        replace(&mut recipe.precision, precision);
         let head = self.head_start.map(|start| match start {
             Start::Svm => HeadStart::Svm,
             Start::Random => HeadStart::Random,

@@ -4,6 +4,11 @@
 //! resized to one column more than rows with Pillow's Lanczos filter, one bit where a pixel is brighter than its left
 //! neighbour.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into `with_simd` is compiled for wide vectors"
+)]
+
 use shared::image::RgbImage;
 
 use super::lanczos;

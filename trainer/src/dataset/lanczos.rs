@@ -4,6 +4,11 @@
 //! ones often 15), which now and then moves a pixel by one. A difference hash compares neighbours that are often
 //! nearly equal, so such a step flips its bits. After `src/libImaging/Resample.c` of Pillow.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into the caller is compiled for its wide vectors"
+)]
+
 /// Bits after the point of a weight: 32, less 8 for the pixel and 2 for the sum.
 const PRECISION: u32 = 32 - 8 - 2;
 /// Half width of the filter, in output pixels.
@@ -16,7 +21,6 @@ struct Window {
 }
 
 /// `pixels` (`width x height`, row by row) at another size, which is at least 1 x 1.
-// Inlined into the caller, down to the loops over pixels, so that it takes the caller's vector instructions.
 #[inline(always)]
 pub(super) fn resize(pixels: &[u8], (width, height): (usize, usize), (to_width, to_height): (usize, usize)) -> Vec<u8> {
     // Each pass rounds, so that their order shows. Pillow 13 begins with the rows of tall pictures; the rule was found

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::{Augmentation, MOST_MAGNITUDE, RandAugment};
 use super::engine::Optimizer;
-use super::network::Statistics;
+use super::network::{Precision, Statistics};
 
 /// Largest number of epochs, images per step and the like.
 const MOST_COUNT: usize = 1_000_000;
@@ -47,6 +47,8 @@ pub struct Recipe {
     pub views: usize,
     /// What batch normalization uses.
     pub statistics: Statistics,
+    /// What products are computed in.
+    pub precision: Precision,
     /// Share of the old value kept in the moving average of the weights that is used in the end; `None` for none.
     pub average: Option<f32>,
     /// Largest Euclidean length of a gradient; `None` for no limit.
@@ -133,6 +135,7 @@ impl Recipe {
             },
             views: 10,
             statistics: Statistics::Frozen,
+            precision: Precision::Single,
             average: Some(0.99),
             clip_norm: Some(1.0),
             validation: 0.15,
@@ -172,6 +175,7 @@ impl Recipe {
             },
             views: 10,
             statistics: Statistics::Frozen,
+            precision: Precision::Single,
             average: None,
             clip_norm: None,
             validation: 0.15,

@@ -138,6 +138,7 @@ pub(super) fn with_engine<T>(
         classes: task.classes,
         optimizer: task.recipe.optimizer,
         statistics: task.recipe.statistics,
+        precision: task.recipe.precision,
         average: task.recipe.average,
         clip_norm: task.recipe.clip_norm,
         images_at_once: None,
@@ -168,8 +169,12 @@ fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<
     })
 }
 
-/// The value below which nothing is trained; `None` where everything is.
-fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+/// The value below which nothing is trained, of those that `boundaries` offer; `None` where everything is. `features` names
+/// what the last layer takes.
+///
+/// # Errors
+/// [`GraphError::Unsound`] where there is no such value.
+pub fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
     let lowest_of = |layers: usize| {
         boundaries
             .iter()

@@ -9,7 +9,7 @@ mod session;
 
 use std::collections::BTreeMap;
 
-use super::network::{Graph, GraphError, Statistics};
+use super::network::{Graph, GraphError, Precision, Statistics};
 
 pub use device::{Device, DeviceError, OpenError, open};
 pub use optimizer::Optimizer;
@@ -67,6 +67,8 @@ pub struct Plan {
     pub optimizer: Optimizer,
     /// What batch normalization uses.
     pub statistics: Statistics,
+    /// What products are computed in; logits for inference always in 32 bits.
+    pub precision: Precision,
     /// Share of the old value kept in the moving average of the parameters; `None` for no average.
     pub average: Option<f32>,
     /// Largest Euclidean length of the whole gradient; it is scaled down to it.

@@ -150,6 +150,7 @@ impl<B: AutodiffBackend> Session<B> {
             .collect();
         let mode = Mode::Training {
             statistics: self.plan.statistics,
+            precision: self.plan.precision,
             seed,
             first_image: images.start,
         };

@@ -13,7 +13,7 @@ mod read;
 mod tests;
 
 pub use cut::{Boundary, boundaries, lower_part};
-pub use forward::{BatchStatistics, Mode, Pass, Statistics, Value, forward};
+pub use forward::{BatchStatistics, Mode, Pass, Precision, Statistics, Value, forward};
 pub use operation::{Layout, Operation, Padding, Window};
 pub use read::write_back;
 

@@ -150,6 +150,7 @@ fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
         classes: 2,
         optimizer,
         statistics,
+        precision: Precision::Single,
         average: Some(0.9),
         clip_norm: None,
         images_at_once: None,
@@ -268,6 +269,32 @@ fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
     }
 }
 
+/// Eight bits of mantissa are right to half a percent; what is updated and what is inferred stays in 32 bits.
+#[test]
+fn short_numbers_teach_nearly_the_same() {
+    for statistics in [Statistics::Frozen, Statistics::Batch] {
+        let stepped = |precision: Precision| {
+            let plan = Plan {
+                precision,
+                ..plan(statistics, SGD)
+            };
+            let mut engine = open(Device::Cpu, plan).expect("a processor");
+            let before = engine.logits(&batch().inputs, Version::Current).expect("logits");
+            let outcome = engine.step(&batch(), 0.1, 1).expect("a step");
+            let after = engine.parameters(Version::Current).expect("parameters");
+            (before, outcome.loss, after.concat())
+        };
+        let (before, loss, exact) = stepped(Precision::Single);
+        let (same, near, short) = stepped(Precision::Brain);
+        assert_eq!(before, same);
+        assert!((loss - near).abs() < 0.01 * loss, "{loss} {near}");
+        assert_ne!(exact, short);
+        for (exact, short) in exact.iter().zip(&short) {
+            assert!((exact - short).abs() < 0.01, "{exact} {short}");
+        }
+    }
+}
+
 #[test]
 fn numbers_that_are_none_stop_the_step_and_change_nothing() {
     for clip_norm in [None, Some(1.0)] {
@@ -371,6 +398,7 @@ fn one_value_has_no_variance() {
     let graph = Graph::read(&model, None, "norm").expect("a graph");
     let mode = Mode::Training {
         statistics: Statistics::Batch,
+        precision: Precision::Single,
         seed: 1,
         first_image: 0,
     };
