@@ -51,13 +51,16 @@ fn main() -> Result<(), Failure> {
         [1, 3, options.resolution, options.resolution],
         vec![0.5; 3 * options.resolution * options.resolution],
     );
-    let size = run(&backbone, &image)?.1.len();
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let cache = std::env::var_os("IKAT_CACHE").map_or_else(|| Path::new(&home).join(".cache/ikat"), Into::into);
+    let runtime = Runtime::load(&[library::in_cache(&cache)])?;
+    let size = run(&runtime, &backbone, &image)?.1.len();
     let model = HeadLayer::random(CLASSES, size, 0).on(&backbone, None)?;
     let whole = Graph::read(&model, None, LOGITS)?;
     let (graph, shape) = match choose_cut(&boundaries(&whole), options.trained, &features)? {
         Some(cut) => (
             Graph::read(&model, Some(&cut), LOGITS)?,
-            run(&lower_part(&backbone, &cut)?, &image)?.0,
+            run(&runtime, &lower_part(&backbone, &cut)?, &image)?.0,
         ),
         None => (whole, image.shape()[1..].to_vec()),
     };
@@ -89,10 +92,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Shape and values of the first output for one image.
-fn run(model: &ModelProto, image: &Tensor) -> Result<(Vec<usize>, Vec<f32>), Failure> {
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("IKAT_CACHE").map_or_else(|| Path::new(&home).join(".cache/ikat"), Into::into);
-    let runtime = Runtime::load(&[library::in_cache(&cache)])?;
+fn run(runtime: &Runtime, model: &ModelProto, image: &Tensor) -> Result<(Vec<usize>, Vec<f32>), Failure> {
     let mut network = runtime.network(&model.encode_to_vec(), 1)?;
     let activations = network.run(image, Outputs::VectorsAndMap)?;
     let shape = activations

@@ -98,7 +98,7 @@ impl Device {
 /// [`OpenError::Device`] where the device cannot be had, [`OpenError::Engine`] where it cannot take the network.
 pub fn open(device: Device, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
     match device.resolved() {
-        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, FlexDevice)?)),
+        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, FlexDevice, true)?)),
         Device::Cuda(number) => cuda::open(number, plan),
         Device::Wgpu => wgpu::open(plan),
     }
@@ -153,7 +153,7 @@ mod cuda {
 
     pub fn open(number: usize, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
         guarded(&format!("cuda:{number}"), || {
-            let session = Session::<Autodiff<Cuda>>::new(plan, CudaDevice::new(number))?;
+            let session = Session::<Autodiff<Cuda>>::new(plan, CudaDevice::new(number), false)?;
             Ok(Box::new(session) as Box<dyn Engine>)
         })
     }
@@ -181,7 +181,7 @@ mod wgpu {
 
     pub fn open(plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
         guarded("wgpu", || {
-            let session = Session::<Autodiff<Wgpu>>::new(plan, WgpuDevice::default())?;
+            let session = Session::<Autodiff<Wgpu>>::new(plan, WgpuDevice::default(), false)?;
             Ok(Box::new(session) as Box<dyn Engine>)
         })
     }

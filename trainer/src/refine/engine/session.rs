@@ -11,6 +11,10 @@ use super::optimizer::Memory;
 use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version, said};
 use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Value, forward};
 
+/// Images that one thread of a processor learns from at once. A number of its own and not that of the threads, so that sums
+/// do not depend on these.
+const IMAGES_A_THREAD: usize = 4;
+
 /// Steps after which the moving average has its full length.
 const AVERAGE_WARMUP: f32 = 10.0;
 
@@ -21,13 +25,16 @@ pub(super) struct Session<B: AutodiffBackend> {
     steps: u64,
     /// Most images whose gradient is computed at once.
     at_once: usize,
+    /// Whether threads share a batch among them.
+    threaded: bool,
     parameters: Vec<Tensor<B::InnerBackend, 1>>,
     average: Option<Vec<Tensor<B::InnerBackend, 1>>>,
     memory: Vec<Option<Memory<B::InnerBackend>>>,
 }
 
 impl<B: AutodiffBackend> Session<B> {
-    pub(super) fn new(plan: Plan, device: B::Device) -> Result<Self, EngineError> {
+    /// `threaded` where the device is a processor, whose threads share a batch among them.
+    pub(super) fn new(plan: Plan, device: B::Device, threaded: bool) -> Result<Self, EngineError> {
         let parameters: Vec<Tensor<B::InnerBackend, 1>> = plan
             .graph
             .parameters
@@ -41,6 +48,7 @@ impl<B: AutodiffBackend> Session<B> {
             .collect();
         let session = Self {
             at_once: plan.images_at_once.unwrap_or(usize::MAX),
+            threaded,
             average: plan.average.map(|_| parameters.clone()),
             parameters,
             memory,
@@ -101,23 +109,56 @@ struct Learned<B: AutodiffBackend> {
     statistics: Vec<BatchStatistics<B>>,
 }
 
-impl<B: AutodiffBackend> Session<B> {
-    /// The gradient of a batch, summed up from parts that the device has the memory for.
-    fn learn(&self, batch: &Batch, seed: u64) -> Result<Learned<B>, EngineError> {
-        let total: f32 = batch.weights.iter().sum();
-        let mut learned = Learned {
+impl<B: AutodiffBackend> Default for Learned<B> {
+    fn default() -> Self {
+        Self {
             loss: 0.0,
             length: 0.0,
             logits: Vec::new(),
             gradients: BTreeMap::new(),
             statistics: Vec::new(),
-        };
-        let count = batch.inputs.count();
-        let mut first = 0;
-        while first < count {
-            let next = first.saturating_add(self.at_once).min(count);
-            guarded(|| self.learn_part(batch, first..next, total.max(f32::MIN_POSITIVE), seed, &mut learned))?;
-            first = next;
+        }
+    }
+}
+
+impl<B: AutodiffBackend> Learned<B> {
+    /// What the next images of the batch have to teach.
+    fn add(&mut self, part: Self) {
+        self.loss += part.loss;
+        self.logits.extend(part.logits);
+        self.statistics.extend(part.statistics);
+        for (index, gradient) in part.gradients {
+            let sum = match self.gradients.remove(&index) {
+                Some(sum) => sum + gradient,
+                None => gradient,
+            };
+            self.gradients.insert(index, sum);
+        }
+    }
+}
+
+impl<B: AutodiffBackend> Session<B> {
+    /// The gradient of a batch, summed up from parts that the device has the memory for.
+    fn learn(&self, batch: &Batch, seed: u64) -> Result<Learned<B>, EngineError> {
+        let total: f32 = batch.weights.iter().sum();
+        let total = total.max(f32::MIN_POSITIVE);
+        let mut learned = Learned::default();
+        for images in pieces(0..batch.inputs.count(), self.at_once) {
+            let parts = if self.threaded && self.can_be_divided() {
+                pieces(images, IMAGES_A_THREAD)
+            } else {
+                vec![images]
+            };
+            let parts = in_threads(&parts, |images| {
+                guarded(|| self.learn_part(batch, images.clone(), total, seed))
+            });
+            for part in parts {
+                let part = part?;
+                guarded(|| {
+                    learned.add(part);
+                    Ok(())
+                })?;
+            }
         }
         learned.length = guarded(|| euclidean_length(learned.gradients.values()))?;
         if learned.loss.is_finite() && learned.length.is_finite() {
@@ -133,8 +174,7 @@ impl<B: AutodiffBackend> Session<B> {
         images: Range<usize>,
         total: f32,
         seed: u64,
-        learned: &mut Learned<B>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Learned<B>, EngineError> {
         let parameters: Vec<Tensor<B, 1>> = self
             .parameters
             .iter()
@@ -165,20 +205,17 @@ impl<B: AutodiffBackend> Session<B> {
         let loss = (log_softmax(logits.clone(), 1) * targets * weights).sum().neg();
 
         let mut gradients = loss.backward();
-        for (index, parameter) in parameters.iter().enumerate() {
-            let Some(gradient) = parameter.grad_remove(&mut gradients) else {
-                continue;
-            };
-            let sum = match learned.gradients.remove(&index) {
-                Some(sum) => sum + gradient,
-                None => gradient,
-            };
-            learned.gradients.insert(index, sum);
-        }
-        learned.loss += numbers(loss.inner())?.first().copied().unwrap_or(f32::NAN);
-        learned.logits.extend(numbers(logits.inner())?);
-        learned.statistics.extend(pass.statistics);
-        Ok(())
+        let gradients = parameters.iter().enumerate().filter_map(|(index, parameter)| {
+            let gradient = parameter.grad_remove(&mut gradients)?;
+            Some((index, gradient))
+        });
+        Ok(Learned {
+            gradients: gradients.collect(),
+            loss: numbers(loss.inner())?.first().copied().unwrap_or(f32::NAN),
+            logits: numbers(logits.inner())?,
+            statistics: pass.statistics,
+            length: 0.0,
+        })
     }
 
     /// Whether a batch may be computed in parts: statistics of the batch need all of it.
@@ -187,6 +224,39 @@ impl<B: AutodiffBackend> Session<B> {
         self.plan.statistics == Statistics::Frozen
             || !operators.any(|operator| matches!(operator.operation, Operation::BatchNormalization { .. }))
     }
+}
+
+/// The range in pieces of `length`, the last as long as is left.
+fn pieces(range: Range<usize>, length: usize) -> Vec<Range<usize>> {
+    let firsts = range.clone().step_by(length);
+    firsts
+        .map(|first| first..first.saturating_add(length).min(range.end))
+        .collect()
+}
+
+/// `work` on each item, in the order of the items. In threads of its own: a thread of rayon's pool takes up other work while
+/// it waits for products, and would wait for ever for a lock of automatic differentiation that it holds itself.
+fn in_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let count = rayon::current_num_threads().clamp(1, items.len().max(1));
+    if count == 1 {
+        return items.iter().map(work).collect();
+    }
+    let mut done: Vec<_> = std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..count)
+            .map(|first| scope.spawn(move || items.iter().skip(first).step_by(count).map(work).collect::<Vec<R>>()))
+            .collect();
+        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined
+            .map(|done| {
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                    .into_iter()
+            })
+            .collect()
+    });
+    (0..items.len())
+        .filter_map(|index| done[index % count].next())
+        .collect()
 }
 
 /// Some backends panic where they have no memory left.
@@ -400,6 +470,17 @@ fn largest(values: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_threads_share_stays_in_order() {
+        for count in [0, 1, 2, 7, 100] {
+            let items: Vec<usize> = (0..count).collect();
+            assert_eq!(
+                in_threads(&items, |item| 2 * item),
+                (0..count).map(|item| 2 * item).collect::<Vec<_>>()
+            );
+        }
+    }
 
     #[test]
     fn used_up_memory_is_told_from_other_failures() {

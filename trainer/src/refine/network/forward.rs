@@ -344,8 +344,7 @@ impl<'a, B: Backend> Run<'a, B> {
     /// Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>.
     fn normalize(&mut self, operator: &'a Operator, epsilon: f32, momentum: f32) -> Result<Tensor<B, 4>, GraphError> {
         let map = self.map(operator)?;
-        let [images, channels, height, width] = map.dims();
-        let across = [1, channels, 1, 1];
+        let [images, _, height, width] = map.dims();
         let scale = self.parameter::<1>(operator, 1)?;
         let shift = self.parameter::<1>(operator, 2)?;
         let batch = matches!(
@@ -367,24 +366,24 @@ impl<'a, B: Backend> Run<'a, B> {
                      --batch-norm frozen",
                 ));
             }
-            let mean = map.clone().mean_dims(&[0, 2, 3]);
-            let centred = map - mean.clone();
-            let variance = centred.clone().powi_scalar(2).mean_dims(&[0, 2, 3]);
+            let mean = channel_means(map.clone());
+            let centred = by_channel(map, mean.clone(), |map, mean| map - mean);
+            let variance = channel_means(centred.clone() * centred.clone());
             let unbiased = count as f32 / (count as f32 - 1.0);
             self.statistics.push(BatchStatistics {
                 parameters: [mean_index, variance_index],
-                mean: mean.reshape([channels]).detach(),
-                variance: variance.clone().reshape([channels]).detach().mul_scalar(unbiased),
+                mean: mean.detach(),
+                variance: variance.clone().detach().mul_scalar(unbiased),
                 momentum,
             });
-            let normal = centred / variance.add_scalar(epsilon).sqrt();
-            return Ok(normal * scale.reshape(across) + shift.reshape(across));
+            let factor = scale / variance.add_scalar(epsilon).sqrt();
+            return Ok(scaled_and_shifted(centred, factor, shift));
         }
         let mean = self.parameter::<1>(operator, 3)?;
         let variance = self.parameter::<1>(operator, 4)?;
         let factor = scale / variance.add_scalar(epsilon).sqrt();
         let offset = shift - mean * factor.clone();
-        Ok(map * factor.reshape(across) + offset.reshape(across))
+        Ok(scaled_and_shifted(map, factor, offset))
     }
 
     /// Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>. What is dropped is drawn here
@@ -484,6 +483,33 @@ fn layout<B: Backend>(operator: &Operator, window: &Window, map: &Tensor<B, 4>) 
     })
 }
 
+fn scaled_and_shifted<B: Backend>(map: Tensor<B, 4>, factor: Tensor<B, 1>, offset: Tensor<B, 1>) -> Tensor<B, 4> {
+    let scaled = by_channel(map, factor, |map, factor| map * factor);
+    by_channel(scaled, offset, |map, offset| map + offset)
+}
+
+/// Combines a map with one number for each channel. Written out for one image these are a row that all images share, which
+/// backends broadcast by vector instructions; channels between images and points they take one value at a time.
+fn by_channel<B: Backend>(
+    map: Tensor<B, 4>,
+    numbers: Tensor<B, 1>,
+    combine: impl Fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
+) -> Tensor<B, 4> {
+    let shape @ [images, channels, height, width] = map.dims();
+    let points = height * width;
+    let ones = Tensor::<B, 2>::ones([channels, points], (&map.device(), map.dtype()));
+    let image = ones * numbers.reshape([channels, 1]);
+    let row = image.reshape([1, channels * points]);
+    combine(map.reshape([images, channels * points]), row).reshape(shape)
+}
+
+/// Mean of each channel.
+fn channel_means<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 1> {
+    let [images, channels, height, width] = map.dims();
+    let means = map.reshape([images * channels, height * width]).mean_dim(1);
+    means.reshape([images, channels]).mean_dim(0).reshape([channels])
+}
+
 /// A kernel of one point is a matrix product, which every backend does fastest.
 fn convolve<B: Backend>(
     map: Tensor<B, 4>,
@@ -510,7 +536,7 @@ fn convolve<B: Backend>(
         .matmul(map.reshape([images, channels, height * width]))
         .reshape([images, outputs, height, width]);
     match bias {
-        Some(bias) => product + bias.reshape([1, outputs, 1, 1]),
+        Some(bias) => by_channel(product, bias, |map, bias| map + bias),
         None => product,
     }
 }
