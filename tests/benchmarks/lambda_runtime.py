@@ -49,10 +49,12 @@ class Runtime:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        # A function that is killed breaks its connection.
+        self.server.handle_error = lambda *_: None
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def start(self, command, environment):
-        """Starts a function; gives the process."""
+    def start(self, command, environment, log=subprocess.DEVNULL):
+        """Starts a function that writes its log to the file `log`; gives the process."""
         return subprocess.Popen(
             command,
             env={
@@ -66,7 +68,7 @@ class Runtime:
                 "AWS_LAMBDA_LOG_STREAM_NAME": "scorer",
             },
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log,
         )
 
     def invoke(self, event):

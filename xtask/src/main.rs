@@ -207,9 +207,10 @@ fn bench() -> Result<(), String> {
     }
     let trainer = ["build", "--release", "--locked", "-p", "trainer"];
     run(cargo().args(trainer).arg("--bins"))?;
+    let examples = ["svm_compare", "near_duplicates", "refine_speed", "backbone"];
     run(cargo()
         .args(trainer)
-        .args(["--example", "svm_compare", "--example", "near_duplicates"]))?;
+        .args(examples.iter().flat_map(|name| ["--example", name])))?;
     // The function as it is deployed.
     run(cargo().args(["build", "--profile", "lambda", "--locked", "-p", "scorer"]))?;
     run(Command::new(&python)
