@@ -45,8 +45,8 @@ fn grouped(words: &Words, distance: u32, long: bool) -> Vec<usize> {
         keyed.extend(distinct.iter().map(|index| (words.key(*index, &mask), *index)));
         keyed.par_sort_unstable();
         let runs = keyed.par_chunk_by(|left, right| left.0 == right.0);
-        let near: Vec<(usize, usize)> = runs.flat_map_iter(|run| words.near(run, distance)).collect();
-        for (left, right) in near {
+        let joined: Vec<(usize, usize)> = runs.flat_map_iter(|run| words.joined(run, distance)).collect();
+        for (left, right) in joined {
             groups.join(left, right);
         }
     }
@@ -141,12 +141,23 @@ impl Words {
         })
     }
 
-    /// The pairs of a run that differ in at most `distance` bits.
-    fn near(&self, run: &[(u64, usize)], distance: u32) -> impl Iterator<Item = (usize, usize)> {
-        run.iter().enumerate().flat_map(move |(position, (_, left))| {
-            let later = run[position + 1..].iter().map(|(_, right)| (*left, *right));
-            later.filter(move |(left, right)| self.differing(*left, *right) <= distance)
-        })
+    /// Pairs that put the hashes of a run into groups, fewer than there are hashes: of copies of one picture every pair
+    /// would be near, more than memory holds.
+    fn joined(&self, run: &[(u64, usize)], distance: u32) -> Vec<(usize, usize)> {
+        if run.len() < 2 {
+            return Vec::new();
+        }
+        let mut groups = Groups::new(run.len());
+        for (position, (_, left)) in run.iter().enumerate() {
+            for (other, (_, right)) in run.iter().enumerate().skip(position + 1) {
+                if self.differing(*left, *right) <= distance {
+                    groups.join(position, other);
+                }
+            }
+        }
+        let with_root = (0..run.len()).map(|position| (position, groups.root(position)));
+        let joined = with_root.filter(|(position, root)| position != root);
+        joined.map(|(position, root)| (run[root].1, run[position].1)).collect()
     }
 
     fn differing(&self, left: usize, right: usize) -> u32 {
