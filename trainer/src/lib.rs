@@ -37,4 +37,5 @@ pub mod setup;
 pub mod signing;
 pub mod svm;
 pub mod sweep;
+mod threads;
 pub mod training;

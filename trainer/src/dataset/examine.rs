@@ -1,12 +1,10 @@
 //! What can be told of a data set's pictures without a network: whether they are readable, their hash, size, format.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use shared::image::{self, Format, ImageError, Limits};
 
 use super::{Dataset, DifferenceHash, Skipped, dhash, read};
 use crate::progress::Progress;
+use crate::threads::in_order;
 
 /// A picture that could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,34 +29,15 @@ pub fn examine(
     threads: usize,
     progress: &dyn Progress,
 ) -> Vec<Result<Picture, String>> {
-    let look = |index: usize| {
-        let bytes = read(&dataset.root.join(&dataset.items[index].path), limits)?;
-        picture(&bytes, hash_size, limits).map_err(|error| error.to_string())
-    };
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(dataset.items.len()));
     progress.begin("Reading images", dataset.items.len() as u64);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, dataset.items.len().max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= dataset.items.len() {
-                        break;
-                    }
-                    let picture = look(index);
-                    done.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((index, picture));
-                    progress.advance(1);
-                }
-            });
-        }
+    let examined = in_order(&dataset.items, threads, |item| {
+        let picture = read(&dataset.root.join(&item.path), limits)
+            .and_then(|bytes| picture(&bytes, hash_size, limits).map_err(|error| error.to_string()));
+        progress.advance(1);
+        picture
     });
     progress.end();
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_unstable_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, picture)| picture).collect()
+    examined
 }
 
 fn picture(bytes: &[u8], hash_size: u32, limits: Limits) -> Result<Picture, ImageError> {

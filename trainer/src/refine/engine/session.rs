@@ -10,6 +10,7 @@ use burn_tensor::{Tensor, TensorData};
 use super::optimizer::Memory;
 use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version, said};
 use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Value, forward};
+use crate::threads::in_order;
 
 /// Images that one thread of a processor learns from at once. A number of its own and not that of the threads, so that sums
 /// do not depend on these.
@@ -149,7 +150,9 @@ impl<B: AutodiffBackend> Session<B> {
             } else {
                 vec![images]
             };
-            let parts = in_threads(&parts, |images| {
+            // Not by threads of rayon's pool: one that waits for a product takes up other work, and would then wait for ever for
+            // a lock of automatic differentiation that it holds itself.
+            let parts = in_order(&parts, rayon::current_num_threads(), |images| {
                 guarded(|| self.learn_part(batch, images.clone(), total, seed))
             });
             for part in parts {
@@ -231,31 +234,6 @@ fn pieces(range: Range<usize>, length: usize) -> Vec<Range<usize>> {
     let firsts = range.clone().step_by(length);
     firsts
         .map(|first| first..first.saturating_add(length).min(range.end))
-        .collect()
-}
-
-/// `work` on each item, in the order of the items. In threads of its own: a thread of rayon's pool takes up other work while
-/// it waits for products, and would wait for ever for a lock of automatic differentiation that it holds itself.
-fn in_threads<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let count = rayon::current_num_threads().clamp(1, items.len().max(1));
-    if count == 1 {
-        return items.iter().map(work).collect();
-    }
-    let mut done: Vec<_> = std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> = (0..count)
-            .map(|first| scope.spawn(move || items.iter().skip(first).step_by(count).map(work).collect::<Vec<R>>()))
-            .collect();
-        let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
-        joined
-            .map(|done| {
-                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                    .into_iter()
-            })
-            .collect()
-    });
-    (0..items.len())
-        .filter_map(|index| done[index % count].next())
         .collect()
 }
 
@@ -470,17 +448,6 @@ fn largest(values: &[f32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_threads_share_stays_in_order() {
-        for count in [0, 1, 2, 7, 100] {
-            let items: Vec<usize> = (0..count).collect();
-            assert_eq!(
-                in_threads(&items, |item| 2 * item),
-                (0..count).map(|item| 2 * item).collect::<Vec<_>>()
-            );
-        }
-    }
 
     #[test]
     fn used_up_memory_is_told_from_other_failures() {
