@@ -1,6 +1,6 @@
 //! How many images a second the refinement learns from, for `tests/benchmarks/refinement.py`, which asks PyTorch the same.
 //!
-//! `refine_speed NETWORK.onnx OPTIONS`: OPTIONS is JSON with the `resolution`, what is `trained` ("all", or "last-stage" on
+//! `refine_speed CACHE NETWORK.onnx OPTIONS`: OPTIONS is JSON with the `resolution`, what is `trained` ("all", or "last-stage" on
 //! the output of what is below), the `minibatch`, the number of `steps` that are timed, the `device`, the `precision` and the
 //! `statistics`. Prints JSON: `shape` of one input, `seconds` of each step, and its `loss`.
 
@@ -12,12 +12,14 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::json;
-use shared::network::{Network, Outputs, Runtime, Tensor, library};
+use shared::network::{Activations, Network, Outputs, Runtime, Tensor};
 use trainer::onnx::proto::ModelProto;
+use trainer::progress::Silent;
 use trainer::refine::engine::{Batch, Inputs, Optimizer, Plan, open};
-use trainer::refine::head::{HeadLayer, LOGITS, outputs};
-use trainer::refine::network::{Graph, Precision, Statistics, boundaries, lower_part};
-use trainer::refine::{Trained, choose_cut};
+use trainer::refine::head::HeadLayer;
+use trainer::refine::network::{Precision, Statistics};
+use trainer::refine::{Trained, cut_in_two};
+use trainer::setup::{self, Cache};
 
 const CLASSES: usize = 10;
 const SGD: Optimizer = Optimizer::Sgd {
@@ -41,28 +43,25 @@ struct Options {
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, network, options] = arguments.as_slice() else {
-        return Err("usage: refine_speed NETWORK.onnx OPTIONS".into());
+    let [_, cache, network, options] = arguments.as_slice() else {
+        return Err("usage: refine_speed CACHE NETWORK.onnx OPTIONS".into());
     };
     let options: Options = serde_json::from_str(options)?;
     let backbone = ModelProto::decode(std::fs::read(network)?.as_slice())?;
-    let (features, _) = outputs(&backbone)?;
     let image = Tensor::new(
         [1, 3, options.resolution, options.resolution],
         vec![0.5; 3 * options.resolution * options.resolution],
     );
-    let home = std::env::var_os("HOME").unwrap_or_default();
-    let cache = std::env::var_os("IKAT_CACHE").map_or_else(|| Path::new(&home).join(".cache/ikat"), Into::into);
-    let runtime = Runtime::load(&[library::in_cache(&cache)])?;
-    let size = run(&runtime, &backbone, &image)?.1.len();
-    let model = HeadLayer::random(CLASSES, size, 0).on(&backbone, None)?;
-    let whole = Graph::read(&model, None, LOGITS)?;
-    let (graph, shape) = match choose_cut(&boundaries(&whole), options.trained, &features)? {
-        Some(cut) => (
-            Graph::read(&model, Some(&cut), LOGITS)?,
-            run(&runtime, &lower_part(&backbone, &cut)?, &image)?.0,
-        ),
-        None => (whole, image.shape()[1..].to_vec()),
+    let runtime = Runtime::load(&[setup::runtime_library(&Cache::at(Path::new(cache)), &Silent)?])?;
+    let features = run(&runtime, &backbone, &image)?.size;
+    let classifier = HeadLayer::random(CLASSES, features, 0).on(&backbone, None)?;
+    let (lower, graph) = cut_in_two(&backbone, &classifier, options.trained)?;
+    let shape = match lower {
+        Some(lower) => {
+            let below = run(&runtime, &lower, &image)?;
+            below.map.map_or(vec![below.size], |map| map.shape()[1..].to_vec())
+        }
+        None => image.shape()[1..].to_vec(),
     };
     let mut engine = open(
         options.device.parse()?,
@@ -91,14 +90,9 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Shape and values of the first output for one image.
-fn run(runtime: &Runtime, model: &ModelProto, image: &Tensor) -> Result<(Vec<usize>, Vec<f32>), Failure> {
+fn run(runtime: &Runtime, model: &ModelProto, image: &Tensor) -> Result<Activations, Failure> {
     let mut network = runtime.network(&model.encode_to_vec(), 1)?;
-    let activations = network.run(image, Outputs::VectorsAndMap)?;
-    let shape = activations
-        .map
-        .map_or(vec![activations.size], |map| map.shape()[1..].to_vec());
-    Ok((shape, activations.vectors))
+    Ok(network.run(image, Outputs::VectorsAndMap)?)
 }
 
 /// Inputs and classes drawn at random.

@@ -25,7 +25,7 @@ use shared::network::NetworkError;
 pub use engine::{Device, DeviceError};
 pub use rate_search::{RateCurve, RatePoint, RateRange, find_rate};
 pub use recipe::{HeadStart, Recipe, Schedule, Trained};
-pub use run::{Refined, Task, choose_cut, refine};
+pub use run::{Refined, Task, cut_in_two, refine};
 
 use engine::{EngineError, OpenError};
 use network::GraphError;

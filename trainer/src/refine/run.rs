@@ -110,17 +110,9 @@ pub(super) fn with_engine<T>(
     work: impl FnOnce(&mut dyn Engine, &Views, Graph) -> Result<T, RefineError>,
 ) -> Result<T, RefineError> {
     task.recipe.check().map_err(RefineError::Recipe)?;
-    let trained = task.head.on(task.backbone, Some(task.recipe.dropout))?;
-    let whole = Graph::read(&trained, None, LOGITS)?;
-    let cut = choose_cut(&boundaries(&whole), task.recipe.trained, &outputs(task.backbone)?.0)?;
-    let graph = match &cut {
-        Some(cut) => Graph::read(&trained, Some(cut), LOGITS)?,
-        None => whole,
-    };
-    let lower = match &cut {
-        Some(cut) => Some(lower_part(task.backbone, cut)?.encode_to_vec()),
-        None => None,
-    };
+    let classifier = task.head.on(task.backbone, Some(task.recipe.dropout))?;
+    let (lower, graph) = cut_in_two(task.backbone, &classifier, task.recipe.trained)?;
+    let lower = lower.map(|lower| lower.encode_to_vec());
     let make = || -> Result<Box<dyn Network>, NetworkError> {
         let model = lower.as_deref().unwrap_or_default();
         Ok(Box::new(task.runtime.network(model, 1)?))
@@ -169,12 +161,28 @@ fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<
     })
 }
 
-/// The value below which nothing is trained, of those that `boundaries` offer; `None` where everything is. `features` names
-/// what the last layer takes.
+/// The part of `backbone` that stays as it is, `None` where everything is trained, and the part of `classifier`, which is
+/// the backbone with its last layer, that is `trained`.
 ///
 /// # Errors
-/// [`GraphError::Unsound`] where there is no such value.
-pub fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+/// [`GraphError::Unsound`] where the network cannot be cut there, and others for a network that cannot be read.
+pub fn cut_in_two(
+    backbone: &ModelProto,
+    classifier: &ModelProto,
+    trained: Trained,
+) -> Result<(Option<ModelProto>, Graph), GraphError> {
+    let whole = Graph::read(classifier, None, LOGITS)?;
+    Ok(match choose_cut(&boundaries(&whole), trained, &outputs(backbone)?.0)? {
+        Some(cut) => (
+            Some(lower_part(backbone, &cut)?),
+            Graph::read(classifier, Some(&cut), LOGITS)?,
+        ),
+        None => (None, whole),
+    })
+}
+
+/// The value below which nothing is trained; `None` where everything is.
+fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
     let lowest_of = |layers: usize| {
         boundaries
             .iter()
