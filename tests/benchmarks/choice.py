@@ -1,16 +1,14 @@
 """The choice of C beside scikit-learn's grid search."""
 
-import sys
 import time
 
 import numpy as np
 
-from workplace import BINARIES, ROOT, row
+from workplace import BINARIES, row
 
 
 def sweep(place, counts=(5_000, 20_000, 50_000)):
     """The choice of C by cross-validation, 1280 features, 10 classes; accuracy on 2000 further rows."""
-    sys.path.insert(0, str(ROOT / "tests/reference"))
     import svm_compare
     from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -12,7 +11,7 @@ import numpy as np
 
 import images
 import peer_function
-from workplace import BINARIES, CORES, ROOT, measured, row, trainer
+from workplace import BINARIES, CORES, measured, row, trainer
 
 
 def vectors_by_pillow(bundle, paths):
@@ -107,7 +106,7 @@ def batch(place, distinct=1_000, copies=10):
     _, _, pillow = by_pillow(place.bundle, all_paths)
     torch = by_torch(place.bundle, paths)
     rows = []
-    for name, bundle in place.bundles().items():
+    for name, bundle in place.bundles.items():
         command = [BINARIES / "trainer", "batch", "--local", "--bundle", bundle, "--input"]
         _, _, _, little = measured([*command, few, "--output", place.folder / f"few-{name}"])
         _, seconds, processor, much = measured([*command, many, "--output", place.folder / f"many-{name}"])
@@ -124,7 +123,6 @@ def batch(place, distinct=1_000, copies=10):
 
 def copies(place, count=2_000):
     """Difference hashes of a folder and the search for near-duplicates."""
-    sys.path.insert(0, str(ROOT / "tests/reference"))
     import dedupe_speed
 
     data = place.folder / "copies"

@@ -19,16 +19,18 @@ import images
 import peer_function
 from lambda_runtime import Runtime, peak_megabytes
 from object_store import object_store
-from workplace import DEPLOYED, ROOT, SCORER, row, spread, trainer
+from workplace import CACHE, DEPLOYED, ROOT, SCORER, row, spread, trainer
 
-PEER = [sys.executable, pathlib.Path(peer_function.__file__)]
+# The program and the environment that it is deployed with; the peer's is the ordinary one.
+OURS = [SCORER], DEPLOYED
+PEER = [sys.executable, pathlib.Path(peer_function.__file__)], {}
 
 
 @contextlib.contextmanager
-def started(command, environment, log=subprocess.DEVNULL):
+def started(side, environment, log=subprocess.DEVNULL):
     """A function that is ready to be invoked, and its process."""
     runtime = Runtime()
-    deployed = DEPLOYED if command == [SCORER] else {}
+    command, deployed = side
     process = runtime.start(command, {**deployed, **environment}, log)
     try:
         yield runtime, process
@@ -49,10 +51,10 @@ def warm_requests(place, width, height, work, goal, repeats):
     """Warm requests, one thread on all sides, taken in turn."""
     event = json.dumps({"image": base64.b64encode(images.photograph(width, height)).decode()}).encode()
     with contextlib.ExitStack() as stack:
-        enter = lambda command, environment: stack.enter_context(started(command, environment))[0]
+        enter = lambda side, environment: stack.enter_context(started(side, environment))[0]
         environment = {"IKAT_LOG": "error", "IKAT_THREADS": "1"}
         ours = {
-            name: enter([SCORER], {**environment, "IKAT_MODEL": str(bundle)}) for name, bundle in place.bundles().items()
+            name: enter(OURS, {**environment, "IKAT_MODEL": str(bundle)}) for name, bundle in place.bundles.items()
         }
         sides = {**ours, "peer": enter(PEER, {"IKAT_BUNDLE": str(place.bundle)})}
         answers = {name: [timed(side, event)[0] for _ in range(5)][-1] for name, side in sides.items()}
@@ -105,20 +107,20 @@ def stages(log):
 def start(place, repeats=15):
     """Process start to first answer, the model in S3 on loopback; then the memory after 20 answers."""
     event = json.dumps({"image": base64.b64encode(images.photograph(640, 480)).decode()}).encode()
-    sides = {**dict.fromkeys(place.bundles(), [SCORER]), "peer": PEER}
+    sides = {**dict.fromkeys(place.bundles, OURS), "peer": PEER}
     times, memory = ({name: [] for name in sides} for _ in range(2))
-    parts = {name: [] for name in place.bundles()}
+    parts = {name: [] for name in place.bundles}
     log = place.folder / "start.log"
     with object_store("models") as environment:
-        for name, bundle in place.bundles().items():
+        for name, bundle in place.bundles.items():
             trainer("publish", "--bundle", bundle, "--to", "s3://models/live", "--name", name, env={**os.environ})
         for _ in range(repeats):
-            for name, command in sides.items():
+            for name, side in sides.items():
                 model = f"s3://models/live/{name if name in parts else 'float'}"
                 begin = time.perf_counter()
                 with (
                     open(log, "w", encoding="utf-8") as file,
-                    started(command, {**environment, "IKAT_MODEL": model}, file) as (runtime, process),
+                    started(side, {**environment, "IKAT_MODEL": model}, file) as (runtime, process),
                 ):
                     _, at = runtime.invoke(event)
                     times[name].append(at - begin)
@@ -128,7 +130,7 @@ def start(place, repeats=15):
                 if name in parts:
                     parts[name].append(stages(log) | {"all": 1000 * times[name][-1]})
     rows = []
-    for name, bundle in place.bundles().items():
+    for name, bundle in place.bundles.items():
         size = (bundle / "model.onnx").stat().st_size / 2**20
         part = {stage: statistics.median(one[stage] for one in parts[name]) for stage in parts[name][0]}
         rest = part["all"] - part["total"] - part["answer"]
@@ -160,7 +162,7 @@ def zipped(paths):
 def package(_):
     """What is uploaded: program and runtime library against the handler with its packages, less what the Python
     runtime of Lambda brings (boto3)."""
-    library = next(pathlib.Path(os.environ.get("IKAT_CACHE", "~/.cache/ikat")).expanduser().glob("runtime/*/*.so"))
+    library = next(CACHE.glob("runtime/*/*.so"))
     ours = zipped([(SCORER, "bootstrap"), (library, "lib/libonnxruntime.so")])
     with tempfile.TemporaryDirectory() as folder:
         pinned = (ROOT / "tests/benchmarks/requirements.txt").read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ the device's own is not measured.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from workplace import BINARIES, CORES, measured, row
+from workplace import BINARIES, CACHE, CORES, measured, row
 
 EXAMPLES = BINARIES / "examples"
 CLASSES = 10
@@ -86,8 +85,7 @@ def onnx_file(network, folder):
         torch.manual_seed(1)
         weights = [folder / f"{network}.pth"]
         torch.save(getattr(torchvision.models, network)().state_dict(), weights[0])
-    cache = pathlib.Path(os.environ.get("IKAT_CACHE", "~/.cache/ikat")).expanduser()
-    command = [EXAMPLES / "backbone", cache, network, *weights]
+    command = [EXAMPLES / "backbone", CACHE, network, *weights]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1]
 
 
@@ -106,7 +104,7 @@ def refine(place, device="cpu", precisions=("f32",), minibatches=(16,), steps=12
                 "precision": precision,
                 "statistics": "batch" if batch_statistics else "frozen",
             }
-            mine, _, _, memory = measured([EXAMPLES / "refine_speed", path, json.dumps(work)])
+            mine, _, _, memory = measured([EXAMPLES / "refine_speed", CACHE, path, json.dumps(work)])
             mine = json.loads(mine)
             asked = {**work, "network": network, "shape": mine["shape"]}
             theirs, _, _, other = measured([sys.executable, __file__, "--torch", json.dumps(asked)])

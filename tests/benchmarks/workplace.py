@@ -8,6 +8,7 @@ import re
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -16,10 +17,14 @@ from lambda_runtime import peak_megabytes
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARIES = ROOT / "target/release"
 SCORER = ROOT / "target/lambda/scorer"
+CACHE = pathlib.Path(os.environ.get("IKAT_CACHE", "~/.cache/ikat")).expanduser()
 CORES = len(os.sched_getaffinity(0))
 TEMPLATE = (ROOT / "infra/template.yaml").read_text(encoding="utf-8")
 # What the deployment gives the function besides its model.
 DEPLOYED = {"GLIBC_TUNABLES": re.search(r"glibc\.malloc\.\S+", TEMPLATE)[0]}
+
+# What measures the same for other tables.
+sys.path.append(str(ROOT / "tests/reference"))
 
 
 def trainer(*arguments, **options):
@@ -54,20 +59,16 @@ class Workplace:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         trainer("demo", "--dir", self.folder / "demo")
-        data = next(self.folder.glob("demo/data"))
-        trainer("train", "--data", data, "--quantize", "int8", "--out", self.folder / "int8", "--name", "demo")
+        data, integers = self.folder / "demo/data", self.folder / "int8"
+        trainer("train", "--data", data, "--quantize", "int8", "--out", integers, "--name", "demo")
         self.bundle = self.folder / "demo/run/bundle"
-        self.integers = self.folder / "int8/bundle"
-
-    def bundles(self):
-        """Ours, by what their networks compute with."""
-        return {"float": self.bundle, "int8": self.integers}
+        # By what their networks compute with.
+        self.bundles = {"float": self.bundle, "int8": integers / "bundle"}
 
     def accuracies(self):
         """The share of the test images that each recognizes."""
-        runs = {"float": self.bundle.parent, "int8": self.integers.parent}
         read = lambda run: json.loads((run / "metrics.json").read_text(encoding="utf-8"))["accuracy"]
-        return {name: read(run) for name, run in runs.items()}
+        return {name: read(bundle.parent) for name, bundle in self.bundles.items()}
 
 
 def spread(seconds):
