@@ -9,7 +9,7 @@ use burn_tensor::{Tensor, TensorData};
 
 use super::optimizer::Memory;
 use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version, said};
-use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Value, forward};
+use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Trainable, Value, forward};
 use crate::threads::in_order;
 
 /// Images that one thread of a processor learns from at once. A number of its own and not that of the threads, so that sums
@@ -33,7 +33,7 @@ pub(super) struct Session<B: AutodiffBackend> {
     memory: Vec<Option<Memory<B::InnerBackend>>>,
 }
 
-impl<B: AutodiffBackend> Session<B> {
+impl<B: Trainable> Session<B> {
     /// `threaded` where the device is a processor, whose threads share a batch among them.
     pub(super) fn new(plan: Plan, device: B::Device, threaded: bool) -> Result<Self, EngineError> {
         let parameters: Vec<Tensor<B::InnerBackend, 1>> = plan
@@ -138,7 +138,7 @@ impl<B: AutodiffBackend> Learned<B> {
     }
 }
 
-impl<B: AutodiffBackend> Session<B> {
+impl<B: Trainable> Session<B> {
     /// The gradient of a batch, summed up from parts that the device has the memory for.
     fn learn(&self, batch: &Batch, seed: u64) -> Result<Learned<B>, EngineError> {
         let total: f32 = batch.weights.iter().sum();
@@ -274,7 +274,7 @@ impl Plan {
     }
 }
 
-impl<B: AutodiffBackend> Engine for Session<B> {
+impl<B: Trainable> Engine for Session<B> {
     fn step(&mut self, batch: &Batch, rate: f32, seed: u64) -> Result<Outcome, EngineError> {
         let learned = loop {
             match self.learn(batch, seed) {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use burn_tensor::activation::{hard_sigmoid, relu, sigmoid};
 use burn_tensor::backend::Backend;
-use burn_tensor::module::conv2d;
 use burn_tensor::ops::{ConvOptions, PadMode};
 use burn_tensor::{FloatDType, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::convolution::Convolve;
 use super::{Graph, GraphError, Input, Layout, Operation, Operator, Window, pool};
 
 /// What flows between operators.
@@ -105,7 +105,7 @@ pub struct Pass<B: Backend> {
 ///
 /// # Errors
 /// [`GraphError::Form`] where a value has not the form that its operator expects.
-pub fn forward<B: Backend>(
+pub fn forward<B: Convolve>(
     graph: &Graph,
     parameters: &[Tensor<B, 1>],
     input: Value<B>,
@@ -147,7 +147,7 @@ struct Run<'a, B: Backend> {
     statistics: Vec<BatchStatistics<B>>,
 }
 
-impl<'a, B: Backend> Run<'a, B> {
+impl<'a, B: Convolve> Run<'a, B> {
     fn take(&mut self, name: &'a str) -> Result<Value<B>, GraphError> {
         let uses = self.remaining.entry(name).or_default();
         *uses = uses.saturating_sub(1);
@@ -510,8 +510,7 @@ fn channel_means<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 1> {
     means.reshape([images, channels]).mean_dim(0).reshape([channels])
 }
 
-/// A kernel of one point is a matrix product, which every backend does fastest.
-fn convolve<B: Backend>(
+fn convolve<B: Convolve>(
     map: Tensor<B, 4>,
     kernel: Tensor<B, 4>,
     bias: Option<Tensor<B, 1>>,
@@ -520,21 +519,8 @@ fn convolve<B: Backend>(
 ) -> Tensor<B, 4> {
     let around = window.padding.around(size(&map), window);
     let (map, padding) = pool::padded(map, around, 0.0);
-    let [images, channels, height, width] = map.dims();
-    let [outputs, _, _, _] = kernel.dims();
-    let pointwise = window.kernel == [1, 1] && window.stride == [1, 1] && padding == [0, 0] && groups == 1;
-    if !pointwise {
-        return conv2d(
-            map,
-            kernel,
-            bias,
-            ConvOptions::new(window.stride, padding, window.dilation, groups),
-        );
-    }
-    let product = kernel
-        .reshape([1, outputs, channels])
-        .matmul(map.reshape([images, channels, height * width]))
-        .reshape([images, outputs, height, width]);
+    let options = ConvOptions::new(window.stride, padding, window.dilation, groups);
+    let product = B::convolve(map, kernel, options);
     match bias {
         Some(bias) => by_channel(product, bias, |map, bias| map + bias),
         None => product,

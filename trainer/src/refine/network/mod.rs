@@ -4,6 +4,7 @@
 //! automatic differentiation, and [`write_back`] puts trained values into the very same file. So whatever consists
 //! of the operators in [`Operation`] can be refined; anything else is an error that names the operator.
 
+mod convolution;
 mod cut;
 mod forward;
 mod operation;
@@ -12,6 +13,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub use convolution::{Convolve, Trainable};
 pub use cut::{Boundary, boundaries, lower_part};
 pub use forward::{BatchStatistics, Mode, Pass, Precision, Statistics, Value, forward};
 pub use operation::{Layout, Operation, Padding, Window};

@@ -1,0 +1,130 @@
+use burn_flex::FlexDevice;
+use burn_tensor::Distribution;
+
+use super::*;
+
+type Learning = Autodiff<Flex>;
+
+/// Images, channels, height, width, outputs, kernel, stride, padding, dilation, groups.
+const SHAPES: [[usize; 10]; 16] = [
+    [2, 3, 9, 7, 4, 3, 1, 1, 1, 1],
+    [3, 4, 8, 8, 6, 3, 2, 1, 1, 1],
+    [1, 3, 23, 19, 5, 7, 2, 3, 1, 1],
+    [2, 4, 9, 9, 4, 3, 1, 2, 2, 1],
+    [2, 6, 7, 7, 4, 3, 1, 1, 1, 2],
+    [2, 5, 6, 4, 3, 1, 1, 0, 1, 1],
+    [2, 5, 7, 5, 3, 1, 2, 0, 1, 1],
+    [2, 4, 6, 6, 6, 1, 1, 0, 1, 2],
+    [3, 5, 7, 7, 5, 3, 1, 1, 1, 5],
+    [2, 5, 14, 14, 5, 5, 2, 2, 1, 5],
+    [2, 4, 9, 11, 8, 3, 2, 0, 1, 4],
+    [2, 3, 12, 12, 3, 3, 1, 2, 2, 3],
+    [2, 4, 2, 3, 4, 3, 2, 1, 1, 4],
+    [1, 2, 1, 1, 2, 5, 1, 2, 1, 2],
+    // More lines than are unfolded at once: tiles of several images, and of parts of them.
+    [40, 3, 5, 5, 2, 3, 1, 1, 1, 1],
+    [2, 64, 40, 64, 3, 3, 1, 1, 1, 1],
+];
+
+fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
+    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &FlexDevice)
+}
+
+/// The convolution by `convolve`, and the gradients of its map and kernel where the output's is `slope`.
+fn learned(
+    convolve: impl Fn(Tensor<Learning, 4>, Tensor<Learning, 4>) -> Tensor<Learning, 4>,
+    [map, kernel]: [&Tensor<Flex, 4>; 2],
+    slope: &Tensor<Flex, 4>,
+) -> [Vec<f32>; 3] {
+    let map = Tensor::from_inner(map.clone()).require_grad();
+    let kernel = Tensor::from_inner(kernel.clone()).require_grad();
+    let output = convolve(map.clone(), kernel.clone());
+    let gradients = (output.clone() * Tensor::from_inner(slope.clone())).sum().backward();
+    let gradient = |of: &Tensor<Learning, 4>| numbers(&of.grad(&gradients).unwrap()).to_vec();
+    [numbers(&output.inner()).to_vec(), gradient(&map), gradient(&kernel)]
+}
+
+#[test]
+fn convolutions_and_their_gradients_are_those_of_the_backend() {
+    for [
+        images,
+        channels,
+        height,
+        width,
+        outputs,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        groups,
+    ] in SHAPES
+    {
+        let options = || ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], groups);
+        let map = random([images, channels, height, width]);
+        let kernel = random([outputs, channels / groups, kernel, kernel]);
+        let shape = conv2d(map.clone(), kernel.clone(), None, options()).dims();
+        let slope = random(shape);
+        let ours = learned(
+            |map, kernel| Learning::convolve(map, kernel, options()),
+            [&map, &kernel],
+            &slope,
+        );
+        let theirs = learned(
+            |map, kernel| conv2d(map, kernel, None, options()),
+            [&map, &kernel],
+            &slope,
+        );
+        for (what, (ours, theirs)) in ["output", "map", "kernel"].iter().zip(ours.iter().zip(&theirs)) {
+            assert_eq!(ours.len(), theirs.len());
+            let largest = theirs.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                assert!(
+                    (ours - theirs).abs() < 2e-5 * largest,
+                    "{what}: {ours} {theirs} {map:?} {kernel:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_is_differentiated() {
+    let options = || ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+    let map = Tensor::<Learning, 4>::from_inner(random([2, 3, 5, 5]));
+    let kernel = Tensor::<Learning, 4>::from_inner(random([4, 3, 3, 3]));
+    let asked = kernel.clone().require_grad();
+    let gradients = Learning::convolve(map.clone(), asked.clone(), options())
+        .sum()
+        .backward();
+    assert!(asked.grad(&gradients).is_some() && map.grad(&gradients).is_none());
+    let asked = map.require_grad();
+    let gradients = Learning::convolve(asked.clone(), kernel.clone(), options())
+        .sum()
+        .backward();
+    assert!(asked.grad(&gradients).is_some() && kernel.grad(&gradients).is_none());
+}
+
+#[test]
+fn sums_do_not_depend_on_the_number_of_threads() {
+    let computed = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            [(48, 48, 1), (48, 48, 48)].map(|(channels, outputs, groups)| {
+                let wave = |shape: [usize; 4]| {
+                    let count = shape.iter().product();
+                    tensor((0..count).map(|i: usize| (i as f32 * 0.37).sin()).collect(), shape)
+                };
+                let options = ConvOptions::new([1, 1], [1, 1], [1, 1], groups);
+                let map = wave([6, channels, 30, 30]);
+                let kernel = wave([outputs, channels / groups, 3, 3]);
+                let slope = wave([6, outputs, 30, 30]);
+                learned(
+                    |map, kernel| Learning::convolve(map, kernel, options.clone()),
+                    [&map, &kernel],
+                    &slope,
+                )
+            })
+        })
+    };
+    assert_eq!(computed(1), computed(3));
+}

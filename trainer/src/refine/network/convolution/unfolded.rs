@@ -1,0 +1,255 @@
+//! A convolution as a matrix product: what the kernel has under it, one column for each of its places, times the kernel. Chellapilla,
+//! Puri and Simard 2006, <https://inria.hal.science/inria-00112631>.
+
+use std::ops::Range;
+
+use burn_flex::Flex;
+use burn_tensor::Tensor;
+use rayon::prelude::*;
+
+use super::geometry::{Axis, Geometry};
+use super::{numbers, tensor};
+
+/// Numbers that are unfolded at once, 2 MiB: what the caches of a core hold.
+const NUMBERS: usize = 1 << 19;
+
+/// Least columns that are unfolded at once, so that a product is worth the way of its kernel through memory.
+const COLUMNS: usize = 256;
+
+/// Least numbers that a thread copies.
+const COPIED: usize = 1 << 15;
+
+/// `map x kernel`.
+pub(super) fn forward(geometry: &Geometry, map: &Tensor<Flex, 4>, kernel: &Tensor<Flex, 4>) -> Tensor<Flex, 4> {
+    let map = numbers(map);
+    let mut output = vec![0.0; geometry.output_shape().iter().product()];
+    for group in Group::all(geometry) {
+        let kernel = group.kernel(kernel);
+        for lines in group.tiles() {
+            let product = kernel.clone().matmul(group.unfold(&map, lines.clone()));
+            group.scatter(&numbers(&product), &mut output, lines);
+        }
+    }
+    tensor(output, geometry.output_shape())
+}
+
+/// The gradient of the map from that of the output.
+pub(super) fn map_gradient(geometry: &Geometry, kernel: &Tensor<Flex, 4>, output: &Tensor<Flex, 4>) -> Tensor<Flex, 4> {
+    let output = numbers(output);
+    let mut map = vec![0.0; geometry.map_shape().iter().product()];
+    for group in Group::all(geometry) {
+        let kernel = group.kernel(kernel).transpose();
+        for lines in group.tiles() {
+            let product = kernel.clone().matmul(group.gather(&output, lines.clone()));
+            group.fold(&numbers(&product), &mut map, lines);
+        }
+    }
+    tensor(map, geometry.map_shape())
+}
+
+/// The gradient of the kernel from that of the output.
+pub(super) fn kernel_gradient(geometry: &Geometry, map: &Tensor<Flex, 4>, output: &Tensor<Flex, 4>) -> Tensor<Flex, 4> {
+    let (map, output) = (numbers(map), numbers(output));
+    let shape = geometry.kernel_shape();
+    let gradients = Group::all(geometry).map(|group| {
+        let parts = group.tiles().map(|lines| {
+            let unfolded = group.unfold(&map, lines.clone());
+            group.gather(&output, lines).matmul(unfolded.transpose())
+        });
+        let size = [group.outputs.len(), geometry.depth()];
+        parts
+            .reduce(|sum, part| sum + part)
+            .unwrap_or_else(|| tensor(vec![0.0; size[0] * size[1]], size))
+    });
+    Tensor::cat(gradients.collect(), 0).reshape(shape)
+}
+
+/// Channels that only some outputs are made from. Its lines are the rows of all images' outputs, counted through.
+struct Group<'a> {
+    geometry: &'a Geometry,
+    channels: Range<usize>,
+    outputs: Range<usize>,
+    height: Axis,
+    width: Axis,
+}
+
+impl<'a> Group<'a> {
+    fn all(geometry: &'a Geometry) -> impl Iterator<Item = Self> {
+        let channels = geometry.channels / geometry.groups;
+        let outputs = geometry.outputs / geometry.groups;
+        // Rows that are like their map's are one long row.
+        let (height, width) = if geometry.is_pointwise() {
+            let long = |axis: Axis, size: usize| Axis {
+                size,
+                places: size,
+                ..axis
+            };
+            (long(geometry.height, 1), long(geometry.width, geometry.points()))
+        } else {
+            (geometry.height, geometry.width)
+        };
+        (0..geometry.groups).map(move |group| Self {
+            geometry,
+            channels: group * channels..(group + 1) * channels,
+            outputs: group * outputs..(group + 1) * outputs,
+            height,
+            width,
+        })
+    }
+
+    /// Its part of the kernel, `[outputs, depth]`.
+    fn kernel(&self, kernel: &Tensor<Flex, 4>) -> Tensor<Flex, 2> {
+        kernel
+            .clone()
+            .reshape([self.geometry.outputs, self.geometry.depth()])
+            .slice([self.outputs.clone(), 0..self.geometry.depth()])
+    }
+
+    /// Lines that are worked on together.
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let lines = self.geometry.images * self.height.places;
+        let columns = (NUMBERS / self.geometry.depth().max(1)).max(COLUMNS);
+        let step = (columns / self.width.places.max(1)).max(1);
+        (0..lines)
+            .step_by(step)
+            .map(move |first| first..(first + step).min(lines))
+    }
+
+    /// The rows of output of each image among `lines`.
+    fn images(&self, lines: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let rows = self.height.places;
+        let (begin, end) = (lines.start, lines.end);
+        (begin / rows..end.div_ceil(rows)).map(move |image| {
+            let first = image * rows;
+            (image, begin.max(first) - first..end.min(first + rows) - first)
+        })
+    }
+
+    /// What is under each tap of the kernel, `[depth, columns]`.
+    fn unfold(&self, map: &[f32], lines: Range<usize>) -> Tensor<Flex, 2> {
+        let (depth, places) = (self.geometry.depth(), self.width.places);
+        let columns = lines.len() * places;
+        let mut unfolded = vec![0.0; depth * columns];
+        let rows = unfolded
+            .par_chunks_exact_mut(columns)
+            .with_min_len(COPIED.div_ceil(columns));
+        rows.enumerate().for_each(|(row, unfolded)| {
+            let (channel, [down, across]) = self.tap(row);
+            let inside = self.width.inside(across);
+            let Some(first) = self.width.under(inside.start, across) else {
+                return;
+            };
+            let mut unfolded = unfolded.chunks_exact_mut(places);
+            for (image, rows) in self.images(&lines) {
+                let plane = self.plane(image, channel);
+                for (row, unfolded) in rows.zip(&mut unfolded) {
+                    let Some(row) = self.height.under(row, down) else {
+                        continue;
+                    };
+                    let from = &map[plane + row * self.width.size..][first..self.width.size];
+                    let to = &mut unfolded[inside.clone()];
+                    if self.width.stride == 1 {
+                        to.copy_from_slice(&from[..to.len()]);
+                    } else {
+                        let from = from.iter().step_by(self.width.stride);
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                    }
+                }
+            }
+        });
+        tensor(unfolded, [depth, columns])
+    }
+
+    /// Adds what stands for each tap of the kernel to the map.
+    fn fold(&self, unfolded: &[f32], map: &mut [f32], lines: Range<usize>) {
+        let (points, places, taps) = (self.geometry.points(), self.width.places, self.geometry.taps());
+        let columns = lines.len() * places;
+        let images: Vec<_> = self.images(&lines).collect();
+        let Some((first_image, _)) = images.first() else { return };
+        let planes = map[self.plane(*first_image, 0)..]
+            .par_chunks_exact_mut(points)
+            .enumerate();
+        let planes = planes.take(images.len() * self.geometry.channels);
+        planes
+            .with_min_len(COPIED.div_ceil(points * taps))
+            .for_each(|(plane, map)| {
+                let (image, channel) = (plane / self.geometry.channels, plane % self.geometry.channels);
+                let Some(channel) = channel
+                    .checked_sub(self.channels.start)
+                    .filter(|_| self.channels.contains(&channel))
+                else {
+                    return;
+                };
+                let (image, rows) = &images[image];
+                let skipped = image * self.height.places + rows.start - lines.start;
+                for tap in 0..taps {
+                    let row = channel * taps + tap;
+                    let (_, [down, across]) = self.tap(row);
+                    let inside = self.width.inside(across);
+                    let Some(first) = self.width.under(inside.start, across) else {
+                        continue;
+                    };
+                    let unfolded = unfolded[row * columns..][..columns].chunks_exact(places).skip(skipped);
+                    for (row, unfolded) in rows.clone().zip(unfolded) {
+                        let Some(row) = self.height.under(row, down) else {
+                            continue;
+                        };
+                        let to = &mut map[row * self.width.size..][first..self.width.size];
+                        let from = &unfolded[inside.clone()];
+                        if self.width.stride == 1 {
+                            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                        } else {
+                            let to = to.iter_mut().step_by(self.width.stride);
+                            to.zip(from).for_each(|(to, from)| *to += from);
+                        }
+                    }
+                }
+            });
+    }
+
+    /// The output at some lines, `[outputs, columns]`.
+    fn gather(&self, output: &[f32], lines: Range<usize>) -> Tensor<Flex, 2> {
+        let places = self.width.places;
+        let columns = lines.len() * places;
+        let mut gathered = vec![0.0; self.outputs.len() * columns];
+        for (channel, mut to) in self.outputs.clone().zip(gathered.chunks_exact_mut(columns)) {
+            for (image, rows) in self.images(&lines) {
+                let (part, rest) = to.split_at_mut(rows.len() * places);
+                part.copy_from_slice(&output[self.output(image, channel, &rows)]);
+                to = rest;
+            }
+        }
+        tensor(gathered, [self.outputs.len(), columns])
+    }
+
+    /// Puts `[outputs, columns]` to its lines of the output.
+    fn scatter(&self, gathered: &[f32], output: &mut [f32], lines: Range<usize>) {
+        let places = self.width.places;
+        let columns = lines.len() * places;
+        for (channel, mut from) in self.outputs.clone().zip(gathered.chunks_exact(columns)) {
+            for (image, rows) in self.images(&lines) {
+                let (part, rest) = from.split_at(rows.len() * places);
+                output[self.output(image, channel, &rows)].copy_from_slice(part);
+                from = rest;
+            }
+        }
+    }
+
+    /// Channel and place in the kernel of a row of what is unfolded.
+    fn tap(&self, row: usize) -> (usize, [usize; 2]) {
+        let (taps, across) = (self.geometry.taps(), self.width.taps);
+        let tap = row % taps;
+        (self.channels.start + row / taps, [tap / across, tap % across])
+    }
+
+    /// Where a channel of an image begins in the map.
+    fn plane(&self, image: usize, channel: usize) -> usize {
+        (image * self.geometry.channels + channel) * self.geometry.points()
+    }
+
+    /// Where rows of a channel of an image are in the output.
+    fn output(&self, image: usize, channel: usize, rows: &Range<usize>) -> Range<usize> {
+        let plane = (image * self.geometry.outputs + channel) * self.geometry.places();
+        plane + rows.start * self.width.places..plane + rows.end * self.width.places
+    }
+}
