@@ -158,6 +158,22 @@ fn an_svm_can_stand_on_a_refined_network() {
 }
 
 #[test]
+fn the_recipe_of_the_original_trains_the_last_layer_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(data) = little(folder.path()) else {
+        return;
+    };
+    let cache = cache_beside(folder.path());
+    let run = folder.path().join("run");
+    let mut command = refine(&data, &run, &cache, "dnn");
+    let document = say(command.args(["--recipe", "original"])).ended_with(0).json();
+    let accuracy = document["metrics"]["accuracy"].as_f64();
+    assert!(accuracy.is_some_and(|accuracy| accuracy > 0.6), "{document}");
+    let history = json(&run.join("epochs.json"));
+    assert_eq!(history.as_array().map(Vec::len), Some(4));
+}
+
+#[test]
 fn wrong_options_are_refused_with_a_way_out() {
     let folder = tempfile::tempdir().expect("a folder");
     for class in ["a", "b"] {

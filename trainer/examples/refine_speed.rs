@@ -64,7 +64,7 @@ fn main() -> Result<(), Failure> {
         None => image.shape()[1..].to_vec(),
     };
     let mut engine = open(
-        options.device.parse()?,
+        &options.device.parse()?,
         Plan {
             classes: CLASSES,
             rate_scales: vec![1.0; graph.parameters.len()],

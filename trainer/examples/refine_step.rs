@@ -41,7 +41,7 @@ fn main() -> Result<(), Failure> {
     let bytes = std::fs::read(batch)?;
     let batch = read(&SafeTensors::deserialize(&bytes)?)?;
     let mut engine = open(
-        Device::Cpu,
+        &Device::Cpu,
         Plan {
             classes: batch.targets.len() / batch.weights.len(),
             rate_scales: vec![1.0; graph.parameters.len()],

@@ -16,7 +16,7 @@ pub struct RecipeArguments {
     /// The set of values that the options below change
     #[arg(long, value_enum, default_value_t = Preset::Standard)]
     recipe: Preset,
-    /// Where the network is refined: auto, cpu, cuda, cuda:1, wgpu
+    /// Where the network is refined: auto, cpu, wgpu, cuda, or cards by number as in cuda:1 and cuda:0,1
     #[arg(long, default_value = "auto")]
     pub device: Device,
     /// Folder for events of each epoch that TensorBoard can follow while the training runs [default: none; a finished run

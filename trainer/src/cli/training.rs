@@ -17,6 +17,9 @@ use crate::setup::Cache;
 use crate::svm::ClassWeights;
 use crate::training::{Parameters, Quantization, Workplace};
 
+/// Heading of the options about what comes out.
+const EXPORT: &str = "Bundle and report";
+
 /// What a training needs to know besides the network.
 #[derive(Debug, clap::Args)]
 pub struct TrainingArguments {
@@ -31,16 +34,16 @@ pub struct TrainingArguments {
     pub recipe: RecipeArguments,
     /// Fold batch normalization into the convolutions before it where a refined network is exported: the same scores from
     /// half of the nodes, but a graph of another form than the one that was refined
-    #[arg(long)]
+    #[arg(long, help_heading = EXPORT)]
     fold_batch_norm: bool,
     /// Whether the network that is served computes with 8-bit integers, calibrated on training images
-    #[arg(long, value_enum, default_value_t = Quantize::None)]
+    #[arg(long, value_enum, default_value_t = Quantize::None, help_heading = EXPORT)]
     quantize: Quantize,
     /// How many small copies of test images the bundle carries, to prove parity where it is loaded
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = EXPORT)]
     golden_images: usize,
     /// How many test images the report shows at most
-    #[arg(long, value_name = "N", default_value_t = report::DEFAULT_PICTURES)]
+    #[arg(long, value_name = "N", default_value_t = report::DEFAULT_PICTURES, help_heading = EXPORT)]
     pub report_images: usize,
     #[command(flatten)]
     pub tracking: Tracking,
@@ -109,7 +112,7 @@ impl TrainingArguments {
     /// Where the training finds what it needs on this machine.
     pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
         Workplace {
-            device: self.recipe.device,
+            device: self.recipe.device.clone(),
             ..self.resources.workplace(runtime, cache, session)
         }
     }

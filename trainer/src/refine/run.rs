@@ -136,7 +136,7 @@ pub(super) fn with_engine<T>(
         images_at_once: None,
         graph: graph.clone(),
     };
-    let mut engine = open(task.device, plan)?;
+    let mut engine = open(&task.device, plan)?;
     work(engine.as_mut(), &views, graph)
 }
 

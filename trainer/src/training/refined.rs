@@ -113,7 +113,7 @@ fn with_task<T>(
         validation: fold.held_out.clone(),
         head,
         recipe,
-        device: job.workplace.device,
+        device: job.workplace.device.clone(),
         runtime: job.workplace.runtime,
         checkpoint: job.workplace.checkpoints.join(name),
         events: job.workplace.events.clone(),

@@ -1,5 +1,6 @@
 //! Choosing where to train.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,14 +13,14 @@ use super::session::Session;
 use super::{Engine, EngineError, Plan};
 
 /// Where the network is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
     /// The first CUDA device where this program was built for CUDA and there is one; else the processor.
     Auto,
     /// The processor, all cores.
     Cpu,
-    /// A CUDA device, counted from 0.
-    Cuda(usize),
+    /// CUDA devices, counted from 0, that share each minibatch.
+    Cuda(Vec<usize>),
     /// The default adapter of WebGPU: Vulkan, Metal or Direct3D.
     Wgpu,
 }
@@ -28,7 +29,9 @@ pub enum Device {
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum DeviceError {
     /// No such name.
-    #[error("there is no device {0:?}: give auto, cpu, cuda, cuda:1 (the second one), or wgpu")]
+    #[error(
+        "there is no device {0:?}: give auto, cpu, cuda, cuda:1 (the second one), cuda:0,1 (two together), or wgpu"
+    )]
     Unknown(String),
     /// The program was built without it.
     #[error(
@@ -53,15 +56,24 @@ impl FromStr for Device {
         match text.split_once(':') {
             None if text == "auto" => Ok(Self::Auto),
             None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
+            None if text == "cuda" => Ok(Self::Cuda(vec![0])),
             None if text == "wgpu" => Ok(Self::Wgpu),
-            Some(("cuda", number)) => number
-                .parse()
+            Some(("cuda", numbers)) => cards(numbers)
                 .map(Self::Cuda)
-                .map_err(|_| DeviceError::Unknown(text.to_owned())),
+                .ok_or_else(|| DeviceError::Unknown(text.to_owned())),
             _ => Err(DeviceError::Unknown(text.to_owned())),
         }
     }
+}
+
+/// Different numbers between commas.
+fn cards(text: &str) -> Option<Vec<usize>> {
+    let numbers: Vec<usize> = text
+        .split(',')
+        .map(|number| number.parse().ok())
+        .collect::<Option<_>>()?;
+    let different: BTreeSet<&usize> = numbers.iter().collect();
+    (different.len() == numbers.len()).then_some(numbers)
 }
 
 impl fmt::Display for Device {
@@ -69,7 +81,10 @@ impl fmt::Display for Device {
         match self {
             Self::Auto => formatter.write_str("auto"),
             Self::Cpu => formatter.write_str("cpu"),
-            Self::Cuda(number) => write!(formatter, "cuda:{number}"),
+            Self::Cuda(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(usize::to_string).collect();
+                write!(formatter, "cuda:{}", numbers.join(","))
+            }
             Self::Wgpu => formatter.write_str("wgpu"),
         }
     }
@@ -78,16 +93,16 @@ impl fmt::Display for Device {
 impl Device {
     /// The device that is meant by `auto`; any other is itself.
     #[must_use]
-    pub fn resolved(self) -> Self {
+    pub fn resolved(&self) -> Self {
         match self {
-            Self::Auto if cuda::is_present() => Self::Cuda(0),
+            Self::Auto if cuda::is_present() => Self::Cuda(vec![0]),
             Self::Auto => Self::Cpu,
-            chosen => chosen,
+            chosen => chosen.clone(),
         }
     }
 
     /// Whether it computes so much faster than the processor that whole networks can be trained.
-    pub fn is_accelerator(self) -> bool {
+    pub fn is_accelerator(&self) -> bool {
         matches!(self.resolved(), Self::Cuda(_) | Self::Wgpu)
     }
 }
@@ -96,10 +111,10 @@ impl Device {
 ///
 /// # Errors
 /// [`OpenError::Device`] where the device cannot be had, [`OpenError::Engine`] where it cannot take the network.
-pub fn open(device: Device, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
+pub fn open(device: &Device, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
     match device.resolved() {
-        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, FlexDevice, true)?)),
-        Device::Cuda(number) => cuda::open(number, plan),
+        Device::Auto | Device::Cpu => Ok(Box::new(Session::<Autodiff<Flex>>::new(plan, vec![FlexDevice], true)?)),
+        Device::Cuda(numbers) => cuda::open(&numbers, plan),
         Device::Wgpu => wgpu::open(plan),
     }
 }
@@ -151,9 +166,10 @@ mod cuda {
             || windows.is_some_and(|root| root.join("System32/nvcuda.dll").exists())
     }
 
-    pub fn open(number: usize, plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
-        guarded(&format!("cuda:{number}"), || {
-            let session = Session::<Autodiff<Cuda>>::new(plan, CudaDevice::new(number), false)?;
+    pub fn open(numbers: &[usize], plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
+        guarded(&super::Device::Cuda(numbers.to_vec()).to_string(), || {
+            let devices = numbers.iter().map(|number| CudaDevice::new(*number)).collect();
+            let session = Session::<Autodiff<Cuda>>::new(plan, devices, false)?;
             Ok(Box::new(session) as Box<dyn Engine>)
         })
     }
@@ -167,7 +183,7 @@ mod cuda {
         false
     }
 
-    pub fn open(_: usize, _: Plan) -> Result<Box<dyn Engine>, OpenError> {
+    pub fn open(_: &[usize], _: Plan) -> Result<Box<dyn Engine>, OpenError> {
         Err(DeviceError::NotBuilt("cuda").into())
     }
 }
@@ -181,7 +197,7 @@ mod wgpu {
 
     pub fn open(plan: Plan) -> Result<Box<dyn Engine>, OpenError> {
         guarded("wgpu", || {
-            let session = Session::<Autodiff<Wgpu>>::new(plan, WgpuDevice::default(), false)?;
+            let session = Session::<Autodiff<Wgpu>>::new(plan, vec![WgpuDevice::default()], false)?;
             Ok(Box::new(session) as Box<dyn Engine>)
         })
     }

@@ -5,7 +5,7 @@
 
 mod device;
 mod optimizer;
-mod session;
+pub(in crate::refine) mod session;
 
 use std::collections::BTreeMap;
 

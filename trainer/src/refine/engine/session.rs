@@ -20,9 +20,10 @@ const IMAGES_A_THREAD: usize = 4;
 const AVERAGE_WARMUP: f32 = 10.0;
 
 /// See [`Engine`].
-pub(super) struct Session<B: AutodiffBackend> {
+pub(in crate::refine) struct Session<B: AutodiffBackend> {
     plan: Plan,
-    device: B::Device,
+    /// The first holds what is trained; with the others it shares each batch.
+    devices: Vec<B::Device>,
     steps: u64,
     /// Most images whose gradient is computed at once.
     at_once: usize,
@@ -34,13 +35,13 @@ pub(super) struct Session<B: AutodiffBackend> {
 }
 
 impl<B: Trainable> Session<B> {
-    /// `threaded` where the device is a processor, whose threads share a batch among them.
-    pub(super) fn new(plan: Plan, device: B::Device, threaded: bool) -> Result<Self, EngineError> {
+    /// On one device or more, which share each batch; `threaded` where they are a processor, whose threads do.
+    pub(in crate::refine) fn new(plan: Plan, devices: Vec<B::Device>, threaded: bool) -> Result<Self, EngineError> {
         let parameters: Vec<Tensor<B::InnerBackend, 1>> = plan
             .graph
             .parameters
             .iter()
-            .map(|parameter| tensor(&parameter.values, &device))
+            .map(|parameter| tensor(&parameter.values, &devices[0]))
             .collect();
         let memory = parameters
             .iter()
@@ -54,11 +55,14 @@ impl<B: Trainable> Session<B> {
             parameters,
             memory,
             plan,
-            device,
+            devices,
             steps: 0,
         };
         // A device that is not there fails here and not in the middle of the training.
         session.parameters(Version::Current)?;
+        for device in &session.devices {
+            numbers(tensor::<B::InnerBackend>(&[0.0], device))?;
+        }
         Ok(session)
     }
 
@@ -145,15 +149,22 @@ impl<B: Trainable> Session<B> {
         let total = total.max(f32::MIN_POSITIVE);
         let mut learned = Learned::default();
         for images in pieces(0..batch.inputs.count(), self.at_once) {
-            let parts = if self.threaded && self.can_be_divided() {
-                pieces(images, IMAGES_A_THREAD)
+            let (length, workers) = if self.threaded {
+                (IMAGES_A_THREAD, rayon::current_num_threads())
+            } else {
+                (images.len().div_ceil(self.devices.len()), self.devices.len())
+            };
+            let parts = if self.can_be_divided() {
+                pieces(images, length)
             } else {
                 vec![images]
             };
+            let devices = self.devices.iter().cycle();
+            let parts: Vec<_> = parts.into_iter().zip(devices).collect();
             // Not by threads of rayon's pool: one that waits for a product takes up other work, and would then wait for ever for
             // a lock of automatic differentiation that it holds itself.
-            let parts = in_order(&parts, rayon::current_num_threads(), |images| {
-                guarded(|| self.learn_part(batch, images.clone(), total, seed))
+            let parts = in_order(&parts, workers, |(images, device)| {
+                guarded(|| self.learn_part(batch, images.clone(), device, (total, seed)))
             });
             for part in parts {
                 let part = part?;
@@ -171,19 +182,20 @@ impl<B: Trainable> Session<B> {
         }
     }
 
+    /// What some of the batch's images, which weigh `total` together, have to teach.
     fn learn_part(
         &self,
         batch: &Batch,
         images: Range<usize>,
-        total: f32,
-        seed: u64,
+        device: &B::Device,
+        (total, seed): (f32, u64),
     ) -> Result<Learned<B>, EngineError> {
         let parameters: Vec<Tensor<B, 1>> = self
             .parameters
             .iter()
             .enumerate()
             .map(|(index, parameter)| {
-                let parameter = Tensor::from_inner(parameter.clone());
+                let parameter = Tensor::from_inner(parameter.clone().to_device(device));
                 if self.plan.is_trained(index) {
                     parameter.require_grad()
                 } else {
@@ -198,19 +210,19 @@ impl<B: Trainable> Session<B> {
             first_image: images.start,
         };
         let (classes, count) = (self.plan.classes, images.len());
-        let input = value::<B>(&batch.inputs.part(images.clone()), &self.device);
+        let input = value::<B>(&batch.inputs.part(images.clone()), device);
         let pass = forward(&self.plan.graph, &parameters, input, mode)?;
         let logits = rows(pass.output)?;
         let targets = batch.targets[images.start * classes..images.end * classes].to_vec();
-        let targets = Tensor::<B, 2>::from_data(TensorData::new(targets, [count, classes]), &self.device);
+        let targets = Tensor::<B, 2>::from_data(TensorData::new(targets, [count, classes]), device);
         let weights: Vec<f32> = batch.weights[images].iter().map(|weight| weight / total).collect();
-        let weights = Tensor::<B, 2>::from_data(TensorData::new(weights, [count, 1]), &self.device);
+        let weights = Tensor::<B, 2>::from_data(TensorData::new(weights, [count, 1]), device);
         let loss = (log_softmax(logits.clone(), 1) * targets * weights).sum().neg();
 
         let mut gradients = loss.backward();
         let gradients = parameters.iter().enumerate().filter_map(|(index, parameter)| {
             let gradient = parameter.grad_remove(&mut gradients)?;
-            Some((index, gradient))
+            Some((index, gradient.to_device(&self.devices[0])))
         });
         Ok(Learned {
             gradients: gradients.collect(),
@@ -334,7 +346,7 @@ impl<B: Trainable> Engine for Session<B> {
     }
 
     fn logits(&mut self, inputs: &Inputs, version: Version) -> Result<Vec<f32>, EngineError> {
-        let input = value::<B::InnerBackend>(inputs, &self.device);
+        let input = value::<B::InnerBackend>(inputs, &self.devices[0]);
         let pass = forward(&self.plan.graph, self.version(version), input, Mode::Inference)?;
         numbers(rows(pass.output)?)
     }
@@ -372,7 +384,7 @@ impl<B: Trainable> Engine for Session<B> {
                 let values = state.tensors.get(&format!("{kind}/{}", parameter.name));
                 values
                     .filter(|values| values.len() == parameter.values.len())
-                    .map(|values| tensor(values, &self.device))
+                    .map(|values| tensor(values, &self.devices[0]))
                     .ok_or(EngineError::State)
             };
             self.parameters[index] = get("parameter")?;

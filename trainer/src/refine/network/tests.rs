@@ -1,10 +1,12 @@
+use burn_autodiff::Autodiff;
 use burn_flex::{Flex, FlexDevice};
 use burn_tensor::{Tensor, TensorData};
 
 use super::*;
 use crate::onnx::proto::{DimensionValue, ModelProto};
 use crate::onnx::{Attribute, GraphBuilder};
-use crate::refine::engine::{Batch, Device, Inputs, Optimizer, Plan, Version, open};
+use crate::refine::engine::session::Session;
+use crate::refine::engine::{Batch, Device, Engine, Inputs, Optimizer, Plan, Version, open};
 use crate::refine::head::HeadLayer;
 
 /// A small network: a convolution that halves the map, normalization, a residual block, pooling, a linear layer.
@@ -178,12 +180,12 @@ const SGD: Optimizer = Optimizer::Sgd {
 #[test]
 fn gradients_agree_with_difference_quotients() {
     let loss = |plan: &Plan| {
-        let mut engine = open(Device::Cpu, plan.clone()).expect("a processor");
+        let mut engine = open(&Device::Cpu, plan.clone()).expect("a processor");
         f64::from(engine.step(&batch(), 0.0, 1).expect("a step").loss)
     };
     for statistics in [Statistics::Frozen, Statistics::Batch] {
         let plan = plan(statistics, SGD);
-        let mut engine = open(Device::Cpu, plan.clone()).expect("a processor");
+        let mut engine = open(&Device::Cpu, plan.clone()).expect("a processor");
         engine.step(&batch(), 1.0, 1).expect("a step");
         let after = engine.parameters(Version::Current).expect("values");
         for (index, parameter) in plan.graph.parameters.iter().enumerate() {
@@ -210,13 +212,13 @@ fn gradients_agree_with_difference_quotients() {
 #[test]
 fn training_learns_and_a_restored_state_goes_on_the_same() {
     for optimizer in [SGD, Optimizer::AdamW { weight_decay: 0.01 }] {
-        let mut engine = open(Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
+        let mut engine = open(&Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
         let first = engine.step(&batch(), 0.05, 1).expect("a step").loss;
         for step in 0..60 {
             engine.step(&batch(), 0.05, step).expect("a step");
         }
         let state = engine.state().expect("a state");
-        let mut other = open(Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
+        let mut other = open(&Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
         other.restore(&state).expect("restored");
         let last = engine.step(&batch(), 0.05, 30).expect("a step");
         assert!(last.loss < 0.9 * first, "{first} to {}", last.loss);
@@ -248,19 +250,20 @@ fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
         weights: vec![0.5, 1.0, 2.0, 0.25],
         ..batch
     };
-    let stepped = |images_at_once| {
+    let stepped = |images_at_once, devices| {
         let plan = Plan {
             rate_scales: vec![1.0; plan.graph.parameters.len()],
             images_at_once,
             ..plan.clone()
         };
-        let mut engine = open(Device::Cpu, plan).expect("a processor");
+        let devices = vec![FlexDevice; devices];
+        let mut engine = Session::<Autodiff<Flex>>::new(plan, devices, false).expect("a processor");
         let outcome = engine.step(&batch, 0.5, 3).expect("a step");
         (outcome, engine.parameters(Version::Current).expect("values"))
     };
-    let (whole, expected) = stepped(None);
-    for at_once in [1, 3] {
-        let (outcome, values) = stepped(Some(at_once));
+    let (whole, expected) = stepped(None, 1);
+    for (at_once, devices) in [(1, 1), (3, 1), (4, 2), (4, 3), (3, 2), (4, 9)] {
+        let (outcome, values) = stepped(Some(at_once), devices);
         assert_eq!((outcome.images_at_once, outcome.correct), (at_once, whole.correct));
         assert!((outcome.loss - whole.loss).abs() < 1e-5);
         for (values, expected) in values.iter().flatten().zip(expected.iter().flatten()) {
@@ -278,7 +281,7 @@ fn short_numbers_teach_nearly_the_same() {
                 precision,
                 ..plan(statistics, SGD)
             };
-            let mut engine = open(Device::Cpu, plan).expect("a processor");
+            let mut engine = open(&Device::Cpu, plan).expect("a processor");
             let before = engine.logits(&batch().inputs, Version::Current).expect("logits");
             let outcome = engine.step(&batch(), 0.1, 1).expect("a step");
             let after = engine.parameters(Version::Current).expect("parameters");
@@ -302,7 +305,7 @@ fn numbers_that_are_none_stop_the_step_and_change_nothing() {
             clip_norm,
             ..plan(Statistics::Frozen, SGD)
         };
-        let mut engine = open(Device::Cpu, plan).expect("a processor");
+        let mut engine = open(&Device::Cpu, plan).expect("a processor");
         let before = engine.state().expect("a state");
         let mut spoilt = batch();
         spoilt.inputs.values[5] = f32::NAN;
@@ -427,14 +430,16 @@ fn layers_are_counted_from_the_end() {
 
 #[test]
 fn a_device_that_is_not_there_is_an_error_that_names_it() {
-    assert_eq!("cuda:1".parse(), Ok(Device::Cuda(1)));
-    assert!(
-        "tpu"
-            .parse::<Device>()
-            .is_err_and(|error| error.to_string().contains("tpu"))
-    );
+    for (name, cards) in [("cuda:1", vec![1]), ("cuda:0,2", vec![0, 2])] {
+        assert_eq!(name.parse(), Ok(Device::Cuda(cards.clone())));
+        assert_eq!(Device::Cuda(cards).to_string(), name);
+    }
+    for name in ["tpu", "cuda:", "cuda:1,1", "cuda:0,x"] {
+        let unknown = name.parse::<Device>().err().expect("no device");
+        assert!(unknown.to_string().contains(name), "{unknown}");
+    }
     if cfg!(not(feature = "cuda")) {
-        let error = open(Device::Cuda(0), plan(Statistics::Frozen, SGD))
+        let error = open(&Device::Cuda(vec![0]), plan(Statistics::Frozen, SGD))
             .err()
             .expect("no CUDA");
         assert!(error.to_string().contains("--device cpu"), "{error}");
