@@ -435,7 +435,7 @@ fn a_device_that_is_not_there_is_an_error_that_names_it() {
         assert_eq!(Device::Cuda(cards).to_string(), name);
     }
     for name in ["tpu", "cuda:", "cuda:1,1", "cuda:0,x"] {
-        let unknown = name.parse::<Device>().err().expect("no device");
+        let unknown = name.parse::<Device>().expect_err("no device");
         assert!(unknown.to_string().contains(name), "{unknown}");
     }
     if cfg!(not(feature = "cuda")) {
