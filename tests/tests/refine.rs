@@ -244,9 +244,14 @@ fn the_best_classifier_is_found_out() {
     let cache = cache_beside(folder.path());
     let run = folder.path().join("run");
     let mut command = refine(&data, &run, &cache, "auto");
+    let events = folder.path().join("events");
+    command.arg("--tensorboard").arg(&events);
     let document = say(command.args(["--folds", "2", "--time-limit", "30"]))
         .ended_with(0)
         .json();
+    for fold in ["fold-1", "fold-2"] {
+        assert!(events.join(fold).join("events.out.tfevents.ikat").is_file(), "{fold}");
+    }
     let candidates = document["choice"]["candidates"].as_array().expect("candidates");
     assert_eq!(candidates.len(), 3, "{document}");
     let chosen = &document["choice"]["classifier"];

@@ -62,7 +62,9 @@ pub fn choose(
         let classes = job.dataset.classes.len();
         let count = parameters.svm.folds;
         let folds = stratified_grouped(&training.labels, &training.groups, classes, count, parameters.svm.seed).folds;
-        let folds: Vec<(Prepared, Vec<usize>)> = folds.iter().map(|fold| job.on(fold)).collect();
+        let workplaces: Vec<Workplace> = (1..=folds.len()).map(|fold| workplace.of_fold(fold)).collect();
+        let folds = folds.iter().zip(&workplaces);
+        let folds: Vec<(Prepared, Vec<usize>)> = folds.map(|(fold, workplace)| job.on(fold, workplace)).collect();
         compare(&folds, parameters, begin, limit)
     })
 }
@@ -147,9 +149,20 @@ fn decide(right: &[Vec<usize>], images: &[usize], ended: Option<&str>) -> Choice
     }
 }
 
+impl Workplace<'_> {
+    /// The same with events of their own for a fold, counted from 1: TensorBoard shows it as a run beside the others.
+    fn of_fold(&self, fold: usize) -> Self {
+        let events = self.events.as_ref();
+        Self {
+            events: events.map(|folder| folder.join(format!("fold-{fold}"))),
+            ..self.clone()
+        }
+    }
+}
+
 impl<'a> Prepared<'a> {
     /// The same with a fold's rows to train on, and the rows held out.
-    fn on(&self, fold: &Fold) -> (Prepared<'a>, Vec<usize>) {
+    fn on(&self, fold: &Fold, workplace: &'a Workplace<'a>) -> (Prepared<'a>, Vec<usize>) {
         let rows = |rows: &[usize]| rows.iter().map(|row| self.train[*row]).collect();
         let job = Prepared {
             dataset: self.dataset,
@@ -158,7 +171,7 @@ impl<'a> Prepared<'a> {
             backbone: self.backbone,
             model: self.model,
             parameters: self.parameters,
-            workplace: self.workplace,
+            workplace,
         };
         (job, rows(&fold.held_out))
     }

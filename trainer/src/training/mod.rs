@@ -67,6 +67,7 @@ pub struct Parameters {
 }
 
 /// What a training computes with.
+#[derive(Clone)]
 pub struct Workplace<'a> {
     /// The loaded runtime library.
     pub runtime: &'a Runtime,
