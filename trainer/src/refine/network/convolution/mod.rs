@@ -24,17 +24,13 @@ use geometry::Geometry;
 pub trait Convolve: Backend {
     /// What a kernel, `[outputs, channels / groups, height, width]`, gives over `map`, `[images, channels, height, width]`.
     fn convolve(map: Tensor<Self, 4>, kernel: Tensor<Self, 4>, options: ConvOptions<2>) -> Tensor<Self, 4> {
-        let [images, channels, height, width] = map.dims();
-        let [outputs, _, rows, columns] = kernel.dims();
-        let pointwise = [rows, columns] == [1, 1] && is_pointwise(&options);
-        if !pointwise {
-            return conv2d(map, kernel, None, options);
+        let geometry = Geometry::new(map.dims(), kernel.dims(), &options);
+        if geometry.is_pointwise() {
+            // A matrix product, which every backend does fastest.
+            channels_mixed(&geometry, map, kernel)
+        } else {
+            conv2d(map, kernel, None, options)
         }
-        // A matrix product, which every backend does fastest.
-        kernel
-            .reshape([1, outputs, channels])
-            .matmul(map.reshape([images, channels, height * width]))
-            .reshape([images, outputs, height, width])
     }
 }
 
@@ -115,9 +111,7 @@ impl Backward<Flex, 2> for Convolution {
 fn forward(geometry: &Geometry, map: Tensor<Flex, 4>, kernel: Tensor<Flex, 4>) -> Tensor<Flex, 4> {
     in_single_precision([map, kernel], |[map, kernel]| {
         if geometry.is_pointwise() {
-            let kernel = kernel.reshape([1, geometry.outputs, geometry.channels]);
-            let map = map.reshape([geometry.images, geometry.channels, geometry.points()]);
-            kernel.matmul(map).reshape(geometry.output_shape())
+            channels_mixed(geometry, map, kernel)
         } else if geometry.is_depthwise() {
             depthwise::forward(geometry, &map, &kernel)
         } else {
@@ -167,8 +161,11 @@ fn in_single_precision(
     computed.cast(FloatDType::from(precision))
 }
 
-fn is_pointwise(options: &ConvOptions<2>) -> bool {
-    options.stride == [1, 1] && options.padding == [0, 0] && options.groups == 1
+/// A convolution of single points.
+fn channels_mixed<B: Backend>(geometry: &Geometry, map: Tensor<B, 4>, kernel: Tensor<B, 4>) -> Tensor<B, 4> {
+    let kernel = kernel.reshape([1, geometry.outputs, geometry.channels]);
+    let map = map.reshape([geometry.images, geometry.channels, geometry.points()]);
+    kernel.matmul(map).reshape(geometry.output_shape())
 }
 
 fn wrapped<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {
