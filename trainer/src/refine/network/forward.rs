@@ -209,6 +209,11 @@ impl<'a, B: Convolve> Run<'a, B> {
                     None => None,
                 };
                 layout(operator, window, &map)?;
+                let ([_, channels, _, _], [outputs, depth, _, _]) = (map.dims(), kernel.dims());
+                if channels != depth * groups || outputs % groups != 0 {
+                    let reason = format!("its kernel is for {depth} x {groups} channels, the map has {channels}");
+                    return Err(form(operator, &reason));
+                }
                 let precision = self.precision();
                 let (map, kernel) = (precision.lower(map), precision.lower(kernel));
                 let bias = bias.map(|bias| precision.lower(bias));

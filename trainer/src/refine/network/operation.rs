@@ -189,7 +189,10 @@ impl Reader<'_> {
         Ok(match self.node.op_type.as_str() {
             "Conv" => {
                 let kernel = self.kernel_of_weight()?;
-                let groups = usize::try_from(self.int("group", 1)).map_err(|_| self.form("a negative group count"))?;
+                let groups = usize::try_from(self.int("group", 1)).unwrap_or(0);
+                if groups == 0 {
+                    return Err(self.form("no groups"));
+                }
                 let window = self.window(kernel)?;
                 (Operation::Convolution { window, groups }, all)
             }
