@@ -390,9 +390,7 @@ fn a_map_that_is_too_small_is_told_of() {
 fn a_kernel_for_other_channels_is_told_of() {
     let graph = Graph::read(&network(), Some("clip"), "logits").expect("a graph");
     let map = map(vec![0.5; 3 * 16], [1, 3, 4, 4]);
-    let error = forward(&graph, &parameters(&graph), map, Mode::Inference)
-        .err()
-        .expect("no output");
+    let error = forward(&graph, &parameters(&graph), map, Mode::Inference).expect_err("no output");
     assert!(error.to_string().contains("the map has 3"), "{error}");
 }
 
