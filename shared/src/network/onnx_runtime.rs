@@ -10,7 +10,7 @@ use super::{Activations, Network, NetworkError, Outputs, Tensor};
 /// A network in one ONNX Runtime session.
 ///
 /// The model has one image input `[N, 3, H, W]`; its first output is a vector per image, its second,
-/// if there is one of four dimensions, the last feature map.
+/// if there is one, the last feature map.
 pub struct OnnxRuntime {
     session: Session,
     input: String,
@@ -70,11 +70,11 @@ impl Network for OnnxRuntime {
         let map = match outputs {
             Outputs::VectorsAndMap if results.len() > 1 => {
                 let (shape, values) = results[1].try_extract_tensor::<f32>().map_err(failed)?;
-                // A network that ends in vectors has no map to offer.
-                <[i64; 4]>::try_from(&shape[..]).ok().map(|shape| {
-                    let shape = shape.map(|length| usize::try_from(length).unwrap_or(0));
-                    Tensor::new(shape, values.to_vec())
-                })
+                let [n, c, h, w] = shape[..] else {
+                    return Err(NetworkError::Run(format!("its feature map has shape {shape:?}")));
+                };
+                let shape = [n, c, h, w].map(|length| usize::try_from(length).unwrap_or(0));
+                Some(Tensor::new(shape, values.to_vec()))
             }
             _ => None,
         };

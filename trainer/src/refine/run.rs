@@ -174,7 +174,7 @@ pub fn cut_in_two(
     let whole = Graph::read(classifier, None, LOGITS)?;
     Ok(match choose_cut(&boundaries(&whole), trained, &outputs(backbone)?.0)? {
         Some(cut) => (
-            Some(lower_part(backbone, &cut)?),
+            Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
             Graph::read(classifier, Some(&cut), LOGITS)?,
         ),
         None => (None, whole),

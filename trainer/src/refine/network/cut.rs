@@ -1,6 +1,6 @@
 //! Where a network can be cut into a lower part that stays as it is and an upper part that is trained.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Graph, GraphError, Input, Operation};
 use crate::onnx::proto::ModelProto;
@@ -70,6 +70,25 @@ impl Graph {
         }
         above
     }
+
+    /// Whether a value is a row per image and no map.
+    pub fn is_row(&self, value: &str) -> bool {
+        let mut rows: HashSet<&str> = HashSet::new();
+        for operator in &self.operators {
+            let is_row = match operator.operation {
+                Operation::Flatten | Operation::Linear { .. } => true,
+                Operation::GlobalAveragePool { keep } => !keep,
+                _ => operator.inputs.iter().any(|input| match input {
+                    Input::Value(name) => rows.contains(name.as_str()),
+                    Input::Parameter(_) => false,
+                }),
+            };
+            if is_row {
+                rows.insert(&operator.output);
+            }
+        }
+        rows.contains(value)
+    }
 }
 
 /// Whether a layer makes the map smaller before the next boundary of the network could come: the first window
@@ -95,11 +114,11 @@ fn downsampled(graph: &Graph, position: usize) -> bool {
     false
 }
 
-/// The part of `model` below the value `cut`, with the value itself (flattened, and as a map) as outputs.
+/// The part of `model` below the value `cut`, with the value itself as outputs: flattened and, where it `is_row` not, as a map.
 ///
 /// # Errors
 /// [`GraphError::Unsound`] where the file holds no graph.
-pub fn lower_part(model: &ModelProto, cut: &str) -> Result<ModelProto, GraphError> {
+pub fn lower_part(model: &ModelProto, cut: &str, is_row: bool) -> Result<ModelProto, GraphError> {
     let mut lower = model.clone();
     let graph = lower
         .graph
@@ -113,7 +132,9 @@ pub fn lower_part(model: &ModelProto, cut: &str) -> Result<ModelProto, GraphErro
     graph.node.truncate(keep + 1);
     graph.output.clear();
     add_output(graph, cut, Form::Rows, "ikat_rows", &[]);
-    add_output(graph, cut, Form::Same, "ikat_map", &[]);
+    if !is_row {
+        add_output(graph, cut, Form::Same, "ikat_map", &[]);
+    }
     prune(graph);
     Ok(lower)
 }

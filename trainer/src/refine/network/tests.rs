@@ -111,7 +111,15 @@ fn a_cut_network_computes_what_the_whole_one_does() {
     assert_eq!(values, [("clip", 2), ("features", 1)]);
     let expected = run(&whole, map(images(2), [2, 3, 7, 7]));
 
-    let lower = lower_part(&model, "clip").expect("a lower part");
+    let outputs_below = |value: &str| {
+        let lower = lower_part(&model, value, whole.is_row(value)).expect("a lower part");
+        let outputs = lower.graph.as_ref().map(|graph| graph.output.len());
+        (lower, outputs)
+    };
+    // A row has no map to offer.
+    assert_eq!(outputs_below("features").1, Some(1));
+    let (lower, outputs) = outputs_below("clip");
+    assert_eq!(outputs, Some(2));
     let lower = Graph::read(&lower, None, "ikat_map").expect("a graph");
     assert!(
         lower
