@@ -55,7 +55,7 @@ pub(super) fn map_gradient(geometry: &Geometry, kernel: &Tensor<Flex, 4>, output
     let mut map = vec![0.0; geometry.map_shape().iter().product()];
     let planes = map.par_chunks_exact_mut(geometry.points()).enumerate();
     planes.with_min_len(layout.least_planes()).for_each_init(
-        || (vec![0.0; last + layout.plane().len()], layout.plane()),
+        || (vec![0.0; last + layout.length()], layout.plane()),
         |(spread, sums), (plane, map)| {
             let (image, channel) = (plane / geometry.channels, plane % geometry.channels);
             for channel in channel * multiple..(channel + 1) * multiple {
@@ -139,9 +139,13 @@ impl<'a> Layout<'a> {
         PRODUCTS.div_ceil(self.rows * self.columns * self.offsets.len())
     }
 
-    /// Memory for a plane, with room for lanes that go over its end.
+    /// Numbers of a plane, with room for lanes that go over its end.
+    fn length(&self) -> usize {
+        self.rows * self.columns + LANES
+    }
+
     fn plane(&self) -> Vec<f32> {
-        vec![0.0; self.rows * self.columns + LANES]
+        vec![0.0; self.length()]
     }
 
     /// What of the map an output is made from.

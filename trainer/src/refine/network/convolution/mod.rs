@@ -59,18 +59,20 @@ impl Convolve for Autodiff<Flex> {
     fn convolve(map: Tensor<Self, 4>, kernel: Tensor<Self, 4>, options: ConvOptions<2>) -> Tensor<Self, 4> {
         let geometry = Geometry::new(map.dims(), kernel.dims(), &options);
         let (map, kernel) = (map.into_primitive().tensor(), kernel.into_primitive().tensor());
-        let nodes = [map.node.clone(), kernel.node.clone()];
-        let needed = nodes.clone().map(|node| !node.requirement.is_none());
-        let (map, kernel) = (map.primitive, kernel.primitive);
-        let output = forward(&geometry, wrapped(map.clone()), wrapped(kernel.clone()));
+        let output = forward(
+            &geometry,
+            wrapped(map.primitive.clone()),
+            wrapped(kernel.primitive.clone()),
+        );
         let output = output.into_primitive().tensor();
+        let nodes = [map.node.clone(), kernel.node.clone()];
         let node = Convolution.prepare::<NoCheckpointing>(nodes).compute_bound().stateful();
         let tracked = match node {
             OpsKind::Tracked(node) => {
                 let kept = State {
                     geometry,
-                    map: needed[1].then_some(map),
-                    kernel: needed[0].then_some(kernel),
+                    map: kernel.is_tracked().then(|| map.primitive.clone()),
+                    kernel: map.is_tracked().then(|| kernel.primitive.clone()),
                 };
                 node.finish(kept, output)
             }
