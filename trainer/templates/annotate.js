@@ -35,7 +35,11 @@
     return null;
   };
 
-  const load = async () => {
+  // One request after the other: what a key asks for while a change is under way is meant for what lies there after it.
+  let latest = Promise.resolve();
+  const queue = (work) => (latest = latest.then(work, work));
+  const load = () => queue(refresh);
+  const refresh = async () => {
     const excluded = label.value === EXCLUDED;
     const query = { sort: sort.value, offset, limit: limit.value, excluded };
     if (!excluded && label.value) query.label = label.value;
@@ -43,16 +47,16 @@
     const single = new URLSearchParams(location.hash.slice(1)).get("path");
     if (single) query.path = single;
     const found = await ask(address("/api/images", query));
-    if (!found) return;
+    if (!found) return false;
     if (offset > 0 && offset >= found.total) {
       offset = Math.max(0, offset - Number(limit.value));
-      await load();
-      return;
+      return refresh();
     }
     page = found;
     const there = new Set(page.images.map((image) => image.path));
     selected = new Set([...selected].filter((path) => there.has(path)));
     show();
+    return true;
   };
 
   const show = () => {
@@ -106,8 +110,9 @@
     made.addEventListener("dblclick", () => zoom(index));
     return made;
   };
+  const outline = () => [...grid.children].forEach((made) => made.setAttribute("aria-selected", selected.has(made.dataset.path)));
   const mark = () => {
-    [...grid.children].forEach((made) => made.setAttribute("aria-selected", selected.has(made.dataset.path)));
+    outline();
     say(selected.size ? `${selected.size} selected` : "");
   };
   const select = (index, { shiftKey, ctrlKey, metaKey }) => {
@@ -125,24 +130,31 @@
     mark();
   };
 
-  const change = async (path, body, done) => {
-    const reply = await ask(path, body);
-    if (reply) {
-      const conflicts = reply.conflicts ?? [];
-      const first = conflicts.length ? `; ${conflicts.length} not: ${conflicts[0].path}: ${conflicts[0].reason}` : "";
-      say(`${done(reply)}${first}`, conflicts.length > 0);
-      selected = new Set();
+  const change = (path, body, done) => queue(async () => {
+    const wanted = body();
+    if (!wanted) return;
+    const reply = await ask(path, wanted);
+    if (!reply) (wanted.images ?? []).forEach((image) => selected.add(image));
+    // Told when it can be seen.
+    if (!await refresh() || !reply) return;
+    const conflicts = reply.conflicts ?? [];
+    const first = conflicts.length ? `; ${conflicts.length} not: ${conflicts[0].path}: ${conflicts[0].reason}` : "";
+    say(`${done(reply)}${first}`, conflicts.length > 0);
+  });
+  const move = (path, body, done) => {
+    if (!selected.size) {
+      say("Select images first.", true);
+      return;
     }
-    await load();
+    const images = [...selected];
+    selected = new Set();
+    outline();
+    change(path, () => ({ ...body, images }), done);
   };
-  const relabel = (target) => selected.size
-    ? change("/api/relabel", { images: [...selected], label: target }, (reply) => `${reply.moved.length} moved to ${target}`)
-    : say("Select images first.", true);
-  const exclude = () => selected.size
-    ? change("/api/exclude", { images: [...selected] }, (reply) => `${reply.moved.length} excluded`)
-    : say("Select images first.", true);
-  const undo = () => page.can_undo && change("/api/undo", { revision: page.revision }, (reply) => `undone: ${reply.moved.length} moved back`);
-  const redo = () => page.can_redo && change("/api/redo", { revision: page.revision }, (reply) => `redone: ${reply.moved.length} moved`);
+  const relabel = (target) => move("/api/relabel", { label: target }, (reply) => `${reply.moved.length} moved to ${target}`);
+  const exclude = () => move("/api/exclude", {}, (reply) => `${reply.moved.length} excluded`);
+  const undo = () => change("/api/undo", () => page.can_undo && { revision: page.revision }, (reply) => `undone: ${reply.moved.length} moved back`);
+  const redo = () => change("/api/redo", () => page.can_redo && { revision: page.revision }, (reply) => `redone: ${reply.moved.length} moved`);
 
   const zoom = (index) => {
     const image = page.images[index];
@@ -181,8 +193,8 @@
     const name = byId("name").value.trim();
     if (await ask("/api/class", { label: name })) {
       byId("name").value = "";
+      await load();
       say(`${name} added`);
-      load();
     }
   });
 
@@ -193,6 +205,7 @@
     const at = zoomed ? anchor : [...grid.children].indexOf(document.activeElement);
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: zoomed ? 1 : columns(), ArrowUp: zoomed ? -1 : -columns() }[event.key];
     if (event.ctrlKey && !["z", "y"].includes(event.key)) return;
+    if (event.repeat && ["z", "y"].includes(event.key)) return;
     if (step !== undefined && page.images.length) {
       const next = Math.max(0, Math.min(page.images.length - 1, at < 0 ? 0 : at + step));
       if (zoomed) zoom(next); else grid.children[next].focus();
