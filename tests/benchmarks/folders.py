@@ -1,5 +1,6 @@
 """Folders of images: features, scores, copies of one picture."""
 
+import functools
 import json
 import os
 import re
@@ -14,22 +15,23 @@ import peer_function
 from workplace import BINARIES, CORES, measured, row, trainer
 
 
-def vectors_by_pillow(bundle, paths):
-    """Features by Pillow and ONNX Runtime, eight images at once."""
-    function = peer_function.Function(peer_function.reader_of_folder(bundle))
+def vectors_by_pillow(bundle, device, paths):
+    """Features by Pillow and ONNX Runtime, several images at once."""
+    provider, size = ("CPUExecutionProvider", 8) if device == "cpu" else ("CUDAExecutionProvider", 32)
+    function = peer_function.Function(peer_function.reader_of_folder(bundle), providers=[provider])
     vectors = []
-    for begin in range(0, len(paths), 8):
-        tensors = [function.tensor(path.read_bytes()) for path in paths[begin : begin + 8]]
+    for begin in range(0, len(paths), size):
+        tensors = [function.tensor(path.read_bytes()) for path in paths[begin : begin + size]]
         vectors.append(function.features(np.concatenate(tensors)))
     return np.concatenate(vectors)
 
 
-def by_pillow(bundle, paths):
+def by_pillow(bundle, paths, device="cpu"):
     """The same on all cores; gives the paths in their new order, their features, and images a second."""
     parts = [paths[core::CORES] for core in range(CORES)]
     begin = time.perf_counter()
     with ProcessPoolExecutor(CORES) as pool:
-        vectors = list(pool.map(vectors_by_pillow, [bundle] * CORES, parts))
+        vectors = list(pool.map(functools.partial(vectors_by_pillow, bundle, device), parts))
     rate = len(paths) / (time.perf_counter() - begin)
     return [path for part in parts for path in part], np.concatenate(vectors), rate
 
@@ -54,7 +56,7 @@ class TorchImages:
         return normalize(pil_to_tensor(square).to(torch.float32), constants["mean"], constants["std"])
 
 
-def by_torch(bundle, paths):
+def by_torch(bundle, paths, device="cpu"):
     """Images a second of the same network as timm builds it; its weights do not matter for its speed."""
     import timm
     import torch
@@ -63,30 +65,32 @@ def by_torch(bundle, paths):
     begin = time.perf_counter()
     constants = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["preprocessing"]
     torch.set_num_threads(CORES)
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval().to(device)
     loader = DataLoader(TorchImages(paths, constants), batch_size=32, num_workers=CORES)
     with torch.inference_mode():
         for batch in loader:
-            network(batch)
+            network(batch.to(device)).cpu()
     return len(paths) / (time.perf_counter() - begin)
 
 
-def folder(place, count=1200):
-    """Features of a folder of JPEGs on all cores."""
+def folder(place, device="cpu"):
+    """Features of a folder of JPEGs on all cores, or on a card that all cores read for."""
+    count = 1_200 if device == "cpu" else 20_000
     paths = images.folder_of_photographs(place.folder / "photographs", count)
     listing = "\n".join(map(str, paths))
     begin = time.perf_counter()
-    lines = trainer("featurize", "--stdin", input=listing.encode()).splitlines()
+    lines = trainer("featurize", "--stdin", "--device", device, input=listing.encode()).splitlines()
     ours = count / (time.perf_counter() - begin)
-    order, vectors, pillow = by_pillow(place.bundle, paths)
+    order, vectors, pillow = by_pillow(place.bundle, paths, device)
     mine = {record["item"]: record["features"] for record in map(json.loads, lines)}
     for path, vector in zip(order, vectors):
         other = np.array(mine[str(path)])
         cosine = vector @ other / np.linalg.norm(vector) / np.linalg.norm(other)
         if cosine < 0.995:
             raise SystemExit(f"{path}: the features differ (cosine {cosine:.4f})")
-    work = f"features of {count} JPEGs of 800 x 600, {CORES} cores: images/s"
-    torch = by_torch(place.bundle, paths)
+    where = f"{CORES} cores" if device == "cpu" else f"{CORES} cores and {device}"
+    work = f"features of {count} JPEGs of 800 x 600, {where}: images/s"
+    torch = by_torch(place.bundle, paths, device)
     return [
         row(f"{work}, against ONNX Runtime and Pillow", f"{ours:.0f}", f"{pillow:.0f}", ours / pillow, -1.2),
         row(f"{work}, against PyTorch", f"{ours:.0f}", f"{torch:.0f}", ours / torch, -1.8),

@@ -34,7 +34,7 @@ def letterbox(image, side, background):
 class Function:
     """A bundle in memory; `read` gives the bytes of one of its files."""
 
-    def __init__(self, read, threads=1):
+    def __init__(self, read, threads=1, providers=("CPUExecutionProvider",)):
         manifest = json.loads(read("manifest.json"))
         classifier = json.loads(read("svm.json"))
         self.classes = manifest["classes"]
@@ -43,8 +43,10 @@ class Function:
         self.weights = np.array(classifier["weights"], np.float32)
         self.intercepts = np.array(classifier["intercepts"], np.float32)
         self.session = onnxruntime.InferenceSession(
-            read("model.onnx"), options(threads), providers=["CPUExecutionProvider"]
+            read("model.onnx"), options(threads), providers=providers
         )
+        if self.session.get_providers()[0] != providers[0]:
+            raise SystemExit(f"ONNX Runtime has no {providers[0]} here")
         self.input = self.session.get_inputs()[0].name
         self.output = self.session.get_outputs()[0].name
 

@@ -1,12 +1,15 @@
 """Measures Ikat side by side with what one would use instead, and writes the table of BENCHMARKS.md.
 
-    cargo xtask bench [ROW ...] [--write]
+    cargo xtask bench [ROW ...] [--device cuda] [--write]
 
-Rows: request, large, start, package, folder, batch, copies, search, sweep, refine. Without ROW all of them. Both sides of a
-row run in turn, on the same machine and the same images; both must give the same answers, or the row fails.
+Rows: request, large, start, package, folder, batch, copies, search, sweep, refine. Without ROW all of them, or with a device
+those that can use one: folder and refine. Both sides of a row run in turn, on the same machine and the same images; both
+must give the same answers, or the row fails. For a CUDA device, put onnxruntime-gpu in the place of onnxruntime in the
+environment of the peers (`target/bench-venv`).
 """
 
 import argparse
+import functools
 import pathlib
 import re
 import sys
@@ -51,9 +54,12 @@ def write(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all without")
+    parser.add_argument("--device", help="the processor without")
     parser.add_argument("--write", action="store_true", help="put the table into BENCHMARKS.md")
     arguments = parser.parse_args()
     known = {work.__name__: work for work in ROWS}
+    if arguments.device:
+        known = {work.__name__: functools.partial(work, device=arguments.device) for work in [folder, refine]}
     unknown = [name for name in arguments.rows if name not in known]
     if unknown:
         parser.error(f"no row is called {', '.join(unknown)}; there are {', '.join(known)}")

@@ -5,12 +5,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use end_to_end::colours::library;
+use end_to_end::colours::{self, library};
 use end_to_end::program::{Said, program, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
 use end_to_end::web::{Web, answer};
 use end_to_end::{root, tool};
 use serde_json::Value;
+use shared::network::{Network, Outputs, Runtime, Tensor};
+use trainer::features::SharedNetwork;
 
 /// Side of the network's input: small, so that the tests are quick.
 const RESOLUTION: &str = "64";
@@ -377,4 +379,48 @@ fn a_spark_cluster_computes_the_same_rows() {
     assert_eq!(spread.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     let found = say(&mut place.train(["--features", &place.text("rows")], "found")).ended_with(3);
     assert_same(&place, &plain, &found, "found");
+}
+
+#[test]
+fn a_card_that_cannot_be_had_is_named_with_the_way_out() {
+    let place = Place::new();
+    let image = place.files().remove(0);
+    let processor_alone = [("ORT_DYLIB_PATH", library().display().to_string())];
+    let said = featurize(image.as_bytes(), &["--device", "cuda:1"], &processor_alone).ended_with(1);
+    for part in [
+        "the device cuda:1 cannot be used",
+        "not enabled in this build",
+        "--device cpu",
+    ] {
+        assert!(said.stderr.contains(part), "{}", said.stderr);
+    }
+    let mut command = place.train(["--data", &place.text("photos")], "run");
+    let said = say(command.args(["--device", "cuda:1"]).envs(processor_alone)).ended_with(1);
+    assert!(
+        said.stderr.contains("the device cuda:1 cannot be used"),
+        "{}",
+        said.stderr
+    );
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_network_that_threads_share_says_what_their_own_would() {
+    let runtime = Runtime::load(std::slice::from_ref(library())).expect("the library");
+    let load = || Box::new(runtime.network(&colours::network(), 1).expect("a network"));
+    let shared = SharedNetwork::new(load(), 4).expect("a thread");
+    std::thread::scope(|scope| {
+        for thread in 0..8_u16 {
+            let (mut shared, mut own) = (shared.clone(), load());
+            scope.spawn(move || {
+                for number in 0..20_u16 {
+                    let value = |index: u16| f32::from(index % 251 + number * 7 + thread);
+                    let image = Tensor::new([1, 3, 32, 32], (0..3 * 32 * 32).map(value).collect());
+                    let [one, other] = [&mut shared as &mut dyn Network, own.as_mut()]
+                        .map(|network| network.run(&image, Outputs::VectorsAndMap).expect("a vector"));
+                    assert_eq!(one, other);
+                }
+            });
+        }
+    });
 }

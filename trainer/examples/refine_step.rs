@@ -12,8 +12,8 @@ use std::path::Path;
 use prost::Message;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
+use trainer::device::Device;
 use trainer::onnx::proto::ModelProto;
-use trainer::refine::Device;
 use trainer::refine::engine::{Batch, Inputs, Optimizer, Plan, Version, open};
 use trainer::refine::network::{Graph, Precision, Statistics};
 

@@ -17,6 +17,7 @@ pub mod configuration;
 pub mod conveyor;
 pub mod dataset;
 pub mod demo;
+pub mod device;
 pub mod duplicates;
 pub mod evaluation;
 pub mod feature_rows;

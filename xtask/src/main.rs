@@ -40,7 +40,7 @@ Tasks:
   setup   install what the end-to-end tests start: servers into target/test-venv, Chromium if run as root
   check   formatting and lints, warnings as errors
   test    setup, build the binaries, run every test
-  bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--write]
+  bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--device cuda] [--write]
   local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
   deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
   sbom    write a CycloneDX bill of materials of each program to target/sbom
@@ -205,17 +205,19 @@ fn bench() -> Result<(), String> {
         install(&environment, &["--requirement"], &[&requirements.to_string_lossy()])?;
         std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
-    let trainer = ["build", "--release", "--locked", "-p", "trainer"];
-    run(cargo().args(trainer).arg("--bins"))?;
+    let arguments: Vec<String> = env::args().skip(2).collect();
+    let mut trainer = vec!["build", "--release", "--locked", "-p", "trainer"];
+    if arguments.iter().any(|argument| argument.starts_with("cuda")) {
+        trainer.extend(["--features", "cuda"]);
+    }
+    run(cargo().args(&trainer).arg("--bins"))?;
     let examples = ["svm_compare", "near_duplicates", "refine_speed", "backbone"];
     run(cargo()
-        .args(trainer)
+        .args(&trainer)
         .args(examples.iter().flat_map(|name| ["--example", name])))?;
     // The function as it is deployed.
     run(cargo().args(["build", "--profile", "lambda", "--locked", "-p", "scorer"]))?;
-    run(Command::new(&python)
-        .arg(folder.join("run.py"))
-        .args(env::args().skip(2)))
+    run(Command::new(&python).arg(folder.join("run.py")).args(arguments))
 }
 
 fn cargo() -> Command {

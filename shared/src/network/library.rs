@@ -61,7 +61,16 @@ impl Runtime {
     /// # Errors
     /// [`NetworkError::Load`].
     pub fn network(&self, model: &[u8], threads: usize) -> Result<OnnxRuntime, NetworkError> {
-        OnnxRuntime::from_bytes(&self.environment, model, threads)
+        OnnxRuntime::on_processor(&self.environment, model, threads)
+    }
+
+    /// Loads a network from the bytes of an ONNX file onto a CUDA device, counted from 0. For that the library must be
+    /// one of those with CUDA, and its CUDA and cuDNN where the system's loader finds them.
+    ///
+    /// # Errors
+    /// [`NetworkError::Cuda`], or [`NetworkError::Load`].
+    pub fn network_on_cuda(&self, model: &[u8], device: usize) -> Result<OnnxRuntime, NetworkError> {
+        OnnxRuntime::on_cuda(&self.environment, model, device)
     }
 }
 

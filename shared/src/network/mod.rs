@@ -86,6 +86,9 @@ pub enum NetworkError {
     /// The model is not a network that can be run here.
     #[error("the network cannot be loaded: {0}")]
     Load(String),
+    /// The CUDA device cannot be used.
+    #[error("the network cannot be run on the CUDA device: {0}")]
+    Cuda(String),
     /// The network refused the input.
     #[error("the network failed: {0}")]
     Run(String),

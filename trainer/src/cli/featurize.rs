@@ -1,13 +1,12 @@
 use std::io::{BufReader, IsTerminal};
 
-use shared::network::Network;
-
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::resources::Resources;
+use crate::device::Device;
 use crate::feature_rows::{self, Counts, Featurization, Line, RowsError};
-use crate::features::CacheKey;
+use crate::features::{CacheKey, Networks};
 
 /// Compute features of images as rows, one line of JSON each, for `trainer train --features`.
 ///
@@ -26,6 +25,9 @@ pub struct Arguments {
     /// Also ask addresses in private networks
     #[arg(long)]
     allow_private: bool,
+    /// Where the network runs: cpu, or CUDA devices by number as in cuda:0 and cuda:0,1
+    #[arg(long, default_value = "cpu")]
+    device: Device,
     #[command(flatten)]
     network: NetworkArguments,
     #[command(flatten)]
@@ -34,12 +36,11 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let cache = session.cache()?;
-    let runtime = Resources::runtime(&cache, session)?;
+    let runtime = Resources::runtime_for(&arguments.device, &cache, session)?;
     let backbone = arguments.network.obtain(&cache, session)?;
     let model = std::fs::read(&backbone.onnx)?;
-    let networks = || Ok(Box::new(runtime.network(&model, 1)?) as Box<dyn Network>);
     let featurization = Featurization {
-        networks: &networks,
+        networks: &Networks::new(&runtime, &model, &arguments.device),
         key: &CacheKey::new(&backbone.sha256, &backbone.preprocessing),
         preprocessing: &backbone.preprocessing,
         limits: arguments.resources.limits(),

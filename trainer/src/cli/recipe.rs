@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
+use crate::device::Device;
 use crate::refine::engine::Optimizer;
 use crate::refine::network::{Precision, Statistics};
-use crate::refine::{Device, HeadStart, Recipe, Schedule, Trained};
+use crate::refine::{HeadStart, Recipe, Schedule, Trained};
 
 /// How the network is refined, for the classifiers dnn and svm-refined.
 #[derive(Debug, clap::Args)]
@@ -16,7 +17,8 @@ pub struct RecipeArguments {
     /// The set of values that the options below change
     #[arg(long, value_enum, default_value_t = Preset::Standard)]
     recipe: Preset,
-    /// Where the network is refined: auto, cpu, wgpu, cuda, or cards by number as in cuda:1 and cuda:0,1
+    /// Where the network is refined: auto, cpu, wgpu, cuda, or cards by number as in cuda:1 and cuda:0,1. On cards that
+    /// are named, features are computed too
     #[arg(long, default_value = "auto")]
     pub device: Device,
     /// Folder for events of each epoch that TensorBoard can follow while the training runs [default: none; a finished run

@@ -8,7 +8,7 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::failure::Failure;
-use crate::refine::Device;
+use crate::device::Device;
 use crate::runs::{self, Claim};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
@@ -45,9 +45,19 @@ impl Resources {
 
     /// The runtime library, obtained first where it is not there yet.
     pub fn runtime(cache: &Cache, session: &Session) -> Result<Runtime, Failure> {
+        Self::runtime_for(&Device::Cpu, cache, session)
+    }
+
+    /// The runtime library for networks that run on `device`.
+    pub fn runtime_for(device: &Device, cache: &Cache, session: &Session) -> Result<Runtime, Failure> {
+        let obtain = if device.named_cards().is_empty() {
+            setup::runtime_library
+        } else {
+            setup::cuda_runtime_library
+        };
         let candidates = match std::env::var_os(shared::network::library::VARIABLE) {
             Some(named) if !named.is_empty() => Vec::new(),
-            _ => vec![setup::runtime_library(cache, &session.progress).map_err(|error| Failure::setup(&error))?],
+            _ => vec![obtain(cache, &session.progress).map_err(|error| Failure::setup(&error))?],
         };
         Ok(Runtime::load(&candidates)?)
     }

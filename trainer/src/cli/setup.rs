@@ -15,6 +15,9 @@ pub struct Arguments {
     /// Networks to obtain, from the catalogue
     #[arg(long, value_name = "NAME", default_value = backbone::DEFAULT)]
     backbone: Vec<String>,
+    /// Also the runtime library for CUDA devices: 290 MB to download
+    #[arg(long)]
+    cuda: bool,
     /// Only list the catalogue
     #[arg(long)]
     list: bool,
@@ -24,6 +27,8 @@ pub struct Arguments {
 struct Obtained {
     cache: std::path::PathBuf,
     library: std::path::PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cuda_library: Option<std::path::PathBuf>,
     backbones: Vec<ObtainedBackbone>,
 }
 
@@ -40,9 +45,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let cache = session.cache()?;
     let library = setup::runtime_library(&cache, &session.progress).map_err(|error| Failure::setup(&error))?;
+    let cuda = arguments
+        .cuda
+        .then(|| setup::cuda_runtime_library(&cache, &session.progress));
+    let cuda_library = cuda.transpose().map_err(|error| Failure::setup(&error))?;
     let mut obtained = Obtained {
         cache: cache.root().to_path_buf(),
         library,
+        cuda_library,
         backbones: Vec::new(),
     };
     for name in &arguments.backbone {
@@ -55,6 +65,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         });
     }
     let mut text = format!("Runtime library: {}\n", obtained.library.display());
+    if let Some(library) = &obtained.cuda_library {
+        let _ = writeln!(text, "Runtime library for CUDA devices: {}", library.display());
+    }
     for backbone in &obtained.backbones {
         let _ = writeln!(text, "{}: {}", backbone.name, backbone.path.display());
     }

@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         arguments.repeats,
     );
     let cache = session.cache()?;
-    let runtime = Resources::runtime(&cache, session)?;
+    let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
     let workplace = training.workplace(&runtime, &cache, session);
     let mut entries = Vec::new();
     let mut done = Done::Complete;

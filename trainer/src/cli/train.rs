@@ -122,7 +122,7 @@ impl Job {
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let training = &self.training;
-        let runtime = Resources::runtime(&cache, session)?;
+        let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {
             events: training.recipe.tensorboard.clone(),

@@ -14,8 +14,8 @@ pub use read::{Rows, read};
 pub use write::{Counts, Featurization, Line, lines, write};
 
 use crate::dataset::DatasetError;
+use crate::features::FeatureError;
 use crate::fetch::TransferError;
-use shared::network::NetworkError;
 use shared::store::StoreError;
 
 /// Why rows could not be written or read.
@@ -23,7 +23,7 @@ use shared::store::StoreError;
 pub enum RowsError {
     /// The network cannot be loaded or run.
     #[error(transparent)]
-    Network(#[from] NetworkError),
+    Features(#[from] FeatureError),
     /// The HTTP client cannot be set up.
     #[error(transparent)]
     Transfer(#[from] TransferError),

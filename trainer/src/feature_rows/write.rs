@@ -7,14 +7,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use shared::files::hex;
 use shared::image::Limits;
-use shared::network::{Network, NetworkError};
+use shared::network::Network;
 use shared::pipeline::Featurizer;
 use shared::preprocessing::Preprocessing;
 use shared::service::ServiceError;
 
 use super::RowsError;
 use crate::conveyor::{self, Addressed};
-use crate::features::{CacheKey, Record};
+use crate::features::{CacheKey, FeatureError, Networks, Record};
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
 
@@ -25,8 +25,8 @@ const STEP: u64 = 100;
 
 /// What computes features.
 pub struct Featurization<'a> {
-    /// Makes one network per thread, each running on a single thread.
-    pub networks: &'a dyn Fn() -> Result<Box<dyn Network>, NetworkError>,
+    /// Makes one network per thread.
+    pub networks: &'a Networks<'a>,
     /// Names network and preprocessing in each row.
     pub key: &'a CacheKey,
     /// How pixels are prepared.
@@ -150,9 +150,9 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Counts, RowsError> {
     let reader = ImageReader::new(featurization.limits, featurization.allow_private)?;
-    let workers = (0..featurization.threads.max(1))
-        .map(|_| Ok(featurization.worker((featurization.networks)()?)))
-        .collect::<Result<Vec<_>, NetworkError>>()?;
+    let workers = (0..featurization.networks.threads(featurization.threads).max(1))
+        .map(|_| Ok(featurization.worker(featurization.networks.network()?)))
+        .collect::<Result<Vec<_>, FeatureError>>()?;
     let mut counts = Counts::default();
     progress.begin("Computing features", 0);
     let result = conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {

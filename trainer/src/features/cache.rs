@@ -42,7 +42,13 @@ impl CacheKey {
 }
 
 impl CacheKey {
-    /// As text: hexadecimal digits.
+    /// The key for what is computed on a CUDA device, which rounds otherwise than a processor.
+    #[must_use]
+    pub fn on_cuda(&self) -> Self {
+        Self(format!("{}-cuda", self.0))
+    }
+
+    /// As text: hexadecimal digits, and where they are for, if not for the processor.
     pub fn as_str(&self) -> &str {
         &self.0
     }

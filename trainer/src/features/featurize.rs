@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sha2::{Digest, Sha256};
 use shared::image::Limits;
-use shared::network::{Network, NetworkError};
+use shared::network::NetworkError;
 use shared::pipeline::{Featurizer, PipelineError};
 use shared::preprocessing::Preprocessing;
 
 use super::cache::Record;
-use super::{FeatureCache, FeatureError};
+use super::{FeatureCache, FeatureError, Networks};
 use crate::dataset::{Dataset, Item, Skipped, dhash_256, read};
 use crate::progress::Progress;
 
@@ -27,14 +27,13 @@ pub struct Featurized {
 
 /// Computes, or takes from `cache`, the record of each image of `dataset`.
 ///
-/// `networks` makes one network per thread, each running on a single thread, so that the numbers do
-/// not depend on how many there are. An interrupted call loses nothing but the images in flight.
+/// The numbers do not depend on how many `threads` there are. An interrupted call loses nothing but the images in flight.
 ///
 /// # Errors
 /// [`FeatureError`] for anything but an image at fault; those are listed in [`Featurized::skipped`].
 pub fn featurize(
     dataset: &Dataset,
-    networks: &(dyn Fn() -> Result<Box<dyn Network>, NetworkError> + Sync),
+    networks: &Networks,
     preprocessing: &Preprocessing,
     limits: Limits,
     cache: &FeatureCache,
@@ -53,7 +52,7 @@ pub fn featurize(
     };
     progress.begin("Computing features", dataset.items.len() as u64);
     let finished: Result<Vec<()>, FeatureError> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, dataset.items.len().max(1)))
+        let workers: Vec<_> = (0..networks.threads(threads).clamp(1, dataset.items.len().max(1)))
             .map(|_| scope.spawn(|| work.run(networks, preprocessing).inspect_err(|_| work.stop())))
             .collect();
         workers
@@ -95,11 +94,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn run(
-        &self,
-        networks: &(dyn Fn() -> Result<Box<dyn Network>, NetworkError> + Sync),
-        preprocessing: &Preprocessing,
-    ) -> Result<(), FeatureError> {
+    fn run(&self, networks: &Networks, preprocessing: &Preprocessing) -> Result<(), FeatureError> {
         let mut featurizer = None;
         while !self.stopped.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +111,10 @@ impl Work<'_> {
                         // The network is made only where there is something to compute.
                         let featurizer = match &mut featurizer {
                             Some(featurizer) => featurizer,
-                            none => none.insert(Featurizer::new(self.limits, preprocessing.clone(), networks()?)),
+                            none => {
+                                let network = networks.network()?;
+                                none.insert(Featurizer::new(self.limits, preprocessing.clone(), network))
+                            }
                         };
                         self.compute(featurizer, hash, &bytes)?
                     }

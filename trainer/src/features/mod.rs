@@ -2,15 +2,20 @@
 
 mod cache;
 mod featurize;
+mod networks;
+mod shared_network;
 mod similarity;
 
 use ndarray::{Array2, Axis};
 
 pub use cache::{CacheKey, FeatureCache, Record};
 pub use featurize::{Featurized, featurize};
+pub use networks::Networks;
+pub use shared_network::SharedNetwork;
 pub use similarity::{similar_groups, similarity_to_nearest};
 
 use crate::dataset::DatasetError;
+use crate::device::DeviceError;
 
 /// Features of labelled images, one row per image.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -53,6 +58,9 @@ pub enum FeatureError {
     /// The network cannot be loaded or run.
     #[error(transparent)]
     Network(#[from] shared::network::NetworkError),
+    /// The card that is to run it cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The cache file cannot be read or written.
     #[error("the feature cache {path}: {source}")]
     Cache {

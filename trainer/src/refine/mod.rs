@@ -22,7 +22,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use shared::network::NetworkError;
 
-pub use engine::{Device, DeviceError};
 pub use rate_search::{RateCurve, RatePoint, RateRange, find_rate};
 pub use recipe::{HeadStart, Recipe, Schedule, Trained};
 pub use run::{Refined, Task, cut_in_two, refine};

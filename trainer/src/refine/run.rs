@@ -14,13 +14,14 @@ use shared::preprocessing::Preprocessing;
 
 use super::batches::{Batches, divided};
 use super::checkpoint::{Checkpoint, keep_newest};
-use super::engine::{Device, Engine, EngineError, Plan, Version, open};
+use super::engine::{Engine, EngineError, Plan, Version, open};
 use super::head::{HeadLayer, LOGITS, outputs};
 use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
 use super::views::{View, Views};
 use super::{Best, Epoch, RefineError, dropout_seed};
+use crate::device::Device;
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
 use crate::svm::calibrated_log_loss;

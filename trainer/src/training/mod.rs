@@ -21,19 +21,20 @@ use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA
 use shared::classifier::{Head, LinearClassifierError};
 use shared::files;
 use shared::image::{ImageError, Limits};
-use shared::network::{Network, NetworkError, Runtime};
+use shared::network::{NetworkError, Runtime};
 use shared::pipeline::PipelineError;
 use shared::preprocessing::Preprocessing;
 
 use crate::backbone::Backbone;
 use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, escape, near_duplicate_groups};
+use crate::device::Device;
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::feature_rows::Rows;
-use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized};
+use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized, Networks};
 use crate::image_reader::Images;
 use crate::progress::Progress;
 use crate::quantize::QuantizeError;
-use crate::refine::{Device, RateCurve, RateRange, Recipe, RefineError};
+use crate::refine::{RateCurve, RateRange, Recipe, RefineError};
 use crate::report::ReportError;
 use crate::runs::{DataSummary, Kind, RunError};
 use crate::svm::{self, SvmError};
@@ -77,7 +78,7 @@ pub struct Workplace<'a> {
     pub checkpoints: PathBuf,
     /// Folder for events that TensorBoard can follow, where one wants them.
     pub events: Option<PathBuf>,
-    /// Where networks are refined.
+    /// Where networks are refined, and on CUDA devices that are named here also run for features.
     pub device: Device,
     /// Images worked on at once.
     pub threads: usize,
@@ -467,15 +468,15 @@ impl Workplace<'_> {
         network: &NetworkFile,
         limits: Limits,
     ) -> Result<Featurized, TrainingError> {
-        let key = CacheKey::new(network.sha256, network.preprocessing);
+        let networks = Networks::new(self.runtime, network.model, &self.device);
+        let mut key = CacheKey::new(network.sha256, network.preprocessing);
+        if !self.device.named_cards().is_empty() {
+            key = key.on_cuda();
+        }
         let cache = FeatureCache::open(&self.features, &key, network.feature_size)?;
-        let make = || {
-            let network = self.runtime.network(network.model, 1)?;
-            Ok(Box::new(network) as Box<dyn Network>)
-        };
         Ok(features::featurize(
             dataset,
-            &make,
+            &networks,
             network.preprocessing,
             limits,
             &cache,

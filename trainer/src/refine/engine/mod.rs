@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::network::{Graph, GraphError, Precision, Statistics};
 
-pub use device::{Device, DeviceError, OpenError, open};
+pub use device::{OpenError, open};
 pub use optimizer::Optimizer;
 
 /// Inputs of some images: what the network's trained part takes.

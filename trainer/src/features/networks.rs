@@ -1,0 +1,86 @@
+//! The networks of a featurization: one for each thread on the processor, or one on each card that the threads share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use shared::network::{Network, NetworkError, Runtime};
+
+use super::FeatureError;
+use super::shared_network::SharedNetwork;
+use crate::device::{Device, DeviceError};
+
+/// Images that a card computes at once.
+const BATCH: usize = 32;
+
+/// Makes the networks that threads compute features with.
+pub struct Networks<'a> {
+    runtime: &'a Runtime,
+    model: &'a [u8],
+    cards: Vec<Card>,
+    next: AtomicUsize,
+}
+
+/// A card, and the network on it once somebody asked for one.
+struct Card {
+    number: usize,
+    network: Mutex<Option<SharedNetwork>>,
+}
+
+impl<'a> Networks<'a> {
+    /// The network of an ONNX file on `device`: on the CUDA cards that are named there, else on the processor.
+    pub fn new(runtime: &'a Runtime, model: &'a [u8], device: &Device) -> Self {
+        let card = |number: &usize| Card {
+            number: *number,
+            network: Mutex::new(None),
+        };
+        Self {
+            runtime,
+            model,
+            cards: device.named_cards().iter().map(card).collect(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// A network for one more thread. On the processor each runs on a single thread, so that the numbers do not depend
+    /// on how many there are.
+    ///
+    /// # Errors
+    /// [`FeatureError::Network`], or [`FeatureError::Device`] where a card cannot be had.
+    pub fn network(&self) -> Result<Box<dyn Network>, FeatureError> {
+        if self.cards.is_empty() {
+            return Ok(Box::new(self.runtime.network(self.model, 1)?));
+        }
+        let card = &self.cards[self.next.fetch_add(1, Ordering::Relaxed) % self.cards.len()];
+        Ok(Box::new(self.on(card)?))
+    }
+
+    fn on(&self, card: &Card) -> Result<SharedNetwork, FeatureError> {
+        let mut network = card.network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = network.as_ref() {
+            return Ok(network.clone());
+        }
+        let made = self
+            .runtime
+            .network_on_cuda(self.model, card.number)
+            .map_err(|error| unusable(card.number, error))?;
+        let made = SharedNetwork::new(Box::new(made), BATCH)?;
+        Ok(network.insert(made).clone())
+    }
+
+    /// How many threads keep `cores` busy: on a card half of them wait for their vectors.
+    pub fn threads(&self, cores: usize) -> usize {
+        if self.cards.is_empty() { cores } else { 2 * cores }
+    }
+}
+
+fn unusable(card: usize, error: NetworkError) -> FeatureError {
+    match error {
+        NetworkError::Cuda(reason) => FeatureError::Device(DeviceError::Unusable {
+            device: Device::Cuda(vec![card]).to_string(),
+            reason: format!(
+                "{reason} (features on a card need CUDA 12 and cuDNN 9 in the loader's path, LD_LIBRARY_PATH)"
+            ),
+        }),
+        other => other.into(),
+    }
+}
