@@ -1,8 +1,8 @@
 """Refines the same network with PyTorch, by the recipe and on the split of a run, and compares the accuracies.
 
     trainer train --classifier dnn --data DATA --out RUN --cache CACHE
-    VENV/bin/python tests/reference/recipe_compare.py CACHE DATA RUN [RUN ...]     (needs torch, onnx, onnxruntime,
-                                                                                    pillow and scikit-learn)
+    VENV/bin/python tests/reference/recipe_compare.py CACHE DATA RUN [RUN ...]     (needs torch, torchvision, onnx,
+                                                                        onnxruntime, pillow and scikit-learn)
 
 From a run come the split, the recipe, and the names of the trained values: those in which its network differs from the
 pre-trained one. All else is done anew: images by Pillow, variations, the first head by scikit-learn's LinearSVC with C chosen
@@ -27,6 +27,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, cross_va
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 from torch.nn import functional as F
+from torchvision.transforms import InterpolationMode, RandAugment
 
 from refine_compare import attributes_of, operate
 
@@ -71,7 +72,9 @@ def varied(image, augmentation, generator):
         image = ImageOps.mirror(image)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
         image = enhance(image).enhance(1 + augmentation["jitter"] * (2 * generator.random() - 1))
-    return image
+    drawn = augmentation["rand_augment"]
+    draw = RandAugment(drawn["operations"], drawn["magnitude"], 31, InterpolationMode.BILINEAR, fill=[128] * 3)
+    return draw(image)
 
 
 def divided(model, trained):

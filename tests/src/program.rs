@@ -166,6 +166,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // One that leads a process group takes its children with it; any other leads none, which fails.
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &format!("-{}", self.id())])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,5 +1,6 @@
 //! Run history, comparison, sweep, and MLflow, through the trainer.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -193,6 +194,8 @@ fn mlflow(folder: &Path) -> Option<(Running, String)> {
             .arg("--artifacts-destination")
             .arg(folder.join("artifacts"))
             .current_dir(folder)
+            // It starts others, which end with its group.
+            .process_group(0)
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     );

@@ -35,6 +35,9 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if arguments.device == Device::Wgpu {
+        session.note("Features are computed on the processor: for that only CUDA devices can be used");
+    }
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&arguments.device, &cache, session)?;
     let backbone = arguments.network.obtain(&cache, session)?;
