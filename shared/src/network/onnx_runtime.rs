@@ -20,8 +20,7 @@ pub struct OnnxRuntime {
 
 impl OnnxRuntime {
     pub(super) fn on_processor(environment: &Environment, model: &[u8], threads: usize) -> Result<Self, NetworkError> {
-        let mut builder = builder(environment, threads).map_err(|error| NetworkError::Load(error.to_string()))?;
-        let session = builder.commit_from_memory(model);
+        let session = builder(environment, threads).and_then(|mut builder| builder.commit_from_memory(model));
         Self::new(session.map_err(|error| NetworkError::Load(error.to_string()))?)
     }
 

@@ -18,6 +18,7 @@ use shared::preprocessing::Preprocessing;
 
 use super::FeatureError;
 use crate::dataset::HASH_REVISION;
+use crate::device::Device;
 
 const MAGIC: &[u8; 12] = b"ikat-feat-01";
 const HEADER: u64 = 16;
@@ -42,10 +43,14 @@ impl CacheKey {
 }
 
 impl CacheKey {
-    /// The key for what is computed on a CUDA device, which rounds otherwise than a processor.
+    /// The key for what is computed on `device`: CUDA cards round otherwise than a processor.
     #[must_use]
-    pub fn on_cuda(&self) -> Self {
-        Self(format!("{}-cuda", self.0))
+    pub fn on(self, device: &Device) -> Self {
+        if device.named_cards().is_empty() {
+            self
+        } else {
+            Self(format!("{}-cuda", self.0))
+        }
     }
 
     /// As text: hexadecimal digits, and where they are for, if not for the processor.

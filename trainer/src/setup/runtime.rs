@@ -22,11 +22,14 @@ struct Platform {
     sha256: &'static str,
 }
 
+/// Linux on x86_64, the one platform with a library for CUDA devices.
+const LINUX_TAGS: &[&str] = &["manylinux_2_28_x86_64", "manylinux_2_27_x86_64"];
+
 const PLATFORMS: [Platform; 3] = [
     Platform {
         os: "linux",
         architecture: "x86_64",
-        tags: &["manylinux_2_28_x86_64", "manylinux_2_27_x86_64"],
+        tags: LINUX_TAGS,
         file: "onnxruntime/capi/libonnxruntime.so.1.20.1",
         sha256: "be3dd32e78f6906fd4fa6208dbd296031fa1c3ffb42b40f706cf68d3de269f2b",
     },
@@ -87,11 +90,12 @@ pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf
         .iter()
         .find(|platform| platform.os == os && platform.architecture == architecture)
         .ok_or_else(|| SetupError::Platform(format!("{os} on {architecture}")))?;
-    cache.file(&library::in_cache(Path::new("")), platform.sha256, |folder| {
+    let path = library::in_cache(Path::new(""));
+    cache.files(&[(&path, platform.sha256)], |folder| {
         let package = format!("onnxruntime=={VERSION}");
-        let unpacked = unpacked(&package, platform.tags, &[platform.file], folder, progress)?;
-        Ok(unpacked.into_iter().collect())
-    })
+        unpacked(&package, platform.tags, &[platform.file], folder, progress)
+    })?;
+    Ok(cache.root().join(path))
 }
 
 /// The library that can also use CUDA devices, from the cache or fetched into it: 290 MB to download, 785 MB on disk. It
@@ -117,7 +121,7 @@ pub fn cuda_runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<Pa
         let package = format!("onnxruntime-gpu=={CUDA_VERSION}");
         unpacked(
             &package,
-            PLATFORMS[0].tags,
+            LINUX_TAGS,
             &CUDA_FILES.map(|file| file.file),
             folder,
             progress,

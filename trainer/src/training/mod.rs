@@ -469,10 +469,7 @@ impl Workplace<'_> {
         limits: Limits,
     ) -> Result<Featurized, TrainingError> {
         let networks = Networks::new(self.runtime, network.model, &self.device);
-        let mut key = CacheKey::new(network.sha256, network.preprocessing);
-        if !self.device.named_cards().is_empty() {
-            key = key.on_cuda();
-        }
+        let key = CacheKey::new(network.sha256, network.preprocessing).on(&self.device);
         let cache = FeatureCache::open(&self.features, &key, network.feature_size)?;
         Ok(features::featurize(
             dataset,
