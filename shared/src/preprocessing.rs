@@ -58,16 +58,15 @@ impl Preprocessing {
             Geometry::Letterbox => image::letterbox(image, side, side, self.background),
         };
         let plane = (side * side) as usize;
-        let mut data = vec![0.0; 3 * plane];
-        for (channel, values) in data.chunks_exact_mut(plane).enumerate() {
+        let mut data = Vec::with_capacity(3 * plane);
+        for channel in 0..3 {
             let source = match self.channels {
                 ChannelOrder::Rgb => channel,
                 ChannelOrder::Bgr => 2 - channel,
             };
             let (mean, scale) = (self.mean[channel], 1.0 / self.std[channel]);
-            for (value, pixel) in values.iter_mut().zip(fitted.as_raw().chunks_exact(3)) {
-                *value = (f32::from(pixel[source]) - mean) * scale;
-            }
+            let pixels = fitted.as_raw().chunks_exact(3);
+            data.extend(pixels.map(|pixel| (f32::from(pixel[source]) - mean) * scale));
         }
         Tensor::new([1, 3, side as usize, side as usize], data)
     }

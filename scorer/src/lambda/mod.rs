@@ -6,11 +6,12 @@ mod s3_batch;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::service::{ErrorCode, Request, Response, ServiceError};
@@ -29,6 +30,9 @@ const MAX_BYTES: usize = 6 << 20;
 /// Kept of an invocation's time for writing the answer and carrying it away, before Lambda ends the process.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Members of the events of Amazon's HTTP services, of S3 Batch Operations and of Step Functions.
+const ENVELOPES: [&str; 3] = ["requestContext", "invocationSchemaVersion", "Items"];
+
 /// Serves invocations until the process is told to stop.
 ///
 /// # Errors
@@ -41,7 +45,7 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
             let until = until(context.deadline());
             let origin = Origin::new(context.request_id, Trace::of_xray(context.xray_trace_id.as_deref()));
             // The type is what a state machine's retry rules name, for example ModelUnavailable.
-            let answer = answer(&model, event.get(), origin, until).await;
+            let answer = answer(&model, event.into(), origin, until).await;
             let answer = answer.map_err(|error| Diagnostic {
                 error_type: format!("{:?}", error.code),
                 error_message: error.message,
@@ -77,42 +81,51 @@ enum Event {
 impl Event {
     /// # Errors
     /// `bad_request` for what begins as the event of an engine and does not go on as one.
-    fn read(text: &str) -> Result<Self, ServiceError> {
-        let event: Value = match serde_json::from_str(text) {
-            Ok(event) => event,
-            Err(error) => {
-                let message = format!("the event cannot be read: {error}");
-                return Ok(Self::Plain(Err(ServiceError::bad_request(message))));
-            }
-        };
+    fn read(text: Box<str>) -> Result<Self, ServiceError> {
         let size = check_size(text.len());
-        if let Some(form) = Form::of(&event) {
-            return Ok(Self::Http {
-                form,
-                traceparent: http_event::header(&event, TRACEPARENT).map(str::to_owned),
-                request: size.and_then(|()| form.request(&event)),
-            });
-        }
-        if Invocation::is(&event) {
-            return parse(event).map(Self::S3Batch);
-        }
-        if Batch::is(&event) {
-            return parse(event).map(Self::Map);
+        // What callers send, an image in most cases, is not read twice.
+        if is_envelope(&text) {
+            let event: Value = match serde_json::from_str(&text) {
+                Ok(event) => event,
+                Err(error) => {
+                    let message = format!("the event cannot be read: {error}");
+                    return Ok(Self::Plain(Err(ServiceError::bad_request(message))));
+                }
+            };
+            if let Some(form) = Form::of(&event) {
+                return Ok(Self::Http {
+                    form,
+                    traceparent: http_event::header(&event, TRACEPARENT).map(str::to_owned),
+                    request: size.and_then(|()| form.request(&event)),
+                });
+            }
+            if Invocation::is(&event) {
+                return parse(event).map(Self::S3Batch);
+            }
+            if Batch::is(&event) {
+                return parse(event).map(Self::Map);
+            }
         }
         Ok(Self::Plain(size.map(|()| Request {
             method: "POST".to_owned(),
             path: "/".to_owned(),
             content_type: Some("application/json".to_owned()),
-            body: text.to_owned().into(),
+            body: text.into_boxed_bytes().into(),
         })))
     }
+}
+
+/// Whether an event is an object with a member that only engines put there, and so not the request itself.
+fn is_envelope(text: &str) -> bool {
+    let members: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_str(text);
+    members.is_ok_and(|members| ENVELOPES.iter().any(|name| members.contains_key(*name)))
 }
 
 /// Reads an event as far as can be without a model, and answers that there is none: what whoever sends events can reach
 /// before an image is looked at.
 pub fn examine(text: &str) {
     let error = || ServiceError::new(ErrorCode::ModelUnavailable, "there is none");
-    match Event::read(text) {
+    match Event::read(text.into()) {
         Ok(Event::Http { form, request, .. }) => {
             let refusal = request.err().unwrap_or_else(error);
             limited(&refusal.into(), |response| form.response(response));
@@ -141,7 +154,7 @@ fn parse<T: DeserializeOwned>(event: Value) -> Result<T, ServiceError> {
 /// For an engine that has its own way with failed invocations, and tries them again.
 async fn answer(
     model: &Arc<Model>,
-    text: &str,
+    text: Box<str>,
     origin: Origin,
     until: Option<Instant>,
 ) -> Result<String, ServiceError> {

@@ -78,7 +78,7 @@ fn each_event_of_http_becomes_the_same_request() {
         ),
         ("plain", None, "/"),
     ] {
-        let event = Event::read(&fixture(name)).expect(name);
+        let event = Event::read(fixture(name).into()).expect(name);
         match &event {
             Event::Http {
                 form: found,
@@ -147,7 +147,7 @@ fn tasks_of_s3_batch_operations_name_their_objects() {
             vec![item("photos of 2026/ä+1.jpg", None), item("object2.jpg", None)],
         ),
     ] {
-        let Event::S3Batch(invocation) = Event::read(&fixture(name)).expect(name) else {
+        let Event::S3Batch(invocation) = Event::read(fixture(name).into()).expect(name) else {
             panic!("{name}")
         };
         assert_eq!(invocation.items(), items, "{name}");
@@ -156,7 +156,7 @@ fn tasks_of_s3_batch_operations_name_their_objects() {
 
 #[test]
 fn tasks_of_s3_batch_operations_have_their_result_codes() {
-    let Event::S3Batch(invocation) = Event::read(&fixture("s3_batch_2")).expect("an event") else {
+    let Event::S3Batch(invocation) = Event::read(fixture("s3_batch_2").into()).expect("an event") else {
         panic!("another event")
     };
     let missing = ServiceError::new(ErrorCode::NotFound, "x".repeat(5000));
@@ -193,7 +193,7 @@ fn tasks_of_s3_batch_operations_have_their_result_codes() {
 
 #[test]
 fn a_batch_of_a_distributed_map_has_one_result_for_each_item() {
-    let Event::Map(batch) = Event::read(&fixture("distributed_map")).expect("an event") else {
+    let Event::Map(batch) = Event::read(fixture("distributed_map").into()).expect("an event") else {
         panic!("another event")
     };
     assert_eq!(batch.top_k(), Some(1));
@@ -237,7 +237,7 @@ fn what_lambda_would_refuse_is_refused() {
     let mut event: Value = json_of(&fixture("function_url"));
     event["body"] = large.clone().into();
     for event in [event, json!({ "image": large })] {
-        let error = request(Event::read(&event.to_string()).expect("an event")).expect_err("too large");
+        let error = request(Event::read(event.to_string().into()).expect("an event")).expect_err("too large");
         assert_eq!(error.code, ErrorCode::TooLarge);
         assert!(error.message.contains("s3://bucket/key"), "{error}");
     }
@@ -249,7 +249,7 @@ fn what_lambda_would_refuse_is_refused() {
 #[test]
 fn an_event_of_any_shape_gets_an_answer() {
     for event in ["null", "[]", "\"text\"", "{}", "{", r#"{"requestContext":{"http":{}}}"#] {
-        let read = Event::read(event).expect(event);
+        let read = Event::read(event.into()).expect(event);
         if let Ok(request) = request(read) {
             assert_eq!(request.method, "POST");
         }
@@ -259,7 +259,7 @@ fn an_event_of_any_shape_gets_an_answer() {
         r#"{"Items":[],"BatchInput":{"top_k":"many"}}"#,
     ] {
         assert_eq!(
-            Event::read(event).err().map(|error| error.code),
+            Event::read(event.into()).err().map(|error| error.code),
             Some(ErrorCode::BadRequest),
             "{event}"
         );

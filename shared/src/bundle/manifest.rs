@@ -106,9 +106,17 @@ impl FileEntry {
     /// # Errors
     /// [`BundleError::Damaged`].
     pub fn verify(&self, name: &str, contents: &[u8]) -> Result<(), BundleError> {
-        let what = if contents.len() as u64 != self.size {
+        self.verify_hashed(name, contents.len() as u64, &sha256_hex(contents))
+    }
+
+    /// Compares contents of `size` bytes, whose SHA-256 is known.
+    ///
+    /// # Errors
+    /// [`BundleError::Damaged`].
+    pub fn verify_hashed(&self, name: &str, size: u64, sha256: &str) -> Result<(), BundleError> {
+        let what = if size != self.size {
             "size"
-        } else if sha256_hex(contents) == self.sha256 {
+        } else if sha256 == self.sha256 {
             return Ok(());
         } else {
             "hash"

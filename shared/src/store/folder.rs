@@ -44,10 +44,11 @@ impl FolderStore {
             let Some(bytes) = read(&path, limit)? else {
                 return Ok(None);
             };
-            let etag = sha256_hex(&bytes);
+            let sha256 = sha256_hex(&bytes);
             Ok(Some(Object {
                 bytes: bytes.into(),
-                etag,
+                etag: sha256.clone(),
+                sha256,
             }))
         })
         .await

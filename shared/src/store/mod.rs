@@ -30,6 +30,8 @@ pub struct Object {
     pub bytes: Bytes,
     /// Names this state of the object, for [`Condition::Unchanged`].
     pub etag: String,
+    /// SHA-256 of the contents, 64 lower-case hexadecimal digits, computed while they came.
+    pub sha256: String,
 }
 
 /// What a store knows of an object without reading it.

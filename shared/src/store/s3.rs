@@ -17,12 +17,13 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use super::multipart::Contents;
 use super::s3_error::{causes, explain, is_not_found};
 use super::{Condition, Object, ObjectInfo, Page, StoreError};
 use crate::aws::Environment;
-use crate::files::AtomicFile;
+use crate::files::{AtomicFile, hex};
 
 /// Environment variable that names another server for S3 alone.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_S3";
@@ -257,14 +258,17 @@ impl S3Store {
         };
         let expected = promised(&answer).unwrap_or(0).min(limit).min(LARGEST_AT_ONCE);
         let mut bytes = Vec::with_capacity(expected as usize);
+        let mut hash = Sha256::new();
         let take = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
+            hash.update(piece);
             Ok(())
         };
         self.receive(key, answer, limit, take).await?;
         Ok(Some(Object {
             bytes: bytes.into(),
             etag,
+            sha256: hex(&hash.finalize()),
         }))
     }
 

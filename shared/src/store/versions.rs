@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::source::Source;
 use super::{Object, ObjectStore, StoreError, rfc3339};
 use crate::bundle::{
-    Bundle, BundleError, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, Manifest, SIGNATURE, SIGNATURE_BYTES, TrustedKeys,
+    Bundle, BundleError, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, SIGNATURE, SIGNATURE_BYTES,
+    TrustedKeys,
 };
-use crate::files::sha256_hex;
 
 /// Name of the file that says which version is served.
 pub const LIVE: &str = "live.json";
@@ -27,6 +27,8 @@ pub const LIVE_SCHEMA_VERSION: u32 = 1;
 const MAX_LIVE_BYTES: u64 = 64 << 10;
 /// The most that the files of one bundle may have together, in bytes, as they are held in memory.
 const MAX_BUNDLE_BYTES: u64 = 4 << 30;
+/// The largest network that is fetched before its manifest has come, in bytes.
+const LARGEST_AHEAD: u64 = 64 << 20;
 /// How many files are fetched at once.
 const PARALLEL: usize = 8;
 
@@ -235,7 +237,7 @@ pub async fn find_live(store: &ObjectStore, name: &str) -> Result<Option<(Live, 
         return Err(VersionError::Name(name.to_owned()));
     }
     let key = live_key(name);
-    let Some(Object { bytes, etag }) = store.get(&key, MAX_LIVE_BYTES).await? else {
+    let Some(Object { bytes, etag, .. }) = store.get(&key, MAX_LIVE_BYTES).await? else {
         return Ok(None);
     };
     let live = Live::from_json(&bytes).map_err(|reason| VersionError::Live {
@@ -266,7 +268,7 @@ pub async fn manifest(
     let Some(object) = store.get(&key, MAX_MANIFEST_BYTES).await? else {
         return Err(VersionError::Missing { place: place() });
     };
-    if expected_sha256.is_some_and(|expected| expected != sha256_hex(&object.bytes)) {
+    if expected_sha256.is_some_and(|expected| expected != object.sha256) {
         return Err(VersionError::Manifest {
             place: place(),
             reason: format!("its hash is not the one in {LIVE}"),
@@ -306,29 +308,28 @@ pub async fn load_version(
     manifest_sha256: Option<&str>,
     trusted: &TrustedKeys,
 ) -> Result<Bundle, VersionError> {
-    let (manifest, json) = manifest(store, name, version, manifest_sha256).await?;
-    let signature = if trusted.is_empty() {
-        None
-    } else {
-        let key = file_key(name, version, SIGNATURE);
-        let signature = store
-            .get(&key, SIGNATURE_BYTES as u64)
-            .await?
-            .map(|object| object.bytes);
-        trusted
-            .check(&json, signature.as_deref())
-            .map_err(|source| VersionError::Bundle {
-                place: store.place(&key),
-                source,
-            })?;
-        signature
+    // Every version has a network, the largest of its files: it is on its way while the manifest is, and not looked at
+    // before that says what it should be.
+    let model = file_key(name, version, MODEL);
+    let ahead = async { Ok::<_, VersionError>(store.get(&model, LARGEST_AHEAD).await) };
+    let rest = async {
+        let (manifest, json) = manifest(store, name, version, manifest_sha256).await?;
+        let signature = signature(store, name, version, &json, trusted).await?;
+        let others = manifest.files.iter().filter(|(file, _)| *file != MODEL);
+        let fetches: Vec<_> = others
+            .map(|(file, entry)| fetch(store, file_key(name, version, file), file, entry))
+            .collect();
+        let files: BTreeMap<String, Bytes> = stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await?;
+        Ok::<_, VersionError>((manifest, signature, files))
     };
-    let fetches: Vec<_> = manifest
-        .files
-        .iter()
-        .map(|(file, entry)| fetch(store, file_key(name, version, file), file.clone(), entry.clone()))
-        .collect();
-    let files: BTreeMap<String, Bytes> = stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await?;
+    let (ahead, (manifest, signature, mut files)) = tokio::try_join!(ahead, rest)?;
+    if let Some(entry) = manifest.files.get(MODEL) {
+        let (file, bytes) = match ahead {
+            Err(StoreError::TooLarge { .. }) => fetch(store, model, MODEL, entry).await?,
+            ahead => verified(store, &model, MODEL, entry, ahead?)?,
+        };
+        files.insert(file, bytes);
+    }
     Ok(Bundle {
         manifest,
         files,
@@ -336,26 +337,59 @@ pub async fn load_version(
     })
 }
 
+/// The signature, where keys are trusted and one of them has signed the manifest, which is `json`.
+async fn signature(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    json: &[u8],
+    trusted: &TrustedKeys,
+) -> Result<Option<Bytes>, VersionError> {
+    if trusted.is_empty() {
+        return Ok(None);
+    }
+    let key = file_key(name, version, SIGNATURE);
+    let found = store.get(&key, SIGNATURE_BYTES as u64).await?;
+    let signature = found.map(|object| object.bytes);
+    trusted
+        .check(json, signature.as_deref())
+        .map_err(|source| VersionError::Bundle {
+            place: store.place(&key),
+            source,
+        })?;
+    Ok(signature)
+}
+
 async fn fetch(
     store: &ObjectStore,
     key: String,
-    file: String,
-    entry: FileEntry,
+    file: &str,
+    entry: &FileEntry,
 ) -> Result<(String, Bytes), VersionError> {
-    let Some(Object { bytes, .. }) = store.get(&key, entry.size).await? else {
+    let found = store.get(&key, entry.size).await?;
+    verified(store, &key, file, entry, found)
+}
+
+/// What was found at `key`, if it is what the manifest says.
+fn verified(
+    store: &ObjectStore,
+    key: &str,
+    file: &str,
+    entry: &FileEntry,
+    found: Option<Object>,
+) -> Result<(String, Bytes), VersionError> {
+    let Some(Object { bytes, sha256, .. }) = found else {
         return Err(VersionError::Missing {
-            place: store.place(&key),
+            place: store.place(key),
         });
     };
-    // Hashing a network takes long enough to hold up the other downloads.
-    let verified = tokio::task::spawn_blocking(move || entry.verify(&file, &bytes).map(|()| (file, bytes)));
-    match verified.await {
-        Ok(result) => result.map_err(|source| VersionError::Bundle {
-            place: store.place(&key),
+    entry
+        .verify_hashed(file, bytes.len() as u64, &sha256)
+        .map_err(|source| VersionError::Bundle {
+            place: store.place(key),
             source,
-        }),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+        })?;
+    Ok((file.to_owned(), bytes))
 }
 
 /// The version of `model` that is live, or the `pinned` one, whole: [`Source`] in one step.
