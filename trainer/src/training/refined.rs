@@ -277,14 +277,9 @@ fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logit
 /// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
 /// held out of the refinement do.
 fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
-    let start = Instant::now();
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
-    let fitted = with_svm(job, model, features, fold)?;
-    Ok(Fitted {
-        svm_seconds: Some(start.elapsed().as_secs_f64()),
-        ..fitted
-    })
+    with_svm(job, model, features, fold)
 }
 
 /// An SVM on a refined network in another form, `model`, which gave `features` for all images.
@@ -294,15 +289,11 @@ pub(super) fn svm_of(
     features: Features,
     recipe: &Recipe,
 ) -> Result<Fitted, TrainingError> {
-    let start = Instant::now();
-    let fitted = with_svm(job, model, features, validation_fold(job, recipe))?;
-    Ok(Fitted {
-        svm_seconds: Some(start.elapsed().as_secs_f64()),
-        ..fitted
-    })
+    with_svm(job, model, features, validation_fold(job, recipe))
 }
 
 fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted, TrainingError> {
+    let start = Instant::now();
     let training = features.normalized_rows(&job.train);
     let folds = Folds {
         folds: if fold.held_out.is_empty() {
@@ -324,6 +315,7 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
         feature_size: job.backbone.feature_size,
         model,
         features,
+        svm_seconds: Some(start.elapsed().as_secs_f64()),
         ..Fitted::of_svm(job, trained)
     })
 }
