@@ -143,19 +143,25 @@ def copies(place, count=2_000):
     return rows
 
 
-def search(_, compared=20_000):
-    """Near-duplicates among hashes alone, of 256 bits, beside comparing each with each."""
-    lines = subprocess.run([BINARIES / "examples/near_duplicates"], check=True, capture_output=True, text=True).stdout
-    found = re.findall(r"(\d+) hashes: ([\d.]+) s", lines)
-    seconds = {int(count): float(taken) for count, taken in found}
-    bits = np.random.default_rng(0).integers(0, 2, (compared, 256)).astype(np.float32)
+def each_with_each(count):
+    """Seconds to compare `count` hashes of 256 bits, each with each."""
+    bits = np.random.default_rng(0).integers(0, 2, (count, 256)).astype(np.float32)
     begin = time.perf_counter()
-    for first in range(0, compared, 1000):
+    for first in range(0, count, 1000):
         part = bits[first : first + 1000]
         distances = part.sum(1)[:, None] + bits.sum(1)[None, :] - 2 * part @ bits.T
         np.argwhere(distances <= 16)
-    theirs = time.perf_counter() - begin
-    note = ", ".join(f"{count} hashes {taken:.2f} s" for count, taken in seconds.items())
-    ours = seconds[compared]
+    return time.perf_counter() - begin
+
+
+def search(place, compared=20_000):
+    """Near-duplicates among hashes alone, of 256 bits, beside comparing each with each."""
+    lines = subprocess.run([BINARIES / "examples/near_duplicates"], check=True, capture_output=True, text=True).stdout
+    found = re.findall(r"(\d+) hashes: ([\d.]+) s", lines)
+    ours = {int(count): float(taken) for count, taken in found}
+    theirs = {count: each_with_each(count) for count in [compared // 2, compared, 2 * compared]}
+    place.growth.append(("near-duplicates among hashes", "hashes", {"Ikat": ours, "numpy, each with each": theirs}))
+    note = ", ".join(f"{count} hashes {taken:.2f} s" for count, taken in ours.items())
     work = f"near-duplicates among {compared} hashes, against numpy comparing each with each"
-    return [row(work, f"{1000 * ours:.0f} ms", f"{1000 * theirs:.0f} ms", theirs / ours, -10, note)]
+    mine, peer = ours[compared], theirs[compared]
+    return [row(work, f"{1000 * mine:.0f} ms", f"{1000 * peer:.0f} ms", peer / mine, -10, note)]

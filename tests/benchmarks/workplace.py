@@ -64,6 +64,8 @@ class Workplace:
         self.bundle = self.folder / "demo/run/bundle"
         # By what their networks compute with.
         self.bundles = {"float": self.bundle, "int8": integers / "bundle"}
+        # Panels of the drawing of how time grows: title, what is counted, seconds by count for each line.
+        self.growth = []
 
     def accuracies(self):
         """The share of the test images that each recognizes."""

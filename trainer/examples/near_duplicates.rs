@@ -15,7 +15,7 @@ fn main() {
         let groups = near_duplicate_groups(&hashes, 16);
         let seconds = start.elapsed().as_secs_f64();
         let distinct = groups.iter().max().map_or(0, |last| last + 1);
-        println!("{count:>8} hashes: {seconds:.2} s, {distinct} groups");
+        println!("{count:>8} hashes: {seconds:.4} s, {distinct} groups");
     }
 }
 

@@ -206,15 +206,15 @@ fn bench() -> Result<(), String> {
         std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
     let arguments: Vec<String> = env::args().skip(2).collect();
-    let mut trainer = vec!["build", "--release", "--locked", "-p", "trainer"];
-    if arguments.iter().any(|argument| argument.starts_with("cuda")) {
-        trainer.extend(["--features", "cuda"]);
+    // The workspace, so that what was built for release already is not built anew with fewer features.
+    let mut build = vec!["build", "--release", "--locked", "--workspace", "--bins"];
+    for example in ["svm_compare", "near_duplicates", "refine_speed", "backbone"] {
+        build.extend(["--example", example]);
     }
-    run(cargo().args(&trainer).arg("--bins"))?;
-    let examples = ["svm_compare", "near_duplicates", "refine_speed", "backbone"];
-    run(cargo()
-        .args(&trainer)
-        .args(examples.iter().flat_map(|name| ["--example", name])))?;
+    if arguments.iter().any(|argument| argument.starts_with("cuda")) {
+        build.extend(["--features", "trainer/cuda"]);
+    }
+    run(cargo().args(build))?;
     // The function as it is deployed.
     run(cargo().args(["build", "--profile", "lambda", "--locked", "-p", "scorer"]))?;
     run(Command::new(&python).arg(folder.join("run.py")).args(arguments))
