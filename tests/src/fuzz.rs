@@ -109,8 +109,11 @@ pub fn base64(input: &[u8]) {
 /// For an image past the limits, or one whose header said otherwise.
 pub fn image(input: &[u8]) {
     let header = probe(input, &LIMITS);
-    // At an eighth where it can be.
-    let _ = decode_to_fit(input, &LIMITS, 1);
+    // At an eighth, a quarter and a half where it can be.
+    let longer = header.as_ref().map_or(1, |(_, width, height)| *width.max(height));
+    for side in [1, longer / 6, longer / 3] {
+        let _ = decode_to_fit(input, &LIMITS, side);
+    }
     if let Ok(pixels) = decode(input, &LIMITS) {
         let (width, height) = pixels.dimensions();
         assert!(width > 0 && height > 0 && u64::from(width) * u64::from(height) <= LIMITS.max_pixels);

@@ -6,11 +6,11 @@ mod s3_batch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -29,9 +29,6 @@ const MAX_BYTES: usize = 6 << 20;
 
 /// Kept of an invocation's time for writing the answer and carrying it away, before Lambda ends the process.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// Members of the events of Amazon's HTTP services, of S3 Batch Operations and of Step Functions.
-const ENVELOPES: [&str; 3] = ["requestContext", "invocationSchemaVersion", "Items"];
 
 /// Serves invocations until the process is told to stop.
 ///
@@ -84,7 +81,7 @@ impl Event {
     fn read(text: Box<str>) -> Result<Self, ServiceError> {
         let size = check_size(text.len());
         // What callers send, an image in most cases, is not read twice.
-        if is_envelope(&text) {
+        if Envelope::is(&text) {
             let event: Value = match serde_json::from_str(&text) {
                 Ok(event) => event,
                 Err(error) => {
@@ -115,10 +112,23 @@ impl Event {
     }
 }
 
-/// Whether an event is an object with a member that only engines put there, and so not the request itself.
-fn is_envelope(text: &str) -> bool {
-    let members: Result<BTreeMap<String, IgnoredAny>, _> = serde_json::from_str(text);
-    members.is_ok_and(|members| ENVELOPES.iter().any(|name| members.contains_key(*name)))
+/// What the events of Amazon's HTTP services, of S3 Batch Operations and of Step Functions have, and requests have not.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    request_context: Option<IgnoredAny>,
+    invocation_schema_version: Option<IgnoredAny>,
+    #[serde(rename = "Items")]
+    items: Option<IgnoredAny>,
+}
+
+impl Envelope {
+    fn is(text: &str) -> bool {
+        let event: Result<Self, _> = serde_json::from_str(text);
+        event.is_ok_and(|event| {
+            event.request_context.is_some() || event.invocation_schema_version.is_some() || event.items.is_some()
+        })
+    }
 }
 
 /// Reads an event as far as can be without a model, and answers that there is none: what whoever sends events can reach

@@ -13,7 +13,7 @@ pub use resize::letterbox;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever the same bytes may give other pixels than before: what was computed from pixels is then stale.
-pub const REVISION: u32 = 3;
+pub const REVISION: u32 = 4;
 
 /// Decoded pixels: 8-bit RGB, rows top to bottom, upright.
 pub type RgbImage = ::image::RgbImage;

@@ -2,7 +2,14 @@
 //!
 //! A JPEG stores blocks of 8 x 8 pixels as frequencies; leaving the higher ones out gives the block at 4 x 4, 2 x 2 or
 //! 1 x 1 pixels for a fraction of the work (as libjpeg's `scale_denom`). Most of a photograph's pixels are on their way
-//! to be averaged away, so this is where most of its decoding time can be saved.
+//! to be averaged away, so this is where most of its decoding time can be saved. The common kind of JPEG is read here
+//! ([`sequential`]), with the colours, which are mostly stored at half the size, at the size of the brightness; others, such as
+//! progressive ones, by a library.
+
+mod entropy;
+mod markers;
+mod sequential;
+mod transform;
 
 use ::image::{DynamicImage, GrayImage};
 use jpeg_decoder::{Decoder, PixelFormat};
@@ -12,14 +19,17 @@ use super::{Limits, RgbImage};
 /// The picture, not yet turned upright, with a longer side of at least `longest` pixels; `None` where that is not worth
 /// it or not possible, which the ordinary decoder then has to judge.
 pub(super) fn reduced_jpeg(bytes: &[u8], limits: &Limits, size: (u32, u32), longest: u32) -> Option<DynamicImage> {
-    let longer = size.0.max(size.1);
-    if longer / 2 < longest {
-        return None;
-    }
-    let side = |length: u32| {
-        let scaled = (u64::from(length) * u64::from(longest)).div_ceil(u64::from(longer));
-        u16::try_from(scaled.max(1)).ok()
-    };
+    let longer = u64::from(size.0.max(size.1));
+    let points = [1, 2, 4]
+        .into_iter()
+        .find(|&points| (longer * points).div_ceil(8) >= u64::from(longest))?;
+    sequential::read(bytes, size, points as usize, limits.max_allocation)
+        .or_else(|| by_library(bytes, limits, size, points))
+}
+
+/// As [`reduced_jpeg`], with blocks at `points` x `points` pixels.
+fn by_library(bytes: &[u8], limits: &Limits, size: (u32, u32), points: u64) -> Option<DynamicImage> {
+    let side = |length: u32| u16::try_from((u64::from(length) * points).div_ceil(8)).ok();
     let mut decoder = Decoder::new(bytes);
     decoder.set_max_decoding_buffer_size(usize::try_from(limits.max_allocation).unwrap_or(usize::MAX));
     let (width, height) = decoder.scale(side(size.0)?, side(size.1)?).ok()?;
@@ -75,14 +85,16 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_no_more_than_twice_what_is_needed() {
+    fn it_reads_no_more_than_is_needed() {
         let mut jpeg = std::io::Cursor::new(Vec::new());
         photograph(2000, 1500)
             .write_to(&mut jpeg, ImageFormat::Jpeg)
             .expect("written");
         for (side, expected) in [
-            (600, (2000, 1500)),
+            (800, (2000, 1500)),
+            (700, (1000, 750)),
             (400, (1000, 750)),
+            (350, (500, 375)),
             (250, (500, 375)),
             (100, (250, 188)),
         ] {
@@ -97,7 +109,7 @@ mod tests {
         photograph(1999, 1203)
             .write_to(&mut jpeg, ImageFormat::Jpeg)
             .expect("written");
-        for side in [400, 224, 96] {
+        for side in [700, 400, 224, 96] {
             let full = decode(jpeg.get_ref(), &Limits::default()).expect("decoded");
             let reduced = decode_to_fit(jpeg.get_ref(), &Limits::default(), side).expect("decoded");
             assert!(reduced.width() < full.width());
@@ -121,25 +133,25 @@ mod tests {
             let path = file.expect("an entry").path();
             let Ok(bytes) = std::fs::read(&path) else { continue };
             let full = decode(&bytes, &Limits::default());
-            let side = full
-                .as_ref()
-                .map_or(8, |image| (image.width().max(image.height()) / 8).max(1));
-            let reduced = decode_to_fit(&bytes, &Limits::default(), side);
-            assert_eq!(
-                full.is_ok(),
-                reduced.is_ok(),
-                "{}: {full:?} {reduced:?}",
-                path.display()
-            );
-            // The last block of a row or column may reach beyond the picture, which shows where there are few.
-            if let (Ok(full), Ok(reduced)) = (full, reduced)
-                && full.width().min(full.height()) >= 256
-            {
-                let difference = mean_difference(
-                    &letterbox(&full, side, side, WHITE),
-                    &letterbox(&reduced, side, side, WHITE),
+            let longer = full.as_ref().map_or(8, |image| image.width().max(image.height()));
+            for side in [longer / 12, longer / 6, longer / 3].map(|side| side.max(1)) {
+                let reduced = decode_to_fit(&bytes, &Limits::default(), side);
+                assert_eq!(
+                    full.is_ok(),
+                    reduced.is_ok(),
+                    "{}: {full:?} {reduced:?}",
+                    path.display()
                 );
-                assert!(difference < 3.0, "{}: {difference} steps", path.display());
+                // The last block of a row or column may reach beyond the picture, which shows where there are few.
+                if let (Ok(full), Ok(reduced)) = (&full, reduced)
+                    && full.width().min(full.height()) >= 256
+                {
+                    let difference = mean_difference(
+                        &letterbox(full, side, side, WHITE),
+                        &letterbox(&reduced, side, side, WHITE),
+                    );
+                    assert!(difference < 3.0, "{}: {difference} steps at {side}", path.display());
+                }
             }
         }
     }
