@@ -56,6 +56,9 @@ pub(super) fn read(bytes: &[u8], size: (u32, u32), points: usize, memory: u64) -
             }
             done += 1;
         }
+        if !bits.is_whole() {
+            return None;
+        }
         for (line, row) in rows.chunks_exact_mut(width * channels).enumerate() {
             let line = line * stride..line * stride + width;
             match planes.as_slice() {
@@ -68,9 +71,6 @@ pub(super) fn read(bytes: &[u8], size: (u32, u32), points: usize, memory: u64) -
                 planes => row.copy_from_slice(&planes.first()?.pixels[line]),
             }
         }
-    }
-    if !bits.is_whole() {
-        return None;
     }
     let (width, height) = (width as u32, height as u32);
     if channels == 1 {
