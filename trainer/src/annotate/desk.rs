@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
-use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, list_of, unescape};
+use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, list_of, same_file, unescape};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
@@ -184,7 +184,10 @@ impl Desk {
         let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
         for left in &steps.last {
             // What has moved already is no longer where it was.
-            if root.join(plain(&left.from)).exists() {
+            let (from, to) = (root.join(plain(&left.from)), root.join(plain(&left.to)));
+            if same_file(&from, &to) {
+                let _ = fs::remove_file(&from);
+            } else if from.exists() {
                 let _ = rename(root, left);
             }
         }

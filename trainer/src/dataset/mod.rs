@@ -25,7 +25,7 @@ pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
 pub(crate) use path_text::{escape, unescape};
 pub(crate) use read::read;
-pub use relocate::relocate;
+pub use relocate::{relocate, same_file};
 pub(crate) use scan::walk;
 pub use split::{By, Side, Split, SplitParameters};
 

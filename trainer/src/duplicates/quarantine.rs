@@ -13,7 +13,7 @@ use shared::files;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::dataset::{FolderLock, OWN_FOLDER, escape, relocate, unescape};
+use crate::dataset::{FolderLock, OWN_FOLDER, escape, relocate, same_file, unescape};
 
 const FOLDER: &str = "quarantine";
 const JOURNAL: &str = "moves.jsonl";
@@ -155,14 +155,6 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
     let journal = folder.join(JOURNAL);
     fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
     Ok(restored)
-}
-
-/// A move that was cut off leaves one file under both names.
-fn same_file(left: &Path, right: &Path) -> bool {
-    match (fs::read(left), fs::read(right)) {
-        (Ok(left), Ok(right)) => left == right,
-        _ => false,
-    }
 }
 
 fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
