@@ -1,6 +1,6 @@
 """Refines the same network with PyTorch, by the recipe and on the split of a run, and compares the accuracies.
 
-    trainer train --classifier dnn --data DATA --out RUN --cache CACHE
+    trainer train --classifier dnn --fold-batch-norm false --data DATA --out RUN --cache CACHE
     VENV/bin/python tests/reference/recipe_compare.py CACHE DATA RUN [RUN ...]     (needs torch, torchvision, onnx,
                                                                         onnxruntime, pillow and scikit-learn)
 
@@ -185,7 +185,7 @@ def compare(cache, data, run):
     manifest = json.loads((run / "bundle/manifest.json").read_text())
     model = onnx.load(run / "bundle/model.onnx")
     name = manifest["backbone"]["name"]
-    original = tensors(onnx.load(next((cache / "backbones").glob(f"{name}-*.onnx"))))
+    original = tensors(onnx.load(next((cache / "backbones").glob(f"{name}-*-trainable.onnx"))))
     trained = {key for key, values in tensors(model).items() if key in original and not np.array_equal(values, original[key])}
     for initializer in model.graph.initializer:
         if initializer.name in trained:

@@ -173,7 +173,9 @@ pub fn onnx(input: &[u8]) {
     let name = path.to_str().expect("Unicode");
     if let Ok(own) = backbone::obtain(name, None, Some(normalization), &cache, &trainer::progress::Silent) {
         assert!(own.feature_size > 0);
-        let _ = std::fs::remove_file(own.onnx);
+        for form in [own.onnx, own.trainable] {
+            let _ = std::fs::remove_file(form);
+        }
     }
     if let Ok(model) = ModelProto::decode(input) {
         let outputs = model.graph.iter().flat_map(|graph| graph.output.iter());

@@ -1,21 +1,22 @@
 //! Pre-trained networks as featurizers.
 //!
-//! Whatever a network comes from (weights of a known architecture, or a user's own ONNX file), it becomes one
-//! `backbone.onnx` with the outputs `features` and `feature_map`; from there on only ONNX is known.
+//! Whatever a network comes from (weights of a known architecture, or a user's own ONNX file), it becomes an ONNX file
+//! with the outputs `features` and `feature_map`, in two [`forms`]; from there on only ONNX is known.
 
 mod architecture;
 mod catalogue;
+mod forms;
 mod own;
 mod weights;
 
 use std::path::{Path, PathBuf};
 
-use prost::Message;
-use shared::files::{sha256_hex, write_atomically};
+use shared::files::sha256_hex;
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 pub use architecture::Architecture;
 pub use catalogue::{CatalogueEntry, DEFAULT, catalogue};
+use forms::Forms;
 pub use weights::{Weights, WeightsError};
 
 use crate::progress::Progress;
@@ -25,17 +26,19 @@ use crate::setup::{self, Cache, SetupError};
 pub const PREPROCESSING_KEY: &str = "ikat.preprocessing";
 
 /// Changes whenever the graphs that are built from the same weights change.
-const BUILD: u32 = 1;
+const BUILD: u32 = 2;
 
 /// A network that turns images into features.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backbone {
     /// Name in the catalogue, or the file name of the user's own network.
     pub name: String,
-    /// The ONNX file.
+    /// The ONNX file that gives the features and is served: batch normalization is part of the convolutions.
     pub onnx: PathBuf,
     /// SHA-256 of that file.
     pub sha256: String,
+    /// The ONNX file that is refined: the same network with its batch normalizations.
+    pub trainable: PathBuf,
     /// Licence of the weights, where it is known.
     pub licence: Option<String>,
     /// Length of the feature vector.
@@ -121,9 +124,9 @@ pub fn obtain(
         }
         None => entry.preprocessing(),
     };
-    let onnx = match weights {
+    let forms = match weights {
         Some(path) => build(entry, path, &file_hash(path)?, &preprocessing, cache)?,
-        None if cached(entry, &entry.sha256, cache).is_file() => cached(entry, &entry.sha256, cache),
+        None if cached(entry, &entry.sha256, cache).exist() => cached(entry, &entry.sha256, cache),
         None => {
             let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
             build(entry, &weights, &entry.sha256, &preprocessing, cache)?
@@ -131,20 +134,18 @@ pub fn obtain(
     };
     Ok(Backbone {
         name: entry.name.clone(),
-        sha256: file_hash(&onnx)?,
-        onnx,
+        sha256: file_hash(&forms.served)?,
+        onnx: forms.served,
+        trainable: forms.trainable,
         licence: weights.is_none().then(|| entry.licence.clone()),
         feature_size: entry.feature_size,
         preprocessing,
     })
 }
 
-fn cached(entry: &CatalogueEntry, weights_sha256: &str, cache: &Cache) -> PathBuf {
+fn cached(entry: &CatalogueEntry, weights_sha256: &str, cache: &Cache) -> Forms {
     let hash: String = weights_sha256.chars().take(16).collect();
-    cache
-        .root()
-        .join("backbones")
-        .join(format!("{}-{hash}-{BUILD}.onnx", entry.name))
+    Forms::in_cache(cache, &format!("{}-{hash}-{BUILD}", entry.name))
 }
 
 fn build(
@@ -153,17 +154,14 @@ fn build(
     weights_sha256: &str,
     preprocessing: &Preprocessing,
     cache: &Cache,
-) -> Result<PathBuf, BackboneError> {
-    let path = cached(entry, weights_sha256, cache);
+) -> Result<Forms, BackboneError> {
+    let forms = cached(entry, weights_sha256, cache);
     let weights = Weights::read(weights)?;
     let model = entry
         .architecture
         .build(&weights, &metadata(&entry.name, preprocessing))?;
-    write_atomically(&path, &model.encode_to_vec()).map_err(|source| BackboneError::File {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(path)
+    forms.write(model)?;
+    Ok(forms)
 }
 
 /// What is written into the file, so that it can be used alone.

@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use prost::Message;
-use shared::files::{sha256_hex, write_atomically};
+use shared::files::sha256_hex;
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
-use super::{Backbone, BackboneError, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
+use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
 use crate::onnx::{Form, add_output, prune};
 use crate::setup::Cache;
@@ -64,20 +64,16 @@ pub(super) fn read(
         }
     };
 
-    let encoded = model.encode_to_vec();
-    let sha256 = sha256_hex(&encoded);
-    let onnx = cache
-        .root()
-        .join("backbones")
-        .join(format!("own-{}.onnx", &sha256[..16]));
-    write_atomically(&onnx, &encoded).map_err(file(&onnx))?;
+    let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&model.encode_to_vec())[..16]));
+    let sha256 = sha256_hex(&forms.write(model)?);
     let name = path
         .file_stem()
         .map_or_else(|| "own".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(Backbone {
         name,
-        onnx,
+        onnx: forms.served,
         sha256,
+        trainable: forms.trainable,
         licence: None,
         feature_size,
         preprocessing,

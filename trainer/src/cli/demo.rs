@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             seed: arguments.seed,
             ..svm::Parameters::default()
         },
-        fold_batch_norm: false,
+        fold_batch_norm: true,
         quantization: Quantization::None,
         golden_images: 4,
     };

@@ -9,7 +9,7 @@ use shared::bundle::ClassifierKind;
 use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
-use super::{Fitted, NetworkFile, Prepared, TrainingError};
+use super::{Fitted, NetworkFile, Prepared, TrainingError, read};
 use crate::backbone::PREPROCESSING_KEY;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
@@ -97,12 +97,14 @@ fn with_task<T>(
     deadline: Option<Instant>,
     work: impl FnOnce(&Task) -> Result<T, RefineError>,
 ) -> Result<T, TrainingError> {
-    let backbone = ModelProto::decode(job.model.as_ref())
+    let backbone = read(&job.backbone.trainable)?;
+    let backbone_sha256 = sha256_hex(&backbone);
+    let backbone = ModelProto::decode(backbone.as_slice())
         .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
     let training = job.features.normalized_rows(&job.train);
     let head = first_head(job, &training, fold, recipe)?;
-    let name = checkpoint_name(job, &training, fold, &head, recipe);
+    let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
     let task = Task {
         backbone: &backbone,
         preprocessing: &job.backbone.preprocessing,
@@ -201,11 +203,16 @@ fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe)
 }
 
 /// One file per task: whoever would train the same network in the same way on the same images finds it again.
-fn checkpoint_name(job: &Prepared, training: &Features, fold: &Fold, head: &HeadLayer, recipe: &Recipe) -> String {
+fn checkpoint_name(
+    job: &Prepared,
+    backbone_sha256: &str,
+    training: &Features,
+    (fold, head): (&Fold, &HeadLayer),
+    recipe: &Recipe,
+) -> String {
     let mut identity = format!(
-        "{} {} {:?} {recipe:?} {:?}",
+        "{} {backbone_sha256} {:?} {recipe:?} {:?}",
         env!("CARGO_PKG_VERSION"),
-        job.backbone.sha256,
         job.backbone.preprocessing,
         fold.held_out
     )

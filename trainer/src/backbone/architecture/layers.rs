@@ -11,6 +11,8 @@ const IMAGE: &str = "image";
 pub(super) struct Layers<'a> {
     weights: &'a Weights,
     graph: GraphBuilder,
+    /// Names of the constants 0 and 6, once they are needed.
+    relu6_bounds: Option<[String; 2]>,
 }
 
 /// A two-dimensional convolution with a square kernel.
@@ -54,6 +56,7 @@ impl<'a> Layers<'a> {
         Self {
             weights,
             graph: GraphBuilder::new("backbone"),
+            relu6_bounds: None,
         }
     }
 
@@ -119,10 +122,12 @@ impl<'a> Layers<'a> {
 
     /// `min(max(input, 0), 6)`.
     pub(super) fn relu6(&mut self, input: &str) -> String {
-        let name = format!("{input}.relu6");
-        let low = self.graph.initializer(&format!("{name}.low"), &[], &[0.0]);
-        let high = self.graph.initializer(&format!("{name}.high"), &[], &[6.0]);
-        self.graph.node(&name, "Clip", &[input, &low, &high], &[])
+        let graph = &mut self.graph;
+        let bounds = [("relu6.low", 0.0), ("relu6.high", 6.0)];
+        let [low, high] = self
+            .relu6_bounds
+            .get_or_insert_with(|| bounds.map(|(name, bound)| graph.initializer(name, &[], &[bound])));
+        graph.node(&format!("{input}.relu6"), "Clip", &[input, low, high], &[])
     }
 
     /// The sum of two values of the same shape.
