@@ -125,7 +125,7 @@ def batch(place, distinct=1_000, copies=10):
     return rows
 
 
-def copies(place, count=2_000):
+def copies(place, count=20_000):
     """Difference hashes of a folder and the search for near-duplicates."""
     import dedupe_speed
 

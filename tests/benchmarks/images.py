@@ -1,6 +1,8 @@
 """Pictures to measure with: drawn, with the detail and noise of photographs."""
 
+import functools
 import io
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -20,12 +22,14 @@ def photograph(width, height, seed=0, quality=90):
     return file.getvalue()
 
 
+def write_photograph(folder, width, height, number):
+    path = folder / f"{number + 1}.jpg"
+    path.write_bytes(photograph(width, height, number))
+    return path
+
+
 def folder_of_photographs(folder, count, width=800, height=600):
     """Writes `count` pictures as 1.jpg, 2.jpg, ...; gives their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for number in range(count):
-        path = folder / f"{number + 1}.jpg"
-        path.write_bytes(photograph(width, height, number))
-        paths.append(path)
-    return paths
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(functools.partial(write_photograph, folder, width, height), range(count), chunksize=16))

@@ -32,8 +32,12 @@ def timed(work):
 def by_imagehash(paths):
     hashes = np.array([imagehash.dhash(ImageOps.exif_transpose(Image.open(path)), 16).hash.ravel() for path in paths])
     bits = hashes.astype(np.float32)
-    distances = bits.sum(1)[:, None] + bits.sum(1)[None, :] - 2 * bits @ bits.T
-    return int((np.triu(distances <= 16, 1)).sum())
+    pairs = 0
+    for first in range(0, len(bits), 1000):
+        part = bits[first : first + 1000]
+        distances = part.sum(1)[:, None] + bits.sum(1)[None, :] - 2 * part @ bits.T
+        pairs += int(np.triu(distances <= 16, first + 1).sum())
+    return pairs
 
 
 def by_imagededup(folder):
