@@ -173,9 +173,11 @@ impl<'a> Views<'a> {
         if let Some(image) = lock(&self.store.decoded).values.get(&index) {
             return Ok(image.clone());
         }
-        let image = self.decode(index, |bytes| images::decode(bytes, &self.limits))?;
-        let longest = f64::from(image.width().max(image.height()));
-        let scale = f64::from(self.augmentation.scale) * f64::from(self.preprocessing.resolution) / longest;
+        let useful = f64::from(self.augmentation.scale) * f64::from(self.preprocessing.resolution);
+        let image = self.decode(index, |bytes| {
+            images::decode_to_fit(bytes, &self.limits, useful.ceil() as u32)
+        })?;
+        let scale = useful / f64::from(image.width().max(image.height()));
         let image = if scale < 1.0 {
             let side = |length: u32| ((f64::from(length) * scale).round() as u32).max(1);
             images::letterbox(
