@@ -64,7 +64,7 @@ pub(super) fn read(
         }
     };
 
-    let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&model.encode_to_vec())[..16]));
+    let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&bytes)[..16]));
     let sha256 = sha256_hex(&forms.write(model)?);
     let name = path
         .file_stem()
