@@ -31,10 +31,10 @@ def timed(work):
 
 def near_pairs(bits, most=16):
     """How many pairs of rows differ in at most so many bits: each is compared with each, a thousand rows at a time."""
-    found = 0
+    found, ones = 0, bits.sum(1)
     for first in range(0, len(bits), 1000):
-        part = bits[first : first + 1000]
-        distances = part.sum(1)[:, None] + bits.sum(1)[None, :] - 2 * part @ bits.T
+        part = slice(first, first + 1000)
+        distances = ones[part, None] + ones - 2 * bits[part] @ bits.T
         found += len(np.argwhere(distances <= most))
     return (found - len(bits)) // 2
 
