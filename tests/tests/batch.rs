@@ -255,6 +255,40 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
 }
 
 #[test]
+fn relative_paths_mean_the_same_from_every_folder() {
+    let place = Place::new();
+    let expected = place.images(6);
+    let from = |folder: &str, input: &str, output: &str| {
+        let mut command = place.local(input, output);
+        say(command.current_dir(place.path(folder)))
+    };
+    from(".", "images", "out").ended_with(0);
+    assert_labels(&place.path("out"), &expected);
+    let again = from("images", ".", &place.text("out")).ended_with(0);
+    assert!(again.stderr.contains("already"), "{again:?}");
+
+    // A list names its images from its own folder, and its failures are a list for every folder.
+    write(
+        &place.path("lists/all.txt"),
+        b"../images/00/00000.png\n../images/none.png\n",
+    );
+    from("lists", "all.txt", "../some").ended_with(3);
+    let none = |folder: &str| {
+        let failures = columns(&read(&place.path(folder), "failures.csv"), "item", "code");
+        assert_eq!(failures.len(), 1);
+        let (item, code) = failures.into_iter().next().expect("a failure");
+        assert!(
+            Path::new(&item).is_absolute() && item.ends_with("images/none.png"),
+            "{item}"
+        );
+        assert_eq!(code, "not_found");
+    };
+    none("some");
+    from(".", "some/failures.csv", "again").ended_with(1);
+    none("again");
+}
+
+#[test]
 fn buckets_are_read_and_written_like_folders() {
     let Some(server) = SeaweedFs::start() else { return };
     let place = Place::new();
