@@ -206,6 +206,27 @@ fn a_split_with_copies_on_both_sides_leaks_by_a_number() {
 }
 
 #[test]
+fn a_list_of_test_images_is_read_as_find_writes_it() {
+    let Some(folder) = photos(4) else { return };
+    let (data, list) = (folder.path().join("hat"), folder.path().join(".test.txt"));
+    let name = first(&data).file_name().expect("a name").to_string_lossy().into_owned();
+    let split = |names: &str, out: &str| {
+        std::fs::write(&list, names).expect("written");
+        let mut command = trainer(&["data", "split", "--json", "--data", ".", "--dedicated", ".test.txt"]);
+        say(command.args(["--out", out]).current_dir(folder.path()))
+    };
+    let said = split(&format!("./hat/{name}\n./nowhere/1.jpg\n"), "split.tsv").ended_with(3);
+    assert!(said.stderr.contains("nowhere/1.jpg: .test.txt names it"), "{said:?}");
+    let document = said.json();
+    assert_eq!(
+        (&document["train"], &document["test"]),
+        (&Value::from(7), &Value::from(1))
+    );
+    let said = split("./nowhere/1.jpg\n", "none.tsv").ended_with(1);
+    assert!(said.stderr.contains("names no image of this data set"), "{said:?}");
+}
+
+#[test]
 fn a_list_trains_as_its_class_folders_do() {
     let Some(folder) = photos(12) else { return };
     let data = folder.path().display().to_string();

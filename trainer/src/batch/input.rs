@@ -241,6 +241,11 @@ impl List {
                 _ => {}
             }
             let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+            let text = if line == 1 {
+                text.trim_start_matches('\u{feff}')
+            } else {
+                text
+            };
             let text = text.trim_end_matches(['\n', '\r']);
             if !text.trim().is_empty() {
                 let place = place(text).and_then(|place| resolved(&place, folder));
@@ -402,7 +407,7 @@ mod tests {
         for (name, text, expected) in [
             (
                 "a.txt",
-                "s3://b/1 2.jpg\r\n\n1.jpg\n1.jpg\n",
+                "\u{feff}s3://b/1 2.jpg\r\n\n1.jpg\n1.jpg\n",
                 vec!["s3://b/1 2.jpg".to_owned(), here("1.jpg")],
             ),
             (

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::near_duplicates::{DEFAULT_DISTANCE, Groups};
-use super::{Dataset, DatasetError, Item};
+use super::{Dataset, DatasetError, Item, Skipped};
 
 /// How a data set is divided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,7 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     pub(super) entries: Vec<Entry>,
+    pub(super) unknown: Vec<Skipped>,
 }
 
 /// One image of a split, in the order of the data set's items.
@@ -124,6 +125,7 @@ impl Split {
         };
         Self {
             entries: dataset.items.iter().enumerate().map(entry).collect(),
+            unknown: Vec::new(),
         }
     }
 
@@ -140,6 +142,11 @@ impl Split {
     /// The side of each of the data set's items.
     pub fn sides(&self) -> impl Iterator<Item = Option<Side>> + '_ {
         self.entries.iter().map(|entry| entry.side)
+    }
+
+    /// Names in the split's file that stand for no image of the data set.
+    pub fn unknown(&self) -> &[Skipped] {
+        &self.unknown
     }
 
     /// A division with every image in the test part.

@@ -304,12 +304,13 @@ fn prepared<T>(
     workplace: &Workplace,
     work: impl FnOnce(&Prepared, Split) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
-    let (dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
+    let (mut dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
     if dataset.classes.len() < 2 {
         return Err(TrainingError::too_few_classes(&dataset));
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
+    dataset.skipped.extend_from_slice(split.unknown());
     let train = split.train_rows();
     for (class, name) in dataset.classes.iter().enumerate() {
         if !train.iter().any(|row| dataset.items[*row].class == class) {
@@ -405,7 +406,7 @@ pub fn measure(
     };
     let start = Instant::now();
     let distance = SplitParameters::default().distance;
-    let (dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
+    let (mut dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
     let featurized = start.elapsed().as_secs_f64();
     for label in &mut features.labels {
         let class = &dataset.classes[*label];
@@ -423,6 +424,7 @@ pub fn measure(
         Some(path) => Split::load(path, &dataset)?,
         None => Split::all_for_the_test(&dataset),
     };
+    dataset.skipped.extend_from_slice(split.unknown());
     let start = Instant::now();
     let predictions = predict(&head, &dataset, &features, &split.test_rows());
     let seconds = Seconds {

@@ -79,11 +79,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let resources = &arguments.resources;
     let (limits, threads) = (resources.limits(), resources.threads());
     let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
-    let (dataset, pictures) = dataset::readable(&found, examined);
+    let (mut dataset, pictures) = dataset::readable(&found, examined);
     let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
     let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
     split.save(&arguments.out)?;
+    dataset.skipped.extend_from_slice(split.unknown());
 
     list_skipped(&dataset.skipped, session.quiet);
     let document = Document {
@@ -101,11 +102,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         arguments.out.display()
     );
     session.output.result(&document, &text)?;
-    Ok(if dataset.skipped.is_empty() {
-        Done::Complete
-    } else {
-        Done::Partly
-    })
+    Ok(Done::unless_left_out(&dataset.skipped))
 }
 
 impl SplitArguments {
