@@ -91,6 +91,8 @@ pub enum Kind {
     Dead,
     /// What was sent is no readable image.
     Corrupt,
+    /// What was sent has more bytes than are taken.
+    TooLarge,
     /// The image is there from another address.
     Duplicate,
     /// The address may not be asked.
@@ -160,7 +162,7 @@ pub async fn fetch(
     for entry in entries {
         match ledger.of(&entry.url) {
             Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
-            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead => {
+            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead && !kind.depends_on_options() => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
             }
             _ => pending.push(entry),
@@ -340,11 +342,12 @@ impl Tally {
     fn text(&self) -> String {
         let count = |kind: Kind| self.left_out.get(kind.name()).copied().unwrap_or(0);
         format!(
-            "{} kept, {} dead, {} corrupt, {} duplicate",
+            "{} kept, {} dead, {} corrupt, {} duplicate, {} not taken",
             self.kept,
-            count(Kind::Dead) + count(Kind::Refused),
+            count(Kind::Dead),
             count(Kind::Corrupt),
-            count(Kind::Duplicate)
+            count(Kind::Duplicate),
+            count(Kind::TooLarge) + count(Kind::Refused)
         )
     }
 }
@@ -356,9 +359,15 @@ impl Kind {
             Self::Invalid => "invalid",
             Self::Dead => "dead",
             Self::Corrupt => "corrupt",
+            Self::TooLarge => "too-large",
             Self::Duplicate => "duplicate",
             Self::Refused => "refused",
         }
+    }
+
+    /// Whether another call's options may let the same address give an image.
+    fn depends_on_options(self) -> bool {
+        matches!(self, Self::TooLarge | Self::Refused)
     }
 }
 
@@ -389,12 +398,12 @@ impl From<TransferError> for Miss {
     fn from(error: TransferError) -> Self {
         let kind = match &error {
             TransferError::Private { .. } => Kind::Refused,
-            TransferError::TooLarge { .. } => Kind::Corrupt,
+            TransferError::TooLarge { .. } => Kind::TooLarge,
             _ => Kind::Dead,
         };
         Self::Remote {
             kind,
-            for_good: error.is_final(),
+            for_good: error.is_final() && !kind.depends_on_options(),
             reason: error.to_string(),
         }
     }
