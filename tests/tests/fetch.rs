@@ -318,6 +318,20 @@ fn is_temporary(path: &Path) -> bool {
 }
 
 #[test]
+fn what_is_wrong_with_this_machine_ends_it_at_once() {
+    let web = Web::start(misbehave);
+    let lines: Vec<_> = (0..9)
+        .map(|index| ("dotted", web.url(&format!("/{index}.jpg"))))
+        .collect();
+    let work = Work::new(&lines);
+    std::fs::create_dir(work.data()).expect("a folder");
+    std::fs::write(work.data().join("dotted"), "in the way").expect("written");
+    let said = work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(1);
+    assert!(said.stderr.contains("dotted"), "{said:?}");
+    assert_eq!(web.total(), 1);
+}
+
+#[test]
 fn a_list_that_is_none_says_so() {
     let work = Work::new(&[]);
     let said = work.fetch(&[]).ended_with(1);

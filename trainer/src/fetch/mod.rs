@@ -11,11 +11,12 @@ mod list;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use shared::files;
 use shared::image::{Limits, decode, probe};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, ListError, Refused, is_label, parse};
@@ -149,6 +151,7 @@ pub async fn fetch(
         data,
         options,
         downloader,
+        decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
         contents: Mutex::new(known_contents.collect()),
         tally: Mutex::new(Tally::default()),
         progress,
@@ -170,14 +173,15 @@ pub async fn fetch(
     }
     let ledger = Mutex::new(ledger);
     progress.begin("Fetching", pending.len() as u64);
-    let fetched: Vec<Result<Option<LeftOut>, FetchError>> = futures_util::stream::iter(hosts_in_turn(&pending))
+    // What is wrong with this machine is wrong for every other address too: the first error ends it.
+    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = futures_util::stream::iter(hosts_in_turn(&pending))
         .map(|entry| work.one(entry, &ledger))
         .buffer_unordered(options.jobs.max(1))
-        .collect()
+        .try_collect()
         .await;
     progress.end();
-    for result in fetched {
-        match result? {
+    for left_out in fetched? {
+        match left_out {
             Some(left_out) => outcome.left_out.push(left_out),
             None => outcome.kept += 1,
         }
@@ -244,6 +248,8 @@ struct Work<'a> {
     data: &'a Path,
     options: &'a Options,
     downloader: Downloader,
+    /// As many as there are cores: pixels take many times the memory of the bytes that they are decoded from.
+    decoders: Semaphore,
     /// Where each content is that was sent before.
     contents: Mutex<HashMap<String, PathBuf>>,
     tally: Mutex<Tally>,
@@ -305,11 +311,7 @@ impl Work<'_> {
             lock(&self.contents).insert(source_sha256, other);
             return Err(Miss::remote(Kind::Duplicate, reason));
         }
-        let (limits, max_side) = (self.options.limits, self.options.max_side);
-        let picture = tokio::task::spawn_blocking(move || picture(body, limits, max_side))
-            .await
-            .unwrap_or_else(|_| Err("its decoder failed".to_owned()));
-        let picture = match picture {
+        let picture = match self.picture(body).await {
             Ok(picture) => picture,
             Err(reason) => {
                 lock(&self.contents).remove(&source_sha256);
@@ -335,6 +337,15 @@ impl Work<'_> {
             .append(&entry.url, &origin)
             .map_err(|error| Miss::Local(error.into()))?;
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
+    }
+
+    /// What is kept of the bytes of an image, once it is its turn.
+    async fn picture(&self, bytes: Vec<u8>) -> Result<Picture, String> {
+        let _turn = self.decoders.acquire().await;
+        let (limits, max_side) = (self.options.limits, self.options.max_side);
+        tokio::task::spawn_blocking(move || picture(bytes, limits, max_side))
+            .await
+            .unwrap_or_else(|_| Err("its decoder failed".to_owned()))
     }
 }
 
