@@ -85,6 +85,10 @@ fn a_run_holds_everything_and_its_figures_agree() {
         metrics["train_count"].as_u64().expect("a count") + metrics["test_count"].as_u64().expect("a count"),
         72
     );
+    let manifest = std::fs::read(trained.path("run/bundle/manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!(metrics["calibration"]["method"], "temperature");
+    assert_eq!(metrics["calibration"]["method"], manifest["calibration"]["method"]);
     for file in [
         "split.tsv",
         "bundle/manifest.json",
@@ -151,6 +155,7 @@ fn evaluating_the_test_part_again_gives_the_same_figures() {
         "auc_macro",
         "accuracy_interval",
         "test_count",
+        "calibration",
     ] {
         assert_eq!(metrics[key], expected[key], "{key}");
     }

@@ -361,7 +361,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
             evaluate: Some(start.elapsed().as_secs_f64()),
             refine: fitted.refine_seconds,
         },
-        ..Metrics::from(Evaluation::new(&predictions))
+        ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
@@ -434,7 +434,7 @@ pub fn measure(
         kind: Kind::Evaluate,
         metrics: Metrics {
             seconds,
-            ..Metrics::from(Evaluation::new(&predictions))
+            ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&bundle.manifest.calibration))
         },
         bundle,
         predictions,
