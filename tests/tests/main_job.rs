@@ -162,6 +162,31 @@ fn evaluating_the_test_part_again_gives_the_same_figures() {
 }
 
 #[test]
+fn evaluating_on_images_that_were_trained_on_is_told() {
+    let Some(trained) = trained() else { return };
+    let (run, data) = (trained.text("run"), trained.text("data"));
+    let images = trained.said.json()["metrics"]["train_count"].clone();
+    let expected = format!("{images} of these 72 images were trained on");
+    for bundle in [run.clone(), trained.text("run/bundle")] {
+        let mut evaluate = trainer(&["evaluate", "--json", "--bundle", &bundle, "--data", &data]);
+        let said = say(evaluate.current_dir(trained.folder.path())).ended_with(0);
+        let document = said.json();
+        let note = document["notes"][0].as_str().expect("a note");
+        assert!(note.starts_with(&expected) && note.contains("split.tsv"), "{note}");
+        assert!(said.stderr.contains(&expected), "{said:?}");
+        let report = trained.path(document["report"].as_str().expect("a path"));
+        let report = std::fs::read_to_string(report).expect("a report");
+        assert!(report.contains(&expected));
+    }
+    let split = trained.text("run/split.tsv");
+    let mut evaluate = trainer(&[
+        "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
+    ]);
+    let said = say(evaluate.current_dir(trained.folder.path())).ended_with(0);
+    assert_eq!(said.json()["notes"], json!([]));
+}
+
+#[test]
 fn a_finished_run_is_never_overwritten() {
     let Some(trained) = trained() else { return };
     let said = say(&mut train(&trained.path("data"), &trained.path("run"))).ended_with(1);
