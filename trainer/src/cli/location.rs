@@ -6,6 +6,7 @@ use shared::bundle::{Bundle, BundleError, MANIFEST, TrustedKeys, TrustedKeysErro
 use shared::store::{Location, ObjectStore, StoreError};
 
 use super::failure::Failure;
+use crate::runs::RECORD;
 
 /// A bundle on this machine.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,15 @@ impl BundleArguments {
     /// The bundle, if whoever is trusted has signed it.
     pub fn read(&self) -> Result<Bundle, Failure> {
         self.trust.read(&self.bundle)
+    }
+
+    /// The folder of the run that it lies in, if it lies in one.
+    pub fn run(&self) -> Option<PathBuf> {
+        let bundle = self.bundle.canonicalize().ok()?;
+        let mut folders = bundle.ancestors().take(2);
+        folders
+            .find(|folder| folder.join(RECORD).is_file())
+            .map(Path::to_path_buf)
     }
 
     /// The bundle, whoever has signed it.

@@ -13,6 +13,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use shared::classifier::Calibration;
 
 pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
@@ -119,6 +120,14 @@ impl Evaluation {
             },
             test_count: images,
         }
+    }
+
+    /// The same of probabilities that `calibration` made, called as in a bundle's manifest.
+    #[must_use]
+    pub fn calibrated_by(mut self, calibration: &Calibration) -> Self {
+        let json = serde_json::to_value(calibration).unwrap_or_default();
+        self.calibration.method = json["method"].as_str().map(str::to_owned);
+        self
     }
 }
 

@@ -4,6 +4,7 @@ mod choice;
 mod featurized;
 mod fitted;
 mod golden;
+mod measured;
 mod quantized;
 mod refined;
 mod run;
@@ -16,10 +17,8 @@ use bytes::Bytes;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::json;
 use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
 use shared::classifier::{Head, LinearClassifierError};
-use shared::files;
 use shared::image::{ImageError, Limits};
 use shared::network::{NetworkError, Runtime};
 use shared::pipeline::PipelineError;
@@ -41,6 +40,7 @@ use crate::svm::{self, SvmError};
 
 pub use choice::{Candidate, Choice, choose};
 use fitted::{Fitted, Prepared};
+pub use measured::measure;
 pub use quantized::Quantization;
 pub use run::{Run, Saved};
 
@@ -362,7 +362,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
             evaluate: Some(start.elapsed().as_secs_f64()),
             refine: fitted.refine_seconds,
         },
-        ..Metrics::from(Evaluation::new(&predictions))
+        ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
@@ -382,72 +382,6 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         history: fitted.history,
         parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,
-    })
-}
-
-/// Measures a bundle on a data set, all of it or the test part of a split file.
-///
-/// # Errors
-/// See [`TrainingError`].
-pub fn measure(
-    bundle: Bundle,
-    dataset: &Dataset,
-    split: Option<&Path>,
-    limits: Limits,
-    workplace: &Workplace,
-) -> Result<Run, TrainingError> {
-    let head = bundle.head()?;
-    let model = bundle.file(bundle::MODEL)?;
-    let network = NetworkFile {
-        model,
-        sha256: &files::sha256_hex(model),
-        preprocessing: &bundle.manifest.preprocessing,
-        feature_size: bundle.manifest.feature_size,
-    };
-    let start = Instant::now();
-    let distance = SplitParameters::default().distance;
-    let (mut dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
-    let featurized = start.elapsed().as_secs_f64();
-    for label in &mut features.labels {
-        let class = &dataset.classes[*label];
-        *label = head
-            .classes
-            .iter()
-            .position(|known| known == class)
-            .ok_or_else(|| TrainingError::ForeignClass {
-                class: class.clone(),
-                known: head.classes.join(", "),
-            })?;
-    }
-    let parameters = json!({ "limits": limits, "split": split });
-    let split = match split {
-        Some(path) => Split::load(path, &dataset)?,
-        None => Split::all_for_the_test(&dataset),
-    };
-    dataset.skipped.extend_from_slice(split.unknown());
-    let start = Instant::now();
-    let predictions = predict(&head, &dataset, &features, &split.test_rows());
-    let seconds = Seconds {
-        featurize: Some(featurized),
-        evaluate: Some(start.elapsed().as_secs_f64()),
-        ..Seconds::default()
-    };
-    Ok(Run {
-        kind: Kind::Evaluate,
-        metrics: Metrics {
-            seconds,
-            ..Metrics::from(Evaluation::new(&predictions))
-        },
-        bundle,
-        predictions,
-        data: DataSummary::new(&dataset, &features.contents, &split),
-        images: Images::in_folder(&dataset.root),
-        split,
-        skipped: dataset.skipped,
-        notes: Vec::new(),
-        history: Vec::new(),
-        parameters,
-        limits,
     })
 }
 
