@@ -141,15 +141,18 @@ impl Rollout {
     }
 
     /// Loads the live version alone: one on trial follows in the background, so that a cold start waits for one.
-    async fn load_first(&self) -> Result<(Service, Wanted), StartupError> {
+    async fn load_first(self: &Arc<Self>) -> Result<(Service, Wanted), StartupError> {
+        // The library loads while the model is on its way, and to its end whatever becomes of the model: a process that
+        // forgot its first one gets no second.
+        let rollout = Arc::clone(self);
+        let library = tokio::spawn(async move { rollout.runtime().await.cloned() });
         let pinned = self.configuration.pinned.as_deref();
         let fetch = async {
             let wanted = self.source().await?.wanted(pinned).await?;
             let live = self.load(&wanted.live).await?;
             Ok((wanted, live))
         };
-        // The library loads while the model is on its way.
-        let (_, (wanted, live)) = tokio::try_join!(self.runtime(), fetch)?;
+        let (_, (wanted, live)) = tokio::try_join!(async { library.await? }, fetch)?;
         Ok((self.service_of(live), Wanted { canary: None, ..wanted }))
     }
 

@@ -333,3 +333,22 @@ async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
     second.write(folder.path()).expect("written");
     wait_until("the second", || ask() == "second-red");
 }
+
+#[tokio::test]
+async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, library) = (
+        folder.path().join(NAME).display().to_string(),
+        library().display().to_string(),
+    );
+    let scorer = Http::start(&[("IKAT_MODEL", &model), ("ORT_DYLIB_PATH", &library)]);
+    let (status, answer) = scorer.get("/health/ready");
+    assert_eq!(status, 503, "{answer}");
+    wait_until("the first attempt", || {
+        let lines = scorer.log();
+        lines.iter().any(|line| line["message"] == "the model cannot be loaded")
+    });
+    let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    publish(&store, &bundle("first"), NAME).await.expect("published");
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+}
