@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
-use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, list_of, same_file, unescape};
+use super::moves;
+use crate::dataset::{
+    Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, same_file, unescape, vacant,
+};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
-/// Folder for what is excluded, within the folder that the scanner passes over.
-const EXCLUDED: &str = "excluded";
 /// Most images of one page.
 const MOST: usize = 500;
 
@@ -181,14 +182,16 @@ impl Desk {
         }
         let lock = FolderLock::acquire(root)?;
         let path = root.join(OWN_FOLDER).join(JOURNAL);
-        let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
+        let (journal, steps) = Journal::open(root, &path).map_err(|source| DeskError::Journal { path, source })?;
         for left in &steps.last {
+            let Ok((from, to)) = moves::ends(root, left) else {
+                continue;
+            };
             // What has moved already is no longer where it was.
-            let (from, to) = (root.join(plain(&left.from)), root.join(plain(&left.to)));
             if same_file(&from, &to) {
                 let _ = fs::remove_file(&from);
             } else if from.exists() {
-                let _ = rename(root, left);
+                let _ = moves::carry_out(root, left);
             }
         }
         let mut desk = Self {
@@ -359,6 +362,31 @@ impl Desk {
                 moves.push(Move { from: path.clone(), to });
             }
         }
+        self.carry_out(moves, conflicts, Event::Done)
+    }
+
+    /// Journal first, then the files; what could not be moved is taken out of the journal again.
+    fn carry_out(
+        &mut self,
+        wanted: Vec<Move>,
+        mut conflicts: Vec<Conflict>,
+        event: impl Fn(Vec<Move>) -> Event,
+    ) -> Result<Reply, DeskError> {
+        let mut taken = HashSet::new();
+        let mut moves = Vec::new();
+        for mut planned in wanted {
+            planned.to = self.vacant(&planned.to, &taken);
+            match moves::check(&self.root, &planned) {
+                Ok(()) => {
+                    taken.insert(planned.to.clone());
+                    moves.push(planned);
+                }
+                Err(error) => conflicts.push(Conflict {
+                    path: planned.from,
+                    reason: error.to_string(),
+                }),
+            }
+        }
         if moves.is_empty() {
             return Ok(Reply {
                 revision: self.revision,
@@ -366,25 +394,10 @@ impl Desk {
                 conflicts,
             });
         }
-        self.carry_out(moves, conflicts, Event::Done)
-    }
-
-    /// Journal first, then the files; what could not be moved is taken out of the journal again.
-    fn carry_out(
-        &mut self,
-        mut moves: Vec<Move>,
-        mut conflicts: Vec<Conflict>,
-        event: impl Fn(Vec<Move>) -> Event,
-    ) -> Result<Reply, DeskError> {
-        let mut planned = HashSet::new();
-        for planning in &mut moves {
-            planning.to = self.vacant(&planning.to, &planned);
-            planned.insert(planning.to.clone());
-        }
         self.record(&event(moves.clone()))?;
         let mut moved = Vec::new();
         for planned in moves.iter().cloned() {
-            match rename(&self.root, &planned) {
+            match moves::carry_out(&self.root, &planned) {
                 Ok(()) => {
                     self.follow(&planned);
                     moved.push(planned);
@@ -451,23 +464,8 @@ impl Desk {
 
     /// `path`, or where that is taken, beside it with a number.
     fn vacant(&self, path: &str, planned: &HashSet<String>) -> String {
-        let wanted = plain(path);
-        let taken =
-            |path: &Path, text: &str| planned.contains(text) || fs::symlink_metadata(self.root.join(path)).is_ok();
-        let numbered = |number: u32| {
-            let mut name = wanted.file_stem().unwrap_or_default().to_os_string();
-            name.push(format!("-{number}"));
-            if let Some(extension) = wanted.extension() {
-                name.push(".");
-                name.push(extension);
-            }
-            wanted.with_file_name(name)
-        };
-        let names = std::iter::once(wanted.clone()).chain((2..).map(numbered));
-        names
-            .map(|path| (escape(&path), path))
-            .find(|(text, path)| !taken(path, text))
-            .map_or_else(|| path.to_owned(), |(text, _)| text)
+        let taken = |path: &Path| planned.contains(&escape(path)) || fs::symlink_metadata(self.root.join(path)).is_ok();
+        escape(&vacant(&plain(path), taken))
     }
 }
 
@@ -482,19 +480,4 @@ fn check(label: &str) -> Result<(), DeskError> {
 /// The path that an escaped one stands for. What was not escaped by us leads nowhere.
 fn plain(path: &str) -> PathBuf {
     unescape(path).unwrap_or_default()
-}
-
-/// Moves a file without ever writing over another.
-fn rename(root: &Path, planned: &Move) -> io::Result<()> {
-    let (from, to) = (root.join(plain(&planned.from)), root.join(plain(&planned.to)));
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    match fs::hard_link(&from, &to) {
-        Ok(()) => fs::remove_file(&from),
-        Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Err(error),
-        // Some file systems know no second names.
-        Err(_) if fs::symlink_metadata(&to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(&from, &to),
-    }
 }

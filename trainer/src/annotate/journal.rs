@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::moves::check;
+
 /// A file's move, by its paths below the data folder, escaped as in a split file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
@@ -27,6 +29,13 @@ pub(super) enum Event {
     Redone(Vec<Move>),
     /// What of the last event could be carried out, in its place.
     Amended(Vec<Move>),
+}
+
+impl Event {
+    fn moves(&self) -> &[Move] {
+        let (Self::Done(moves) | Self::Undone(moves) | Self::Redone(moves) | Self::Amended(moves)) = self;
+        moves
+    }
 }
 
 /// What can be undone and redone.
@@ -74,8 +83,7 @@ impl Steps {
             Event::Done(_) | Event::Redone(_) => false,
             Event::Amended(_) => self.last_undone,
         };
-        let (Event::Done(moves) | Event::Undone(moves) | Event::Redone(moves) | Event::Amended(moves)) = event;
-        self.last.clone_from(moves);
+        self.last = event.moves().to_vec();
     }
 }
 
@@ -95,9 +103,10 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or makes the journal and reads its steps. A last line that a killed program left incomplete is cut off:
-    /// its step was not begun.
-    pub fn open(path: &Path) -> io::Result<(Self, Steps)> {
+    /// Opens or makes the journal at `path` of the data set in `root`, and reads its steps. A last line that a killed
+    /// program left incomplete is cut off: its step was not begun. Whoever shares a data set may have written the
+    /// journal, so every move must stay below the folder.
+    pub fn open(root: &Path, path: &Path) -> io::Result<(Self, Steps)> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -113,11 +122,14 @@ impl Journal {
         file.set_len(whole as u64)?;
         file.seek(SeekFrom::End(0))?;
         let mut steps = Steps::default();
-        for line in text[..whole]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            let event = serde_json::from_slice(line)?;
+        for (number, line) in text[..whole].split(|byte| *byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let event = read(root, line).map_err(|error| {
+                let reason = format!("line {}: {error}; mend the line or move the file away", number + 1);
+                io::Error::new(io::ErrorKind::InvalidData, reason)
+            })?;
             steps.take(&event);
         }
         Ok((Self { file }, steps))
@@ -130,4 +142,10 @@ impl Journal {
         self.file.write_all(&json)?;
         self.file.sync_data()
     }
+}
+
+fn read(root: &Path, line: &[u8]) -> io::Result<Event> {
+    let event: Event = serde_json::from_slice(line)?;
+    event.moves().iter().try_for_each(|planned| check(root, planned))?;
+    Ok(event)
 }

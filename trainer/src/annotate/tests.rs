@@ -120,6 +120,56 @@ fn a_step_that_a_kill_left_half_done_is_carried_out() {
     assert_eq!(paths(&desk, false), ["a/1.jpg", "a/2.jpg", "a/sub/3.jpg", "b/1.jpg"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_journal_that_leads_out_of_the_data_set_is_refused() {
+    let (folder, victim) = (data(), tempfile::tempdir().expect("a folder"));
+    let secret = victim.path().join("id_rsa");
+    fs::write(&secret, "key").expect("a file");
+    let journal = folder.path().join(".ikat/annotations.jsonl");
+    fs::create_dir(folder.path().join(".ikat")).expect("a folder");
+    std::os::unix::fs::symlink(victim.path(), folder.path().join("evil")).expect("a link");
+    let outside = secret.display().to_string();
+    for (from, to) in [
+        (&outside[..], "a/x.jpg"),
+        ("a/1.jpg", &outside[..]),
+        ("../id_rsa", "a/x.jpg"),
+        ("a/1.jpg", "a/../../x.jpg"),
+        ("a/1.jpg", ".ikat/lock-2"),
+        ("evil/id_rsa", "a/x.jpg"),
+        ("a/1.jpg", "evil/.bash_aliases"),
+        ("a/1.jpg", "evil/x.jpg"),
+    ] {
+        let line = serde_json::json!({ "done": [{ "from": from, "to": to }] });
+        fs::write(&journal, format!("{{\"done\":[]}}\n{line}\n")).expect("written");
+        let refused = Desk::open(folder.path(), Vec::new())
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            refused.contains("annotations.jsonl") && refused.contains("line 2"),
+            "{refused}"
+        );
+        assert!(secret.exists() && folder.path().join("a/1.jpg").exists(), "{from} {to}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_picture_behind_a_link_stays_where_it_is() {
+    let (folder, elsewhere) = (data(), tempfile::tempdir().expect("a folder"));
+    fs::write(elsewhere.path().join("1.jpg"), "one").expect("a file");
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("linked")).expect("a link");
+    let mut desk = open(folder.path());
+    for (path, label) in [("linked/1.jpg", "b"), ("a/1.jpg", "linked")] {
+        let reply = desk.relabel(&[path.to_owned()], label).expect("a reply");
+        assert_eq!((reply.moved.len(), reply.conflicts.len()), (0, 1), "{path}");
+    }
+    assert!(elsewhere.path().join("1.jpg").exists() && folder.path().join("a/1.jpg").exists());
+    drop(desk);
+    assert!(!open(folder.path()).page(&Query::default()).can_undo);
+}
+
 #[test]
 fn two_windows_do_not_lose_an_edit() {
     let folder = data();

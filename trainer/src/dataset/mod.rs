@@ -25,12 +25,15 @@ pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
 pub(crate) use path_text::{escape, unescape};
 pub(crate) use read::read;
+pub(crate) use relocate::{below, inside, relocate_exactly, vacant};
 pub use relocate::{relocate, same_file};
 pub(crate) use scan::walk;
 pub use split::{By, Side, Split, SplitParameters};
 
 /// Folder within a data set for what is no image of it; the scanner passes it over.
 pub const OWN_FOLDER: &str = ".ikat";
+/// Folder in that one for images that are excluded.
+pub(crate) const EXCLUDED: &str = "excluded";
 
 /// Labelled images, as found on disk: a folder of class folders, or a list beside the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
