@@ -36,8 +36,8 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
     /// Sign requests (AWS Signature Version 4) whatever the address, and fail where there are no credentials
-    #[arg(long)]
-    sign: bool,
+    #[arg(long, alias = "sign")]
+    sign_requests: bool,
     /// Region of the function that requests are signed for [default: as its URL, else the AWS configuration, says]
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
@@ -74,12 +74,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 /// A client that signs where it must, and at function URLs where it can.
 async fn client(arguments: &Arguments, session: &Session) -> Result<Client, ClientError> {
     let client = Client::new(&arguments.endpoint, Duration::from_secs(arguments.timeout))?;
-    if !arguments.sign && region_of_function_url(client.endpoint()).is_none() {
+    if !arguments.sign_requests && region_of_function_url(client.endpoint()).is_none() {
         return Ok(client);
     }
     match Signer::find(client.endpoint(), arguments.region.as_deref()).await {
         Ok(signer) => Ok(client.signed(signer)),
-        Err(error) if arguments.sign => Err(error),
+        Err(error) if arguments.sign_requests => Err(error),
         Err(error) => {
             // The function may be open to everybody.
             session.note(&format!("{error}: calling without a signature"));

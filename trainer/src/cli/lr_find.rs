@@ -34,11 +34,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The first rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
-    from: f32,
+    #[arg(long, value_name = "RATE", default_value_t = 1e-6, alias = "from")]
+    from_rate: f32,
     /// The last rate, where the loss does not grow out of bounds before
-    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
-    to: f32,
+    #[arg(long, value_name = "RATE", default_value_t = 1.0, alias = "to")]
+    to_rate: f32,
     /// Rates between them, one for each minibatch
     #[arg(long, value_name = "N", default_value_t = 100)]
     steps: usize,
@@ -74,8 +74,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         return Err(Failure::failed("there is nothing to refine"));
     };
     let range = RateRange {
-        least: arguments.from,
-        most: arguments.to,
+        least: arguments.from_rate,
+        most: arguments.to_rate,
         steps: arguments.steps,
     };
     let curve = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;

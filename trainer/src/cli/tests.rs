@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::{ArgAction, FromArgMatches};
@@ -34,6 +35,58 @@ fn the_help_texts_are_as_reviewed() {
     let mut command = command().term_width(100).disable_help_subcommand(true);
     command.build();
     visit(&mut command, "trainer");
+}
+
+/// Names whose options say the same thing in the words of their commands.
+const SHARED_NAMES: [&str; 13] = [
+    "allow-private",
+    "backbone",
+    "bundle",
+    "concurrency",
+    "data",
+    "device",
+    "dry-run",
+    "format",
+    "name",
+    "out",
+    "resolution",
+    "split",
+    "timeout",
+];
+
+/// The environment and the keys above all sections of the parameter file speak to every command at once.
+#[test]
+fn a_long_name_means_the_same_wherever_it_stands() {
+    fn visit(command: &clap::Command, path: &str, meanings: &mut BTreeMap<String, (String, String)>) {
+        for option in command.get_opts() {
+            let Some(long) = option.get_long() else { continue };
+            let takes = option.get_action().takes_values();
+            let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+            let help = if SHARED_NAMES.contains(&long) { "" } else { &help };
+            let meaning = format!("takes a value: {takes}; {help}");
+            let first = meanings
+                .entry(long.to_owned())
+                .or_insert_with(|| (path.to_owned(), meaning.clone()));
+            assert_eq!(first.1, meaning, "--{long} of {} and of {path}", first.0);
+        }
+        for below in command.get_subcommands() {
+            visit(below, &format!("{path} {}", below.get_name()), meanings);
+        }
+    }
+    visit(&command(), "trainer", &mut BTreeMap::new());
+}
+
+/// Lines of commands that were written before options had their names of today.
+#[test]
+fn options_are_known_by_their_earlier_names_too() {
+    for line in [
+        "data search --items dress --data images --endpoint http://127.0.0.1:8080/",
+        "call --endpoint http://127.0.0.1:9000 --sign photo.jpg",
+        "lr-find --data images --from 1e-5 --to 0.1",
+    ] {
+        let words = std::iter::once("trainer").chain(line.split(' '));
+        command().try_get_matches_from(words).expect(line);
+    }
 }
 
 #[test]

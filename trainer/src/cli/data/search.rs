@@ -36,8 +36,8 @@ pub struct Arguments {
     #[arg(long, value_name = "L,M", value_delimiter = ',')]
     licence: Vec<String>,
     /// Another address of the provider's interface
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<Url>,
+    #[arg(long, value_name = "URL", alias = "endpoint")]
+    provider_endpoint: Option<Url>,
     /// Only show the queries and what they cost
     #[arg(long)]
     dry_run: bool,
@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let queries = search::queries(&arguments.items, &arguments.attributes)?;
     let provider = Provider::new(
         arguments.provider.name(),
-        arguments.endpoint.clone(),
+        arguments.provider_endpoint.clone(),
         arguments.licence.clone(),
     );
     if arguments.dry_run {
