@@ -10,6 +10,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
 use super::output::printable;
+use super::values;
 use crate::client::{Call, CallResult, Client, ClientError, Load, Outcome, Percentiles, Signer, Summary};
 use crate::client::{call_all, region_of_function_url};
 
@@ -21,7 +22,7 @@ use crate::client::{call_all, region_of_function_url};
 pub struct Arguments {
     /// Address of the scorer: a function URL, a local server, or `cargo lambda watch`'s
     /// http://127.0.0.1:9000/2015-03-31/functions/scorer/invocations
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = values::address)]
     endpoint: String,
     /// Images to classify
     #[arg(required = true, value_name = "IMAGE")]

@@ -156,11 +156,12 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
         let mut stated = 0;
         for ((option, before), (_, after)) in defaults(&original).into_iter().zip(defaults(&configured)) {
             if !before.is_empty() {
-                let number = |text: &String| {
+                let number = |text: &str| {
                     text.parse::<f64>()
-                        .map_or_else(|_| text.clone(), |value| value.to_string())
+                        .map_or_else(|_| text.to_owned(), |value| value.to_string())
                 };
-                let read = |values: &[String]| values.iter().map(number).collect::<Vec<_>>();
+                // A list may stand there as one text with commas, as on the command line.
+                let read = |values: &[String]| values.join(",").split(',').map(number).collect::<Vec<_>>();
                 assert_eq!(read(&before), read(&after), "{name} --{option}");
                 stated += 1;
             }

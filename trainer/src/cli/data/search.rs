@@ -10,6 +10,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
 use crate::cli::output::printable;
+use crate::cli::values;
 use crate::fetch;
 use crate::search::{self, Name, Provider, Query};
 
@@ -21,7 +22,7 @@ use crate::search::{self, Name, Provider, Query};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// What to search for, e.g. dress,skirt
-    #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "A,B", value_delimiter = ',', required = true, value_parser = values::words)]
     items: Vec<String>,
     /// What it should be like, e.g. striped,dotted; these name the classes [default: the items name them]
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
