@@ -169,6 +169,31 @@ fn too_little_to_learn_from_is_said_in_words() {
 }
 
 #[test]
+fn what_can_be_known_at_once_is_said_before_any_feature_is_computed() {
+    let workshop = Workshop::new(4);
+    let refuse = |more: &[&str], word: &str| {
+        let said = say_within(60, workshop.train("data", "run").args(more));
+        refused(&workshop, said, &[word]);
+        assert!(!workshop.path("cache/features").exists(), "{more:?}");
+    };
+    refuse(&["--dedicated", "nowhere.tsv"], "nowhere.tsv");
+    std::fs::write(workshop.path("foreign.txt"), "green/none.png\n").expect("written");
+    refuse(&["--dedicated", "foreign.txt"], "names no image of this data set");
+    let inside_a_file = workshop.train("data", "colours.onnx/run");
+    refused(&workshop, say_within(60, &inside_a_file), &["colours.onnx/run"]);
+    assert!(!workshop.path("cache/features").exists());
+    for class in ["blue", "green"] {
+        let folder = workshop.path("data").join(class);
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).expect("removed");
+        }
+    }
+    refuse(&[], "needs two classes");
+    let epochs = say_within(60, workshop.train("data", "run").args(["--epochs", "0"])).ended_with(2);
+    assert!(epochs.stderr.contains("epochs must be from 1"), "{epochs:?}");
+}
+
+#[test]
 fn class_folders_that_differ_by_case_are_refused() {
     let workshop = Workshop::new(2);
     picture(&workshop.path("data/RED/1.png"), 0, 9);

@@ -218,7 +218,7 @@ fn a_learning_rate_is_suggested_and_drawn() {
             "64",
             "--steps",
             "20",
-            "--to",
+            "--to-rate",
             "100",
         ])
     };

@@ -55,7 +55,7 @@ fn search(folder: &tempfile::TempDir, web: &Web, name: &str, more: &[&str]) -> C
         &data,
         "--provider",
         name,
-        "--endpoint",
+        "--provider-endpoint",
         &endpoint,
     ];
     let mut command = trainer(&[&fixed[..], more].concat());

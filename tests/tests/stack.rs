@@ -45,7 +45,7 @@ async fn the_stack_answers_signed_requests_and_follows_its_model() {
         "{refused}"
     );
 
-    let signed = ["--endpoint", &url, "--sign", "--region", REGION, &image];
+    let signed = ["--endpoint", &url, "--sign-requests", "--region", REGION, &image];
     let label = || call(&stack, &signed).ended_with(0).json()["results"][0]["label"].clone();
     assert_eq!(label(), "first-green");
     let load = [&signed[..], &["--repeat", "12", "--concurrency", "3"]].concat();

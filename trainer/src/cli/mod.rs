@@ -27,6 +27,7 @@ mod sweep;
 mod tracking;
 mod train;
 mod training;
+mod values;
 mod versions;
 
 use std::ffi::OsString;

@@ -9,6 +9,7 @@ use super::failure::{Done, Failure};
 use super::location::BundleArguments;
 use super::output::{Output, printable};
 use super::resources::Resources;
+use super::values;
 use crate::scoring::{self, Outcome, Scored};
 
 /// Classify images on this machine with a bundle.
@@ -23,7 +24,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Only the best K classes of each image in the JSON
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = values::number("a whole number from 1", |count: &usize| *count >= 1))]
     top_k: Option<usize>,
     #[command(flatten)]
     resources: Resources,

@@ -10,6 +10,7 @@ use super::network;
 use super::output::{list_skipped, printable};
 use super::resources::Resources;
 use super::training::{Classifier, TrainingArguments};
+use super::values;
 use crate::backbone;
 use crate::dataset::Dataset;
 use crate::evaluation;
@@ -33,7 +34,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Networks: names from the catalogue, or ONNX files
-    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT)]
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT, value_parser = values::network)]
     backbone: Vec<String>,
     /// Sides of the network's square input, in pixels [default: each network's own]
     #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(32..=2048))]
@@ -58,6 +59,7 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let training = &arguments.training;
+    training.check()?;
     let dataset = Dataset::scan(&arguments.data)?;
     let kinds: Vec<ClassifierKind> = arguments
         .classifier

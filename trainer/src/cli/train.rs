@@ -119,9 +119,10 @@ impl Job {
         limit: Duration,
         session: &Session,
     ) -> Result<Done, Failure> {
+        let training = &self.training;
+        training.check()?;
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
-        let training = &self.training;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {

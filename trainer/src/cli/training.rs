@@ -8,6 +8,7 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::data::split::SplitArguments;
+use super::failure::Failure;
 use super::recipe::RecipeArguments;
 use super::resources::Resources;
 use super::svm::SvmArguments;
@@ -108,6 +109,12 @@ impl TrainingArguments {
             },
             golden_images: self.golden_images,
         }
+    }
+
+    /// Refuses options of the refinement that no recipe can have, before anything is computed.
+    pub fn check(&self) -> Result<(), Failure> {
+        let recipe = self.recipe.recipe(self.split.seed(), true);
+        recipe.check().map_err(Failure::usage)
     }
 
     /// Where the training finds what it needs on this machine.

@@ -3,6 +3,7 @@ use std::fmt::Write;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
+use super::values;
 use crate::publish;
 
 /// List the published versions of a model.
@@ -12,7 +13,7 @@ pub struct Arguments {
     #[arg(long, value_name = "STORE", alias = "from")]
     to: String,
     /// Name of the model there
-    #[arg(long)]
+    #[arg(long, value_parser = values::model_name)]
     name: String,
 }
 

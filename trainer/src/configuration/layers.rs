@@ -170,7 +170,11 @@ fn values(argument: &Arg, value: &Value) -> Result<Vec<String>, String> {
     };
     match values.iter().find_map(|value| refusal(argument, value)) {
         Some(reason) => Err(reason),
-        None => Ok(values),
+        // As one text, so that help shows a list as the command line takes it.
+        None => Ok(match argument.get_value_delimiter() {
+            Some(delimiter) => vec![values.join(&delimiter.to_string())],
+            None => values,
+        }),
     }
 }
 

@@ -280,6 +280,10 @@ fn with_features<T>(
     workplace: &Workplace,
     work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
+    if dataset.classes.len() < 2 {
+        return Err(TrainingError::too_few_classes(dataset));
+    }
+    parameters.split.check(dataset)?;
     let model = Bytes::from(read(&backbone.onnx)?);
     let network = NetworkFile {
         model: &model,
