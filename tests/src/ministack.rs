@@ -169,7 +169,7 @@ impl MiniStack {
         let mut template = std::fs::read_to_string(crate::root().join("infra/template.yaml")).expect("the template");
         for (local, key, files) in [
             (
-                "CodeUri: ../",
+                "CodeUri: ../scorer",
                 "code.zip",
                 vec![("bootstrap", program("scorer").as_path()), in_package],
             ),
