@@ -49,6 +49,19 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     available(if own.exists() { own } else { common }, "`cargo xtask setup`")
 }
 
+/// A program of the system that `cargo xtask setup` installs where it is run as root, or `None` with a message.
+///
+/// # Panics
+/// In CI, where it must be there.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file());
+    let expected = || Path::new("/usr/bin").join(program);
+    available(found.unwrap_or_else(expected), "`cargo xtask setup` as root")
+}
+
 fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);

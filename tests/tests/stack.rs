@@ -64,6 +64,12 @@ async fn the_stack_answers_signed_requests_and_follows_its_model() {
     rollback(&store, NAME, None).await.expect("rolled back");
     until(&stack, || label() == "first-green").await;
 
+    // Other parameters reach what answers, without new code and at the same address.
+    let pinned = [&parameters[..], &[("PinnedVersion", &*second.manifest.version)]].concat();
+    let updated = stack.update_stack("ikat", library(), &pinned).await;
+    assert_eq!(updated["Url"], outputs["Url"]);
+    until(&stack, || label() == "second-green").await;
+
     stack.delete_stack("ikat").await;
     let gone = call(&stack, &signed);
     assert_eq!(gone.code, 1, "{gone:?}");
