@@ -99,7 +99,10 @@ fn note(
     if !path.is_file() {
         return Ok(None);
     }
-    let split = Split::load(&path, dataset)?;
+    // A split that names none of these images has nothing to say of them.
+    let Ok(split) = Split::load(&path, dataset) else {
+        return Ok(None);
+    };
     let sides: Vec<Option<Side>> = split.sides().collect();
     let count = measured.iter().filter(|row| sides[**row] == Some(Side::Train)).count();
     if count == 0 {
