@@ -77,6 +77,7 @@ impl Model {
         place: P,
     ) -> Response {
         let start = Instant::now();
+        let until = self.watchdog.until(until);
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
         let response = self.respond(request, until, place).await;
         let exchange = Exchange {
@@ -181,6 +182,7 @@ impl Model {
             Err(error) => return service::refuse(path, &error),
         };
         let path = path.clone();
+        let service = Service::clone(&service).with_deadline(until);
         let work = tokio::task::spawn_blocking(move || {
             let response = service.answer(&request);
             drop(place);

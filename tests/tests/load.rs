@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
 use end_to_end::http::{Http, post};
 use end_to_end::{colours, wait_until};
 
@@ -246,6 +247,33 @@ fn an_image_that_takes_too_long_is_answered_in_time() {
     );
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // The work was not lost for ever: the pipeline comes back.
+    wait_until("the scorer to score again", || {
+        scorer.post("/", "image/png", &colours::png([250, 10, 10])).0 == 200
+    });
+}
+
+#[test]
+fn long_lists_past_their_deadline_do_not_end_the_process() {
+    let (scorer, _folder) = scorer(&[("IKAT_DEADLINE_SECONDS", "1")]);
+    let address = scorer.address();
+    // Small to send, and as slow to decode as its pixels are many.
+    let mut picture = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(5000, 5000)
+        .write_to(&mut picture, image::ImageFormat::Png)
+        .expect("a PNG");
+    let picture = base64::engine::general_purpose::STANDARD.encode(picture.into_inner());
+    let body = serde_json::json!({ "images": vec![picture; 64] }).to_string();
+    std::thread::scope(|scope| {
+        // One more than can be worked on at once.
+        for _ in 0..cores() + 2 {
+            scope.spawn(|| {
+                let (status, answer) = post(address, "/", "application/json", body.as_bytes());
+                assert_eq!(status, 504, "{answer}");
+            });
+        }
+    });
+    // By then whole lists would have held every place for two deadlines more.
+    std::thread::sleep(Duration::from_secs(4));
     wait_until("the scorer to score again", || {
         scorer.post("/", "image/png", &colours::png([250, 10, 10])).0 == 200
     });
