@@ -41,6 +41,11 @@ impl Model {
         self.places
     }
 
+    /// When a request that arrives now must be answered.
+    pub fn until(&self) -> Option<Instant> {
+        self.watchdog.until(None)
+    }
+
     /// Loads the model, if it can be; else that is tried again on each request.
     pub async fn load(&self) {
         // What goes wrong is logged, and answered to each request.

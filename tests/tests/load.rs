@@ -278,3 +278,31 @@ fn long_lists_past_their_deadline_do_not_end_the_process() {
         scorer.post("/", "image/png", &colours::png([250, 10, 10])).0 == 200
     });
 }
+
+#[test]
+fn a_body_that_does_not_come_costs_no_more_than_the_deadline_and_no_answer_about_health() {
+    let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "0"), ("IKAT_DEADLINE_SECONDS", "2")]);
+    let begun = Instant::now();
+    let mut clients: Vec<TcpStream> = (0..cores())
+        .map(|_| {
+            let mut client = TcpStream::connect(scorer.address()).expect("a connection");
+            client
+                .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+                .expect("a beginning");
+            client
+        })
+        .collect();
+    wait_until("every place to be taken", || {
+        scorer.post("/", "application/json", b"{}").0 == 429
+    });
+    for path in ["/health/live", "/health/ready", "/v2/health/ready"] {
+        assert_eq!(scorer.get(path).0, 200, "{path}");
+    }
+    for client in &mut clients {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer, and the end");
+        assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+        assert!(answer.contains("deadline_exceeded"), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
