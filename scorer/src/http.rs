@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -20,10 +20,11 @@ use tokio::sync::Semaphore;
 use crate::Failure;
 use crate::model::Model;
 use crate::origin::{Origin, TRACEPARENT};
+use crate::watchdog::before;
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
-/// How long a client may take to send its headers, and then its body.
+/// How long a client may take to send its headers, and then its body where its request's time is not over before.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The header in which a request is named, and its answer too.
 const REQUEST_ID: &str = "x-request-id";
@@ -106,15 +107,29 @@ fn announce(address: SocketAddr) {
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        let until = self.model.until();
         let origin = self.origin(request.headers());
         let request_id = origin.request_id.clone();
         let mut response = if let Some(response) = service::answer_without_model(&method, &path) {
             response
+        // Whoever asks how the process is does so most of all when it is busy.
+        } else if service::asks_for_readiness(&method, &path) {
+            let request = Request {
+                method,
+                path,
+                ..Request::default()
+            };
+            self.model.answer(request, origin, until, ()).await
         // A place is taken before the body is read: bodies are what memory goes into.
         } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            match read(request).await {
-                Ok(request) => self.model.answer(request, origin, None, place).await,
-                Err(error) => self.model.refuse(&method, &path, &error, &origin),
+            match read(request, until).await {
+                Ok(request) => self.model.answer(request, origin, until, place).await,
+                Err(error) => {
+                    let mut response = self.model.refuse(&method, &path, &error, &origin);
+                    // The rest of the request is not read.
+                    response.headers.push(("connection", "close".to_owned()));
+                    response
+                }
             }
         } else {
             let message = "as many requests as are let to are waiting: try again in a moment";
@@ -138,11 +153,17 @@ impl Server {
     }
 }
 
-async fn read(request: hyper::Request<Incoming>) -> Result<Request, ServiceError> {
+async fn read(request: hyper::Request<Incoming>, until: Option<Instant>) -> Result<Request, ServiceError> {
     let (parts, body) = request.into_parts();
-    let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
+    let patience = before(until, READ_TIMEOUT);
+    let body = tokio::time::timeout(patience, Limited::new(body, MAX_BODY_BYTES).collect())
         .await
-        .map_err(|_| ServiceError::bad_request("the request did not arrive in time"))?
+        .map_err(|_| {
+            ServiceError::new(
+                ErrorCode::DeadlineExceeded,
+                "the request did not arrive whole within its time: send it faster, or a smaller image",
+            )
+        })?
         .map_err(|error| {
             if error.is::<LengthLimitError>() {
                 let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");

@@ -100,6 +100,14 @@ impl ServiceError {
         }
     }
 
+    /// It was not this image's turn before the time of its request was over.
+    pub(super) fn over() -> Self {
+        Self::new(
+            ErrorCode::DeadlineExceeded,
+            "the time of the request was over before it was this image's turn: send fewer at once",
+        )
+    }
+
     /// The request is at fault.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::BadRequest, message)

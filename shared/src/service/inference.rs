@@ -251,7 +251,7 @@ impl Service {
             let image = image.map_err(in_place)?;
             let hash = hash(&image);
             let version = *speaker.get_or_insert_with(|| self.speaker(&hash));
-            let (answer, record) = score_by(version, &image, &hash, Options::default());
+            let (answer, record) = score_by(version, &image, &hash, Options::default(), self.until);
             records.push(record);
             match answer {
                 Ok(answer) => answers.push(answer),

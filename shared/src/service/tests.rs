@@ -131,6 +131,26 @@ fn every_form_of_an_image_has_the_same_answer() {
 }
 
 #[test]
+fn no_image_is_begun_once_the_time_is_over() {
+    let service = service().with_deadline(Some(Instant::now()));
+    let image = base64(&png([10, 20, 250]));
+    let tensor = json!({ "name": "image", "shape": [1], "datatype": "BYTES", "data": [image] });
+    for (path, body) in [
+        ("/", json!({ "image": image })),
+        ("/", json!({ "images": [image, image] })),
+        ("/v2/models/colours/infer", json!({ "inputs": [tensor] })),
+    ] {
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            body: Bytes::from(body.to_string()),
+            ..Request::default()
+        });
+        assert_eq!(response.status, 504, "{body}");
+    }
+}
+
+#[test]
 fn scores_are_in_descending_order_and_limited() {
     let body = json!({"image": base64(&png([10, 120, 250])), "top_k": 2, "explain": true}).to_string();
     let response = service().answer(&Request {
