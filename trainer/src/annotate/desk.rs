@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves;
-use crate::dataset::{
-    Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, same_file, unescape, vacant,
-};
+use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, unescape, vacant};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
@@ -162,6 +160,7 @@ pub struct Desk {
     suspicions: HashMap<String, Suspicion>,
     journal: Journal,
     steps: Steps,
+    completed: Vec<Move>,
     revision: u64,
     _lock: FolderLock,
 }
@@ -183,17 +182,7 @@ impl Desk {
         let lock = FolderLock::acquire(root)?;
         let path = root.join(OWN_FOLDER).join(JOURNAL);
         let (journal, steps) = Journal::open(root, &path).map_err(|source| DeskError::Journal { path, source })?;
-        for left in &steps.last {
-            let Ok((from, to)) = moves::ends(root, left) else {
-                continue;
-            };
-            // What has moved already is no longer where it was.
-            if same_file(&from, &to) {
-                let _ = fs::remove_file(&from);
-            } else if from.exists() {
-                let _ = moves::carry_out(root, left);
-            }
-        }
+        let completed = moves::complete(root, &steps);
         let mut desk = Self {
             root: root.to_path_buf(),
             pictures: BTreeMap::new(),
@@ -204,9 +193,13 @@ impl Desk {
                 .collect(),
             journal,
             steps,
+            completed,
             revision: 1,
             _lock: lock,
         };
+        if !(desk.steps.settles && desk.steps.open.is_empty()) {
+            desk.record(&Event::Settled)?;
+        }
         desk.add(&Dataset::scan(root)?, Path::new(""), false);
         match Dataset::scan(&root.join(OWN_FOLDER).join(EXCLUDED)) {
             Ok(excluded) => desk.add(&excluded, &Path::new(OWN_FOLDER).join(EXCLUDED), true),
@@ -224,6 +217,11 @@ impl Desk {
         if !excluded {
             self.classes.extend(dataset.classes.iter().cloned());
         }
+    }
+
+    /// The moves that a killed program had left and that were carried out now.
+    pub fn completed(&self) -> &[Move] {
+        &self.completed
     }
 
     /// Where an image is on disk; `None` for what is none of this data set.
@@ -413,10 +411,13 @@ impl Desk {
                 }
             }
         }
-        if moved.len() < moves.len() {
-            self.record(&Event::Amended(moved.clone()))?;
-        }
         self.revision += 1;
+        let outcome = if moved.len() < moves.len() {
+            Event::Amended(moved.clone())
+        } else {
+            Event::Settled
+        };
+        self.record(&outcome)?;
         Ok(Reply {
             revision: self.revision,
             moved,

@@ -29,12 +29,16 @@ pub(super) enum Event {
     Redone(Vec<Move>),
     /// What of the last event could be carried out, in its place.
     Amended(Vec<Move>),
+    /// The last event was carried out. Journals begin with this line; those of older programs have none.
+    Settled,
 }
 
 impl Event {
     fn moves(&self) -> &[Move] {
-        let (Self::Done(moves) | Self::Undone(moves) | Self::Redone(moves) | Self::Amended(moves)) = self;
-        moves
+        match self {
+            Self::Done(moves) | Self::Undone(moves) | Self::Redone(moves) | Self::Amended(moves) => moves,
+            Self::Settled => &[],
+        }
     }
 }
 
@@ -45,8 +49,10 @@ pub(super) struct Steps {
     pub done: Vec<Vec<Move>>,
     /// The one to redo next last.
     pub undone: Vec<Vec<Move>>,
-    /// The moves of the last event: the only ones that a killed program can have left half carried out.
-    pub last: Vec<Move>,
+    /// The moves that a killed program can have left half carried out: those of the last event, unless it is settled.
+    pub open: Vec<Move>,
+    /// Whether the journal tells what is settled, so that what is open really is.
+    pub settles: bool,
     /// Which stack the last event went to.
     last_undone: bool,
 }
@@ -77,13 +83,13 @@ impl Steps {
                     stack.push(moves);
                 }
             }
+            Event::Settled => self.settles = true,
         }
-        self.last_undone = match event {
-            Event::Undone(_) => true,
-            Event::Done(_) | Event::Redone(_) => false,
-            Event::Amended(_) => self.last_undone,
-        };
-        self.last = event.moves().to_vec();
+        match event {
+            Event::Done(moves) | Event::Redone(moves) => (self.last_undone, self.open) = (false, moves.clone()),
+            Event::Undone(moves) => (self.last_undone, self.open) = (true, moves.clone()),
+            Event::Amended(_) | Event::Settled => self.open.clear(),
+        }
     }
 }
 

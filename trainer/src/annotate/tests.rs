@@ -107,14 +107,15 @@ fn a_step_that_a_kill_left_half_done_is_carried_out() {
         .expect("moved");
     let expected = paths(&desk, false);
     drop(desk);
-    // The first move was cut off between its two names, the second did not happen, and another line was begun.
+    // The first move was cut off between its two names, the second did not happen, and the line that settles was begun.
     fs::hard_link(folder.path().join("c/1.jpg"), folder.path().join("a/1.jpg")).expect("both");
     fs::rename(folder.path().join("c/2.jpg"), folder.path().join("a/2.jpg")).expect("back");
-    let mut text = fs::read(&journal).expect("a journal");
-    text.extend(b"{\"done\":[{\"fr");
-    fs::write(&journal, text).expect("written");
+    let text = fs::read_to_string(&journal).expect("a journal");
+    let begun = text.strip_suffix("tled\"\n").expect("a settled step");
+    fs::write(&journal, begun).expect("written");
     let mut desk = open(folder.path());
     assert_eq!(paths(&desk, false), expected);
+    assert_eq!(desk.completed().len(), 2);
     let now = revision(&desk);
     desk.undo(now).expect("undone");
     assert_eq!(paths(&desk, false), ["a/1.jpg", "a/2.jpg", "a/sub/3.jpg", "b/1.jpg"]);
@@ -168,6 +169,64 @@ fn a_picture_behind_a_link_stays_where_it_is() {
     assert!(elsewhere.path().join("1.jpg").exists() && folder.path().join("a/1.jpg").exists());
     drop(desk);
     assert!(!open(folder.path()).page(&Query::default()).can_undo);
+}
+
+/// Undoes by hand what a step did, and puts other files where it found its own.
+fn by_hand(folder: &Path) {
+    let at = |path: &str| folder.join(path);
+    fs::rename(at("c/1.jpg"), at("a/1.jpg")).expect("moved back");
+    fs::copy(at("c/2.jpg"), at("a/2.jpg")).expect("copied");
+    fs::rename(at("c/3.jpg"), at("b/3.jpg")).expect("moved on");
+    fs::write(at("a/3.jpg"), "another").expect("a file");
+}
+
+#[test]
+fn a_step_that_was_carried_out_is_not_made_again() {
+    for old in [false, true] {
+        let folder = data();
+        fs::write(folder.path().join("a/3.jpg"), "three").expect("a file");
+        let mut desk = open(folder.path());
+        let moved = ["a/1.jpg", "a/2.jpg", "a/3.jpg"].map(str::to_owned);
+        desk.relabel(&moved, "c").expect("moved");
+        drop(desk);
+        if old {
+            // A journal of an older program does not tell what is settled.
+            let journal = folder.path().join(".ikat/annotations.jsonl");
+            let text = fs::read_to_string(&journal).expect("a journal");
+            fs::write(&journal, text.replace("\"settled\"\n", "")).expect("written");
+        }
+        by_hand(folder.path());
+        for _ in 0..2 {
+            let desk = open(folder.path());
+            assert!(desk.completed().is_empty());
+            let expected = [
+                "a/1.jpg",
+                "a/2.jpg",
+                "a/3.jpg",
+                "a/sub/3.jpg",
+                "b/1.jpg",
+                "b/3.jpg",
+                "c/2.jpg",
+            ];
+            assert_eq!(paths(&desk, false), expected, "{old}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_old_journal_has_only_a_file_under_both_names_completed() {
+    let folder = data();
+    let at = |path: &str| folder.path().join(path);
+    for path in [".ikat", "c"] {
+        fs::create_dir(at(path)).expect("a folder");
+    }
+    fs::hard_link(at("a/1.jpg"), at("c/1.jpg")).expect("both");
+    let line = r#"{"done":[{"from":"a/1.jpg","to":"c/1.jpg"},{"from":"a/2.jpg","to":"c/2.jpg"}]}"#;
+    fs::write(at(".ikat/annotations.jsonl"), format!("{line}\n")).expect("written");
+    let desk = open(folder.path());
+    assert_eq!(desk.completed().len(), 1);
+    assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1.jpg", "c/1.jpg"]);
 }
 
 #[test]
