@@ -27,7 +27,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
-pub use list::{Entry, ListError, Refused, is_label, parse};
+pub use list::{Entry, ListError, Refused, check_case, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 
 use crate::dataset::{DatasetError, FolderLock};

@@ -12,7 +12,7 @@ use crate::cli::location::block_on;
 use crate::cli::output::printable;
 use crate::cli::values;
 use crate::fetch;
-use crate::search::{self, Name, Provider, Query};
+use crate::search::{self, Name, Provider, Query, Unanswered};
 
 /// Search for images and download them into class folders.
 ///
@@ -102,18 +102,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let outcome = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress).await?;
         Ok::<_, Failure>((found, outcome))
     })??;
-    for (query, reason) in &found.unanswered {
+    for Unanswered { query, reason } in &found.unanswered {
         session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
         session.note(&format!("{} requests sent, {remaining} left", found.requests));
     }
-    let done = report(&outcome, &arguments.data, session)?;
-    Ok(if found.unanswered.is_empty() {
-        done
-    } else {
-        Done::Partly
-    })
+    report(&outcome, &arguments.data, Some(&found.unanswered), session)
 }
 
 impl Arguments {
