@@ -7,6 +7,7 @@ use ::image::error::{ImageError as CodecError, LimitErrorKind};
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
 
+use super::cut_short::jpeg_is_cut_short;
 use super::reduced::reduced_jpeg;
 use super::{ImageError, Limits, RgbImage};
 
@@ -129,35 +130,6 @@ fn png_is_damaged(bytes: &[u8]) -> bool {
     }
     false
 }
-
-/// Whether a good part of a JPEG is missing. The decoder fills what did not come with one colour, which would be
-/// a silently wrong picture; a file that lacks little more than its end marker is let pass.
-fn jpeg_is_cut_short(bytes: &[u8], image: &DynamicImage) -> bool {
-    const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
-    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
-    // A thumbnail within the metadata may have an end of its own, but no picture follows it.
-    let last = bytes
-        .windows(2)
-        .rfind(|pair| *pair == START_OF_SCAN || *pair == END_OF_IMAGE);
-    if last == Some(&END_OF_IMAGE) {
-        return false;
-    }
-    let row = image.width() as usize * usize::from(image.color().bytes_per_pixel());
-    let pixels = image.as_bytes();
-    let Some(last) = pixels.get(
-        pixels
-            .len()
-            .saturating_sub(usize::from(image.color().bytes_per_pixel()))..,
-    ) else {
-        return false;
-    };
-    let flat = |row: &[u8]| row.chunks_exact(last.len()).all(|pixel| pixel == last);
-    let flat_rows = pixels.chunks_exact(row).rev().take_while(|row| flat(row)).count();
-    flat_rows as u32 > image.height() / MISSING_SHARE
-}
-
-/// A JPEG without an end is refused when more than one row in so many is missing.
-const MISSING_SHARE: u32 = 16;
 
 /// Composites over white where there is transparency, and narrows to 8-bit RGB.
 fn opaque(image: DynamicImage) -> RgbImage {
@@ -292,6 +264,8 @@ mod tests {
             ("trunc_baseline_90.jpg", false),
             ("trunc_baseline_99.jpg", true),
             ("missing_eoi.jpg", true),
+            ("progressive.jpg", true),
+            ("trunc_progressive_50.jpg", false),
         ] {
             let Some(result) = read(name) else { return };
             assert_eq!(result.is_ok(), readable, "{name}");
