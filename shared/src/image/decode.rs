@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::image::error::{ImageError as CodecError, LimitErrorKind};
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
+use ::image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
 
 use super::cut_short::jpeg_is_cut_short;
 use super::reduced::reduced_jpeg;
@@ -58,7 +58,7 @@ fn decode_with(
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let is_jpeg = format == Format::Jpeg;
         let reduced = is_jpeg.then(|| shortcut(decoder.dimensions())).flatten();
-        let mut image = match reduced {
+        let image = match reduced {
             Some(image) => image,
             None => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
         };
@@ -67,8 +67,10 @@ fn decode_with(
                 reason: "the file is cut short".to_owned(),
             });
         }
+        // The smallest form is what is turned.
+        let mut image = DynamicImage::from(opaque(image));
         image.apply_orientation(orientation);
-        Ok(opaque(image))
+        Ok(image.into_rgb8())
     })
 }
 
@@ -97,14 +99,29 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     if width == 0 || height == 0 {
         return Err(ImageError::Empty { width, height });
     }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > limits.max_pixels {
         return Err(ImageError::TooManyPixels {
             width,
             height,
             limit: limits.max_pixels,
         });
     }
+    if memory(&decoder, pixels) > limits.max_allocation {
+        return Err(too_much_memory());
+    }
     Ok((format, decoder))
+}
+
+/// The bytes that the pixels take as the file has them, and those of the 8-bit pixels that are made of them. Decoders
+/// count what they need beside that, if anything.
+fn memory(decoder: &impl ImageDecoder, pixels: u64) -> u64 {
+    let converted = match decoder.color_type() {
+        ColorType::Rgb8 | ColorType::Rgba8 => 0,
+        color if color.has_alpha() => 4,
+        _ => 3,
+    };
+    decoder.total_bytes().saturating_add(pixels.saturating_mul(converted))
 }
 
 /// Whether a chunk of a PNG differs from its checksum. The decoder passes over that in chunks that it can do without,
@@ -137,14 +154,19 @@ fn opaque(image: DynamicImage) -> RgbImage {
         return image.into_rgb8();
     }
     let rgba = image.into_rgba8();
-    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let [red, green, blue, alpha] = rgba.get_pixel(x, y).0;
-        let over_white = |value: u8| {
-            let (value, alpha) = (u16::from(value), u16::from(alpha));
-            ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        };
-        ::image::Rgb([over_white(red), over_white(green), over_white(blue)])
-    })
+    let (width, height) = rgba.dimensions();
+    let mut samples = rgba.into_raw();
+    // In place: a large picture is not held twice.
+    let pixels = samples.len() / 4;
+    for pixel in 0..pixels {
+        let alpha = u16::from(samples[4 * pixel + 3]);
+        for channel in 0..3 {
+            let value = u16::from(samples[4 * pixel + channel]);
+            samples[3 * pixel + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    samples.truncate(3 * pixels);
+    RgbImage::from_raw(width, height, samples).expect("three bytes a pixel")
 }
 
 /// A decoder's panic on damaged data is damage like any other.
@@ -161,14 +183,16 @@ fn undecodable(error: CodecError) -> ImageError {
         CodecError::Unsupported(error) if matches!(error.kind(), ::image::error::UnsupportedErrorKind::Format(_)) => {
             ImageError::UnsupportedFormat
         }
-        CodecError::Limits(error) if matches!(error.kind(), LimitErrorKind::InsufficientMemory) => {
-            ImageError::Undecodable {
-                reason: "it would need more memory than allowed".to_owned(),
-            }
-        }
+        CodecError::Limits(error) if matches!(error.kind(), LimitErrorKind::InsufficientMemory) => too_much_memory(),
         error => ImageError::Undecodable {
             reason: error.to_string(),
         },
+    }
+}
+
+fn too_much_memory() -> ImageError {
+    ImageError::Undecodable {
+        reason: "it would need more memory than allowed".to_owned(),
     }
 }
 
@@ -281,5 +305,30 @@ mod tests {
         image.write_to(&mut png, Format::Png).expect("encoded");
         let decoded = decode(png.get_ref(), &Limits::default()).expect("decoded");
         assert_eq!(decoded.as_raw(), &[255, 255, 255, 10, 20, 30]);
+    }
+
+    #[test]
+    fn what_would_take_more_memory_than_allowed_is_refused_by_its_header() {
+        let limits = Limits {
+            max_allocation: 50_000,
+            ..Limits::default()
+        };
+        let png = |image: DynamicImage| {
+            let mut png = Cursor::new(Vec::new());
+            image.write_to(&mut png, Format::Png).expect("encoded");
+            png.into_inner()
+        };
+        for image in [
+            DynamicImage::new_luma8(100, 100),
+            DynamicImage::new_rgb8(100, 100),
+            DynamicImage::new_rgba8(100, 100),
+        ] {
+            let color = image.color();
+            assert!(decode(&png(image), &limits).is_ok(), "{color:?}");
+        }
+        for image in [DynamicImage::new_rgb16(100, 100), DynamicImage::new_rgba16(100, 100)] {
+            let error = probe(&png(image), &limits).expect_err("too large").to_string();
+            assert!(error.contains("more memory than allowed"), "{error}");
+        }
     }
 }
