@@ -90,6 +90,9 @@ pub enum BundleError {
     /// The golden file is not one.
     #[error("golden/golden.json: {0}")]
     Golden(serde_json::Error),
+    /// The golden scores are none that a wrong network would miss.
+    #[error("golden/golden.json proves nothing: {0}; train the model anew")]
+    NoProof(String),
     /// The network cannot be loaded.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -214,9 +217,10 @@ impl Bundle {
     /// this machine computes the same function.
     ///
     /// # Errors
-    /// [`BundleError::Parity`] for the first score that is off by more than the golden tolerance.
+    /// [`BundleError::Parity`] for the first score that is off by more than the golden tolerance, and
+    /// [`BundleError::NoProof`] where nothing could be.
     pub fn verify_golden(&self, pipeline: &mut Pipeline) -> Result<(), BundleError> {
-        let golden: Golden = serde_json::from_slice(self.file(GOLDEN)?).map_err(BundleError::Golden)?;
+        let golden = Golden::from_json(self.file(GOLDEN)?, self.manifest.classes.len())?;
         for image in &golden.images {
             let bytes = self.file(&format!("golden/{}", image.file))?;
             let (prediction, _) = pipeline.predict(bytes).map_err(|source| BundleError::GoldenImage {
@@ -256,3 +260,6 @@ pub(crate) fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>
         .map_err(failed)?;
     Ok(contents)
 }
+
+#[cfg(test)]
+mod tests;
