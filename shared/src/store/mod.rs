@@ -121,6 +121,22 @@ pub enum StoreError {
         /// What the store said.
         reason: String,
     },
+    /// The bucket is elsewhere.
+    #[error("{place} is in another region than the one configured ({reason}): set AWS_REGION to the bucket's region")]
+    Region {
+        /// Which object.
+        place: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The object is not at hand.
+    #[error("{place} is archived ({reason}): restore it, or copy it to another storage class")]
+    Archived {
+        /// Which object.
+        place: String,
+        /// What the store said.
+        reason: String,
+    },
     /// No region is configured.
     #[error("no AWS region is configured: set AWS_REGION, or AWS_ENDPOINT_URL for another S3 server")]
     NoRegion,
@@ -141,6 +157,8 @@ pub enum StoreError {
         place: String,
         /// The operation, as a verb with its object.
         action: &'static str,
+        /// The HTTP status, where there was an answer.
+        status: Option<u16>,
         /// What the store or the network said.
         reason: String,
     },
@@ -152,6 +170,19 @@ pub enum StoreError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// Whether the store refuses the request as it is, so that it need not be tried again.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoBucket { .. } | Self::Denied { .. } | Self::Region { .. } | Self::Archived { .. } => true,
+            Self::Request {
+                status: Some(status), ..
+            } => (400..500).contains(status) && !matches!(status, 408 | 429),
+            _ => false,
+        }
+    }
 }
 
 /// A folder or a part of an S3 bucket. Cheap to clone.
