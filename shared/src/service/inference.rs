@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::{ErrorCode, ServiceError};
 use super::request::{self, Options, Request};
-use super::response::{Answer, Response};
+use super::response::{Answer, Record, Response};
 use super::routes::{Inference, ModelPath};
 use super::scoring::score_by;
 use super::{Service, Version, hash};
@@ -236,27 +236,36 @@ impl Service {
         let asked: InferRequest = request::object(&request.body)?;
         let wanted = wanted(asked.outputs.as_deref())?;
         let data = images(&asked.inputs)?;
-        let items: Vec<_> = data
-            .iter()
-            .map(|value| request::item(value, "an entry of data", self.max_image_bytes))
-            .collect();
+        let in_place = |number: usize, error: ServiceError| match data.len() {
+            1 => error,
+            _ => ServiceError::new(error.code, format!("image {}: {}", number + 1, error.message)),
+        };
+        // All answers or none: what is wrong with the request itself is said before anything is scored.
+        let read = |(number, value)| {
+            let item = request::item(value, "an entry of data", self.max_image_bytes);
+            item.map_err(|error| in_place(number, error))
+        };
+        let items: Vec<_> = data.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         let (mut answers, mut records) = (Vec::new(), Vec::new());
         // One version answers for the whole tensor: its outputs have the classes of one version.
         let mut speaker = named.map(AsRef::as_ref);
-        for (number, image) in self.obtain(items).enumerate() {
-            let in_place = |error: ServiceError| match data.len() {
-                1 => error,
-                _ => ServiceError::new(error.code, format!("image {}: {}", number + 1, error.message)),
+        for (number, image) in self.obtain(items.into_iter().map(Ok)).enumerate() {
+            let (answer, record) = match image {
+                Ok(image) => {
+                    let hash = hash(&image);
+                    let version = *speaker.get_or_insert_with(|| self.speaker(&hash));
+                    score_by(version, &image, &hash, Options::default())
+                }
+                Err(error) => {
+                    let record = Record::unread(error.code);
+                    (Err(error), record)
+                }
             };
-            let image = image.map_err(in_place)?;
-            let hash = hash(&image);
-            let version = *speaker.get_or_insert_with(|| self.speaker(&hash));
-            let (answer, record) = score_by(version, &image, &hash, Options::default());
             records.push(record);
             match answer {
                 Ok(answer) => answers.push(answer),
                 Err(error) => {
-                    let mut response = refuse(&in_place(error));
+                    let mut response = refuse(&in_place(number, error));
                     response.records = records;
                     return Ok(response);
                 }

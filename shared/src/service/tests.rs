@@ -345,6 +345,34 @@ fn images_in_a_bucket_are_scored_where_that_is_allowed() {
 }
 
 #[test]
+fn a_tensor_with_an_unreadable_image_is_refused_and_what_was_scored_is_recorded() {
+    let service = service().with_references(Arc::new(Bucket));
+    let records = |last: &str| {
+        let data = json!(["s3://photos/green.png", last]);
+        let tensor = json!({"name": "image", "shape": [2], "datatype": "BYTES", "data": data});
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            path: "/v2/models/colours/infer".to_owned(),
+            body: Bytes::from(json!({"inputs": [tensor]}).to_string()),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        assert!(
+            answer["error"].as_str().expect("a text").starts_with("image 2: "),
+            "{answer}"
+        );
+        let outcomes = response
+            .records
+            .into_iter()
+            .map(|record| record.outcome.map(|scored| scored.label));
+        (response.status, outcomes.collect::<Vec<_>>())
+    };
+    let found = records("s3://photos/none.png");
+    assert_eq!(found, (404, vec![Ok("green".to_owned()), Err(ErrorCode::NotFound)]));
+    assert_eq!(records("!"), (400, Vec::new()), "nothing is scored");
+}
+
+#[test]
 fn a_refusal_says_what_would_be_taken() {
     let response = service().answer(&Request {
         method: "DELETE".to_owned(),
