@@ -271,6 +271,10 @@ fn the_open_inference_protocol_is_spoken() {
         "the score of red comes first"
     );
 
+    let nested = tensor(json!([2, 1]), json!([[images[0]], [images[1]]]));
+    let (_, same) = infer("/v2/models/colours/infer", &json!({"id": "7", "inputs": [nested]}));
+    assert_eq!(same["outputs"], answer["outputs"], "data is nested as the shape is");
+
     let only = json!({"inputs": [tensor(json!([2]), images.clone())], "outputs": [{"name": "decision"}]});
     let (_, answer) = infer("/v2/models/colours/versions/0123456789abcdef/infer", &only);
     assert_eq!(answer["outputs"].as_array().map(Vec::len), Some(1));
@@ -278,6 +282,11 @@ fn the_open_inference_protocol_is_spoken() {
 
     for (path, body, status) in [
         ("colours", json!({"inputs": [tensor(json!([3]), images.clone())]}), 400),
+        (
+            "colours",
+            json!({"inputs": [tensor(json!([2]), json!([[images[0]], [images[1]]]))]}),
+            400,
+        ),
         ("colours", json!({"inputs": []}), 400),
         ("colours", json!([]), 400),
         (
