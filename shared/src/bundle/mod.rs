@@ -134,14 +134,7 @@ impl Bundle {
     /// # Errors
     /// See [`BundleError`].
     pub fn read(folder: &Path, trusted: &TrustedKeys) -> Result<Self, BundleError> {
-        let json = read_file(folder, MANIFEST, MAX_MANIFEST_BYTES)?;
-        let signature = match read_file(folder, SIGNATURE, SIGNATURE_BYTES as u64) {
-            Ok(signature) => Some(Bytes::from(signature)),
-            Err(BundleError::Missing(_)) => None,
-            Err(error) => return Err(error),
-        };
-        trusted.check(&json, signature.as_deref())?;
-        let manifest = Manifest::from_json(&json)?;
+        let (manifest, _, signature) = read_manifest(folder, trusted)?;
         let mut files = BTreeMap::new();
         for (name, entry) in &manifest.files {
             let contents = Bytes::from(read_file(folder, name, entry.size)?);
@@ -243,8 +236,24 @@ impl Bundle {
     }
 }
 
+/// The manifest in `folder`, its bytes and its signature. It is looked into after one of `trusted` was found to have
+/// signed it, where there are any.
+pub(crate) fn read_manifest(
+    folder: &Path,
+    trusted: &TrustedKeys,
+) -> Result<(Manifest, Vec<u8>, Option<Bytes>), BundleError> {
+    let json = read_file(folder, MANIFEST, MAX_MANIFEST_BYTES)?;
+    let signature = match read_file(folder, SIGNATURE, SIGNATURE_BYTES as u64) {
+        Ok(signature) => Some(Bytes::from(signature)),
+        Err(BundleError::Missing(_)) => None,
+        Err(error) => return Err(error),
+    };
+    trusted.check(&json, signature.as_deref())?;
+    Ok((Manifest::from_json(&json)?, json, signature))
+}
+
 /// Reads at most `limit` bytes and one: enough to notice a file that is longer than it should be.
-pub(crate) fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
+fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
     use std::io::Read;
     let path = folder.join(name);
     let failed = |source: std::io::Error| match source.kind() {
