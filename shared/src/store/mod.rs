@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
+use tokio::task::JoinError;
 
 pub use folder::FolderStore;
 pub use s3::{Patience, S3Store};
@@ -354,9 +355,33 @@ fn check_key(key: &str) -> Result<(), StoreError> {
     }
 }
 
+/// Runs `work` where waiting for a disk or a lock holds nothing else up.
+async fn off_the_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work)
+        .await
+        .map_err(JoinError::try_into_panic)
+    {
+        Ok(result) => result,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Called off, which happens where the runtime ends, and whoever waits here with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_is_called_off_is_no_panic() {
+        let ended = tokio::runtime::Runtime::new().expect("a runtime");
+        let handle = ended.handle().clone();
+        ended.shutdown_background();
+        let mut waiting = Box::pin(off_the_executor(|| 1));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _inside = handle.enter();
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+    }
 
     #[test]
     fn locations_are_buckets_or_folders() {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::versions::{LIVE, VersionError, live, load_version};
-use super::{Location, ObjectStore, StoreError};
+use super::{Location, ObjectStore, StoreError, off_the_executor};
 use crate::bundle::{Bundle, MANIFEST, TrustedKeys, read_manifest};
 use crate::files::sha256_hex;
 
@@ -169,12 +169,4 @@ async fn read_bundle(folder: &Path, version: &str, trusted: &TrustedKeys) -> Res
         found: bundle.manifest.version,
         pinned: version.to_owned(),
     })
-}
-
-/// Runs `work` where waiting for a disk holds nothing else up.
-async fn off_the_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
