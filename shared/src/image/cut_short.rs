@@ -72,8 +72,8 @@ fn end(bytes: &[u8]) -> End {
     end
 }
 
-/// The next marker and what follows it. In a scan's data 0xff is followed by 0 where it is no marker; before a marker it
-/// may be repeated.
+/// The next marker and what follows it. In a scan's data 0xff is followed by 0 where it is no marker; before a marker
+/// it may be repeated.
 fn next_marker(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let at = bytes
         .windows(2)

@@ -108,7 +108,7 @@ pub(super) struct InputTensor {
     /// Taken and not used.
     #[allow(dead_code)]
     parameters: Option<Map<String, Value>>,
-    /// Images in base64, or their places as `s3://bucket/key`; at most 64. In one list, or in lists as deep as the shape.
+    /// Images in base64, or their places as `s3://bucket/key`; at most 64, in one list or nested as the shape.
     #[schema(value_type = Vec<Element>, min_items = 1, max_items = 64)]
     data: Vec<Value>,
 }

@@ -29,8 +29,8 @@ pub struct Request {
     pub body: Bytes,
 }
 
-/// Images to classify: one of `image`, `images`, `s3` and `input_df`, and options beside it. An image that is sent as it
-/// is, with its content type, is answered without options.
+/// Images to classify: one of `image`, `images`, `s3` and `input_df`, and options beside it. An image that is sent as
+/// it is, with its content type, is answered without options.
 ///
 /// Images are JPEG, PNG, WebP, GIF, TIFF or BMP in base64. The URL-safe alphabet, missing padding, line breaks and a
 /// data-URL prefix are accepted.

@@ -325,8 +325,8 @@ pub async fn load_version(
     manifest_sha256: Option<&str>,
     trusted: &TrustedKeys,
 ) -> Result<Bundle, VersionError> {
-    // Every version has a network, the largest of its files: where nobody has to vouch for it, it is on its way while the
-    // manifest is, and not looked at before that says what it should be.
+    // Every version has a network, the largest of its files: where nobody has to vouch for it, it is on its way while
+    // the manifest is, and not looked at before that says what it should be.
     let is_ahead = trusted.is_empty();
     let model = file_key(name, version, MODEL);
     let ahead = async {
