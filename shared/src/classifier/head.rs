@@ -53,7 +53,14 @@ pub struct Prediction {
 }
 
 impl Head {
-    /// Scores one vector as the network gave it.
+    /// Length of the vector that is taken from the network.
+    pub fn takes(&self) -> usize {
+        self.classifier
+            .as_ref()
+            .map_or(self.classes.len(), LinearClassifier::features)
+    }
+
+    /// Scores one vector of length [`Self::takes`] as the network gave it.
     pub fn predict(&self, vector: &[f32]) -> Prediction {
         let margins = match &self.classifier {
             Some(classifier) => {

@@ -12,7 +12,7 @@ use crate::pipeline::PipelineError;
 pub enum ErrorCode {
     /// Not JSON, no image, several images where one is asked for, not base64.
     BadRequest,
-    /// An image in a bucket that this deployment does not read.
+    /// An image in a bucket that this deployment does not read, or that the store refuses for good.
     Forbidden,
     /// A path, a model or an image in a bucket that does not exist.
     NotFound,
