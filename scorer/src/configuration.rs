@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
@@ -140,6 +141,11 @@ impl Configuration {
             queue: arguments.queue.unwrap_or(WAITING * cores),
         };
         Ok((configuration, carrier))
+    }
+
+    /// The name that the model was published under, if one was said: the last part of its place.
+    pub fn model_name(&self) -> Option<&str> {
+        Path::new(self.model.as_deref()?).file_name()?.to_str()
     }
 }
 

@@ -120,24 +120,27 @@ impl Log {
         }
     }
 
-    /// Counts a version that was refused, of `model` where that is known.
+    /// Counts a version that was refused, of what was published as `model`, where that is known.
     pub fn refused(&self, model: Option<&str>) {
-        let Some(namespace) = &self.namespace else {
-            return;
-        };
+        if let Some(line) = self.refusal(model, SystemTime::now()) {
+            put(&line.to_string());
+        }
+    }
+
+    fn refusal(&self, model: Option<&str>, now: SystemTime) -> Option<Value> {
+        let namespace = self.namespace.as_ref()?;
         let directives = [directive(
             namespace,
             &json!([["model"]]),
             &json!([count("RefusedVersions")]),
         )];
-        let now = SystemTime::now();
         let mut line = embedded(now, &directives);
         line["message"] = "a version was refused".into();
         line["timestamp"] = rfc3339(now).into();
         line["level"] = "ERROR".into();
         line["model"] = model.unwrap_or("unknown").into();
         line["RefusedVersions"] = 1.into();
-        put(&line.to_string());
+        Some(line)
     }
 
     /// The request's line, and where its images got more than one label or version one more for each, as a metric
@@ -390,6 +393,18 @@ mod tests {
             (&line["label"], &line["Predictions"], &line["Unknown"]),
             (&json!("odd"), &json!(1), &json!(1))
         );
+    }
+
+    #[test]
+    fn a_refused_version_is_counted_for_its_model() {
+        let log = |namespace: Option<&str>| Log::new(namespace.map(str::to_owned));
+        let line = log(Some("Ikat")).refusal(Some("textures"), UNIX_EPOCH).expect("a line");
+        assert_embedded(&line);
+        assert_eq!(
+            (&line["model"], &line["RefusedVersions"]),
+            (&json!("textures"), &json!(1))
+        );
+        assert_eq!(log(None).refusal(Some("textures"), UNIX_EPOCH), None);
     }
 
     #[test]

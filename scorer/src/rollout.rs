@@ -132,7 +132,7 @@ impl Rollout {
             }
             Err(error) => {
                 tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
-                self.log.refused(None);
+                self.log.refused(self.configuration.model_name());
                 let error = ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {error}"));
                 progress.failed = Some((error.clone(), Instant::now()));
                 Err(error)
@@ -203,7 +203,7 @@ impl Rollout {
         };
         let error = &fault.error;
         tracing::error!(%error, version = fault.version, "a version is refused; the one in memory keeps answering");
-        self.log.refused(Some(&serving.model().name));
+        self.log.refused(self.configuration.model_name());
         // What is in memory may have changed: a live version without the one on trial.
         let serving = self.serving().unwrap_or(serving);
         self.tell(&serving, Some(fault.version), error);

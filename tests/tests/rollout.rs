@@ -341,12 +341,16 @@ async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready(
         folder.path().join(NAME).display().to_string(),
         library().display().to_string(),
     );
-    let scorer = Http::start(&[("IKAT_MODEL", &model), ("ORT_DYLIB_PATH", &library)]);
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("IKAT_METRICS_NAMESPACE", "Ikat"),
+        ("ORT_DYLIB_PATH", &library),
+    ]);
     let (status, answer) = scorer.get("/health/ready");
     assert_eq!(status, 503, "{answer}");
     wait_until("the first attempt", || {
-        let lines = scorer.log();
-        lines.iter().any(|line| line["message"] == "the model cannot be loaded")
+        let mut lines = scorer.log().into_iter();
+        lines.any(|line| line["RefusedVersions"] == 1 && line["model"] == NAME)
     });
     let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
     publish(&store, &bundle("first"), NAME).await.expect("published");
