@@ -356,3 +356,44 @@ async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready(
     publish(&store, &bundle("first"), NAME).await.expect("published");
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
 }
+
+#[tokio::test]
+async fn a_refused_trial_is_told_of_for_as_long_as_it_is_wanted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    publish(&store, &bundle("first"), NAME).await.expect("published");
+    let (model, library) = (
+        folder.path().join(NAME).display().to_string(),
+        library().display().to_string(),
+    );
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("IKAT_REFRESH_SECONDS", "1"),
+        ("ORT_DYLIB_PATH", &library),
+    ]);
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+
+    let lying = lying_bundle("lying");
+    publish_canary(&store, &lying, NAME, 0.4).await.expect("published");
+    wait_until("the trial to be refused", || problem(&scorer).is_some());
+    let told = problem(&scorer).expect("just seen");
+    assert_eq!(told["refused"], lying.manifest.version.as_str(), "{told}");
+    // Refused again and again.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(problem(&scorer).as_ref(), Some(&told));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let changed = |line: &Value| line["message"] == "other versions answer from now on";
+    assert!(!scorer.log().iter().any(changed), "nothing changed");
+
+    // A fault that passes is told of only until it is over.
+    let live = folder.path().join(NAME).join("live.json");
+    let good = std::fs::read(&live).expect("live.json");
+    std::fs::write(&live, "{").expect("written");
+    wait_until("the fault to be noticed", || {
+        problem(&scorer).is_some_and(|problem| problem.get("refused").is_none())
+    });
+    std::fs::write(&live, good).expect("written");
+    wait_until("the trial to be told of", || problem(&scorer).as_ref() == Some(&told));
+}
