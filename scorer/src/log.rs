@@ -155,11 +155,12 @@ impl Log {
             let mut directives = vec![directive(
                 namespace,
                 &json!([["carrier"]]),
-                &json!([{ "Name": "Duration", "Unit": "Milliseconds" }, count("Images"), count("ClientErrors"), count("ServerErrors")]),
+                &json!([{ "Name": "Duration", "Unit": "Milliseconds" }, count("Images"), count("FailedImages"), count("ClientErrors"), count("ServerErrors")]),
             )];
             let mut members = json!({
                 "Duration": milliseconds,
                 "Images": exchange.records.len(),
+                "FailedImages": exchange.records.iter().filter(|record| record.outcome.is_err()).count(),
                 "ClientErrors": u8::from((400..500).contains(&exchange.status)),
                 "ServerErrors": u8::from(exchange.status >= 500),
             });
@@ -422,6 +423,7 @@ mod tests {
         ];
         let lines = lines(Some("Ikat"), &records);
         assert_eq!(lines.len(), 4);
+        assert_eq!((&lines[0]["Images"], &lines[0]["FailedImages"]), (&json!(5), &json!(1)));
         lines.iter().for_each(assert_embedded);
         assert_eq!(lines[0]["images"][4]["error"], "unsupported_format");
         let counts: Vec<_> = lines[1..]
