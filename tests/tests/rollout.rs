@@ -321,7 +321,9 @@ async fn a_pinned_version_stays() {
 async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
     let folder = tempfile::tempdir().expect("a folder");
     let [first, second] = ["first", "second"].map(bundle);
-    first.write(folder.path()).expect("written");
+    // As it lies in a run.
+    let inside = folder.path().join("bundle");
+    first.write(&inside).expect("written");
     let (model, library) = (folder.path().display().to_string(), library().display().to_string());
     let scorer = Http::start(&[
         ("IKAT_MODEL", &model),
@@ -330,7 +332,7 @@ async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
     ]);
     let ask = || scorer.post("/", "image/png", &png([250, 0, 0])).1["label"].clone();
     assert_eq!(ask(), "first-red");
-    second.write(folder.path()).expect("written");
+    second.write(&inside).expect("written");
     wait_until("the second", || ask() == "second-red");
 }
 
