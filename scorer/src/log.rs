@@ -39,7 +39,7 @@ pub struct Exchange<'a> {
     pub bytes: usize,
     /// HTTP status, or what stands for it.
     pub status: u16,
-    /// From the first byte to the answer.
+    /// From when the request was read to the answer.
     pub duration: Duration,
     /// What came of each image.
     pub records: &'a [Record],
