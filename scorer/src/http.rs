@@ -26,6 +26,10 @@ use crate::watchdog::before;
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// How long a client may take to send its headers, and then its body where its request's time is not over before.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of what is too large is let pass by, and for how long: most clients listen for an answer only once they have sent
+/// everything.
+const MAX_PASSED_BYTES: usize = 256 << 20;
+const PASSING: Duration = Duration::from_secs(5);
 /// The header in which a request is named, and its answer too.
 const REQUEST_ID: &str = "x-request-id";
 /// How long requests that were begun may take to finish after the process was told to stop.
@@ -154,25 +158,25 @@ impl Server {
 }
 
 async fn read(request: hyper::Request<Incoming>, until: Option<Instant>) -> Result<Request, ServiceError> {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let patience = before(until, READ_TIMEOUT);
-    let body = tokio::time::timeout(patience, Limited::new(body, MAX_BODY_BYTES).collect())
+    let collected = tokio::time::timeout(patience, Limited::new(&mut body, MAX_BODY_BYTES).collect())
         .await
         .map_err(|_| {
             ServiceError::new(
                 ErrorCode::DeadlineExceeded,
                 "the request did not arrive whole within its time: send it faster, or a smaller image",
             )
-        })?
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");
-                ServiceError::new(ErrorCode::TooLarge, message)
-            } else {
-                ServiceError::bad_request(format!("the request broke off: {error}"))
-            }
-        })?
-        .to_bytes();
+        })?;
+    let body = match collected {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let _ = tokio::time::timeout(PASSING, pass_by(body)).await;
+            let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");
+            return Err(ServiceError::new(ErrorCode::TooLarge, message));
+        }
+        Err(error) => return Err(ServiceError::bad_request(format!("the request broke off: {error}"))),
+    };
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     Ok(Request {
         method: parts.method.as_str().to_owned(),
@@ -180,6 +184,17 @@ async fn read(request: hyper::Request<Incoming>, until: Option<Instant>) -> Resu
         content_type: content_type.map(str::to_owned),
         body,
     })
+}
+
+/// Reads on and keeps nothing.
+async fn pass_by(mut body: Incoming) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > MAX_PASSED_BYTES {
+            break;
+        }
+    }
 }
 
 fn to_hyper(response: Response) -> hyper::Response<Full<Bytes>> {

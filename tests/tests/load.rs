@@ -306,3 +306,16 @@ fn a_body_that_does_not_come_costs_no_more_than_the_deadline_and_no_answer_about
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_client_that_sends_everything_first_is_told_that_it_is_too_large() {
+    let (scorer, _folder) = scorer(&[]);
+    let bytes = 64 << 20;
+    let mut client = TcpStream::connect(scorer.address()).expect("a connection");
+    write!(client, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").expect("a head");
+    client.write_all(&vec![0_u8; bytes]).expect("everything is taken");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}

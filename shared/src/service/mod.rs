@@ -107,11 +107,6 @@ impl Service {
         self.problem.as_ref()
     }
 
-    /// What the live version is called in answers.
-    pub fn model(&self) -> Model {
-        self.live.model()
-    }
-
     /// The version in memory that is called `version`.
     pub fn version(&self, version: &str) -> Option<&Arc<Version>> {
         let canary = self.canary.as_ref().map(|(canary, _)| canary);

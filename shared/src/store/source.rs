@@ -40,8 +40,8 @@ pub struct Wanted {
 }
 
 impl Source {
-    /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published or a plain
-    /// bundle. A folder where nothing is published yet is taken where a version is `pinned`.
+    /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published, a plain
+    /// bundle or a run with its bundle inside. A folder where nothing is published yet is taken where a version is `pinned`.
     ///
     /// # Errors
     /// [`VersionError::NoModel`], or what keeps the store from being reached.
@@ -59,8 +59,11 @@ impl Source {
                 (Location::S3 { bucket, prefix }, name.to_owned())
             }
             Location::Folder(folder) => {
-                if folder.join(MANIFEST).is_file() {
-                    return Ok(Self::of(Kind::Bundle(folder)));
+                let inside = folder.join("bundle");
+                for bundle in [&folder, &inside] {
+                    if bundle.join(MANIFEST).is_file() {
+                        return Ok(Self::of(Kind::Bundle(bundle.clone())));
+                    }
                 }
                 let no_model = || VersionError::NoModel {
                     folder: folder.display().to_string(),
