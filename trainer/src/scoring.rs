@@ -19,6 +19,7 @@ use crate::dataset;
 #[derive(Debug, Serialize)]
 pub struct Scored {
     /// The file.
+    #[serde(serialize_with = "crate::dataset::as_text")]
     pub path: PathBuf,
     /// Its scores, or why there are none.
     #[serde(flatten)]

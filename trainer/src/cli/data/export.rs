@@ -41,6 +41,7 @@ enum Format {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     out: &'a Path,
     images: usize,
     skipped: &'a [Skipped],
