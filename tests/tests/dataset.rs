@@ -234,7 +234,7 @@ fn an_export_without_a_place_says_what_is_missing() {
         std::fs::write(folder.path().join("data").join(class).join("1.jpg"), "a picture").expect("written");
     }
     let export = |more: &[&str]| {
-        let mut command = trainer(&[&["data", "export", "--data", "data"], more].concat());
+        let mut command = trainer(&[&["data", "export", "--data", "data"][..], more].concat());
         say(command.current_dir(folder.path()))
     };
     let said = export(&["--out", "nowhere/labels.csv"]).ended_with(1);
