@@ -289,6 +289,20 @@ fn relative_paths_mean_the_same_from_every_folder() {
 }
 
 #[test]
+fn who_gives_a_folder_to_score_is_sent_here() {
+    let place = Place::new();
+    place.images(1);
+    let images = place.text("images");
+    let mut score = trainer(&["score", "--bundle", &place.text("bundle"), &images]);
+    score
+        .env("IKAT_CACHE", place.path("cache"))
+        .env("ORT_DYLIB_PATH", library());
+    let said = say(&mut score).ended_with(1);
+    let instead = format!("trainer batch --local --input {images}");
+    assert!(said.stdout.contains(&instead), "{said:?}");
+}
+
+#[test]
 fn buckets_are_read_and_written_like_folders() {
     let Some(server) = SeaweedFs::start() else { return };
     let place = Place::new();

@@ -227,6 +227,24 @@ fn a_list_of_test_images_is_read_as_find_writes_it() {
 }
 
 #[test]
+fn an_export_without_a_place_says_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for class in ["a", "b"] {
+        std::fs::create_dir_all(folder.path().join("data").join(class)).expect("a folder");
+        std::fs::write(folder.path().join("data").join(class).join("1.jpg"), "a picture").expect("written");
+    }
+    let export = |more: &[&str]| {
+        let mut command = trainer(&[&["data", "export", "--data", "data"][..], more].concat());
+        say(command.current_dir(folder.path()))
+    };
+    let said = export(&["--out", "nowhere/labels.csv"]).ended_with(1);
+    assert!(said.stderr.contains("nowhere: "), "{said:?}");
+    std::fs::write(folder.path().join("ikat.toml"), "[data-export]\nformat = \"folder\"\n").expect("written");
+    let said = export(&[]).ended_with(2);
+    assert!(said.stderr.contains("--out"), "{said:?}");
+}
+
+#[test]
 fn a_list_trains_as_its_class_folders_do() {
     let Some(folder) = photos(12) else { return };
     let data = folder.path().display().to_string();

@@ -59,7 +59,13 @@ fn search(folder: &tempfile::TempDir, web: &Web, name: &str, more: &[&str]) -> C
         &endpoint,
     ];
     let mut command = trainer(&[&fixed[..], more].concat());
-    for variable in ["OPENVERSE_TOKEN", "BRAVE_API_KEY", "SERPAPI_API_KEY", "PEXELS_API_KEY"] {
+    for variable in [
+        "OPENVERSE_TOKEN",
+        "WIKIMEDIA_TOKEN",
+        "BRAVE_API_KEY",
+        "SERPAPI_API_KEY",
+        "PEXELS_API_KEY",
+    ] {
         command.env_remove(variable);
     }
     command

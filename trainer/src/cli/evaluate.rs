@@ -43,7 +43,9 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Document<'a> {
     id: &'a str,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     run: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     report: PathBuf,
     skipped: &'a [Skipped],
     notes: &'a [String],

@@ -55,6 +55,7 @@ pub struct Arguments {
 struct Document<'a> {
     #[serde(flatten)]
     curve: &'a RateCurve,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     plot: Option<&'a Path>,
 }
 

@@ -52,8 +52,10 @@ pub struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     page: &'a Path,
     groups: &'a [Group],
+    #[serde(serialize_with = "crate::dataset::as_text")]
     runs: Vec<&'a Path>,
 }
 

@@ -62,8 +62,11 @@ pub struct Job {
 #[derive(Serialize)]
 struct Document<'a> {
     id: &'a str,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     run: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     bundle: PathBuf,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     report: PathBuf,
     version: &'a str,
     skipped: &'a [Skipped],

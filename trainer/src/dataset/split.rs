@@ -23,6 +23,7 @@ pub struct SplitParameters {
     /// Seed of the draw.
     pub seed: u64,
     /// A file that names the test images, or an earlier split; nothing is drawn then.
+    #[serde(serialize_with = "super::as_text")]
     pub dedicated: Option<PathBuf>,
     /// Whether near-duplicates are kept together.
     pub group: bool,

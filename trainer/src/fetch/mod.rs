@@ -67,6 +67,7 @@ pub struct Outcome {
     /// Addresses without an image that is kept, in the order of the list.
     pub left_out: Vec<LeftOut>,
     /// The provenance ledger.
+    #[serde(serialize_with = "crate::dataset::as_text")]
     pub ledger: PathBuf,
 }
 

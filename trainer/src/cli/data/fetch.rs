@@ -84,6 +84,7 @@ impl TransferArguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     data: &'a Path,
     #[serde(flatten)]
     outcome: &'a Outcome,

@@ -57,7 +57,7 @@ pub struct Arguments {
 enum ProviderName {
     /// Openly licensed images; needs no key, OPENVERSE_TOKEN allows more
     Openverse,
-    /// The media of Wikipedia; needs no key
+    /// The media of Wikipedia; needs no key, WIKIMEDIA_TOKEN allows more
     WikimediaCommons,
     /// The web; key in BRAVE_API_KEY
     Brave,

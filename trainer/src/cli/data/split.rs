@@ -63,6 +63,7 @@ pub struct SplitArguments {
 
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     split: &'a Path,
     train: usize,
     test: usize,

@@ -31,6 +31,7 @@ pub struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     page: &'a Path,
     #[serde(flatten)]
     comparison: &'a Comparison,
