@@ -100,6 +100,32 @@ fn copies_are_set_aside_and_come_back() {
     assert!(nothing.stderr.contains("there is none"), "{nothing:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn the_only_file_behind_a_link_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    for class in ["hat", "shoes"] {
+        std::fs::create_dir(data.join(class)).expect("a class");
+    }
+    let drawn = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y % 251) as u8, (6 * x) as u8, 9]));
+    drawn.save(data.join("hat/1.png")).expect("saved");
+    std::os::unix::fs::symlink("hat", data.join("cap")).expect("a link");
+    std::os::unix::fs::symlink("../hat/1.png", data.join("shoes/1.png")).expect("a link");
+    let before = images(data);
+    let text = data.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--no-features", "--data", &text];
+    for conflicts in ["keep-best", "set-aside"] {
+        let document = say(trainer(&arguments).args(["--conflicts", conflicts]))
+            .ended_with(0)
+            .json();
+        assert_eq!(document["moved"], 0, "{document}");
+        assert_eq!(document["groups"][0]["kept"]["path"], "hat/1.png");
+        assert_eq!(document["groups"][0]["copies"][0]["fixed"], true);
+        assert_eq!(images(data), before);
+    }
+}
+
 #[test]
 fn a_network_sees_that_a_crop_shows_the_same() {
     let Some(folder) = photos(8) else { return };

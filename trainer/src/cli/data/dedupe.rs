@@ -18,7 +18,7 @@ use crate::duplicates::{self, Criteria, Duplicates};
 /// Two pictures are copies when their difference hashes differ in few bits (the same picture in another
 /// size or quality) or when a network sees the same in them (also cropped or brightened). The copy with
 /// the most pixels stays. The others move to a quarantine within the data folder, from where --restore
-/// brings them back. Nothing is deleted.
+/// brings them back. Nothing is deleted. A file that has two names by a link is listed and stays.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders
@@ -88,6 +88,8 @@ struct Entry<'a> {
     width: u32,
     height: u32,
     moved: bool,
+    /// It stays in any case: its file has another name in the data set, or lies outside of it.
+    fixed: bool,
 }
 
 #[derive(Serialize)]
@@ -116,7 +118,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Some(FolderLock::acquire(&arguments.data)?)
     };
     let (dataset, pictures, duplicates) = arguments.find(&found, session)?;
-    let moving = arguments.moving(&duplicates);
+    let movable = duplicates::movable(&dataset);
+    let moving = arguments.moving(&duplicates, &movable);
     let paths: Vec<PathBuf> = moving.iter().map(|row| dataset.items[*row].path.clone()).collect();
     let name = match &lock {
         Some(lock) if !paths.is_empty() => Some(quarantine::set_aside(&arguments.data, &paths, lock)?),
@@ -130,6 +133,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         width: pictures[row].width,
         height: pictures[row].height,
         moved: moving.contains(&row),
+        fixed: !movable[row],
     };
     let group = |duplicates: &Duplicates| Group {
         conflict: duplicates.conflict,
@@ -220,7 +224,7 @@ impl Arguments {
     }
 
     /// Rows to set aside.
-    fn moving(&self, duplicates: &[Duplicates]) -> Vec<usize> {
+    fn moving(&self, duplicates: &[Duplicates], movable: &[bool]) -> Vec<usize> {
         let mut rows: Vec<usize> = duplicates
             .iter()
             .flat_map(|duplicates| {
@@ -231,6 +235,7 @@ impl Arguments {
                     _ => copies.collect(),
                 }
             })
+            .filter(|row| movable[*row])
             .collect();
         rows.sort_unstable();
         rows
@@ -240,8 +245,9 @@ impl Arguments {
         let mut text = String::new();
         let line = |entry: &Entry, note: &str| {
             let action = if entry.moved { "moves" } else { "stays" };
+            let fixed = if entry.fixed { ", linked" } else { "" };
             format!(
-                "  {action}  {} ({} x {}){note}\n",
+                "  {action}  {} ({} x {}){note}{fixed}\n",
                 printable(&entry.path),
                 entry.width,
                 entry.height
