@@ -29,12 +29,15 @@ pub struct Criteria {
 /// The best copy of a picture, and the others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Duplicates {
-    /// Row of the copy to keep: the one with the most pixels, then bytes, then a file before a link, then the first name.
+    /// Row of the copy to keep: the one with the most pixels, then bytes, then the label that most of its
+    /// cluster have, then a file before a link, then the first name.
     pub kept: usize,
     /// The other copies, the best first.
     pub copies: Vec<Duplicate>,
     /// Whether the copies carry different labels.
     pub conflict: bool,
+    /// Whether nothing but names tells which of those labels to keep: as good a copy has another that is as frequent.
+    pub undecided: bool,
 }
 
 /// A copy, and how like the kept one it is.
@@ -83,17 +86,19 @@ pub fn find(
         (duplicate.distance <= criteria.distance || similar).then_some(duplicate)
     };
     let linked = linked(dataset);
+    let class = |row: usize| dataset.items[row].class;
     let mut found: Vec<Duplicates> = Vec::new();
     for mut rows in members.into_values().filter(|rows| rows.len() > 1) {
-        rows.sort_by_key(|row| {
-            let picture = &pictures[*row];
+        let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+        for row in &rows {
+            *votes.entry(class(*row)).or_default() += 1;
+        }
+        let worth = |row: usize| {
+            let picture = &pictures[row];
             let pixels = u64::from(picture.width) * u64::from(picture.height);
-            (
-                Reverse((pixels, picture.bytes)),
-                linked[*row],
-                &dataset.items[*row].path,
-            )
-        });
+            (pixels, picture.bytes, votes[&class(row)])
+        };
+        rows.sort_by_key(|row| (Reverse(worth(*row)), linked[*row], &dataset.items[*row].path));
         let mut stars: Vec<Duplicates> = Vec::new();
         for row in rows {
             let star = stars
@@ -101,13 +106,16 @@ pub fn find(
                 .find_map(|star| compare(row, star.kept).map(|duplicate| (star, duplicate)));
             match star {
                 Some((star, duplicate)) => {
-                    star.conflict |= dataset.items[row].class != dataset.items[star.kept].class;
+                    let differs = class(row) != class(star.kept);
+                    star.conflict |= differs;
+                    star.undecided |= differs && worth(row) == worth(star.kept);
                     star.copies.push(duplicate);
                 }
                 None => stars.push(Duplicates {
                     kept: row,
                     copies: Vec::new(),
                     conflict: false,
+                    undecided: false,
                 }),
             }
         }
@@ -239,6 +247,23 @@ mod tests {
         assert_eq!(found[0].copies[0].distance, 8);
     }
 
+    #[test]
+    fn of_equal_copies_the_most_frequent_label_stays_and_of_equal_labels_none() {
+        let criteria = Criteria {
+            distance: 0,
+            similarity: 1.0,
+        };
+        let kept = |classes: &[usize], widths: &[u32]| {
+            let pictures: Vec<_> = widths.iter().map(|width| picture(0, *width)).collect();
+            let found = find(&dataset(classes), &pictures, None, criteria, &Silent);
+            (found[0].kept, found[0].conflict, found[0].undecided)
+        };
+        assert_eq!(kept(&[0, 1, 1], &[9, 9, 9]), (1, true, false));
+        assert_eq!(kept(&[0, 1], &[9, 9]), (0, true, true));
+        assert_eq!(kept(&[0, 1], &[9, 10]), (1, true, false), "the larger one is the best");
+        assert_eq!(kept(&[0, 0], &[9, 9]), (0, false, false));
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_file_with_two_names_stays_and_is_kept_by_its_own() {
@@ -278,6 +303,7 @@ mod tests {
             similarity: 1.0,
         };
         let found = find(&dataset, &pictures, None, criteria, &Silent);
-        assert_eq!(dataset.items[found[0].kept].path, PathBuf::from("b/1.png"));
+        // Four of the nine have the label d.
+        assert_eq!(dataset.items[found[0].kept].path, PathBuf::from("d/1.png"));
     }
 }

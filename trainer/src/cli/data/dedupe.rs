@@ -56,7 +56,7 @@ const LATEST: &str = "latest";
 /// What to do with copies that carry different labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Conflicts {
-    /// The best copy stays with its label, as with any copies
+    /// The best copy stays; of equal ones that with the most frequent label, or all
     KeepBest,
     /// All of them stay, for you to decide
     Leave,
@@ -77,6 +77,8 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Group<'a> {
     conflict: bool,
+    /// No copy is better than those with another label, and no label more frequent.
+    undecided: bool,
     kept: Entry<'a>,
     copies: Vec<Copy<'a>>,
 }
@@ -137,6 +139,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     let group = |duplicates: &Duplicates| Group {
         conflict: duplicates.conflict,
+        undecided: duplicates.undecided,
         kept: entry(duplicates.kept),
         copies: duplicates
             .copies
@@ -231,6 +234,7 @@ impl Arguments {
                 let copies = duplicates.copies.iter().map(|copy| copy.row);
                 match self.conflicts {
                     Conflicts::Leave if duplicates.conflict => Vec::new(),
+                    Conflicts::KeepBest if duplicates.undecided => Vec::new(),
                     Conflicts::SetAside if duplicates.conflict => copies.chain([duplicates.kept]).collect(),
                     _ => copies.collect(),
                 }
@@ -253,11 +257,17 @@ impl Arguments {
                 entry.height
             )
         };
-        for (conflict, title) in [(true, "Copies with different labels:"), (false, "Copies:")] {
-            let mut groups = document
-                .groups
-                .iter()
-                .filter(|group| group.conflict == conflict)
+        for (kind, title) in [
+            (
+                (true, true),
+                "Copies with different labels, and nothing tells which is right:",
+            ),
+            ((true, false), "Copies with different labels:"),
+            ((false, false), "Copies:"),
+        ] {
+            let groups = document.groups.iter();
+            let mut groups = groups
+                .filter(|group| (group.conflict, group.undecided) == kind)
                 .peekable();
             if groups.peek().is_some() {
                 let _ = writeln!(text, "{title}");
