@@ -155,6 +155,26 @@ fn a_network_sees_that_a_crop_shows_the_same() {
 }
 
 #[test]
+fn what_a_list_names_is_not_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("labels.csv");
+    std::fs::write(&list, "path,label\n1.png,hat\n2.png,hat\n").expect("a list");
+    for name in ["1.png", "2.png"] {
+        let drawn = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y % 251) as u8, 0, 9]));
+        drawn.save(folder.path().join(name)).expect("saved");
+    }
+    let text = list.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--no-features", "--data", &text];
+    let said = say(&mut trainer(&arguments)).ended_with(1);
+    assert!(
+        said.stderr.contains("lists the labels") && said.stderr.contains("--dry-run"),
+        "{said:?}"
+    );
+    let dry = say(trainer(&arguments).arg("--dry-run")).ended_with(0).json();
+    assert_eq!(dry["moved"], 1, "{dry}");
+}
+
+#[test]
 fn two_at_once_do_not_get_in_each_others_way() {
     let Some(folder) = photos(2) else { return };
     let lock = folder.path().join(".ikat/lock");

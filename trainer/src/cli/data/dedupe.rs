@@ -113,6 +113,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if !(arguments.similarity > 0.0 && arguments.similarity <= 1.0) {
         return Err(Failure::usage("--similarity is a cosine above 0 and at most 1"));
     }
+    if let Some(list) = dataset::list_of(&arguments.data).filter(|_| !arguments.dry_run) {
+        return Err(Failure::failed(format!(
+            "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class folders \
+             with `trainer data export --format folder`",
+            list.display()
+        )));
+    }
     let found = Dataset::scan(&arguments.data)?;
     let lock = if arguments.dry_run {
         None
