@@ -100,6 +100,32 @@ fn copies_are_set_aside_and_come_back() {
     assert!(nothing.stderr.contains("there is none"), "{nothing:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn the_only_file_behind_a_link_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    for class in ["hat", "shoes"] {
+        std::fs::create_dir(data.join(class)).expect("a class");
+    }
+    let drawn = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y % 251) as u8, (6 * x) as u8, 9]));
+    drawn.save(data.join("hat/1.png")).expect("saved");
+    std::os::unix::fs::symlink("hat", data.join("cap")).expect("a link");
+    std::os::unix::fs::symlink("../hat/1.png", data.join("shoes/1.png")).expect("a link");
+    let before = images(data);
+    let text = data.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--no-features", "--data", &text];
+    for conflicts in ["keep-best", "set-aside"] {
+        let document = say(trainer(&arguments).args(["--conflicts", conflicts]))
+            .ended_with(0)
+            .json();
+        assert_eq!(document["moved"], 0, "{document}");
+        assert_eq!(document["groups"][0]["kept"]["path"], "hat/1.png");
+        assert_eq!(document["groups"][0]["copies"][0]["fixed"], true);
+        assert_eq!(images(data), before);
+    }
+}
+
 #[test]
 fn a_network_sees_that_a_crop_shows_the_same() {
     let Some(folder) = photos(8) else { return };
@@ -126,6 +152,26 @@ fn a_network_sees_that_a_crop_shows_the_same() {
     let seen = say(&mut trainer(&arguments)).ended_with(0).json();
     assert_eq!(seen["moved"], 1, "{seen}");
     assert_eq!(seen["groups"][0]["copies"][0]["path"], "hat/zz-crop.png");
+}
+
+#[test]
+fn what_a_list_names_is_not_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("labels.csv");
+    std::fs::write(&list, "path,label\n1.png,hat\n2.png,hat\n").expect("a list");
+    for name in ["1.png", "2.png"] {
+        let drawn = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y % 251) as u8, 0, 9]));
+        drawn.save(folder.path().join(name)).expect("saved");
+    }
+    let text = list.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--no-features", "--data", &text];
+    let said = say(&mut trainer(&arguments)).ended_with(1);
+    assert!(
+        said.stderr.contains("lists the labels") && said.stderr.contains("--dry-run"),
+        "{said:?}"
+    );
+    let dry = say(trainer(&arguments).arg("--dry-run")).ended_with(0).json();
+    assert_eq!(dry["moved"], 1, "{dry}");
 }
 
 #[test]

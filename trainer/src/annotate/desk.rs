@@ -174,13 +174,13 @@ impl Desk {
         if let Some(list) = list_of(root) {
             return Err(DeskError::Listed(list));
         }
+        let path = root.join(OWN_FOLDER).join(JOURNAL);
+        let excluded = root.join(OWN_FOLDER).join(EXCLUDED);
         // Before anything is made there: a wrong path must not become a data set.
-        let before = Dataset::scan(root);
-        if let Err(error @ DatasetError::NoFolder(_)) = before {
-            return Err(error.into());
+        if scan(root)?.is_none() && !path.exists() && !excluded.exists() {
+            return Err(DatasetError::NoClasses(root.to_path_buf()).into());
         }
         let lock = FolderLock::acquire(root)?;
-        let path = root.join(OWN_FOLDER).join(JOURNAL);
         let (journal, steps) = Journal::open(root, &path).map_err(|source| DeskError::Journal { path, source })?;
         let completed = moves::complete(root, &steps);
         let mut desk = Self {
@@ -200,11 +200,13 @@ impl Desk {
         if !(desk.steps.settles && desk.steps.open.is_empty()) {
             desk.record(&Event::Settled)?;
         }
-        desk.add(&Dataset::scan(root)?, Path::new(""), false);
-        match Dataset::scan(&root.join(OWN_FOLDER).join(EXCLUDED)) {
-            Ok(excluded) => desk.add(&excluded, &Path::new(OWN_FOLDER).join(EXCLUDED), true),
-            Err(DatasetError::NoFolder(_) | DatasetError::NoClasses(_)) => {}
-            Err(error) => return Err(error.into()),
+        if let Some(found) = scan(root)? {
+            desk.add(&found, Path::new(""), false);
+        }
+        if excluded.is_dir()
+            && let Some(found) = scan(&excluded)?
+        {
+            desk.add(&found, &Path::new(OWN_FOLDER).join(EXCLUDED), true);
         }
         Ok(desk)
     }
@@ -287,9 +289,9 @@ impl Desk {
     /// Makes a class without images; its folder appears with the first one.
     ///
     /// # Errors
-    /// [`DeskError::Label`].
+    /// [`DeskError::Label`], and [`DatasetError::CaseClash`] within [`DeskError::Dataset`].
     pub fn add_class(&mut self, label: &str) -> Result<(), DeskError> {
-        check(label)?;
+        self.check(label)?;
         self.classes.insert(label.to_owned());
         Ok(())
     }
@@ -297,9 +299,9 @@ impl Desk {
     /// Gives these images another label, or their place in the data set again: one step.
     ///
     /// # Errors
-    /// [`DeskError::Label`] and [`DeskError::Journal`].
+    /// [`DeskError::Label`], [`DatasetError::CaseClash`] within [`DeskError::Dataset`], and [`DeskError::Journal`].
     pub fn relabel(&mut self, paths: &[String], label: &str) -> Result<Reply, DeskError> {
-        check(label)?;
+        self.check(label)?;
         self.classes.insert(label.to_owned());
         self.step(paths, |_, rest| Path::new(label).join(rest))
     }
@@ -331,6 +333,26 @@ impl Desk {
         let last = self.steps.undone.last().cloned();
         let again = self.current(revision, last, "redo")?;
         self.carry_out(again, Vec::new(), Event::Redone)
+    }
+
+    /// Sees that a folder can have this name, and that the data set can be read with it. Excluded images count, as they may
+    /// come back.
+    fn check(&self, label: &str) -> Result<(), DeskError> {
+        if !is_label(label) {
+            return Err(DeskError::Label(label.to_owned()));
+        }
+        let lower = label.to_lowercase();
+        let mut known = self
+            .classes
+            .iter()
+            .chain(self.pictures.values().map(|(label, _)| label));
+        match known.find(|known| *known != label && known.to_lowercase() == lower) {
+            Some(known) => Err(DeskError::Dataset(DatasetError::CaseClash {
+                first: known.clone(),
+                second: label.to_owned(),
+            })),
+            None => Ok(()),
+        }
     }
 
     fn current(&self, revision: u64, step: Option<Vec<Move>>, what: &'static str) -> Result<Vec<Move>, DeskError> {
@@ -470,11 +492,12 @@ impl Desk {
     }
 }
 
-fn check(label: &str) -> Result<(), DeskError> {
-    if is_label(label) {
-        Ok(())
-    } else {
-        Err(DeskError::Label(label.to_owned()))
+/// The images in `folder`, where there are any.
+fn scan(folder: &Path) -> Result<Option<Dataset>, DatasetError> {
+    match Dataset::scan(folder) {
+        Ok(found) => Ok(Some(found)),
+        Err(DatasetError::NoClasses(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

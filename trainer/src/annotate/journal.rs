@@ -1,12 +1,12 @@
 //! The steps that were made, on disk before they are.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::moves::check;
+use crate::append_log::{AppendLog, lines};
 
 /// A file's move, by its paths below the data folder, escaped as in a split file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ pub(super) fn inverse(moves: &[Move]) -> Vec<Move> {
 /// The journal's file.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: File,
+    log: AppendLog,
 }
 
 impl Journal {
@@ -113,40 +113,21 @@ impl Journal {
     /// program left incomplete is cut off: its step was not begun. Whoever shares a data set may have written the
     /// journal, so every move must stay below the folder.
     pub fn open(root: &Path, path: &Path) -> io::Result<(Self, Steps)> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64)?;
-        file.seek(SeekFrom::End(0))?;
+        let (log, text) = AppendLog::open(path)?;
         let mut steps = Steps::default();
-        for (number, line) in text[..whole].split(|byte| *byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
+        for (number, line) in lines(&text) {
             let event = read(root, line).map_err(|error| {
-                let reason = format!("line {}: {error}; mend the line or move the file away", number + 1);
+                let reason = format!("line {number}: {error}; mend the line or move the file away");
                 io::Error::new(io::ErrorKind::InvalidData, reason)
             })?;
             steps.take(&event);
         }
-        Ok((Self { file }, steps))
+        Ok((Self { log }, steps))
     }
 
     /// Adds a line and sees that it is on disk.
     pub fn append(&mut self, event: &Event) -> io::Result<()> {
-        let mut json = serde_json::to_vec(event)?;
-        json.push(b'\n');
-        self.file.write_all(&json)?;
-        self.file.sync_data()
+        self.log.append(event)
     }
 }
 

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::dataset::DatasetError;
 
 fn data() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -227,6 +228,42 @@ fn an_old_journal_has_only_a_file_under_both_names_completed() {
     let desk = open(folder.path());
     assert_eq!(desk.completed().len(), 1);
     assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1.jpg", "c/1.jpg"]);
+}
+
+#[test]
+fn a_label_that_differs_by_case_alone_is_refused() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let clash = |refused: Result<(), DeskError>| {
+        assert!(matches!(
+            refused,
+            Err(DeskError::Dataset(DatasetError::CaseClash { .. }))
+        ));
+    };
+    clash(desk.relabel(&["a/1.jpg".to_owned()], "B").map(drop));
+    clash(desk.add_class("A"));
+    desk.exclude(&["b/1.jpg".to_owned()]).expect("moved");
+    drop(desk);
+    let mut desk = open(folder.path());
+    clash(desk.add_class("B"));
+    desk.relabel(&["a/1.jpg".to_owned()], "b").expect("the very label");
+}
+
+#[test]
+fn the_last_image_can_be_excluded_and_comes_back() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let all = paths(&desk, false);
+    desk.exclude(&all).expect("moved");
+    drop(desk);
+    let mut desk = open(folder.path());
+    assert_eq!((paths(&desk, false).len(), paths(&desk, true).len()), (0, 4));
+    let now = revision(&desk);
+    desk.undo(now).expect("undone");
+    assert_eq!(paths(&desk, false), all);
+    let empty = tempfile::tempdir().expect("a folder");
+    assert!(Desk::open(empty.path(), Vec::new()).is_err());
+    assert!(!empty.path().join(".ikat").exists(), "a wrong path becomes no data set");
 }
 
 #[test]

@@ -135,9 +135,9 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
     let mut restored = Restored::default();
     for path in read_journal(root, &folder)? {
         let (kept, original) = (folder.join(&path), root.join(&path));
-        if !kept.is_file() {
+        if !fs::symlink_metadata(&kept).is_ok_and(|found| !found.is_dir()) {
             // It was put back by an interrupted call, or never moved.
-            if original.exists() {
+            if fs::symlink_metadata(&original).is_ok() {
                 restored.files.push(path);
             } else {
                 restored.missing.push(path);
@@ -157,8 +157,11 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
         };
         list.push(now.strip_prefix(root).unwrap_or(&now).to_path_buf());
     }
-    let journal = folder.join(JOURNAL);
-    fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
+    // Whoever finds what is missing can put it back yet.
+    if restored.missing.is_empty() {
+        let journal = folder.join(JOURNAL);
+        fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
+    }
     Ok(restored)
 }
 
@@ -269,6 +272,38 @@ mod tests {
         let restored = restore(folder.path(), None, &lock).expect("back");
         assert_eq!(restored.renamed, [PathBuf::from("a/1-2.jpg")]);
         assert_eq!(fs::read(folder.path().join("a/1.jpg")).expect("there"), b"new");
+    }
+
+    #[test]
+    fn what_is_missing_can_be_put_back_later() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let name = set_aside(folder.path(), &paths, &lock).expect("moved");
+        let kept = folder.path().join(OWN_FOLDER).join(FOLDER).join(&name).join("a/1.jpg");
+        fs::rename(&kept, folder.path().join("away")).expect("moved");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.missing, paths[..1]);
+        fs::rename(folder.path().join("away"), &kept).expect("moved back");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.files, paths);
+        assert_eq!(names(folder.path()).expect("listed"), Vec::<String>::new());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_leads_where_it_did_aside_and_back() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let link = PathBuf::from("b/link.jpg");
+        std::os::unix::fs::symlink("../a/1.jpg", folder.path().join(&link)).expect("a link");
+        let name = set_aside(folder.path(), std::slice::from_ref(&link), &lock).expect("moved");
+        let kept = folder.path().join(OWN_FOLDER).join(FOLDER).join(name).join(&link);
+        assert!(kept.is_file());
+        // Also where it leads nowhere any more, it is no missing file.
+        fs::remove_file(folder.path().join(&paths[0])).expect("deleted");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.files, [link.clone()]);
+        assert!(fs::symlink_metadata(folder.path().join(link)).is_ok_and(|found| found.is_symlink()));
     }
 
     #[cfg(unix)]
