@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Cursor, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use trainer::client::Signer;
 use zip::write::SimpleFileOptions;
 
 use crate::program::program;
-use crate::{free_port, tool, wait_until};
+use crate::{free_port, listens, tool, wait_until};
 
 /// The region that everything is in.
 pub const REGION: &str = "us-east-1";
@@ -54,6 +53,12 @@ impl MiniStack {
     /// Where it is not installed although `CI` is set, and where it does not come up.
     pub fn start() -> Option<Self> {
         let program = tool("ministack")?;
+        // Another process may take a port between its choice and its use.
+        let started = (0..3).find_map(|_| Self::try_start(&program));
+        Some(started.expect("ministack comes up"))
+    }
+
+    fn try_start(program: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("a log");
         let port = free_port();
@@ -89,14 +94,18 @@ impl MiniStack {
             .timeout(Duration::from_mins(2))
             .build()
             .expect("a client");
-        let stack = Self {
+        let mut stack = Self {
             process,
             endpoint,
             folder,
             http,
         };
-        wait_until("ministack", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Some(stack)
+        let mut ended = false;
+        wait_until("ministack", || {
+            ended = stack.process.try_wait().expect("a child of ours").is_some();
+            ended || listens(port)
+        });
+        (!ended).then_some(stack)
     }
 
     /// What it and the functions have said.
@@ -410,6 +419,9 @@ impl MiniStack {
 
 impl Drop for MiniStack {
     fn drop(&mut self) {
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return;
+        }
         // It stops its functions when it is told to; each of them ends by itself where it was killed.
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         for _ in 0..100 {

@@ -8,7 +8,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::program::Running;
-use crate::{free_port, installed, wait_until};
+use crate::{installed, listens, on_free_port, wait_until};
 
 /// A browser window that closes with the test.
 pub struct Browser {
@@ -26,13 +26,15 @@ impl Browser {
     /// When it does not come up.
     pub fn start(width: u32, height: u32) -> Option<Self> {
         let program = installed("chromedriver")?;
-        let port = free_port();
-        let driver = Running::start(
-            Command::new(program)
-                .arg(format!("--port={port}"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
+        let drive = |port: u16| {
+            Running::start(
+                Command::new(&program)
+                    .arg(format!("--port={port}"))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null()),
+            )
+        };
+        let (driver, port) = on_free_port("chromedriver", drive, listens);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

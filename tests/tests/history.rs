@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::webdriver::Browser;
-use end_to_end::{free_port, shared_data, subset, tool, wait_until};
+use end_to_end::{free_port, on_free_port, shared_data, subset, tool};
 use serde_json::Value;
 
 const CLASSES: [&str; 3] = ["checkered", "dotted", "striped"];
@@ -176,31 +176,26 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
 /// A real MLflow server, stopped with the test.
 fn mlflow(folder: &Path) -> Option<(Running, String)> {
     let program = tool("mlflow")?;
-    let port = free_port();
-    let uri = format!("http://127.0.0.1:{port}");
-    let server = Running::start(
-        Command::new(program)
-            .args([
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--workers",
-                "1",
-            ])
-            .arg("--backend-store-uri")
-            .arg(format!("sqlite:///{}", folder.join("mlflow.db").display()))
-            .arg("--artifacts-destination")
-            .arg(folder.join("artifacts"))
-            .current_dir(folder)
-            // It starts others, which end with its group.
-            .process_group(0)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()),
-    );
-    wait_until("the MLflow server", || get(&format!("{uri}/health")).is_some());
-    Some((server, uri))
+    let address = |port: u16| format!("http://127.0.0.1:{port}");
+    let start = |port: u16| {
+        Running::start(
+            Command::new(&program)
+                .args(["server", "--host", "127.0.0.1", "--workers", "1"])
+                .args(["--port", &port.to_string()])
+                .arg("--backend-store-uri")
+                .arg(format!("sqlite:///{}", folder.join("mlflow.db").display()))
+                .arg("--artifacts-destination")
+                .arg(folder.join("artifacts"))
+                .current_dir(folder)
+                // It starts others, which end with its group.
+                .process_group(0)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        )
+    };
+    let is_ready = |port: u16| get(&format!("{}/health", address(port))).is_some();
+    let (server, port) = on_free_port("the MLflow server", start, is_ready);
+    Some((server, address(port)))
 }
 
 fn get(url: &str) -> Option<String> {

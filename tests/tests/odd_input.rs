@@ -7,17 +7,11 @@ use std::time::{Duration, Instant};
 use end_to_end::http::Http;
 use end_to_end::program::{Said, program, say, say_within};
 use end_to_end::workshop::{Workshop, picture};
-use end_to_end::{colours, shared_data};
+use end_to_end::{colours, installed, shared_data, tell};
 use prost::Message;
 use serde_json::Value;
 use trainer::onnx::GraphBuilder;
 use trainer::onnx::proto::DimensionValue;
-
-/// Says something to whoever reads the test's output.
-#[allow(clippy::print_stdout)]
-fn tell(text: &str) {
-    println!("{text}");
-}
 
 /// The paths that a document lists as left out, with the reasons.
 fn skipped(document: &Value) -> Vec<(String, String)> {
@@ -289,11 +283,8 @@ fn as_nobody(command: &Command) -> Option<Command> {
         .output()
         .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     let mut user = if root {
-        if Command::new("setpriv").arg("--version").output().is_err() {
-            tell("SKIPPED: setpriv is missing, and nothing is unreadable for root");
-            return None;
-        }
-        let mut user = Command::new("setpriv");
+        // Nothing is unreadable for root.
+        let mut user = Command::new(installed("setpriv")?);
         user.args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(command.get_program());
         user

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use end_to_end::program::{Running, say, trainer};
 use end_to_end::{shared_data, subset, wait_until};
@@ -102,21 +101,25 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
 
     let resumed = folder.path().join("resumed");
     std::fs::remove_dir_all(cache.join("refinements")).expect("no refinement is known");
-    let mut running = Running::start(&mut refine(&data, &resumed, &cache, "dnn"));
     let checkpoints = cache.join("refinements");
-    wait_until("a checkpoint", || {
-        std::thread::sleep(Duration::from_millis(20));
-        std::fs::read_dir(&checkpoints).is_ok_and(|files| {
-            files.flatten().any(|file| {
-                file.path()
-                    .extension()
-                    .is_some_and(|extension| extension == "safetensors")
-            })
-        }) || running.exit_code().is_some()
+    // On a busy machine it may be over before its checkpoint is seen here.
+    let killed = (0..3).any(|_| {
+        let _ = std::fs::remove_dir_all(&resumed);
+        let _ = std::fs::remove_dir_all(&checkpoints);
+        let mut running = Running::start(&mut refine(&data, &resumed, &cache, "dnn"));
+        wait_until("a checkpoint", || {
+            std::fs::read_dir(&checkpoints).is_ok_and(|files| {
+                files.flatten().any(|file| {
+                    file.path()
+                        .extension()
+                        .is_some_and(|extension| extension == "safetensors")
+                })
+            }) || running.exit_code().is_some()
+        });
+        drop(running);
+        !resumed.exists()
     });
-    assert_eq!(running.exit_code(), None, "it was over before it could be killed");
-    drop(running);
-    assert!(!resumed.exists());
+    assert!(killed, "it was over before it could be killed");
     let said = say(&mut refine(&data, &resumed, &cache, "dnn")).ended_with(0);
     assert_eq!(said.json()["version"], document["version"]);
     assert_eq!(json(&resumed.join("epochs.json")), history);

@@ -90,7 +90,7 @@ impl Load {
             &seen.wrong[..seen.wrong.len().min(3)]
         );
         assert!(
-            seen.slowest < Duration::from_secs(1),
+            seen.slowest < Duration::from_secs(5),
             "{step}: a request waited {:?}",
             seen.slowest
         );

@@ -43,10 +43,12 @@ async fn serve(script: &'static [Behaviour]) -> (ObjectStore, Arc<AtomicUsize>) 
             });
         }
     });
+    // Short only where it is meant to end: a busy machine may hold up any answer.
+    let ends = |behaviour: &Behaviour| matches!(behaviour, Behaviour::Stall | Behaviour::Hang);
+    let wait = Duration::from_secs(if script.iter().any(ends) { 1 } else { 10 });
     let patience = Patience {
-        connect: Duration::from_millis(500),
-        answer: Duration::from_millis(500),
-        stall: Duration::from_millis(500),
+        answer: wait,
+        stall: wait,
         ..Patience::default()
     };
     let store = S3Store::with_client(client(&endpoint, "secret"), "bucket", "").with_patience(patience);
@@ -124,7 +126,7 @@ async fn what_lasts_is_an_error_in_time() {
         let begun = Instant::now();
         let error = store.get("key", 100).await.expect_err("never whole");
         assert!(
-            begun.elapsed() < Duration::from_secs(15),
+            begun.elapsed() < Duration::from_secs(30),
             "{behaviour:?}: {:?}",
             begun.elapsed()
         );

@@ -32,6 +32,7 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("make", "make"),
+    ("setpriv", "util-linux"),
 ];
 
 /// The workspace.
