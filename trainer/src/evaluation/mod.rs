@@ -8,6 +8,7 @@ mod curve;
 mod metrics;
 mod paired;
 mod predictions;
+mod spread;
 mod table;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
 pub use paired::{PairedTest, SIGNIFICANCE};
 pub use predictions::{Predicted, Predictions, PredictionsError};
+pub use spread::Spread;
 pub use table::{aligned, table};
 
 use confidence::expected_calibration_error;

@@ -123,7 +123,9 @@ fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
 #[test]
 fn metrics_have_the_contract_s_keys_and_survive_a_file() {
     let mut metrics = Metrics::from(example());
-    metrics.evaluation = metrics.evaluation.calibrated_by(&Calibration::Temperature { scale: 2.0 });
+    metrics.evaluation = metrics
+        .evaluation
+        .calibrated_by(&Calibration::Temperature { scale: 2.0 });
     assert_eq!(metrics.evaluation.calibration.method.as_deref(), Some("temperature"));
     metrics.chosen_c = Some(0.1);
     metrics.c_sweep = vec![SweepEntry {

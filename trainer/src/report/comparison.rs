@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use super::plots::{MOST_LINES, roc_chart};
 use super::{Line, Plot, ReportError, STYLE, figure, interval, percent};
-use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE};
+use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE, Spread};
 use crate::runs::{Comparison, Difference};
 
 /// At most so many classes get a plot of their own.
 const CLASSES: usize = 12;
 
 /// Repeats of one setting taken together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Group {
     /// What they have in common.
     pub setting: String,
@@ -26,6 +26,19 @@ pub struct Group {
     pub class_averaged: String,
     /// Mean and standard deviation.
     pub auc: String,
+    /// The same as numbers.
+    pub figures: Figures,
+}
+
+/// Figures over the repeats of a setting; absent where no repeat has one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Figures {
+    /// Share of test images classified rightly.
+    pub accuracy: Option<Spread>,
+    /// Mean recall of the classes.
+    pub class_averaged_accuracy: Option<Spread>,
+    /// Mean of the classes' AUC.
+    pub auc_macro: Option<Spread>,
 }
 
 #[derive(Template)]
