@@ -85,7 +85,10 @@ fn runs_are_listed_shown_and_compared_with_a_paired_test() {
         .trainer(&["runs", "compare", "small", "large"])
         .ended_with(0)
         .stdout;
-    assert!(text.contains("McNemar") && text.contains("resolution"), "{text}");
+    assert!(
+        text.contains("McNemar") && text.contains("Holm") && text.contains("resolution"),
+        "{text}"
+    );
 
     let Some(browser) = Browser::start(400, 900) else {
         return;
