@@ -89,7 +89,11 @@ fn the_result_does_not_depend_on_the_number_of_threads() {
 #[test]
 fn it_learns_and_chooses_by_what_it_has_not_seen() {
     let (data, test) = (sample(400, 32, 3, 2), sample(400, 32, 3, 2));
-    let trained = train_sample(&data, 3, &Parameters::default());
+    let parameters = Parameters {
+        class_weights: ClassWeights::None,
+        ..Parameters::default()
+    };
+    let trained = train_sample(&data, 3, &parameters);
     assert!(accuracy(&test, &trained) > 0.9, "{}", accuracy(&test, &trained));
     let entries = &trained.sweep.entries;
     assert_eq!(entries.len(), 7);
