@@ -124,6 +124,27 @@ impl Evaluation {
         }
     }
 
+    /// What no test image tells, for people to read; absent where every class has one.
+    pub fn untested(&self) -> Option<String> {
+        const SHOWN: usize = 10;
+        let has_none = |class: &&String| self.per_class.get(*class).is_none_or(|of_class| of_class.support == 0);
+        let classes: Vec<&str> = self.classes.iter().filter(has_none).map(String::as_str).collect();
+        if self.test_count == 0 {
+            Some("There are no test images, so that nothing is measured.".to_owned())
+        } else if classes.is_empty() {
+            None
+        } else {
+            let shown = classes[..classes.len().min(SHOWN)].join(", ");
+            let more = classes.len().saturating_sub(SHOWN);
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            Some(format!("No test image is of {shown}{more}."))
+        }
+    }
+
     /// The same of probabilities that `calibration` made, called as in a bundle's manifest.
     #[must_use]
     pub fn calibrated_by(mut self, calibration: &Calibration) -> Self {

@@ -23,6 +23,8 @@ pub struct SweepEntry {
 /// The outcome of the cross-validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CSweep {
+    /// Number of folds; 0 where there was nothing to hold out.
+    pub folds: usize,
     /// One per C, ascending; empty where there was nothing to hold out.
     pub entries: Vec<SweepEntry>,
     /// The C with the best held-out accuracy; where class weights are balanced, each class counts the same in it.
@@ -122,6 +124,7 @@ pub(crate) fn sweep(
         }
     }
     Ok(CSweep {
+        folds: folds.folds.len(),
         chosen_c: grid[best],
         entries,
         out_of_fold_rows: rows.into_iter().map(|(row, _)| row).collect(),

@@ -164,11 +164,24 @@ fn a_class_of_one_image_is_told_and_the_rest_is_still_validated() {
     let trained = train_sample(&data, 3, &quick(&[0.1, 1.0]));
     assert_eq!(trained.sweep.out_of_fold_rows, (0..60).collect::<Vec<_>>());
     assert_eq!(trained.classifier.classes(), 3);
-    assert!(
-        trained.notes.iter().any(|note| note.contains("[2]")),
-        "{:?}",
-        trained.notes
-    );
+    assert_eq!(trained.never_held_out, [2]);
+    assert_eq!(trained.sweep.folds, 5);
+    assert!(trained.notes.is_empty(), "{:?}", trained.notes);
+}
+
+#[test]
+fn folds_that_are_given_are_no_fewer_than_was_asked_for() {
+    let data = sample(60, 12, 2, 8);
+    let (held_out, rest): (Vec<usize>, Vec<usize>) = (0..60).partition(|row| *row < 12);
+    let fold = Fold { train: rest, held_out };
+    let folds = Folds {
+        folds: vec![fold],
+        never_held_out: Vec::new(),
+    };
+    let parameters = quick(&[0.1, 1.0]);
+    let trained = train_on_folds(data.features.view(), &data.labels, &folds, 2, &parameters, &Silent).expect("trains");
+    assert_eq!(trained.sweep.folds, 1);
+    assert!(trained.notes.is_empty(), "{:?}", trained.notes);
 }
 
 #[test]
@@ -179,7 +192,8 @@ fn one_image_per_class_falls_back_to_c_of_1() {
     };
     let trained = train_sample(&data, 2, &Parameters::default());
     assert!((trained.classifier.c - 1.0).abs() < f64::EPSILON);
-    assert!(trained.sweep.entries.is_empty());
+    assert!(trained.sweep.entries.is_empty() && trained.never_held_out.is_empty());
+    assert_eq!(trained.sweep.folds, 0);
     assert!((accuracy(&data, &trained) - 1.0).abs() < f64::EPSILON);
     assert!(
         trained.notes.iter().any(|note| note.contains("C is 1")),
