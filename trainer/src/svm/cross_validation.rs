@@ -3,8 +3,9 @@
 use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use shared::classifier::first_largest;
 
-use super::folds::Folds;
+use super::folds::{Fold, Folds};
 use super::one_vs_rest::{self, problem_count};
 use super::problem::{BinaryProblem, Examples, Hyperplane};
 use super::{Parameters, SvmError};
@@ -135,43 +136,46 @@ pub(crate) fn sweep(
 /// Classifies every row with every fold's planes and counts per C. `planes` are `folds x problems x
 /// values of C`.
 fn count_correct(examples: &Examples, folds: &Folds, planes: &[&[Vec<Hyperplane>]], values: usize) -> Vec<Correct> {
-    // One column per C and problem, so that one matrix product scores a block of rows.
-    let stacked: Vec<(Array2<f32>, Array1<f32>)> = planes
-        .iter()
-        .map(|problems| {
-            let columns: Vec<&Hyperplane> = (0..values).flat_map(|c| problems.iter().map(move |p| &p[c])).collect();
-            let weights = Array2::from_shape_fn((columns[0].weights.len(), columns.len()), |(feature, column)| {
-                columns[column].weights[feature]
-            });
-            (weights, columns.iter().map(|plane| plane.intercept).collect())
-        })
-        .collect();
-    let mut held_out_by = vec![usize::MAX; examples.labels.len()];
-    for (index, fold) in folds.folds.iter().enumerate() {
-        for row in &fold.held_out {
-            held_out_by[*row] = index;
+    let mut sums = vec![Correct::none(examples.classes); values];
+    for (fold, planes) in folds.folds.iter().zip(planes) {
+        for (sum, more) in sums.iter_mut().zip(count_in_fold(examples, fold, planes, values)) {
+            sum.add(&more);
         }
+    }
+    sums
+}
+
+/// The same for one fold, so that only its planes are in memory twice.
+fn count_in_fold(examples: &Examples, fold: &Fold, planes: &[Vec<Hyperplane>], values: usize) -> Vec<Correct> {
+    // One column per C and problem, so that one matrix product scores a block of rows.
+    let columns: Vec<&Hyperplane> = (0..values)
+        .flat_map(|c| planes.iter().map(move |of_problem| &of_problem[c]))
+        .collect();
+    let weights = Array2::from_shape_fn((columns[0].weights.len(), columns.len()), |(feature, column)| {
+        columns[column].weights[feature]
+    });
+    let intercepts: Array1<f32> = columns.iter().map(|plane| plane.intercept).collect();
+    let problems = planes.len();
+    let mut held_out = vec![false; examples.labels.len()];
+    for row in &fold.held_out {
+        held_out[*row] = true;
     }
     let blocks: Vec<usize> = (0..examples.labels.len()).step_by(BLOCK).collect();
     blocks
         .into_par_iter()
         .map(|first| {
             let end = (first + BLOCK).min(examples.labels.len());
-            let block = examples.block(first..end);
+            let margins = examples.block(first..end).dot(&weights) + &intercepts;
             let mut correct = vec![Correct::none(examples.classes); values];
-            for (index, (weights, intercepts)) in stacked.iter().enumerate() {
-                let margins = block.dot(weights) + intercepts;
-                for (row, margins) in (first..end).zip(margins.rows()) {
-                    for (c, correct) in correct.iter_mut().enumerate() {
-                        let problems = intercepts.len() / values;
-                        let of_c = margins.slice(s![c * problems..(c + 1) * problems]);
-                        let class = examples.labels[row];
-                        let right = usize::from(predicted(of_c) == class);
-                        if held_out_by[row] == index {
-                            correct.held_out[class] += right;
-                        } else {
-                            correct.train += right;
-                        }
+            for (row, margins) in (first..end).zip(margins.rows()) {
+                let class = examples.labels[row];
+                for (c, correct) in correct.iter_mut().enumerate() {
+                    let of_c = margins.slice(s![c * problems..(c + 1) * problems]);
+                    let right = usize::from(predicted(of_c) == class);
+                    if held_out[row] {
+                        correct.held_out[class] += right;
+                    } else {
+                        correct.train += right;
                     }
                 }
             }
@@ -193,10 +197,7 @@ fn predicted(margins: ArrayView1<f32>) -> usize {
     if margins.len() == 1 {
         return usize::from(margins[0] < 0.0);
     }
-    (1..margins.len()).fold(
-        0,
-        |best, class| if margins[class] > margins[best] { class } else { best },
-    )
+    first_largest(margins)
 }
 
 /// Index of the C that does best on the held-out rows, each counted with the weight that its class has in the solver too:

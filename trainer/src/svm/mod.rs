@@ -53,8 +53,8 @@ pub struct Trained {
 /// one group, e.g. near-duplicates, are never on both sides of a fold). Uses all threads of rayon's
 /// current pool; the result does not depend on their number.
 ///
-/// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes, `4 x n x classes`
-/// of margins, and a few numbers per row and thread.
+/// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes (those of one fold twice),
+/// `4 x n x classes` of margins, and a few numbers per row and thread.
 ///
 /// # Errors
 /// See [`SvmError`].

@@ -5,7 +5,7 @@ use linfa::traits::{Fit, Predict};
 use ndarray::{Array1, Array2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use shared::classifier::{Decision, Head, l2_normalize};
+use shared::classifier::{Decision, Head, first_largest, l2_normalize};
 
 use super::*;
 use crate::progress::Silent;
@@ -285,13 +285,7 @@ fn both_solvers_agree_on_the_classes() {
         .rows()
         .into_iter()
         .filter(|row| {
-            let best = |trained: &Trained| {
-                let margins = trained.classifier.margins(&row.to_vec());
-                (1..3).fold(
-                    0,
-                    |best, class| if margins[class] > margins[best] { class } else { best },
-                )
-            };
+            let best = |trained: &Trained| first_largest(&trained.classifier.margins(&row.to_vec()));
             best(&ours) == best(&theirs)
         })
         .count();
