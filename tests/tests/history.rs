@@ -85,7 +85,10 @@ fn runs_are_listed_shown_and_compared_with_a_paired_test() {
         .trainer(&["runs", "compare", "small", "large"])
         .ended_with(0)
         .stdout;
-    assert!(text.contains("McNemar") && text.contains("resolution"), "{text}");
+    assert!(
+        text.contains("McNemar") && text.contains("Holm") && text.contains("resolution"),
+        "{text}"
+    );
 
     let Some(browser) = Browser::start(400, 900) else {
         return;
@@ -171,6 +174,41 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
 
     let other = work.trainer(&[&sweep[..], &["--folds", "3"]].concat()).ended_with(1);
     assert!(other.stderr.contains("other parameters"), "{other:?}");
+}
+
+#[test]
+fn a_sweep_on_other_images_is_not_done_already_and_what_was_left_out_counts_again() {
+    let (Some(source), Some(work)) = (shared_data("clothing_pattern"), work()) else {
+        return;
+    };
+    subset(&source, &work.path("grown"), &CLASSES, 12);
+    std::fs::write(work.path("grown/dotted/broken.jpg"), b"no image").expect("a file");
+    let sweep = [
+        "sweep",
+        "--json",
+        "--data",
+        "grown",
+        "--out",
+        "grown-sweep",
+        "--repeats",
+        "1",
+    ];
+    let first = work.trainer(&sweep).ended_with(3).json();
+    assert_eq!(first["skipped"][0]["path"], "dotted/broken.jpg");
+    let accuracy = &first["groups"][0]["figures"]["accuracy"];
+    assert!(
+        accuracy["mean"].is_f64() && accuracy["standard_deviation"].is_null(),
+        "{first}"
+    );
+    let again = work.trainer(&sweep).ended_with(3);
+    assert!(again.stderr.contains("was done already"), "{again:?}");
+    assert_eq!(again.json(), first);
+
+    let added = work.path("grown/dotted/added.jpg");
+    let image = std::fs::read_dir(work.path("data/striped")).expect("a class").next();
+    std::fs::copy(image.expect("an image").expect("an entry").path(), added).expect("a copy");
+    let other = work.trainer(&sweep).ended_with(1);
+    assert!(other.stderr.contains("other images"), "{other:?}");
 }
 
 /// A real MLflow server, stopped with the test.

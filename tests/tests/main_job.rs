@@ -162,6 +162,19 @@ fn evaluating_the_test_part_again_gives_the_same_figures() {
 }
 
 #[test]
+fn one_image_per_class_says_what_could_not_be_done() {
+    let Some(trained) = trained() else { return };
+    let data = trained.path("single");
+    subset(&trained.path("data"), &data, &CLASSES[..2], 1);
+    let (data, run) = (data.display().to_string(), trained.text("single-run"));
+    let said = say(&mut trainer(&["train", "--data", &data, "--out", &run])).ended_with(0);
+    for part in ["C 1, as nothing could be held out", "There are no test images"] {
+        assert!(said.stdout.contains(part), "{said:?}");
+    }
+    assert!(!said.stdout.contains("cross-validation"), "{said:?}");
+}
+
+#[test]
 fn evaluating_on_images_that_were_trained_on_is_told() {
     let Some(trained) = trained() else { return };
     let (run, data) = (trained.text("run"), trained.text("data"));

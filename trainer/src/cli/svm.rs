@@ -27,7 +27,7 @@ pub struct SvmArguments {
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = values::number("a whole number from 1", |passes: &usize| *passes >= 1))]
     max_passes: usize,
-    /// Whether rare classes weigh as much as frequent ones, also in a refinement
+    /// Whether rare classes weigh as much as frequent ones: in the SVM, its C, and a refinement
     #[arg(long, value_enum, default_value_t = ClassWeights::Balanced)]
     class_weights: ClassWeights,
     /// Share of the rightly recognized images that the thresholds of `unknown` let pass

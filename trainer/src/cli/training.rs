@@ -125,11 +125,6 @@ impl TrainingArguments {
         }
     }
 
-    /// Folds of the cross-validation.
-    pub fn folds(&self) -> usize {
-        self.svm.parameters(self.split.seed()).folds
-    }
-
     /// The name that was given, or one made of the data folder's that can stand in an address.
     fn model_name(&self, data: &Path) -> String {
         let folder = || {

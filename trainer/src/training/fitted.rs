@@ -1,5 +1,6 @@
 //! What a training works on, and what it comes to, whichever classifier is trained.
 
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,10 +8,10 @@ use shared::classifier::{Calibration, Head};
 
 use super::{Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, escape};
 use crate::features::Features;
 use crate::refine::Epoch;
-use crate::svm;
+use crate::svm::{self, SvmError};
 
 /// A data set with features, divided, ready for a classifier.
 pub(super) struct Prepared<'a> {
@@ -33,6 +34,8 @@ pub(super) struct Fitted {
     pub features: Features,
     pub chosen_c: Option<f64>,
     pub c_sweep: Vec<svm::SweepEntry>,
+    /// Folds that C was chosen by; 0 where nothing was held out.
+    pub folds: usize,
     pub notes: Vec<String>,
     pub history: Vec<Epoch>,
     pub svm_seconds: Option<f64>,
@@ -53,6 +56,7 @@ impl Fitted {
             features: Features::default(),
             chosen_c: None,
             c_sweep: Vec::new(),
+            folds: 0,
             notes: Vec::new(),
             history: Vec::new(),
             svm_seconds: None,
@@ -62,18 +66,48 @@ impl Fitted {
 
     /// The SVM, still without its network and features.
     pub fn of_svm(job: &Prepared, trained: svm::Trained) -> Self {
+        let classes = &job.dataset.classes;
+        let mut notes = trained.notes;
+        if !trained.never_held_out.is_empty() {
+            let names = trained.never_held_out.iter().map(|class| shown(classes, *class));
+            notes.push(format!(
+                "These classes have one image or one group of near-duplicates only and took no part in the choice of C: \
+                 {}.",
+                names.collect::<Vec<_>>().join(", ")
+            ));
+        }
         Self {
             head: Head {
-                classes: job.dataset.classes.clone(),
+                classes: classes.clone(),
                 classifier: Some(trained.classifier),
                 calibration: trained.calibration,
                 thresholds: trained.thresholds,
             },
             chosen_c: Some(trained.sweep.chosen_c),
             c_sweep: trained.sweep.entries,
-            notes: trained.notes,
+            folds: trained.sweep.folds,
+            notes,
             ..Self::empty()
         }
+    }
+}
+
+/// The name of a class, for people to read.
+fn shown(classes: &[String], class: usize) -> String {
+    classes
+        .get(class)
+        .map_or_else(|| class.to_string(), |name| escape(Path::new(name)))
+}
+
+/// What went wrong with an SVM, with the names of classes in place of their numbers.
+pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
+    match error {
+        SvmError::EmptyClass(class) => TrainingError::NothingToTrainOn(shown(classes, class)),
+        SvmError::Smo { class, reason } => TrainingError::Smo {
+            class: shown(classes, class),
+            reason,
+        },
+        error => error.into(),
     }
 }
 
@@ -94,7 +128,8 @@ impl Prepared<'_> {
             self.dataset.classes.len(),
             &self.parameters.svm,
             self.workplace.progress,
-        )?;
+        )
+        .map_err(|error| named(error, &self.dataset.classes))?;
         Ok(Fitted {
             model,
             feature_size: self.backbone.feature_size,
@@ -102,5 +137,23 @@ impl Prepared<'_> {
             svm_seconds: Some(start.elapsed().as_secs_f64()),
             ..Fitted::of_svm(self, trained)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_classes() {
+        let classes = ["dotted", "striped"].map(str::to_owned);
+        let text = |error: SvmError| named(error, &classes).to_string();
+        assert!(text(SvmError::EmptyClass(1)).contains("the class striped"));
+        let failed = SvmError::Smo {
+            class: 0,
+            reason: "it panicked".to_owned(),
+        };
+        assert!(text(failed).contains("the class dotted: it panicked"));
+        assert!(text(SvmError::TooFewClasses(1)).contains("two classes"));
     }
 }

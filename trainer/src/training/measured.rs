@@ -79,6 +79,7 @@ pub fn measure(
         images: Images::in_folder(&dataset.root),
         split,
         skipped: dataset.skipped,
+        folds: 0,
         notes: told.into_iter().collect(),
         history: Vec::new(),
         parameters,

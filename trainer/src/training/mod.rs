@@ -104,6 +104,14 @@ pub enum TrainingError {
     /// The classifier.
     #[error(transparent)]
     Svm(#[from] SvmError),
+    /// `linfa-svm` failed on a class.
+    #[error("the smo solver failed on the class {class}: {reason}; use the solver dual-coordinate-descent")]
+    Smo {
+        /// Its name.
+        class: String,
+        /// What it said.
+        reason: String,
+    },
     /// The classifier came out unusable.
     #[error(transparent)]
     Classifier(#[from] LinearClassifierError),
@@ -382,6 +390,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         images,
         split,
         skipped: dataset.skipped.clone(),
+        folds: fitted.folds,
         notes: fitted.notes,
         history: fitted.history,
         parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,

@@ -9,6 +9,7 @@ use shared::bundle::ClassifierKind;
 use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
+use super::fitted::named;
 use super::{Fitted, NetworkFile, Prepared, TrainingError, read};
 use crate::backbone::PREPROCESSING_KEY;
 use crate::features::Features;
@@ -192,7 +193,8 @@ fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe)
         classes,
         &job.parameters.svm,
         job.workplace.progress,
-    )?;
+    )
+    .map_err(|error| named(error, &job.dataset.classes))?;
     let Calibration::Temperature { scale } = trained.calibration;
     let scaled = |value: &f32| (scale * f64::from(*value)) as f32;
     Ok(HeadLayer {
@@ -317,7 +319,8 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
         job.dataset.classes.len(),
         &job.parameters.svm,
         job.workplace.progress,
-    )?;
+    )
+    .map_err(|error| named(error, &job.dataset.classes))?;
     Ok(Fitted {
         feature_size: job.backbone.feature_size,
         model,

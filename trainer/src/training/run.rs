@@ -35,6 +35,8 @@ pub struct Run {
     pub split: Split,
     /// What was left out.
     pub skipped: Vec<Skipped>,
+    /// Folds that C was chosen by; 0 where nothing was held out.
+    pub folds: usize,
     /// What the user should know.
     pub notes: Vec<String>,
     /// Epoch by epoch, where the network was refined.
