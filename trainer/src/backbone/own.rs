@@ -124,16 +124,31 @@ fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 fn cut(graph: &mut GraphProto) -> Result<usize, String> {
     let output = graph.output.first().ok_or("it has no output")?.clone();
     let found = Trace::new(graph).features(&output)?;
-    graph.output.clear();
+    let before = std::mem::take(&mut graph.output);
+    // What is an output of this form already, as in a network that was refined here, stays as it is.
+    let kept = |value: &str, rank: usize| {
+        let is_of_rank = |output: &ValueInfoProto| shape(output).is_some_and(|shape| shape.len() == rank);
+        let mut outputs = before.iter();
+        outputs
+            .find(|output| output.name == value && is_of_rank(output))
+            .cloned()
+    };
     let dimensions = [
         DimensionValue::Named("N".to_owned()),
         DimensionValue::Fixed(found.size as i64),
         DimensionValue::Named("h".to_owned()),
         DimensionValue::Named("w".to_owned()),
     ];
-    add_output(graph, &found.value, Form::Rows, "ikat_features", &dimensions[..2]);
+    let mut offer = |value: &str, form: Form, wish: &str, dimensions: &[DimensionValue]| {
+        if let Some(output) = kept(value, dimensions.len()) {
+            graph.output.push(output);
+        } else {
+            add_output(graph, value, form, wish, dimensions);
+        }
+    };
+    offer(&found.value, Form::Rows, "ikat_features", &dimensions[..2]);
     if let Some(map) = &found.map {
-        add_output(graph, map, Form::Same, "ikat_feature_map", &dimensions);
+        offer(map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);
     Ok(found.size)
@@ -173,11 +188,24 @@ impl<'a> Trace<'a> {
                 shape(output).and_then(|shape| usize::try_from(shape.get(1).copied().flatten()?).ok()),
             ),
         };
-        let reshaping = ["Flatten", "Reshape", "Squeeze", "Identity", "Dropout"];
-        let pool = self.producers.get(self.skip(value, &reshaping));
+        let same_but_for_form_and_scale = [
+            "Flatten",
+            "Reshape",
+            "Squeeze",
+            "Identity",
+            "Dropout",
+            "LpNormalization",
+        ];
+        let pool = self.producers.get(self.skip(value, &same_but_for_form_and_scale));
         let map = pool.and_then(|node| match node.op_type.as_str() {
-            "GlobalAveragePool" | "ReduceMean" => node.input.first().cloned(),
+            "GlobalAveragePool" | "ReduceMean" => node.input.first(),
             _ => None,
+        });
+        // An output may be the map under another name.
+        let map = map.map(|map| {
+            let mut outputs = self.graph.output.iter().map(|output| &output.name);
+            let same = outputs.find(|output| self.skip(output, &["Identity"]) == self.skip(map, &["Identity"]));
+            same.unwrap_or(map).clone()
         });
         let size = size.ok_or_else(|| {
             let last = self.producers.get(end).map_or("nothing", |node| node.op_type.as_str());
@@ -233,5 +261,66 @@ impl<'a> Trace<'a> {
             _ => None,
         };
         Some((node.input.first()?, usize::try_from(*length?).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::GraphBuilder;
+    use crate::refine::head::HeadLayer;
+
+    /// A classifier whose convolution and output have the names that a refinement gives its last layer.
+    fn classifier() -> ModelProto {
+        let mut graph = GraphBuilder::new("own");
+        let kernel = graph.initializer("head.weight", &[2, 3, 1, 1], &[0.5; 6]);
+        let map = graph.node("head", "Conv", &["image", &kernel], &[]);
+        let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
+        let flat = graph.node("flat", "Flatten", &[&pooled], &[]);
+        let weight = graph.initializer("weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]);
+        let logits = graph.node("logits", "MatMul", &[&flat, &weight], &[]);
+        let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        graph.finish("image", &[(&logits, &shape)], &[])
+    }
+
+    fn cut_of(mut model: ModelProto) -> ModelProto {
+        assert_eq!(cut(model.graph.as_mut().expect("a graph")), Ok(2));
+        model
+    }
+
+    fn outputs(model: &ModelProto) -> Vec<&str> {
+        let graph = model.graph.as_ref().expect("a graph");
+        graph.output.iter().map(|output| output.name.as_str()).collect()
+    }
+
+    #[test]
+    fn features_that_are_outputs_stay_as_they_are() {
+        let once = cut_of(classifier());
+        assert_eq!(outputs(&once), ["ikat_features", "ikat_feature_map"]);
+        assert_eq!(cut_of(once.clone()), once);
+    }
+
+    #[test]
+    fn a_refined_network_can_be_refined_again() {
+        let layer = HeadLayer {
+            weights: vec![0.5; 4],
+            biases: vec![0.0; 2],
+            normalized: true,
+        };
+        let mut backbone = cut_of(classifier());
+        for _ in 0..3 {
+            let refined = layer.on(&backbone, Some(0.5)).expect("a network");
+            let graph = refined.model.graph.as_ref().expect("a graph");
+            let values = graph.node.iter().map(|node| &node.output[0]);
+            let names: Vec<&String> = values
+                .chain(graph.initializer.iter().map(|tensor| &tensor.name))
+                .collect();
+            let distinct: HashSet<&String> = names.iter().copied().collect();
+            assert_eq!(distinct.len(), names.len(), "{names:?}");
+            assert_ne!(refined.weight, "head.weight");
+            assert_eq!(outputs(&refined.model), [refined.logits.as_str(), "ikat_feature_map"]);
+            backbone = cut_of(refined.model);
+            assert_eq!(outputs(&backbone).len(), 2);
+        }
     }
 }

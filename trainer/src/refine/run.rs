@@ -15,7 +15,7 @@ use shared::preprocessing::Preprocessing;
 use super::batches::{Batches, divided};
 use super::checkpoint::{Checkpoint, keep_newest};
 use super::engine::{Engine, EngineError, Plan, Version, open};
-use super::head::{HeadLayer, LOGITS, outputs};
+use super::head::{Classifier, HeadLayer, outputs};
 use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
@@ -75,8 +75,8 @@ impl Task<'_> {
 /// What comes out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refined {
-    /// The refined network with its last layer: logits, and perhaps the last feature map.
-    pub classifier: ModelProto,
+    /// The refined network with its last layer.
+    pub classifier: Classifier,
     /// The refined network alone: features, and perhaps the last feature map.
     pub backbone: ModelProto,
     /// Epoch by epoch.
@@ -149,9 +149,10 @@ fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<
     }
     parameters.retain(|parameter| parameter.role != Role::Constant);
     let mut classifier = task.head.on(task.backbone, None)?;
-    write_back(&mut classifier, &parameters)?;
+    write_back(&mut classifier.model, &parameters)?;
     let mut backbone = task.backbone.clone();
-    parameters.retain(|parameter| !parameter.name.starts_with("head."));
+    let added = [&classifier.weight, &classifier.bias];
+    parameters.retain(|parameter| !added.contains(&&parameter.name));
     write_back(&mut backbone, &parameters)?;
     Ok(Refined {
         classifier,
@@ -169,14 +170,15 @@ fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<
 /// [`GraphError::Unsound`] where the network cannot be cut there, and others for a network that cannot be read.
 pub fn cut_in_two(
     backbone: &ModelProto,
-    classifier: &ModelProto,
+    classifier: &Classifier,
     trained: Trained,
 ) -> Result<(Option<ModelProto>, Graph), GraphError> {
-    let whole = Graph::read(classifier, None, LOGITS)?;
+    let Classifier { model, logits, .. } = classifier;
+    let whole = Graph::read(model, None, logits)?;
     Ok(match choose_cut(&boundaries(&whole), trained, &outputs(backbone)?.0)? {
         Some(cut) => (
             Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
-            Graph::read(classifier, Some(&cut), LOGITS)?,
+            Graph::read(model, Some(&cut), logits)?,
         ),
         None => (None, whole),
     })

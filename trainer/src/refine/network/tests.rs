@@ -247,7 +247,7 @@ fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
     backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
     let dropping = head.on(&backbone, Some(0.5)).expect("a network");
     let plan = Plan {
-        graph: Graph::read(&dropping, Some("clip"), "logits").expect("a graph"),
+        graph: Graph::read(&dropping.model, Some("clip"), &dropping.logits).expect("a graph"),
         ..plan(Statistics::Frozen, SGD)
     };
     let inputs = Inputs {
