@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use shared::classifier::l2_normalize;
 
 use super::network::GraphError;
 use crate::onnx::proto::{DimensionValue, ModelProto};
@@ -60,6 +61,23 @@ impl HeadLayer {
             biases: draw(classes),
             normalized: false,
         }
+    }
+
+    /// The class logits of one image's features.
+    pub fn logits(&self, features: &[f32]) -> Vec<f32> {
+        let mut features = features.to_vec();
+        if self.normalized {
+            l2_normalize(&mut features);
+        }
+        let rows = self.weights.chunks(features.len().max(1));
+        let logit = |(weights, bias): (&[f32], &f32)| {
+            let products = weights.iter().zip(&features);
+            let sum: f64 = products
+                .map(|(weight, feature)| f64::from(*weight) * f64::from(*feature))
+                .sum();
+            (sum + f64::from(*bias)) as f32
+        };
+        rows.zip(&self.biases).map(logit).collect()
     }
 
     /// `backbone`, whose outputs are features and perhaps the last feature map, as a network whose outputs are

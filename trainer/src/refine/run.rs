@@ -16,7 +16,7 @@ use super::batches::{Batches, divided};
 use super::checkpoint::{Checkpoint, keep_newest};
 use super::engine::{Engine, EngineError, Plan, Version, open};
 use super::head::{Classifier, HeadLayer, outputs};
-use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
+use super::network::{Boundary, Graph, GraphError, Parameter, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
 use super::views::{View, Views};
@@ -79,6 +79,8 @@ pub struct Refined {
     pub classifier: Classifier,
     /// The refined network alone: features, and perhaps the last feature map.
     pub backbone: ModelProto,
+    /// The last layer.
+    pub head: HeadLayer,
     /// Epoch by epoch.
     pub history: Vec<Epoch>,
     /// The network after which epoch was kept, counted from 1; 0 where no epoch did better than the start.
@@ -147,20 +149,41 @@ fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
         parameter.values = values;
     }
-    parameters.retain(|parameter| parameter.role != Role::Constant);
-    let mut classifier = task.head.on(task.backbone, None)?;
-    write_back(&mut classifier.model, &parameters)?;
-    let mut backbone = task.backbone.clone();
-    let added = [&classifier.weight, &classifier.bias];
-    parameters.retain(|parameter| !added.contains(&&parameter.name));
-    write_back(&mut backbone, &parameters)?;
+    let (classifier, backbone, head) = written_back(&task.head, task.backbone, parameters)?;
     Ok(Refined {
         classifier,
         backbone,
+        head,
         history,
         best_epoch: best.epoch,
         validation_logits: best.logits,
     })
+}
+
+/// `backbone` with the last layer `head` on it and alone, and the last layer, all with the values of `parameters`.
+fn written_back(
+    head: &HeadLayer,
+    backbone: &ModelProto,
+    mut parameters: Vec<Parameter>,
+) -> Result<(Classifier, ModelProto, HeadLayer), GraphError> {
+    parameters.retain(|parameter| parameter.role != Role::Constant);
+    let mut classifier = head.on(backbone, None)?;
+    write_back(&mut classifier.model, &parameters)?;
+    let mut head = head.clone();
+    // What the last layer added, and nothing else, is not in the network alone.
+    parameters.retain(|Parameter { name, values, .. }| {
+        let is_weight = *name == classifier.weight;
+        let is_bias = *name == classifier.bias;
+        if is_weight {
+            head.weights.clone_from(values);
+        } else if is_bias {
+            head.biases.clone_from(values);
+        }
+        !is_weight && !is_bias
+    });
+    let mut backbone = backbone.clone();
+    write_back(&mut backbone, &parameters)?;
+    Ok((classifier, backbone, head))
 }
 
 /// The part of `backbone` that stays as it is, `None` where everything is trained, and the part of `classifier`, which is
@@ -432,4 +455,43 @@ fn told(history: &[Epoch], epochs: usize) -> String {
         let _ = write!(line, "; validation loss {loss:.3}, error {:.1} %", 100.0 * error);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::DimensionValue;
+    use crate::onnx::{Constants, GraphBuilder};
+
+    #[test]
+    fn a_tensor_of_the_network_that_is_called_as_one_of_the_last_layer_is_written_back() {
+        let mut graph = GraphBuilder::new("own");
+        let kernel = graph.initializer("head.weight", &[2, 3, 1, 1], &[0.5; 6]);
+        let map = graph.node("head", "Conv", &["image", &kernel], &[]);
+        let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
+        let features = graph.node("features", "Flatten", &[&pooled], &[]);
+        let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        let backbone = graph.finish("image", &[(&features, &shape)], &[]);
+        let layer = HeadLayer {
+            weights: vec![0.1; 4],
+            biases: vec![0.0; 2],
+            normalized: false,
+        };
+        let classifier = layer.on(&backbone, Some(0.5)).expect("a network");
+        let (_, graph) = cut_in_two(&backbone, &classifier, Trained::All).expect("a graph");
+        let mut parameters = graph.parameters;
+        for (index, parameter) in parameters.iter_mut().enumerate() {
+            parameter.values.fill(index as f32 + 1.0);
+        }
+        let (classifier, backbone, head) = written_back(&layer, &backbone, parameters).expect("written");
+        let values = |model: &ModelProto, name: &str| {
+            let graph = model.graph.as_ref().expect("a graph");
+            Constants::of(graph).floats(name).expect("a tensor")
+        };
+        assert_eq!(values(&backbone, "head.weight"), [1.0; 6]);
+        assert_eq!(values(&classifier.model, "head.weight"), [1.0; 6]);
+        assert_eq!(values(&classifier.model, &classifier.weight), [2.0; 4]);
+        assert_eq!((&head.weights[..], &head.biases[..]), (&[2.0; 4][..], &[3.0; 2][..]));
+        assert_eq!(head.logits(&[1.0, 0.5]), [6.0, 6.0]);
+    }
 }

@@ -235,7 +235,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, T
         with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?,
     )?;
     let (model, features) = features_of(job, &model, classes)?;
-    check_parity(job, refined, fold, &features)?;
+    check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec(), fold)?;
     Ok(with_own_layer(job, model, features, (fold, &refined.validation_logits)))
 }
 
@@ -286,6 +286,8 @@ fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logit
 fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
+    let logits = |row: usize| refined.head.logits(&features.matrix.row(job.train[row]).to_vec());
+    check_parity(refined, logits, &fold)?;
     with_svm(job, model, features, fold)
 }
 
@@ -343,14 +345,12 @@ fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Resul
     Ok((model, features))
 }
 
-/// The exported network must say of the validation images what the trained one said.
-fn check_parity(job: &Prepared, refined: &Refined, fold: &Fold, features: &Features) -> Result<(), TrainingError> {
-    let mut exported = Vec::with_capacity(refined.validation_logits.len());
-    for row in &fold.held_out {
-        exported.extend(features.matrix.row(job.train[*row]));
-    }
+/// The exported network, whose logits of a row of the training part `logits` gives, must say of the validation images what
+/// the trained one said.
+fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>, fold: &Fold) -> Result<(), TrainingError> {
+    let exported: Vec<f32> = fold.held_out.iter().flat_map(|row| logits(*row)).collect();
     let difference = largest_difference(&exported, &refined.validation_logits);
-    if exported.len() == fold.held_out.len() * job.dataset.classes.len() && difference <= PARITY {
+    if exported.len() == refined.validation_logits.len() && difference <= PARITY {
         Ok(())
     } else {
         Err(RefineError::Parity { difference }.into())
