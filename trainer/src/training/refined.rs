@@ -9,7 +9,7 @@ use shared::bundle::ClassifierKind;
 use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
-use super::{Fitted, NetworkFile, Prepared, TrainingError, read};
+use super::{Fitted, Prepared, TrainingError, read};
 use crate::backbone::PREPROCESSING_KEY;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
@@ -332,16 +332,7 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
 /// The exported network's vectors of all images.
 fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Result<(Bytes, Features), TrainingError> {
     let model = Bytes::from(model.encode_to_vec());
-    let network = NetworkFile {
-        model: &model,
-        sha256: &sha256_hex(&model),
-        preprocessing: &job.backbone.preprocessing,
-        feature_size,
-    };
-    let distance = job.parameters.split.distance;
-    let (_, features) = job
-        .workplace
-        .features(job.dataset, &network, job.parameters.limits, distance)?;
+    let features = job.features_by(&model, feature_size)?;
     Ok((model, features))
 }
 
