@@ -13,7 +13,7 @@ use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
-use crate::onnx::{Form, add_output, prune};
+use crate::onnx::{Constants, Form, add_output, integers, prune};
 use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
@@ -47,6 +47,7 @@ pub(super) fn read(
         .ok_or_else(|| own("it holds no graph".to_owned()))?;
 
     let resolution = image_input(graph).map_err(own)?.unwrap_or(DEFAULT_RESOLUTION);
+    take_any_batch(graph);
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
     let preprocessing = match (normalization, stored) {
@@ -97,6 +98,40 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
         [_, Some(3), height, width] => Err(format!("its input is {height:?} x {width:?}; a square is expected")),
         [_, _, _, Some(3)] => Err("its input has the channels last (NHWC); export it with channels first".to_owned()),
         _ => Err(format!("its input has the shape {shape:?}; [N, 3, H, W] is expected")),
+    }
+}
+
+/// Whether a Reshape within a network tells how many images there are.
+fn tells_batch(graph: &GraphProto) -> bool {
+    let constants = Constants::of(graph);
+    graph.node.iter().any(|node| {
+        let [value, wanted, ..] = node.input.as_slice() else {
+            return false;
+        };
+        let wanted = constants.get(wanted).and_then(integers);
+        let number = wanted.and_then(|wanted| wanted.first().copied());
+        node.op_type == "Reshape" && constants.get(value).is_none() && number.is_some_and(|number| number > 0)
+    })
+}
+
+/// Lets a network that was written for one image at a time take any number of them, where nothing within tells the number.
+fn take_any_batch(graph: &mut GraphProto) {
+    if tells_batch(graph) {
+        return;
+    }
+    let mut freed = false;
+    for value in graph.input.iter_mut().chain(&mut graph.output) {
+        if let Some(TypeValue::Tensor(tensor)) = value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
+            && let Some(batch) = tensor.shape.as_mut().and_then(|shape| shape.dim.first_mut())
+            && batch.value == Some(DimensionValue::Fixed(1))
+        {
+            batch.value = Some(DimensionValue::Named("N".to_owned()));
+            freed = true;
+        }
+    }
+    if freed {
+        // What stands there of values within the network is only for readers, and holds for one image.
+        graph.value_info.clear();
     }
 }
 
@@ -267,7 +302,8 @@ impl<'a> Trace<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::GraphBuilder;
+    use crate::onnx::proto::INT64;
+    use crate::onnx::{GraphBuilder, add_tensor, float_value};
     use crate::refine::head::HeadLayer;
 
     /// A classifier whose convolution and output have the names that a refinement gives its last layer.
@@ -291,6 +327,33 @@ mod tests {
     fn outputs(model: &ModelProto) -> Vec<&str> {
         let graph = model.graph.as_ref().expect("a graph");
         graph.output.iter().map(|output| output.name.as_str()).collect()
+    }
+
+    /// Reads a network as it was written, with a batch of one and `shape` in a Reshape before its last layer.
+    fn batch_of(shape: [i64; 2]) -> Option<i64> {
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        let bytes = shape.iter().flat_map(|length| length.to_le_bytes()).collect();
+        let shape = add_tensor(graph, "shape", INT64, &[2], bytes);
+        graph.node[2].op_type = "Reshape".to_owned();
+        graph.node[2].input.push(shape);
+        for value in [&mut graph.input[0], &mut graph.output[0]] {
+            let lengths = self::shape(value).expect("a shape");
+            let fixed = |length: Option<i64>| DimensionValue::Fixed(length.unwrap_or(1));
+            let fixed: Vec<DimensionValue> = lengths.into_iter().map(fixed).collect();
+            *value = float_value(&value.name, &fixed);
+        }
+        take_any_batch(graph);
+        let batches = [&graph.input[0], &graph.output[0]].map(|value| self::shape(value).expect("a shape")[0]);
+        assert_eq!(batches[0], batches[1]);
+        batches[0]
+    }
+
+    #[test]
+    fn one_image_at_a_time_becomes_any_number_where_nothing_within_tells_it() {
+        assert_eq!(batch_of([0, -1]), None);
+        assert_eq!(batch_of([-1, 2]), None);
+        assert_eq!(batch_of([1, -1]), Some(1));
     }
 
     #[test]
