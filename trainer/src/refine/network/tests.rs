@@ -4,7 +4,7 @@ use burn_tensor::{Tensor, TensorData};
 
 use super::*;
 use crate::device::Device;
-use crate::onnx::proto::{DimensionValue, ModelProto};
+use crate::onnx::proto::{DimensionValue, ModelProto, NodeProto};
 use crate::onnx::{Attribute, GraphBuilder};
 use crate::refine::engine::session::Session;
 use crate::refine::engine::{Batch, Engine, Inputs, Optimizer, Plan, Version, open};
@@ -151,6 +151,32 @@ fn what_is_written_back_is_read_again() {
             .iter()
             .any(|parameter| parameter.name == "norm.scale" && (parameter.values[1] - 0.9).abs() < 1e-6)
     );
+}
+
+#[test]
+fn a_tensor_under_two_names_becomes_two_once_trained() {
+    let mut model = network();
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.initializer.retain(|tensor| tensor.name != "norm.mean");
+    let identity = NodeProto {
+        op_type: "Identity".to_owned(),
+        input: vec!["norm.shift".to_owned()],
+        output: vec!["norm.mean".to_owned()],
+        ..NodeProto::default()
+    };
+    graph.node.insert(0, identity);
+    let mut graph = Graph::read(&model, None, "logits").expect("a graph");
+    for (index, parameter) in graph.parameters.iter_mut().enumerate() {
+        parameter.values.fill(index as f32);
+    }
+    write_back(&mut model, &graph.parameters).expect("written");
+    let again = Graph::read(&model, None, "logits").expect("a graph");
+    assert_eq!(again, graph);
+    let values = |name: &str| {
+        let parameter = again.parameters.iter().find(|parameter| parameter.name == name);
+        parameter.expect("a tensor").values.clone()
+    };
+    assert_ne!(values("norm.shift"), values("norm.mean"));
 }
 
 fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
