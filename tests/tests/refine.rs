@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use end_to_end::program::{Running, say, trainer};
+use end_to_end::program::{Running, say, say_within, trainer};
+use end_to_end::workshop::{Workshop, convolutional};
 use end_to_end::{shared_data, subset, wait_until};
 use prost::Message;
 use serde_json::Value;
@@ -305,4 +306,22 @@ fn one_image_of_each_class_is_enough_to_train_on() {
         document["notes"].to_string().contains("Nothing was held out"),
         "{document}"
     );
+}
+
+/// What a refinement makes is a network like any other, whatever names the first one gave its parts.
+#[test]
+fn a_refined_network_can_be_refined_again() {
+    let workshop = Workshop::new(12);
+    std::fs::write(workshop.path("own.onnx"), convolutional()).expect("written");
+    for (network, classifier, run) in [
+        ("own.onnx", "dnn", "first"),
+        ("first/bundle/model.onnx", "svm-refined", "second"),
+        ("second/bundle/model.onnx", "dnn", "third"),
+    ] {
+        let mut train = workshop.train_by(network, "data", run);
+        train.args(["--classifier", classifier, "--epochs", "2", "--views", "2"]);
+        train.args(["--trained", "all", "--device", "cpu"]);
+        let document = say_within(300, &train).ended_with(0).json();
+        assert!(document["metrics"]["accuracy"].as_f64().is_some(), "{run}: {document}");
+    }
 }

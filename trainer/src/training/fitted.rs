@@ -1,12 +1,14 @@
 //! What a training works on, and what it comes to, whichever classifier is trained.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
 use shared::classifier::{Calibration, Head};
+use shared::files::sha256_hex;
 
-use super::{Parameters, TrainingError, Workplace};
+use super::{NetworkFile, Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
 use crate::dataset::{Dataset, escape};
 use crate::features::Features;
@@ -112,6 +114,25 @@ pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
 }
 
 impl Prepared<'_> {
+    /// What `model` gives for every image of the data set, `feature_size` values each.
+    ///
+    /// # Errors
+    /// [`TrainingError::Vanished`] where one of the images is no longer there: rows would not be those of the data set.
+    pub fn features_by(&self, model: &Bytes, feature_size: usize) -> Result<Features, TrainingError> {
+        let network = NetworkFile {
+            model,
+            sha256: &sha256_hex(model),
+            preprocessing: &self.backbone.preprocessing,
+            feature_size,
+        };
+        let Parameters { limits, split, .. } = self.parameters;
+        let (readable, features) = self
+            .workplace
+            .features(self.dataset, &network, *limits, split.distance)?;
+        check_all_there(self.dataset, &readable)?;
+        Ok(features)
+    }
+
     /// A linear SVM on the features of the network as it came.
     pub fn svm(&self) -> Result<Fitted, TrainingError> {
         self.svm_on(self.model.clone(), self.features.clone())
@@ -140,9 +161,50 @@ impl Prepared<'_> {
     }
 }
 
+/// Checks that `now` has all images that `before` had.
+fn check_all_there(before: &Dataset, now: &Dataset) -> Result<(), TrainingError> {
+    const NAMED: usize = 10;
+    let here: HashSet<&Path> = now.items.iter().map(|item| item.path.as_path()).collect();
+    let paths = before.items.iter().map(|item| item.path.as_path());
+    let gone: Vec<&Path> = paths.filter(|path| !here.contains(path)).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut named: Vec<String> = gone.iter().take(NAMED).map(|path| escape(path)).collect();
+    if gone.len() > NAMED {
+        named.push(format!("{} more", gone.len() - NAMED));
+    }
+    Err(TrainingError::Vanished {
+        root: before.root.clone(),
+        named: named.join(", "),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Item;
+
+    #[test]
+    fn images_that_vanished_are_named() {
+        let item = |path: &str| Item {
+            path: path.into(),
+            class: 0,
+        };
+        let before = Dataset {
+            root: "data".into(),
+            classes: vec!["a".to_owned()],
+            items: vec![item("a/1.png"), item("a/2.png"), item("a/3.png")],
+            skipped: Vec::new(),
+        };
+        assert!(check_all_there(&before, &before).is_ok());
+        let now = before.restricted(vec![item("a/1.png"), item("a/3.png")], Vec::new());
+        let error = check_all_there(&before, &now).expect_err("one is gone").to_string();
+        assert!(
+            error.contains("images of data") && error.contains(": a/2.png;"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn errors_name_classes() {

@@ -142,6 +142,16 @@ pub enum TrainingError {
         /// Why.
         reason: String,
     },
+    /// Images that were read when the training began can no longer be read.
+    #[error(
+        "images of {root} that the training began with can no longer be read: {named}; train again, with them or without"
+    )]
+    Vanished {
+        /// The data set.
+        root: PathBuf,
+        /// The images, for people to read.
+        named: String,
+    },
     /// Images somewhere else cannot be asked for.
     #[error(transparent)]
     Connections(#[from] std::io::Error),
