@@ -101,9 +101,13 @@ fn odd_paths_are_read_or_listed_by_every_command() {
         &["data", "audit", "--backbone", "colours.onnx"],
         &["data", "dedupe", "--no-features", "--dry-run"],
     ] {
-        let arguments = [command, &["--json", "--data", "data"]].concat();
+        let arguments = [command, &["--quiet", "--json", "--data", "data"]].concat();
         let said = say_within(60, &workshop.trainer(&arguments)).ended_with(3);
         assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+        assert!(
+            said.stderr.contains("broken_link.jpg"),
+            "the list is what the exit code is for: {said:?}"
+        );
     }
     // The split that was written is read again, odd names and all.
     let evaluate = [

@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let saved = run.save(arguments.out.as_deref(), arguments.report_images, &workplace)?;
     arguments.tracking.log(&saved.folder, session);
 
-    list_skipped(&run.skipped, session.quiet);
+    list_skipped(&run.skipped);
     let document = Document {
         id: &saved.record.id,
         run: &saved.folder,

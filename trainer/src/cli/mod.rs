@@ -100,7 +100,6 @@ enum Command {
 /// What a command works with besides its own options.
 struct Session {
     output: Output,
-    quiet: bool,
     progress: Bar,
     cache: Option<PathBuf>,
 }
@@ -163,7 +162,6 @@ fn parse(arguments: Vec<OsString>) -> Result<Arguments, Parsing> {
 fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
     let session = Session {
         output: Output::new(common.json),
-        quiet: common.quiet,
         progress: Bar::new(common.quiet),
         cache: common.cache,
     };

@@ -140,7 +140,7 @@ impl Arguments {
         let run = training::train(dataset, &backbone, &parameters, workplace)?;
         let saved = run.save(Some(folder), training.report_images, workplace)?;
         training.tracking.log(&saved.folder, session);
-        list_skipped(&run.skipped, session.quiet);
+        list_skipped(&run.skipped);
         Ok(Done::unless_left_out(&run.skipped))
     }
 }

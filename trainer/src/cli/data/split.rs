@@ -90,7 +90,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let split = Split::new(&dataset, &groups, &parameters)?;
     split.save(&arguments.out)?;
 
-    list_skipped(&dataset.skipped, session.quiet);
+    list_skipped(&dataset.skipped);
     let document = Document {
         split: &arguments.out,
         train: split.train_rows().len(),
