@@ -198,6 +198,27 @@ fn what_can_be_known_at_once_is_said_before_any_feature_is_computed() {
 }
 
 #[test]
+fn variables_are_switches_too_and_named_where_they_are_wrong() {
+    let workshop = Workshop::new(0);
+    let with = |variable: &str, value: &str, arguments: &[&str]| {
+        say_within(60, workshop.trainer(arguments).env(variable, value))
+    };
+    for value in ["1", "yes", "true"] {
+        with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0).json();
+    }
+    for value in ["0", "no", "false", ""] {
+        let said = with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0);
+        assert!(!said.stdout.starts_with(['{', '[']), "{said:?}");
+    }
+    let wrong = with("IKAT_JSON", "perhaps", &["setup", "--list"]).ended_with(2);
+    assert!(wrong.stderr.contains("IKAT_JSON"), "{wrong:?}");
+    let wrong = with("IKAT_RATIO", "75", &["train", "--data", "data"]).ended_with(2);
+    assert!(wrong.stderr.contains("IKAT_RATIO"), "{wrong:?}");
+    let typed = with("IKAT_RATIO", "0.5", &["train", "--data", "data", "--ratio", "75"]).ended_with(2);
+    assert!(!typed.stderr.contains("IKAT_RATIO"), "{typed:?}");
+}
+
+#[test]
 fn class_folders_that_differ_by_case_are_refused() {
     let workshop = Workshop::new(2);
     picture(&workshop.path("data/RED/1.png"), 0, 9);

@@ -129,7 +129,7 @@ impl Session {
 
 /// Runs the program with the arguments that it was started with.
 pub fn run() -> ExitCode {
-    match parse(std::env::args_os().collect()) {
+    match parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(arguments) => match dispatch(arguments) {
             Ok(done) => done.into(),
             Err(failure) => failure.report(),
@@ -150,12 +150,14 @@ enum Parsing {
 }
 
 /// Flags win over the environment, which wins over the file: the file's values become clap's defaults.
-fn parse(arguments: Vec<OsString>) -> Result<Arguments, Parsing> {
+fn parse(arguments: &[OsString]) -> Result<Arguments, Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
         .and_then(|configuration| configuration.apply(command()))
         .map_err(Parsing::Configuration)?;
-    let matches = command.try_get_matches_from(arguments).map_err(Parsing::Clap)?;
+    let matches = command
+        .try_get_matches_from(arguments)
+        .map_err(|error| Parsing::Clap(configuration::with_variables(error, arguments)))?;
     Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)
 }
 
