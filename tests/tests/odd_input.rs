@@ -219,6 +219,18 @@ fn variables_are_switches_too_and_named_where_they_are_wrong() {
 }
 
 #[test]
+fn a_model_that_nobody_published_has_no_versions() {
+    let workshop = Workshop::new(0);
+    let versions = workshop.trainer(&["versions", "--to", "store", "--name", "nobody"]);
+    let said = say_within(60, &versions).ended_with(1);
+    assert!(
+        said.stderr.contains("no version of nobody is published there"),
+        "{said:?}"
+    );
+    assert_eq!(said.stdout, "");
+}
+
+#[test]
 fn class_folders_that_differ_by_case_are_refused() {
     let workshop = Workshop::new(2);
     picture(&workshop.path("data/RED/1.png"), 0, 9);
