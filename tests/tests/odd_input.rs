@@ -95,9 +95,13 @@ fn odd_paths_are_read_or_listed_by_every_command() {
         &["data", "audit", "--backbone", "colours.onnx"],
         &["data", "dedupe", "--no-features", "--dry-run"],
     ] {
-        let arguments = [command, &["--json", "--data", "data"]].concat();
+        let arguments = [command, &["--quiet", "--json", "--data", "data"]].concat();
         let said = say_within(60, &workshop.trainer(&arguments)).ended_with(3);
         assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+        assert!(
+            said.stderr.contains("broken_link.jpg"),
+            "the list is what the exit code is for: {said:?}"
+        );
     }
     // The split that was written is read again, odd names and all.
     let evaluate = [
@@ -185,6 +189,39 @@ fn what_can_be_known_at_once_is_said_before_any_feature_is_computed() {
     refuse(&[], "needs two classes");
     let epochs = say_within(60, workshop.train("data", "run").args(["--epochs", "0"])).ended_with(2);
     assert!(epochs.stderr.contains("epochs must be from 1"), "{epochs:?}");
+}
+
+#[test]
+fn variables_are_switches_too_and_named_where_they_are_wrong() {
+    let workshop = Workshop::new(0);
+    let with = |variable: &str, value: &str, arguments: &[&str]| {
+        say_within(60, workshop.trainer(arguments).env(variable, value))
+    };
+    for value in ["1", "yes", "true"] {
+        with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0).json();
+    }
+    for value in ["0", "no", "false", ""] {
+        let said = with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0);
+        assert!(!said.stdout.starts_with(['{', '[']), "{said:?}");
+    }
+    let wrong = with("IKAT_JSON", "perhaps", &["setup", "--list"]).ended_with(2);
+    assert!(wrong.stderr.contains("IKAT_JSON"), "{wrong:?}");
+    let wrong = with("IKAT_RATIO", "75", &["train", "--data", "data"]).ended_with(2);
+    assert!(wrong.stderr.contains("IKAT_RATIO"), "{wrong:?}");
+    let typed = with("IKAT_RATIO", "0.5", &["train", "--data", "data", "--ratio", "75"]).ended_with(2);
+    assert!(!typed.stderr.contains("IKAT_RATIO"), "{typed:?}");
+}
+
+#[test]
+fn a_model_that_nobody_published_has_no_versions() {
+    let workshop = Workshop::new(0);
+    let versions = workshop.trainer(&["versions", "--to", "store", "--name", "nobody"]);
+    let said = say_within(60, &versions).ended_with(1);
+    assert!(
+        said.stderr.contains("no version of nobody is published there"),
+        "{said:?}"
+    );
+    assert_eq!(said.stdout, "");
 }
 
 #[test]

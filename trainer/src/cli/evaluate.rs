@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let saved = run.save(arguments.out.as_deref(), arguments.report_images, &workplace)?;
     arguments.tracking.log(&saved.folder, session);
 
-    list_skipped(&run.skipped, session.quiet);
+    list_skipped(&run.skipped);
     for note in &run.notes {
         session.note(note);
     }

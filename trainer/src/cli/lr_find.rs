@@ -56,7 +56,7 @@ struct Document<'a> {
     #[serde(flatten)]
     curve: &'a RateCurve,
     #[serde(serialize_with = "crate::dataset::as_text")]
-    plot: Option<&'a Path>,
+    plot: Option<PathBuf>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let document = Document {
         curve: &curve,
-        plot: arguments.out.as_deref(),
+        plot: arguments.out.clone(),
     };
     session
         .output

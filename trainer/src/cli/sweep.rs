@@ -107,7 +107,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let page = arguments.out.join("comparison.html");
     let html = report::comparison(&Comparison::new(&entries)?, &groups)?;
     files::write_atomically(&page, html.as_bytes())?;
-    list_skipped(&skipped, session.quiet);
+    list_skipped(&skipped);
     let document = Document {
         page: &page,
         groups: &groups,

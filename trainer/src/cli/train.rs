@@ -160,7 +160,7 @@ impl Job {
         let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, session);
 
-        list_skipped(&run.skipped, session.quiet);
+        list_skipped(&run.skipped);
         for note in &run.notes {
             session.note(note);
         }

@@ -1,5 +1,7 @@
 use std::fmt::Write;
 
+use shared::store::versions::{VersionError, live_key};
+
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
@@ -20,7 +22,14 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let versions = block_on(async {
         let store = store(&arguments.to).await?;
-        publish::versions(&store, &arguments.name).await.map_err(Failure::from)
+        let versions = publish::versions(&store, &arguments.name).await?;
+        if versions.is_empty() {
+            return Err(Failure::from(VersionError::NotPublished {
+                place: store.place(&live_key(&arguments.name)),
+                name: arguments.name.clone(),
+            }));
+        }
+        Ok::<_, Failure>(versions)
     })??;
     let mut text = String::new();
     for version in &versions {

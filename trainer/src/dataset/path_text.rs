@@ -135,7 +135,7 @@ mod tests {
             #[serde(serialize_with = "as_text")]
             own: PathBuf,
             #[serde(serialize_with = "as_text")]
-            none: Option<&'a Path>,
+            none: Option<PathBuf>,
             #[serde(serialize_with = "as_text")]
             some: Option<PathBuf>,
             #[serde(serialize_with = "as_text")]

@@ -302,7 +302,7 @@ mod tests {
         // Also where it leads nowhere any more, it is no missing file.
         fs::remove_file(folder.path().join(&paths[0])).expect("deleted");
         let restored = restore(folder.path(), None, &lock).expect("back");
-        assert_eq!(restored.files, [link.clone()]);
+        assert_eq!(restored.files, std::slice::from_ref(&link));
         assert!(fs::symlink_metadata(folder.path().join(link)).is_ok_and(|found| found.is_symlink()));
     }
 

@@ -82,7 +82,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         files::write_atomically(path, page.as_bytes())?;
         session.note(&format!("Page: {}", printable(&path.to_string_lossy())));
     }
-    list_skipped(&featurized.skipped, session.quiet);
+    list_skipped(&featurized.skipped);
     let document = Document {
         audit: &audit,
         unreadable: &featurized.skipped,

@@ -135,7 +135,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         _ => None,
     };
 
-    list_skipped(&dataset.skipped, session.quiet);
+    list_skipped(&dataset.skipped);
     let entry = |row: usize| Entry {
         path: dataset.items[row].path.to_string_lossy().into_owned(),
         label: &dataset.classes[dataset.items[row].class],

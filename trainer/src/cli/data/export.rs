@@ -102,7 +102,7 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
 }
 
 fn finish(out: &Path, images: usize, skipped: &[Skipped], session: &Session) -> Result<Done, Failure> {
-    list_skipped(skipped, session.quiet);
+    list_skipped(skipped);
     let document = Document { out, images, skipped };
     let text = format!("{images} images in {}", printable(&out.to_string_lossy()));
     session.output.result(&document, &text)?;

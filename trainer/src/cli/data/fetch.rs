@@ -9,7 +9,7 @@ use shared::image::Limits;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
-use crate::cli::output::printable;
+use crate::cli::output::{list_left_out, printable};
 use crate::fetch::{self, Downloader, Options, Outcome};
 use crate::search::Unanswered;
 
@@ -111,18 +111,11 @@ pub fn report(
     unanswered: Option<&[Unanswered]>,
     session: &Session,
 ) -> Result<Done, Failure> {
-    if !session.quiet && !outcome.left_out.is_empty() {
-        anstream::eprintln!("Left out {} address(es):", outcome.left_out.len());
-        for left_out in &outcome.left_out {
-            anstream::eprintln!(
-                "  line {}: {}: {}: {}",
-                left_out.line,
-                printable(&left_out.url),
-                left_out.kind.name(),
-                printable(&left_out.reason)
-            );
-        }
-    }
+    let lines = outcome.left_out.iter().map(|left_out| {
+        let (url, reason) = (printable(&left_out.url), printable(&left_out.reason));
+        format!("line {}: {url}: {}: {reason}", left_out.line, left_out.kind.name())
+    });
+    list_left_out("address(es)", lines);
     let folder = printable(&data.to_string_lossy());
     let nothing = outcome.kept + outcome.known == 0;
     let mut text = format!(

@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     split.save(&arguments.out)?;
     dataset.skipped.extend_from_slice(split.unknown());
 
-    list_skipped(&dataset.skipped, session.quiet);
+    list_skipped(&dataset.skipped);
     let document = Document {
         split: &arguments.out,
         train: split.train_rows().len(),
