@@ -1,7 +1,8 @@
 //! What the scorer is told: by the environment, as functions are, and by one flag.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
@@ -19,8 +20,8 @@ const WAITING: usize = 8;
 #[derive(Debug, Parser)]
 #[command(name = "scorer", version)]
 pub struct Arguments {
-    /// Answer plain HTTP at this address instead of serving Lambda, for example 127.0.0.1:9000
-    #[arg(long, value_name = "ADDRESS", env = "IKAT_LISTEN")]
+    /// Answer plain HTTP at this address instead of serving Lambda, for example 127.0.0.1:9000 or localhost:9000
+    #[arg(long, value_name = "HOST:PORT", env = "IKAT_LISTEN", value_parser = address)]
     listen: Option<SocketAddr>,
     /// The model: s3://bucket/prefix/name, or a folder
     #[arg(long, value_name = "MODEL", env = "IKAT_MODEL")]
@@ -141,6 +142,20 @@ impl Configuration {
         };
         Ok((configuration, carrier))
     }
+
+    /// The name that the model was published under, if one was said: the last part of its place.
+    pub fn model_name(&self) -> Option<&str> {
+        Path::new(self.model.as_deref()?).file_name()?.to_str()
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "give HOST:PORT, for example 127.0.0.1:9000 or localhost:9000";
+    let found = text.to_socket_addrs().map_err(|error| format!("{error}; {expected}"))?;
+    // Where a name has addresses of both kinds, every client tries the IPv4 one.
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.first().copied().ok_or_else(|| expected.to_owned())
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {
@@ -148,5 +163,35 @@ fn deadline(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(deadline) if !deadline.is_zero() => Ok(deadline),
         _ => Err("give a number of seconds above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_be_a_name() {
+        assert_eq!(address("127.0.0.1:0"), Ok(SocketAddr::from(([127, 0, 0, 1], 0))));
+        let local = address("localhost:9000").expect("every machine has one");
+        assert!(local.ip().is_loopback() && local.port() == 9000, "{local}");
+        for text in ["", "9000", "localhost", "localhost:port"] {
+            let error = address(text).expect_err(text);
+            assert!(error.contains("HOST:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_model_is_called_by_the_last_part_of_its_place() {
+        for (model, name) in [
+            ("s3://bucket/team/photos", Some("photos")),
+            ("store/photos/", Some("photos")),
+            ("..", None),
+        ] {
+            let arguments = ["scorer", "--listen", "127.0.0.1:0", "--model", model];
+            let arguments = Arguments::try_parse_from(arguments).expect("arguments");
+            let (configuration, _) = Configuration::resolve(arguments).expect("a configuration");
+            assert_eq!(configuration.model_name(), name, "{model}");
+        }
     }
 }

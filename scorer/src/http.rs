@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -20,11 +20,16 @@ use tokio::sync::Semaphore;
 use crate::Failure;
 use crate::model::Model;
 use crate::origin::{Origin, TRACEPARENT};
+use crate::watchdog::before;
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
-/// How long a client may take to send its headers, and then its body.
+/// How long a client may take to send its headers, and then its body where its request's time is not over before.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of what is too large is let pass by, and for how long: most clients listen for an answer only once they have sent
+/// everything.
+const MAX_PASSED_BYTES: usize = 256 << 20;
+const PASSING: Duration = Duration::from_secs(5);
 /// The header in which a request is named, and its answer too.
 const REQUEST_ID: &str = "x-request-id";
 /// How long requests that were begun may take to finish after the process was told to stop.
@@ -106,15 +111,29 @@ fn announce(address: SocketAddr) {
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        let until = self.model.until();
         let origin = self.origin(request.headers());
         let request_id = origin.request_id.clone();
         let mut response = if let Some(response) = service::answer_without_model(&method, &path) {
             response
+        // Whoever asks how the process is does so most of all when it is busy.
+        } else if service::asks_for_readiness(&method, &path) {
+            let request = Request {
+                method,
+                path,
+                ..Request::default()
+            };
+            self.model.answer(request, origin, until, ()).await
         // A place is taken before the body is read: bodies are what memory goes into.
         } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            match read(request).await {
-                Ok(request) => self.model.answer(request, origin, None, place).await,
-                Err(error) => self.model.refuse(&method, &path, &error, &origin),
+            match read(request, until).await {
+                Ok(request) => self.model.answer(request, origin, until, place).await,
+                Err(error) => {
+                    let mut response = self.model.refuse(&method, &path, &error, &origin);
+                    // The rest of the request is not read.
+                    response.headers.push(("connection", "close".to_owned()));
+                    response
+                }
             }
         } else {
             let message = "as many requests as are let to are waiting: try again in a moment";
@@ -138,20 +157,26 @@ impl Server {
     }
 }
 
-async fn read(request: hyper::Request<Incoming>) -> Result<Request, ServiceError> {
-    let (parts, body) = request.into_parts();
-    let body = tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect())
+async fn read(request: hyper::Request<Incoming>, until: Option<Instant>) -> Result<Request, ServiceError> {
+    let (parts, mut body) = request.into_parts();
+    let patience = before(until, READ_TIMEOUT);
+    let collected = tokio::time::timeout(patience, Limited::new(&mut body, MAX_BODY_BYTES).collect())
         .await
-        .map_err(|_| ServiceError::bad_request("the request did not arrive in time"))?
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");
-                ServiceError::new(ErrorCode::TooLarge, message)
-            } else {
-                ServiceError::bad_request(format!("the request broke off: {error}"))
-            }
-        })?
-        .to_bytes();
+        .map_err(|_| {
+            ServiceError::new(
+                ErrorCode::DeadlineExceeded,
+                "the request did not arrive whole within its time: send it faster, or a smaller image",
+            )
+        })?;
+    let body = match collected {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let _ = tokio::time::timeout(PASSING, pass_by(body)).await;
+            let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");
+            return Err(ServiceError::new(ErrorCode::TooLarge, message));
+        }
+        Err(error) => return Err(ServiceError::bad_request(format!("the request broke off: {error}"))),
+    };
     let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     Ok(Request {
         method: parts.method.as_str().to_owned(),
@@ -159,6 +184,17 @@ async fn read(request: hyper::Request<Incoming>) -> Result<Request, ServiceError
         content_type: content_type.map(str::to_owned),
         body,
     })
+}
+
+/// Reads on and keeps nothing.
+async fn pass_by(mut body: Incoming) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > MAX_PASSED_BYTES {
+            break;
+        }
+    }
 }
 
 fn to_hyper(response: Response) -> hyper::Response<Full<Bytes>> {

@@ -39,7 +39,7 @@ pub struct Exchange<'a> {
     pub bytes: usize,
     /// HTTP status, or what stands for it.
     pub status: u16,
-    /// From the first byte to the answer.
+    /// From when the request was read to the answer.
     pub duration: Duration,
     /// What came of each image.
     pub records: &'a [Record],
@@ -109,9 +109,9 @@ impl Log {
         Self { namespace }
     }
 
-    /// Writes the line of a request.
+    /// Writes the line of a request. What is said of other things does not decide about metrics.
     pub fn write(&self, origin: &Origin, exchange: &Exchange) {
-        if !tracing::enabled!(tracing::Level::INFO) {
+        if self.namespace.is_none() && !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
         let now = SystemTime::now();
@@ -120,24 +120,27 @@ impl Log {
         }
     }
 
-    /// Counts a version that was refused, of `model` where that is known.
+    /// Counts a version that was refused, of what was published as `model`, where that is known.
     pub fn refused(&self, model: Option<&str>) {
-        let Some(namespace) = &self.namespace else {
-            return;
-        };
+        if let Some(line) = self.refusal(model, SystemTime::now()) {
+            put(&line.to_string());
+        }
+    }
+
+    fn refusal(&self, model: Option<&str>, now: SystemTime) -> Option<Value> {
+        let namespace = self.namespace.as_ref()?;
         let directives = [directive(
             namespace,
             &json!([["model"]]),
             &json!([count("RefusedVersions")]),
         )];
-        let now = SystemTime::now();
         let mut line = embedded(now, &directives);
         line["message"] = "a version was refused".into();
         line["timestamp"] = rfc3339(now).into();
         line["level"] = "ERROR".into();
         line["model"] = model.unwrap_or("unknown").into();
         line["RefusedVersions"] = 1.into();
-        put(&line.to_string());
+        Some(line)
     }
 
     /// The request's line, and where its images got more than one label or version one more for each, as a metric
@@ -152,11 +155,12 @@ impl Log {
             let mut directives = vec![directive(
                 namespace,
                 &json!([["carrier"]]),
-                &json!([{ "Name": "Duration", "Unit": "Milliseconds" }, count("Images"), count("ClientErrors"), count("ServerErrors")]),
+                &json!([{ "Name": "Duration", "Unit": "Milliseconds" }, count("Images"), count("FailedImages"), count("ClientErrors"), count("ServerErrors")]),
             )];
             let mut members = json!({
                 "Duration": milliseconds,
                 "Images": exchange.records.len(),
+                "FailedImages": exchange.records.iter().filter(|record| record.outcome.is_err()).count(),
                 "ClientErrors": u8::from((400..500).contains(&exchange.status)),
                 "ServerErrors": u8::from(exchange.status >= 500),
             });
@@ -393,6 +397,18 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_version_is_counted_for_its_model() {
+        let log = |namespace: Option<&str>| Log::new(namespace.map(str::to_owned));
+        let line = log(Some("Ikat")).refusal(Some("textures"), UNIX_EPOCH).expect("a line");
+        assert_embedded(&line);
+        assert_eq!(
+            (&line["model"], &line["RefusedVersions"]),
+            (&json!("textures"), &json!(1))
+        );
+        assert_eq!(log(None).refusal(Some("textures"), UNIX_EPOCH), None);
+    }
+
+    #[test]
     fn several_labels_have_lines_of_their_own() {
         let refused = Record {
             outcome: Err(ErrorCode::UnsupportedFormat),
@@ -407,6 +423,7 @@ mod tests {
         ];
         let lines = lines(Some("Ikat"), &records);
         assert_eq!(lines.len(), 4);
+        assert_eq!((&lines[0]["Images"], &lines[0]["FailedImages"]), (&json!(5), &json!(1)));
         lines.iter().for_each(assert_embedded);
         assert_eq!(lines[0]["images"][4]["error"], "unsupported_format");
         let counts: Vec<_> = lines[1..]

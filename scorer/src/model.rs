@@ -41,6 +41,11 @@ impl Model {
         self.places
     }
 
+    /// When a request that arrives now must be answered.
+    pub fn until(&self) -> Option<Instant> {
+        self.watchdog.until(None)
+    }
+
     /// Loads the model, if it can be; else that is tried again on each request.
     pub async fn load(&self) {
         // What goes wrong is logged, and answered to each request.
@@ -77,6 +82,7 @@ impl Model {
         place: P,
     ) -> Response {
         let start = Instant::now();
+        let until = self.watchdog.until(until);
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
         let response = self.respond(request, until, place).await;
         let exchange = Exchange {
@@ -181,6 +187,7 @@ impl Model {
             Err(error) => return service::refuse(path, &error),
         };
         let path = path.clone();
+        let service = Service::clone(&service).with_deadline(until);
         let work = tokio::task::spawn_blocking(move || {
             let response = service.answer(&request);
             drop(place);

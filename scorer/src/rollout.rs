@@ -49,6 +49,7 @@ struct Progress {
 /// What was wanted and did not stand the proof.
 struct Refused {
     wanted: Wanted,
+    problem: Problem,
     attempts: u32,
     again: Instant,
 }
@@ -132,7 +133,7 @@ impl Rollout {
             }
             Err(error) => {
                 tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
-                self.log.refused(None);
+                self.log.refused(self.configuration.model_name());
                 let error = ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {error}"));
                 progress.failed = Some((error.clone(), Instant::now()));
                 Err(error)
@@ -141,15 +142,18 @@ impl Rollout {
     }
 
     /// Loads the live version alone: one on trial follows in the background, so that a cold start waits for one.
-    async fn load_first(&self) -> Result<(Service, Wanted), StartupError> {
+    async fn load_first(self: &Arc<Self>) -> Result<(Service, Wanted), StartupError> {
+        // The library loads while the model is on its way, and to its end whatever becomes of the model: a process that
+        // forgot its first one gets no second.
+        let rollout = Arc::clone(self);
+        let library = tokio::spawn(async move { rollout.runtime().await.cloned() });
         let pinned = self.configuration.pinned.as_deref();
         let fetch = async {
             let wanted = self.source().await?.wanted(pinned).await?;
             let live = self.load(&wanted.live).await?;
             Ok((wanted, live))
         };
-        // The library loads while the model is on its way.
-        let (_, (wanted, live)) = tokio::try_join!(self.runtime(), fetch)?;
+        let (_, (wanted, live)) = tokio::try_join!(async { library.await? }, fetch)?;
         Ok((self.service_of(live), Wanted { canary: None, ..wanted }))
     }
 
@@ -178,35 +182,40 @@ impl Rollout {
             Ok(wanted) => wanted,
             Err(error) => {
                 tracing::warn!(%error, "which version is live cannot be found out");
-                self.tell(&serving, None, &error);
+                self.tell(&serving, Some(problem(serving.problem(), None, &error)));
                 return;
             }
         };
         if progress.loaded.as_ref() == Some(&wanted) {
             progress.refused = None;
-            if serving.problem().is_some() {
-                self.serve(Service::clone(&serving).with_problem(None));
-            }
+            self.tell(&serving, None);
             return;
         }
         let known = progress.refused.as_ref().filter(|refused| refused.wanted == wanted);
-        if known.is_some_and(|refused| Instant::now() < refused.again) {
+        if let Some(refused) = known.filter(|refused| Instant::now() < refused.again) {
+            // A look that failed since then may have told of something else.
+            self.tell(&serving, Some(refused.problem.clone()));
             return;
         }
         let attempts = known.map_or(0, |refused| refused.attempts) + 1;
-        let Err(fault) = self.replace(&serving, &wanted, &mut progress).await else {
+        let outcome = self.replace(&serving, &wanted, &mut progress).await;
+        // What is in memory may have changed, also where one is refused: a live version without the one on trial.
+        let serving = self.serving().unwrap_or(serving);
+        let Err(fault) = outcome else {
             progress.refused = None;
+            self.tell(&serving, None);
             return;
         };
         let error = &fault.error;
         tracing::error!(%error, version = fault.version, "a version is refused; the one in memory keeps answering");
-        self.log.refused(Some(&serving.model().name));
-        // What is in memory may have changed: a live version without the one on trial.
-        let serving = self.serving().unwrap_or(serving);
-        self.tell(&serving, Some(fault.version), error);
+        self.log.refused(self.configuration.model_name());
+        let known = progress.refused.as_ref().map(|refused| &refused.problem);
+        let problem = problem(known, Some(fault.version), error);
+        self.tell(&serving, Some(problem.clone()));
         let pause = self.configuration.refresh * 2_u32.saturating_pow(attempts.min(16) - 1);
         progress.refused = Some(Refused {
             wanted,
+            problem,
             attempts,
             again: Instant::now() + pause.min(LONGEST_PAUSE.max(self.configuration.refresh)),
         });
@@ -216,8 +225,9 @@ impl Rollout {
         Ok(self.source().await?.wanted(None).await?)
     }
 
-    /// Loads what of `wanted` is not in memory and serves it. A live version goes into service also where the
-    /// one on trial cannot; without the live one nothing changes.
+    /// Loads what of `wanted` is not in memory and serves it, if that is not what is served already. A live version goes
+    /// into service also where the one on trial cannot; without the live one nothing changes. What is wrong is for the
+    /// caller to tell.
     async fn replace(&self, serving: &Service, wanted: &Wanted, progress: &mut Progress) -> Result<(), Fault> {
         let live = self.obtain(serving, &wanted.live).await?;
         let canary = match &wanted.canary {
@@ -228,17 +238,22 @@ impl Rollout {
             Ok(canary) => (canary, Ok(())),
             Err(fault) => (None, Err(fault)),
         };
-        progress.loaded = Some(Wanted {
+        let loaded = Wanted {
             live: wanted.live.clone(),
             canary: wanted.canary.clone().filter(|_| canary.is_some()),
-        });
+        };
+        if progress.loaded.as_ref() == Some(&loaded) {
+            return outcome;
+        }
+        progress.loaded = Some(loaded);
         tracing::info!(
             version = live.manifest().version,
             canary = canary.as_ref().map(|(canary, _)| canary.manifest().version.as_str()),
             share = canary.as_ref().map(|(_, share)| *share),
             "other versions answer from now on"
         );
-        self.serve(self.service_of(live).with_canary(canary));
+        let service = self.service_of(live).with_canary(canary);
+        self.serve(service.with_problem(serving.problem().cloned()));
         outcome
     }
 
@@ -290,17 +305,10 @@ impl Rollout {
         }
     }
 
-    /// Lets `/model` and `/health/ready` tell what is wrong.
-    fn tell(&self, serving: &Service, refused: Option<String>, error: &StartupError) {
-        let reason = error.to_string();
-        let known = serving.problem();
-        let since = match known {
-            Some(known) if known.refused == refused => known.since.clone(),
-            _ => rfc3339(SystemTime::now()),
-        };
-        let problem = Problem { refused, reason, since };
-        if known != Some(&problem) {
-            self.serve(serving.clone().with_problem(Some(problem)));
+    /// Lets `/model` and `/health/ready` tell what is wrong, if anything.
+    fn tell(&self, serving: &Service, problem: Option<Problem>) {
+        if serving.problem() != problem.as_ref() {
+            self.serve(serving.clone().with_problem(problem));
         }
     }
 
@@ -310,4 +318,14 @@ impl Rollout {
         *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&service));
         service
     }
+}
+
+/// What is wrong, since when it was `known` first.
+fn problem(known: Option<&Problem>, refused: Option<String>, error: &StartupError) -> Problem {
+    let since = match known {
+        Some(known) if known.refused == refused => known.since.clone(),
+        _ => rfc3339(SystemTime::now()),
+    };
+    let reason = error.to_string();
+    Problem { refused, reason, since }
 }

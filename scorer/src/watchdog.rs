@@ -1,8 +1,9 @@
 //! Answers in time, whatever an image does to its decoder or the network.
 //!
-//! A thread cannot be stopped from outside. So whoever waits is answered when the deadline is over, and the thread is
-//! given the same time once more. If then every place is held by work that does not end, nothing will ever be
-//! scored again in this process: it ends, and whoever runs it (Lambda, a container's supervisor) starts another.
+//! A thread cannot be stopped from outside. So whoever waits is answered when the deadline is over, and the thread, which
+//! stops by itself when it is done with the image at hand, is given twice the same time for that. If then every place is
+//! held by an image that does not end, nothing will ever be scored again in this process: it ends, and whoever runs it
+//! (Lambda, a container's supervisor) starts another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,13 +20,13 @@ pub struct Watchdog {
     places: usize,
     /// Work that nobody waits for any more and that still goes on.
     late: watch::Sender<usize>,
-    /// That of it which is past its second deadline.
+    /// That of it which is still at the same image after two more deadlines.
     stuck: Arc<AtomicUsize>,
     give_up: fn(),
 }
 
 impl Watchdog {
-    /// One that gives each request `deadline`, and the process up when as much work as has `places` does not end.
+    /// One that gives each request `deadline`, and the process up when images that do not end hold all `places`.
     pub fn new(deadline: Duration, places: usize) -> Self {
         Self {
             deadline,
@@ -41,6 +42,12 @@ impl Watchdog {
         self.deadline
     }
 
+    /// When a request that arrives now must be answered, at `until` at the latest.
+    pub fn until(&self, until: Option<Instant>) -> Option<Instant> {
+        let deadline = Instant::now().checked_add(self.deadline);
+        [deadline, until].into_iter().flatten().min()
+    }
+
     /// Waits, for as long as `patience`, until a place is not held by work that is late; else more work would wait in
     /// vain.
     pub async fn has_room(&self, patience: Duration) -> bool {
@@ -49,8 +56,8 @@ impl Watchdog {
         tokio::time::timeout(patience, room).await.is_ok()
     }
 
-    /// What `work` gives, or that it took too long, which is said at `until` at the latest; `work` then goes on, and holds
-    /// what it holds.
+    /// What `work` gives, or that it took too long, which is said at `until` at the latest; `work` then goes on to
+    /// the end of the image at hand, and holds what it holds.
     ///
     /// # Errors
     /// `deadline_exceeded`, or `internal` where the work panicked.
@@ -70,15 +77,17 @@ impl Watchdog {
         }
     }
 
-    /// Leaves `work` to itself, which took too long, and keeps count of it.
+    /// Leaves `work` to itself, which took too long and begins no further image, and keeps count of it.
     pub fn leave<T: Send + 'static>(&self, mut work: JoinHandle<T>) {
-        let (deadline, places, give_up) = (self.deadline, self.places, self.give_up);
+        // The image at hand may have been begun a moment ago.
+        let patience = self.deadline.saturating_mul(2);
+        let (places, give_up) = (self.places, self.give_up);
         let (late, stuck) = (self.late.clone(), Arc::clone(&self.stuck));
         late.send_modify(|late| *late += 1);
         tokio::spawn(async move {
-            if tokio::time::timeout(deadline, &mut work).await.is_err() {
+            if tokio::time::timeout(patience, &mut work).await.is_err() {
                 let count = stuck.fetch_add(1, Ordering::SeqCst) + 1;
-                tracing::error!(count, places, "work on a request does not end");
+                tracing::error!(count, places, "the work on an image does not end");
                 if count >= places {
                     give_up();
                 }
@@ -100,7 +109,7 @@ pub fn before(until: Option<Instant>, time: Duration) -> Duration {
 pub fn too_long(time: Duration) -> ServiceError {
     let message = format!(
         "no answer within {} s: send a smaller image, or fewer at once",
-        (time.as_secs_f64() * 1000.0).round() / 1000.0
+        (time.as_secs_f64() * 100.0).round() / 100.0
     );
     ServiceError::new(ErrorCode::DeadlineExceeded, message)
 }

@@ -14,8 +14,8 @@ impl Buckets {
     /// The image that `reference` names, of at most `limit` bytes.
     ///
     /// # Errors
-    /// In the words of the scoring function: `not_found`, `forbidden`, `too_large`, and `storage_unavailable` for what
-    /// may pass.
+    /// In the words of the scoring function: `not_found`, `too_large`, `forbidden` for what the store refuses, and
+    /// `storage_unavailable` for what may pass.
     pub async fn fetch(&self, reference: &S3Reference, limit: u64) -> Result<Bytes, ServiceError> {
         let connect = || S3Store::connect(&reference.bucket, "");
         let any = self.0.get_or_try_init(connect).await.map_err(|error| explain(&error))?;
@@ -35,8 +35,33 @@ fn explain(error: &StoreError) -> ServiceError {
     let code = match error {
         StoreError::TooLarge { .. } => ErrorCode::TooLarge,
         StoreError::NoBucket { .. } => ErrorCode::NotFound,
-        StoreError::Denied { .. } => ErrorCode::Forbidden,
+        error if error.is_refusal() => ErrorCode::Forbidden,
         _ => ErrorCode::StorageUnavailable,
     };
     ServiceError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_not_told_as_passing() {
+        let request = |status| StoreError::Request {
+            place: "s3://bucket/key".to_owned(),
+            action: "read it",
+            status,
+            reason: "a reason".to_owned(),
+        };
+        for status in [400, 405, 409] {
+            assert_eq!(explain(&request(Some(status))).code, ErrorCode::Forbidden, "{status}");
+        }
+        for status in [None, Some(200), Some(307), Some(408), Some(429), Some(500), Some(503)] {
+            assert_eq!(
+                explain(&request(status)).code,
+                ErrorCode::StorageUnavailable,
+                "{status:?}"
+            );
+        }
+    }
 }

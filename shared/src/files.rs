@@ -121,10 +121,9 @@ impl AtomicFile {
             _ => Path::new("."),
         };
         std::fs::create_dir_all(folder)?;
-        let file = tempfile::Builder::new()
-            .prefix(".ikat-")
-            .suffix(".tmp")
-            .tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        open_to_all(builder.prefix(".ikat-").suffix(".tmp"));
+        let file = builder.tempfile_in(folder)?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
@@ -137,7 +136,6 @@ impl AtomicFile {
     /// Whatever the file system answers; what had the name is then untouched.
     pub fn finish(self) -> io::Result<()> {
         self.file.as_file().sync_all()?;
-        allow_reading(&self.file)?;
         self.file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
@@ -153,17 +151,15 @@ impl Write for AtomicFile {
     }
 }
 
-/// Temporary files are private to their owner; what they become is an ordinary file.
+/// Temporary files are private to their owner; what this one becomes is an ordinary file, for whom the umask leaves.
 #[cfg(unix)]
-fn allow_reading(file: &tempfile::NamedTempFile) -> io::Result<()> {
+fn open_to_all(builder: &mut tempfile::Builder<'_, '_>) {
     use std::os::unix::fs::PermissionsExt;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))
+    builder.permissions(std::fs::Permissions::from_mode(0o666));
 }
 
 #[cfg(not(unix))]
-fn allow_reading(_: &tempfile::NamedTempFile) -> io::Result<()> {
-    Ok(())
-}
+fn open_to_all(_: &mut tempfile::Builder<'_, '_>) {}
 
 #[cfg(test)]
 mod tests {
@@ -189,5 +185,29 @@ mod tests {
             .map(|entry| entry.expect("entry").file_name())
             .collect();
         assert_eq!(names, ["model.json"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_may_be_read_by_whom_the_umask_leaves() {
+        use std::os::unix::fs::PermissionsExt;
+        const AGAIN: &str = "IKAT_TEST_UMASK";
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (ours, ordinary) = (folder.path().join("ours"), folder.path().join("ordinary"));
+        write_atomically(&ours, b"one").expect("written");
+        std::fs::write(&ordinary, b"one").expect("written");
+        let mode = |path: &Path| std::fs::metadata(path).expect("a file").permissions().mode();
+        assert_eq!(mode(&ours), mode(&ordinary));
+        // The umask belongs to the process: once more in one that has another.
+        if std::env::var_os(AGAIN).is_none() {
+            let output = std::process::Command::new("sh")
+                .args(["-c", "umask 027; exec \"$0\" \"$@\""])
+                .arg(std::env::current_exe().expect("this test"))
+                .args(["--exact", "files::tests::a_file_may_be_read_by_whom_the_umask_leaves"])
+                .env(AGAIN, "1")
+                .output()
+                .expect("a shell");
+            assert!(output.status.success(), "{output:?}");
+        }
     }
 }

@@ -134,7 +134,7 @@ impl Pipeline {
     pub fn predict_pixels(&mut self, image: &RgbImage) -> Result<(Prediction, Timing), PipelineError> {
         let (vector, timing) = self.featurizer.featurize_pixels(image)?;
         let start = Instant::now();
-        let prediction = self.head.predict(&vector);
+        let prediction = self.classify(&vector)?;
         Ok((
             prediction,
             Timing {
@@ -144,6 +144,18 @@ impl Pipeline {
         ))
     }
 
+    /// Only a run tells how long a network's vector is.
+    fn classify(&self, vector: &[f32]) -> Result<Prediction, NetworkError> {
+        if vector.len() == self.head.takes() {
+            return Ok(self.head.predict(vector));
+        }
+        Err(NetworkError::Run(format!(
+            "it gave {} values where the classifier takes {}",
+            vector.len(),
+            self.head.takes()
+        )))
+    }
+
     /// Scores a decoded image and shows where the evidence for its best class is, where the network offers that.
     ///
     /// # Errors
@@ -151,7 +163,7 @@ impl Pipeline {
     pub fn explain(&mut self, image: &RgbImage) -> Result<(Prediction, Option<ActivationMap>, Timing), PipelineError> {
         let (activations, timing) = self.featurizer.activations(image, Outputs::VectorsAndMap)?;
         let start = Instant::now();
-        let prediction = self.head.predict(&activations.vectors);
+        let prediction = self.classify(&activations.vectors)?;
         let map = ActivationMap::of_class(&activations, &self.head, prediction.best);
         let classify = start.elapsed();
         Ok((prediction, map, Timing { classify, ..timing }))

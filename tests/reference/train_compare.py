@@ -49,11 +49,12 @@ for run in map(pathlib.Path, sys.argv[3:]):
     search = GridSearchCV(
         LinearSVC(class_weight="balanced", max_iter=5000),
         {"C": GRID},
+        scoring="balanced_accuracy",
         cv=StratifiedGroupKFold(5, shuffle=True, random_state=1),
         n_jobs=1,
     )
     search.fit(features[train], labels[train], groups=groups[train])
-    theirs = search.score(features[test], labels[test])
+    theirs = search.best_estimator_.score(features[test], labels[test])
     metrics = json.loads((run / "metrics.json").read_text())
     ours = metrics["accuracy"]
     print(

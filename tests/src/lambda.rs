@@ -1,12 +1,12 @@
 //! The scorer as Lambda runs it: cargo-lambda's local Runtime API and the prebuilt binary.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::program::{Running, program};
-use crate::{free_port, http, tool, wait_until};
+use crate::{http, listens, on_free_port, tool};
 
 /// Cargo-lambda's emulator with our scorer behind it.
 pub struct Lambda {
@@ -19,16 +19,17 @@ impl Lambda {
     /// Starts both; `None` with a message where cargo-lambda is missing.
     pub fn start(environment: &[(&str, &str)]) -> Option<Self> {
         let cargo_lambda = tool("cargo-lambda")?;
-        let port = free_port();
-        let emulator = Running::start(
-            Command::new(cargo_lambda)
-                .args(["lambda", "watch", "--only-lambda-apis", "--invoke-address", "127.0.0.1"])
-                .args(["--invoke-port", &port.to_string()])
-                .current_dir(crate::root())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
-        wait_until("cargo lambda watch", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let watch = |port: u16| {
+            Running::start(
+                Command::new(&cargo_lambda)
+                    .args(["lambda", "watch", "--only-lambda-apis", "--invoke-address", "127.0.0.1"])
+                    .args(["--invoke-port", &port.to_string()])
+                    .current_dir(crate::root())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null()),
+            )
+        };
+        let (emulator, port) = on_free_port("cargo lambda watch", watch, listens);
         let scorer = Running::start(
             Command::new(program("scorer"))
                 .env("AWS_LAMBDA_RUNTIME_API", format!("http://127.0.0.1:{port}/.rt/scorer"))

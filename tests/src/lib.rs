@@ -17,7 +17,10 @@ pub mod web;
 pub mod webdriver;
 pub mod workshop;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use program::Running;
 
 /// The workspace's root.
 ///
@@ -49,6 +52,19 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     available(if own.exists() { own } else { common }, "`cargo xtask setup`")
 }
 
+/// A program of the system that `cargo xtask setup` installs where it is run as root, or `None` with a message.
+///
+/// # Panics
+/// In CI, where it must be there.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|candidate| candidate.is_file());
+    let expected = || Path::new("/usr/bin").join(program);
+    available(found.unwrap_or_else(expected), "`cargo xtask setup` as root")
+}
+
 fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
@@ -58,11 +74,13 @@ fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
         "{} is missing: it comes from {from}",
         path.display()
     );
-    #[allow(clippy::print_stderr)]
-    {
-        eprintln!("SKIPPED: {} is missing: it comes from {from}", path.display());
-    }
+    tell(&format!("SKIPPED: {} is missing: it comes from {from}", path.display()));
     None
+}
+
+/// Says something to whoever runs the tests, past the harness, which keeps what passing tests print to itself.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// A loopback port that nobody uses.
@@ -72,6 +90,32 @@ fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
+}
+
+/// Starts a server on a free port and waits until it is `ready` there; on another where it ends instead, as somebody else
+/// may take a port between its choice and its use.
+///
+/// # Panics
+/// When it does not come up.
+pub fn on_free_port(what: &str, start: impl Fn(u16) -> Running, ready: impl Fn(u16) -> bool) -> (Running, u16) {
+    for _ in 0..3 {
+        let port = free_port();
+        let mut server = start(port);
+        let mut ended = false;
+        wait_until(what, || {
+            ended = server.exit_code().is_some();
+            ended || ready(port)
+        });
+        if !ended {
+            return (server, port);
+        }
+    }
+    panic!("{what} did not come up");
+}
+
+/// Whether somebody listens at a loopback port.
+pub fn listens(port: u16) -> bool {
+    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
 /// Asks `ready` every 50 ms until it says yes.

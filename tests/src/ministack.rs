@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Cursor, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use trainer::client::Signer;
 use zip::write::SimpleFileOptions;
 
 use crate::program::program;
-use crate::{free_port, tool, wait_until};
+use crate::{free_port, listens, tool, wait_until};
 
 /// The region that everything is in.
 pub const REGION: &str = "us-east-1";
@@ -54,6 +53,12 @@ impl MiniStack {
     /// Where it is not installed although `CI` is set, and where it does not come up.
     pub fn start() -> Option<Self> {
         let program = tool("ministack")?;
+        // Another process may take a port between its choice and its use.
+        let started = (0..3).find_map(|_| Self::try_start(&program));
+        Some(started.expect("ministack comes up"))
+    }
+
+    fn try_start(program: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = File::create(folder.path().join("log")).expect("a log");
         let port = free_port();
@@ -89,14 +94,18 @@ impl MiniStack {
             .timeout(Duration::from_mins(2))
             .build()
             .expect("a client");
-        let stack = Self {
+        let mut stack = Self {
             process,
             endpoint,
             folder,
             http,
         };
-        wait_until("ministack", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Some(stack)
+        let mut ended = false;
+        wait_until("ministack", || {
+            ended = stack.process.try_wait().expect("a child of ours").is_some();
+            ended || listens(port)
+        });
+        (!ended).then_some(stack)
     }
 
     /// What it and the functions have said.
@@ -162,6 +171,58 @@ impl MiniStack {
         library: &Path,
         parameters: &[(&str, &str)],
     ) -> BTreeMap<String, String> {
+        self.put_stack("CREATE", name, library, parameters).await
+    }
+
+    /// Gives a stack other parameters, all else as in [`Self::create_stack`].
+    ///
+    /// # Panics
+    /// When the stack does not become complete.
+    pub async fn update_stack(
+        &self,
+        name: &str,
+        library: &Path,
+        parameters: &[(&str, &str)],
+    ) -> BTreeMap<String, String> {
+        self.put_stack("UPDATE", name, library, parameters).await
+    }
+
+    async fn put_stack(
+        &self,
+        step: &str,
+        name: &str,
+        library: &Path,
+        parameters: &[(&str, &str)],
+    ) -> BTreeMap<String, String> {
+        let mut form = vec![
+            ("StackName".to_owned(), name.to_owned()),
+            ("TemplateBody".to_owned(), self.template(library).await),
+            ("Capabilities.member.1".to_owned(), "CAPABILITY_IAM".to_owned()),
+            ("Capabilities.member.2".to_owned(), "CAPABILITY_AUTO_EXPAND".to_owned()),
+        ];
+        for (index, (key, value)) in parameters.iter().enumerate() {
+            let member = format!("Parameters.member.{}", index + 1);
+            form.push((format!("{member}.ParameterKey"), (*key).to_owned()));
+            form.push((format!("{member}.ParameterValue"), (*value).to_owned()));
+        }
+        let action = if step == "CREATE" { "CreateStack" } else { "UpdateStack" };
+        let answer = self.cloud_formation(action, &form).await;
+        assert!(element(&answer, "StackId").is_some(), "{answer}");
+        loop {
+            let described = self.stack(name).await;
+            let status = element(&described, "StackStatus").and_then(|status| status.strip_prefix(step));
+            match status {
+                Some("_COMPLETE") => return outputs(&described),
+                Some("_IN_PROGRESS" | "_COMPLETE_CLEANUP_IN_PROGRESS") => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                _ => panic!("{described}\n{}", self.log()),
+            }
+        }
+    }
+
+    /// The template with the function and the library in place of what `sam package` would upload.
+    async fn template(&self, library: &Path) -> String {
         if self.s3().head_bucket().bucket(ARTIFACTS).send().await.is_err() {
             self.create_bucket(ARTIFACTS).await;
         }
@@ -169,7 +230,7 @@ impl MiniStack {
         let mut template = std::fs::read_to_string(crate::root().join("infra/template.yaml")).expect("the template");
         for (local, key, files) in [
             (
-                "CodeUri: ../",
+                "CodeUri: ../scorer",
                 "code.zip",
                 vec![("bootstrap", program("scorer").as_path()), in_package],
             ),
@@ -182,26 +243,7 @@ impl MiniStack {
             let (property, _) = local.split_once(' ').expect("a property");
             template = template.replace(local, &format!("{property} s3://{ARTIFACTS}/{key}"));
         }
-        let mut form = vec![
-            ("StackName".to_owned(), name.to_owned()),
-            ("TemplateBody".to_owned(), template),
-            ("Capabilities.member.1".to_owned(), "CAPABILITY_IAM".to_owned()),
-            ("Capabilities.member.2".to_owned(), "CAPABILITY_AUTO_EXPAND".to_owned()),
-        ];
-        for (index, (key, value)) in parameters.iter().enumerate() {
-            let member = format!("Parameters.member.{}", index + 1);
-            form.push((format!("{member}.ParameterKey"), (*key).to_owned()));
-            form.push((format!("{member}.ParameterValue"), (*value).to_owned()));
-        }
-        self.cloud_formation("CreateStack", &form).await;
-        loop {
-            let described = self.stack(name).await;
-            match element(&described, "StackStatus") {
-                Some("CREATE_COMPLETE") => return outputs(&described),
-                Some("CREATE_IN_PROGRESS") => tokio::time::sleep(Duration::from_millis(200)).await,
-                _ => panic!("{described}\n{}", self.log()),
-            }
-        }
+        template
     }
 
     /// Deletes a stack and waits until it is gone.
@@ -323,13 +365,17 @@ impl MiniStack {
         roles
     }
 
-    /// Whom the policy of the function with this ARN and alias lets in.
+    /// Whom the policy of the function with this ARN lets in, or that of its alias where the ARN ends with one.
     ///
     /// # Panics
     /// When it cannot be read.
     pub async fn function_policy(&self, arn: &str) -> Option<Value> {
-        let (name, alias) = arn.split_once(":function:")?.1.split_once(':')?;
-        let path = format!("{}/2015-03-31/functions/{name}/policy?Qualifier={alias}", self.endpoint);
+        let (_, function) = arn.split_once(":function:").expect("a function");
+        let (name, query) = match function.split_once(':') {
+            Some((name, alias)) => (name, format!("?Qualifier={alias}")),
+            None => (function, String::new()),
+        };
+        let path = format!("{}/2015-03-31/functions/{name}/policy{query}", self.endpoint);
         let request = reqwest::Request::new(reqwest::Method::GET, Url::parse(&path).expect("an address"));
         let (status, answer) = self.send("lambda", request, String::new()).await;
         if status == 404 {
@@ -337,7 +383,9 @@ impl MiniStack {
         }
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         let policy: Value = serde_json::from_str(answer["Policy"].as_str().expect("a policy")).expect("JSON");
-        Some(policy["Statement"].clone())
+        // A function that nobody was let in to has a policy without statements here.
+        let statements = policy["Statement"].clone();
+        (statements != Value::Array(Vec::new())).then_some(statements)
     }
 
     /// The statements of a bucket's policy.
@@ -371,6 +419,9 @@ impl MiniStack {
 
 impl Drop for MiniStack {
     fn drop(&mut self) {
+        if !matches!(self.process.try_wait(), Ok(None)) {
+            return;
+        }
         // It stops its functions when it is told to; each of them ends by itself where it was killed.
         let _ = Command::new("kill").arg(self.process.id().to_string()).status();
         for _ in 0..100 {

@@ -1,6 +1,6 @@
 //! Pages in a real browser: headless Chromium, driven over the WebDriver protocol.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use base64::Engine;
 use serde_json::{Value, json};
 
 use crate::program::Running;
-use crate::{available, free_port, wait_until};
+use crate::{installed, listens, on_free_port, wait_until};
 
 /// A browser window that closes with the test.
 pub struct Browser {
@@ -25,14 +25,16 @@ impl Browser {
     /// # Panics
     /// When it does not come up.
     pub fn start(width: u32, height: u32) -> Option<Self> {
-        let program = available(find("chromedriver"), "`cargo xtask setup`")?;
-        let port = free_port();
-        let driver = Running::start(
-            Command::new(program)
-                .arg(format!("--port={port}"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
-        );
+        let program = installed("chromedriver")?;
+        let drive = |port: u16| {
+            Running::start(
+                Command::new(&program)
+                    .arg(format!("--port={port}"))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null()),
+            )
+        };
+        let (driver, port) = on_free_port("chromedriver", drive, listens);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -158,13 +160,4 @@ impl Drop for Browser {
             .block_on(async { self.client.delete(&self.session).send().await });
         let _ = self.driver.exit_code();
     }
-}
-
-/// A program on the path, or where it should be.
-fn find(program: &str) -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| Path::new("/usr/bin").join(program))
 }

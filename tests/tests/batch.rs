@@ -164,6 +164,8 @@ fn a_job_that_is_killed_goes_on_where_it_was() {
     for kill in 1..=2 {
         let running = Running::start(&mut place.local(&place.text("images"), &place.text("out")));
         wait_until("the job", || lines() > before + 40);
+        // It holds its lock and goes no further, however long the second one takes.
+        say(Command::new("kill").args(["-STOP", &running.id().to_string()])).ended_with(0);
         let second = say(&mut place.local(&place.text("images"), &place.text("out"))).ended_with(1);
         assert!(second.stderr.contains("another trainer"), "{second:?}");
         // SIGKILL.
@@ -252,6 +254,54 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
         let said: Said = say(command.args(arguments)).ended_with(2);
         assert!(said.stderr.contains(part), "{said:?}");
     }
+}
+
+#[test]
+fn relative_paths_mean_the_same_from_every_folder() {
+    let place = Place::new();
+    let expected = place.images(6);
+    let from = |folder: &str, input: &str, output: &str| {
+        let mut command = place.local(input, output);
+        say(command.current_dir(place.path(folder)))
+    };
+    from(".", "images", "out").ended_with(0);
+    assert_labels(&place.path("out"), &expected);
+    let again = from("images", ".", &place.text("out")).ended_with(0);
+    assert!(again.stderr.contains("already"), "{again:?}");
+
+    // A list names its images from its own folder, and its failures are a list for every folder.
+    write(
+        &place.path("lists/all.txt"),
+        b"../images/00/00000.png\n../images/none.png\n",
+    );
+    from("lists", "all.txt", "../some").ended_with(3);
+    let none = |folder: &str| {
+        let failures = columns(&read(&place.path(folder), "failures.csv"), "item", "code");
+        assert_eq!(failures.len(), 1);
+        let (item, code) = failures.into_iter().next().expect("a failure");
+        assert!(
+            Path::new(&item).is_absolute() && item.ends_with("images/none.png"),
+            "{item}"
+        );
+        assert_eq!(code, "not_found");
+    };
+    none("some");
+    from(".", "some/failures.csv", "again").ended_with(1);
+    none("again");
+}
+
+#[test]
+fn who_gives_a_folder_to_score_is_sent_here() {
+    let place = Place::new();
+    place.images(1);
+    let images = place.text("images");
+    let mut score = trainer(&["score", "--bundle", &place.text("bundle"), &images]);
+    score
+        .env("IKAT_CACHE", place.path("cache"))
+        .env("ORT_DYLIB_PATH", library());
+    let said = say(&mut score).ended_with(1);
+    let instead = format!("trainer batch --local --input {images}");
+    assert!(said.stdout.contains(&instead), "{said:?}");
 }
 
 #[test]

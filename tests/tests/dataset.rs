@@ -100,6 +100,32 @@ fn copies_are_set_aside_and_come_back() {
     assert!(nothing.stderr.contains("there is none"), "{nothing:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn the_only_file_behind_a_link_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    for class in ["hat", "shoes"] {
+        std::fs::create_dir(data.join(class)).expect("a class");
+    }
+    let drawn = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y % 251) as u8, (6 * x) as u8, 9]));
+    drawn.save(data.join("hat/1.png")).expect("saved");
+    std::os::unix::fs::symlink("hat", data.join("cap")).expect("a link");
+    std::os::unix::fs::symlink("../hat/1.png", data.join("shoes/1.png")).expect("a link");
+    let before = images(data);
+    let text = data.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--no-features", "--data", &text];
+    for conflicts in ["keep-best", "set-aside"] {
+        let document = say(trainer(&arguments).args(["--conflicts", conflicts]))
+            .ended_with(0)
+            .json();
+        assert_eq!(document["moved"], 0, "{document}");
+        assert_eq!(document["groups"][0]["kept"]["path"], "hat/1.png");
+        assert_eq!(document["groups"][0]["copies"][0]["fixed"], true);
+        assert_eq!(images(data), before);
+    }
+}
+
 #[test]
 fn a_network_sees_that_a_crop_shows_the_same() {
     let Some(folder) = photos(8) else { return };
@@ -126,6 +152,26 @@ fn a_network_sees_that_a_crop_shows_the_same() {
     let seen = say(&mut trainer(&arguments)).ended_with(0).json();
     assert_eq!(seen["moved"], 1, "{seen}");
     assert_eq!(seen["groups"][0]["copies"][0]["path"], "hat/zz-crop.png");
+}
+
+#[test]
+fn what_a_list_names_is_not_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("labels.csv");
+    std::fs::write(&list, "path,label\n1.png,hat\n2.png,hat\n").expect("a list");
+    for name in ["1.png", "2.png"] {
+        let drawn = image::RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y % 251) as u8, 0, 9]));
+        drawn.save(folder.path().join(name)).expect("saved");
+    }
+    let text = list.display().to_string();
+    let arguments = ["data", "dedupe", "--json", "--no-features", "--data", &text];
+    let said = say(&mut trainer(&arguments)).ended_with(1);
+    assert!(
+        said.stderr.contains("lists the labels") && said.stderr.contains("--dry-run"),
+        "{said:?}"
+    );
+    let dry = say(trainer(&arguments).arg("--dry-run")).ended_with(0).json();
+    assert_eq!(dry["moved"], 1, "{dry}");
 }
 
 #[test]
@@ -206,6 +252,45 @@ fn a_split_with_copies_on_both_sides_leaks_by_a_number() {
 }
 
 #[test]
+fn a_list_of_test_images_is_read_as_find_writes_it() {
+    let Some(folder) = photos(4) else { return };
+    let (data, list) = (folder.path().join("hat"), folder.path().join(".test.txt"));
+    let name = first(&data).file_name().expect("a name").to_string_lossy().into_owned();
+    let split = |names: &str, out: &str| {
+        std::fs::write(&list, names).expect("written");
+        let mut command = trainer(&["data", "split", "--json", "--data", ".", "--dedicated", ".test.txt"]);
+        say(command.args(["--out", out]).current_dir(folder.path()))
+    };
+    let said = split(&format!("./hat/{name}\n./nowhere/1.jpg\n"), "split.tsv").ended_with(3);
+    assert!(said.stderr.contains("nowhere/1.jpg: .test.txt names it"), "{said:?}");
+    let document = said.json();
+    assert_eq!(
+        (&document["train"], &document["test"]),
+        (&Value::from(7), &Value::from(1))
+    );
+    let said = split("./nowhere/1.jpg\n", "none.tsv").ended_with(1);
+    assert!(said.stderr.contains("names no image of this data set"), "{said:?}");
+}
+
+#[test]
+fn an_export_without_a_place_says_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for class in ["a", "b"] {
+        std::fs::create_dir_all(folder.path().join("data").join(class)).expect("a folder");
+        std::fs::write(folder.path().join("data").join(class).join("1.jpg"), "a picture").expect("written");
+    }
+    let export = |more: &[&str]| {
+        let mut command = trainer(&[&["data", "export", "--data", "data"][..], more].concat());
+        say(command.current_dir(folder.path()))
+    };
+    let said = export(&["--out", "nowhere/labels.csv"]).ended_with(1);
+    assert!(said.stderr.contains("nowhere: "), "{said:?}");
+    std::fs::write(folder.path().join("ikat.toml"), "[data-export]\nformat = \"folder\"\n").expect("written");
+    let said = export(&[]).ended_with(2);
+    assert!(said.stderr.contains("--out"), "{said:?}");
+}
+
+#[test]
 fn a_list_trains_as_its_class_folders_do() {
     let Some(folder) = photos(12) else { return };
     let data = folder.path().display().to_string();
@@ -243,61 +328,4 @@ fn a_list_trains_as_its_class_folders_do() {
     let by_list = train(&folder.path().join("labels.csv").display().to_string(), "listed");
     let by_folder = train(&data, "folders");
     assert_eq!(by_list["version"], by_folder["version"]);
-}
-
-#[test]
-fn flipped_labels_are_found_at_the_top_of_the_audit() {
-    let Some(source) = shared_data("clothing_small") else {
-        return;
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut classes: Vec<String> = std::fs::read_dir(&source)
-        .expect("the data")
-        .map(|entry| entry.expect("an entry"))
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    classes.sort();
-    subset(
-        &source,
-        folder.path(),
-        &classes.iter().map(String::as_str).collect::<Vec<_>>(),
-        usize::MAX,
-    );
-    let mut paths: Vec<_> = images(folder.path()).into_keys().collect();
-    paths.sort();
-    // Every twentieth image goes to a class drawn by a small generator of numbers.
-    let mut state = 12345_u64;
-    let mut flipped = Vec::new();
-    for path in paths.iter().skip(7).step_by(20) {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let own = path
-            .parent()
-            .and_then(Path::file_name)
-            .expect("a class")
-            .to_string_lossy();
-        let own = classes.iter().position(|class| *class == own).expect("known");
-        let other = &classes[(own + 1 + (state >> 33) as usize % (classes.len() - 1)) % classes.len()];
-        let name = format!("flipped-{}", path.file_name().expect("a name").to_string_lossy());
-        std::fs::rename(path, folder.path().join(other).join(&name)).expect("moved");
-        flipped.push(format!("{other}/{name}"));
-    }
-    let said = say(&mut trainer(&[
-        "data",
-        "audit",
-        "--json",
-        "--data",
-        &folder.path().display().to_string(),
-    ]));
-    let audit: Value = serde_json::from_str(&said.stdout).expect("JSON");
-    let labels = audit["labels"].as_array().expect("a list");
-    let top = labels.len() / 10;
-    let found = labels[..top]
-        .iter()
-        .filter(|doubt| flipped.iter().any(|path| doubt["path"] == path.as_str()))
-        .count();
-    let share = found as f64 / flipped.len() as f64;
-    assert!(share >= 0.6, "{found} of {} in the top {top}", flipped.len());
 }

@@ -243,6 +243,9 @@ fn each_line_becomes_a_row_in_its_place() {
     assert_eq!(plain[1]["error"]["code"], "forbidden");
     let said = featurize(file.as_bytes(), &["--quiet"], &[]).ended_with(0);
     assert_eq!((said.stderr.as_str(), rows(&said)), ("", vec![found[0].clone()]));
+    let said = featurize(format!("{file}\n/none.png\n").as_bytes(), &["--json"], &[]).ended_with(3);
+    let document = said.json();
+    assert_eq!((document.as_array().map(Vec::len), &document[0]), (Some(2), &found[0]));
     say(&mut trainer(&["featurize"])).ended_with(2);
 }
 

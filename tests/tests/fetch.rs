@@ -138,7 +138,7 @@ fn whatever_servers_do_the_images_arrive_and_the_rest_is_listed() {
         ("/cut.jpg", "corrupt"),
         ("/loop.jpg", "dead"),
         ("/nowhere.jpg", "dead"),
-        ("/endless.jpg", "corrupt"),
+        ("/endless.jpg", "too-large"),
         ("/drip.jpg", "dead"),
     ];
     let mut lines: Vec<(&str, String)> = good.iter().map(|path| ("dotted", web.url(path))).collect();
@@ -202,7 +202,7 @@ fn whatever_servers_do_the_images_arrive_and_the_rest_is_listed() {
         again["left_out"].as_array().map(Vec::len),
         document["left_out"].as_array().map(Vec::len)
     );
-    assert_eq!(web.total() - asked, 2, "the drip alone, twice");
+    assert_eq!(web.total() - asked, 3, "the drip twice, and what was too large");
 }
 
 #[test]
@@ -240,12 +240,41 @@ fn a_list_cannot_reach_into_the_network_it_is_fetched_in() {
         .map(|host| ("dotted", format!("http://{host}:{port}/1.jpg")))
         .collect();
     let work = Work::new(&lines);
-    let said = work.fetch(&[]).ended_with(3).json();
+    let said = work.fetch(&[]).ended_with(1);
+    assert!(said.stderr.contains("no address gave an image"), "{said:?}");
+    let said = said.json();
     let left_out = said["left_out"].as_array().expect("a list");
     // Three of the six are spellings of one address.
     assert_eq!(left_out.len(), 4);
     assert!(left_out.iter().all(|left| left["kind"] == "refused"), "{left_out:?}");
     assert_eq!(web.total(), 0);
+
+    // Whoever allows it gets it, also where an older ledger calls it refused for good.
+    let url = format!("http://127.0.0.1:{port}/1.jpg");
+    let line = serde_json::json!({ "url": url, "outcome": "left-out", "kind": "refused", "reason": "private" });
+    std::fs::write(work.data().join(".ikat/provenance.jsonl"), format!("{line}\n")).expect("a ledger");
+    let said = work.fetch(&["--allow-private", "--attempts", "1"]).ended_with(3).json();
+    assert_eq!(said["kept"], 1, "{said}");
+}
+
+#[test]
+fn what_was_too_large_is_fetched_once_more_is_allowed() {
+    let mut bitmap = Cursor::new(Vec::new());
+    let pixels = image::RgbImage::from_fn(700, 700, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    pixels.write_to(&mut bitmap, image::ImageFormat::Bmp).expect("encoded");
+    let bitmap = bitmap.into_inner();
+    let web = Web::start(move |path, _, stream| match path {
+        "/large.bmp" => answer(stream, "200 OK", &[], &bitmap),
+        _ => answer(stream, "200 OK", &[], &jpeg(1, 80, 60)),
+    });
+    let work = Work::new(&[("dotted", web.url("/large.bmp")), ("dotted", web.url("/1.jpg"))]);
+    let said = work
+        .fetch(&["--allow-private", "--max-megabytes", "1"])
+        .ended_with(3)
+        .json();
+    assert_eq!(said["left_out"][0]["kind"], "too-large", "{said}");
+    let said = work.fetch(&["--allow-private"]).ended_with(0).json();
+    assert_eq!((&said["kept"], &said["known"]), (&Value::from(1), &Value::from(1)));
 }
 
 #[test]
@@ -288,6 +317,20 @@ fn killed_it_goes_on_where_it_was() {
 fn is_temporary(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with(".ikat-"))
+}
+
+#[test]
+fn what_is_wrong_with_this_machine_ends_it_at_once() {
+    let web = Web::start(misbehave);
+    let lines: Vec<_> = (0..9)
+        .map(|index| ("dotted", web.url(&format!("/{index}.jpg"))))
+        .collect();
+    let work = Work::new(&lines);
+    std::fs::create_dir(work.data()).expect("a folder");
+    std::fs::write(work.data().join("dotted"), "in the way").expect("written");
+    let said = work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(1);
+    assert!(said.stderr.contains("dotted"), "{said:?}");
+    assert_eq!(web.total(), 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use end_to_end::dice::Dice;
 use end_to_end::fuzz::TARGETS;
-use end_to_end::root;
+use end_to_end::{root, tell};
 
 /// No input may take longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,14 +50,13 @@ fn watch() {
     }
 }
 
-#[allow(clippy::print_stderr)] // Also where the test's own output is lost.
 fn keep(name: &str, input: &[u8]) {
     let kept = std::env::temp_dir().join(format!("ikat-{name}.crash"));
     std::fs::write(&kept, input).expect("written");
-    eprintln!(
+    tell(&format!(
         "{name} panics, hangs or takes too long; its input is kept as {}",
         kept.display()
-    );
+    ));
 }
 
 /// One to eight changes: bits, bytes, numbers at their ends, parts cut out, doubled, or taken from another input.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::webdriver::Browser;
-use end_to_end::{free_port, shared_data, subset, tool, wait_until};
+use end_to_end::{free_port, on_free_port, shared_data, subset, tool};
 use serde_json::Value;
 
 const CLASSES: [&str; 3] = ["checkered", "dotted", "striped"];
@@ -85,7 +85,10 @@ fn runs_are_listed_shown_and_compared_with_a_paired_test() {
         .trainer(&["runs", "compare", "small", "large"])
         .ended_with(0)
         .stdout;
-    assert!(text.contains("McNemar") && text.contains("resolution"), "{text}");
+    assert!(
+        text.contains("McNemar") && text.contains("Holm") && text.contains("resolution"),
+        "{text}"
+    );
 
     let Some(browser) = Browser::start(400, 900) else {
         return;
@@ -173,34 +176,64 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
     assert!(other.stderr.contains("other parameters"), "{other:?}");
 }
 
+#[test]
+fn a_sweep_on_other_images_is_not_done_already_and_what_was_left_out_counts_again() {
+    let (Some(source), Some(work)) = (shared_data("clothing_pattern"), work()) else {
+        return;
+    };
+    subset(&source, &work.path("grown"), &CLASSES, 12);
+    std::fs::write(work.path("grown/dotted/broken.jpg"), b"no image").expect("a file");
+    let sweep = [
+        "sweep",
+        "--json",
+        "--data",
+        "grown",
+        "--out",
+        "grown-sweep",
+        "--repeats",
+        "1",
+    ];
+    let first = work.trainer(&sweep).ended_with(3).json();
+    assert_eq!(first["skipped"][0]["path"], "dotted/broken.jpg");
+    let accuracy = &first["groups"][0]["figures"]["accuracy"];
+    assert!(
+        accuracy["mean"].is_f64() && accuracy["standard_deviation"].is_null(),
+        "{first}"
+    );
+    let again = work.trainer(&sweep).ended_with(3);
+    assert!(again.stderr.contains("was done already"), "{again:?}");
+    assert_eq!(again.json(), first);
+
+    let added = work.path("grown/dotted/added.jpg");
+    let image = std::fs::read_dir(work.path("data/striped")).expect("a class").next();
+    std::fs::copy(image.expect("an image").expect("an entry").path(), added).expect("a copy");
+    let other = work.trainer(&sweep).ended_with(1);
+    assert!(other.stderr.contains("other images"), "{other:?}");
+}
+
 /// A real MLflow server, stopped with the test.
 fn mlflow(folder: &Path) -> Option<(Running, String)> {
     let program = tool("mlflow")?;
-    let port = free_port();
-    let uri = format!("http://127.0.0.1:{port}");
-    let server = Running::start(
-        Command::new(program)
-            .args([
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--workers",
-                "1",
-            ])
-            .arg("--backend-store-uri")
-            .arg(format!("sqlite:///{}", folder.join("mlflow.db").display()))
-            .arg("--artifacts-destination")
-            .arg(folder.join("artifacts"))
-            .current_dir(folder)
-            // It starts others, which end with its group.
-            .process_group(0)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()),
-    );
-    wait_until("the MLflow server", || get(&format!("{uri}/health")).is_some());
-    Some((server, uri))
+    let address = |port: u16| format!("http://127.0.0.1:{port}");
+    let start = |port: u16| {
+        Running::start(
+            Command::new(&program)
+                .args(["server", "--host", "127.0.0.1", "--workers", "1"])
+                .args(["--port", &port.to_string()])
+                .arg("--backend-store-uri")
+                .arg(format!("sqlite:///{}", folder.join("mlflow.db").display()))
+                .arg("--artifacts-destination")
+                .arg(folder.join("artifacts"))
+                .current_dir(folder)
+                // It starts others, which end with its group.
+                .process_group(0)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        )
+    };
+    let is_ready = |port: u16| get(&format!("{}/health", address(port))).is_some();
+    let (server, port) = on_free_port("the MLflow server", start, is_ready);
+    Some((server, address(port)))
 }
 
 fn get(url: &str) -> Option<String> {

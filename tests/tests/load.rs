@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
 use end_to_end::http::{Http, post};
 use end_to_end::{colours, wait_until};
 
@@ -249,4 +250,72 @@ fn an_image_that_takes_too_long_is_answered_in_time() {
     wait_until("the scorer to score again", || {
         scorer.post("/", "image/png", &colours::png([250, 10, 10])).0 == 200
     });
+}
+
+#[test]
+fn long_lists_past_their_deadline_do_not_end_the_process() {
+    let (scorer, _folder) = scorer(&[("IKAT_DEADLINE_SECONDS", "1")]);
+    let address = scorer.address();
+    // Small to send, and as slow to decode as its pixels are many.
+    let mut picture = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(5000, 5000)
+        .write_to(&mut picture, image::ImageFormat::Png)
+        .expect("a PNG");
+    let picture = base64::engine::general_purpose::STANDARD.encode(picture.into_inner());
+    let body = serde_json::json!({ "images": vec![picture; 64] }).to_string();
+    std::thread::scope(|scope| {
+        // One more than can be worked on at once.
+        for _ in 0..cores() + 2 {
+            scope.spawn(|| {
+                let (status, answer) = post(address, "/", "application/json", body.as_bytes());
+                assert_eq!(status, 504, "{answer}");
+            });
+        }
+    });
+    // By then whole lists would have held every place for two deadlines more.
+    std::thread::sleep(Duration::from_secs(4));
+    wait_until("the scorer to score again", || {
+        scorer.post("/", "image/png", &colours::png([250, 10, 10])).0 == 200
+    });
+}
+
+#[test]
+fn a_body_that_does_not_come_costs_no_more_than_the_deadline_and_no_answer_about_health() {
+    let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "0"), ("IKAT_DEADLINE_SECONDS", "2")]);
+    let begun = Instant::now();
+    let mut clients: Vec<TcpStream> = (0..cores())
+        .map(|_| {
+            let mut client = TcpStream::connect(scorer.address()).expect("a connection");
+            client
+                .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+                .expect("a beginning");
+            client
+        })
+        .collect();
+    wait_until("every place to be taken", || {
+        scorer.post("/", "application/json", b"{}").0 == 429
+    });
+    for path in ["/health/live", "/health/ready", "/v2/health/ready"] {
+        assert_eq!(scorer.get(path).0, 200, "{path}");
+    }
+    for client in &mut clients {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer, and the end");
+        assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+        assert!(answer.contains("deadline_exceeded"), "{answer}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_client_that_sends_everything_first_is_told_that_it_is_too_large() {
+    let (scorer, _folder) = scorer(&[]);
+    let bytes = 64 << 20;
+    let mut client = TcpStream::connect(scorer.address()).expect("a connection");
+    write!(client, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").expect("a head");
+    client.write_all(&vec![0_u8; bytes]).expect("everything is taken");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
 }

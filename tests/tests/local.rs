@@ -1,10 +1,11 @@
-//! The function on this machine in one command, as the documentation promises.
+//! What works on this machine in one command, as the documentation promises.
 
 use std::process::Command;
 
 use end_to_end::colours::{COLOURS, bundle, png};
-use end_to_end::program::{program, say};
+use end_to_end::program::{program, say, trainer};
 use end_to_end::tool;
+use serde_json::Value;
 
 #[test]
 fn one_command_publishes_a_model_and_calls_the_function() {
@@ -23,4 +24,25 @@ fn one_command_publishes_a_model_and_calls_the_function() {
     let said = said.ended_with(0);
     assert!(said.stdout.contains("local-blue"), "{said:?}");
     assert!(said.stdout.contains("5 of 5 calls answered"), "{said:?}");
+}
+
+#[test]
+fn the_demo_goes_the_whole_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut demo = trainer(&["demo", "--per-class", "8", "--json", "--quiet", "--dir", "demo"]);
+    let said = say(demo.current_dir(folder.path())).ended_with(0).json();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let at = |key: &str| folder.path().join(text(&said[key]));
+    let (label, version) = (text(&said["answer"]["label"]), text(&said["version"]));
+    assert!(["dotted", "leopard", "striped"].contains(&&*label), "{label}");
+    assert_eq!(said["answer"]["model"]["version"], version.as_str());
+    let live = std::fs::read(at("model").join("live.json")).expect("a published version");
+    let live: Value = serde_json::from_slice(&live).expect("JSON");
+    assert_eq!(live["version"], version.as_str());
+    let manifest = at("model").join("versions").join(version).join("manifest.json");
+    for file in [manifest, at("report"), at("run").join("run.json"), at("image")] {
+        assert!(file.is_file(), "{}", file.display());
+    }
+    let drawn = std::fs::read_dir(at("data").join("striped")).expect("a class");
+    assert_eq!(drawn.count(), 8);
 }

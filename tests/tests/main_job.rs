@@ -85,6 +85,10 @@ fn a_run_holds_everything_and_its_figures_agree() {
         metrics["train_count"].as_u64().expect("a count") + metrics["test_count"].as_u64().expect("a count"),
         72
     );
+    let manifest = std::fs::read(trained.path("run/bundle/manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!(metrics["calibration"]["method"], "temperature");
+    assert_eq!(metrics["calibration"]["method"], manifest["calibration"]["method"]);
     for file in [
         "split.tsv",
         "bundle/manifest.json",
@@ -151,9 +155,48 @@ fn evaluating_the_test_part_again_gives_the_same_figures() {
         "auc_macro",
         "accuracy_interval",
         "test_count",
+        "calibration",
     ] {
         assert_eq!(metrics[key], expected[key], "{key}");
     }
+}
+
+#[test]
+fn one_image_per_class_says_what_could_not_be_done() {
+    let Some(trained) = trained() else { return };
+    let data = trained.path("single");
+    subset(&trained.path("data"), &data, &CLASSES[..2], 1);
+    let (data, run) = (data.display().to_string(), trained.text("single-run"));
+    let said = say(&mut trainer(&["train", "--data", &data, "--out", &run])).ended_with(0);
+    for part in ["C 1, as nothing could be held out", "There are no test images"] {
+        assert!(said.stdout.contains(part), "{said:?}");
+    }
+    assert!(!said.stdout.contains("cross-validation"), "{said:?}");
+}
+
+#[test]
+fn evaluating_on_images_that_were_trained_on_is_told() {
+    let Some(trained) = trained() else { return };
+    let (run, data) = (trained.text("run"), trained.text("data"));
+    let images = trained.said.json()["metrics"]["train_count"].clone();
+    let expected = format!("{images} of these 72 images were trained on");
+    for bundle in [run.clone(), trained.text("run/bundle")] {
+        let mut evaluate = trainer(&["evaluate", "--json", "--bundle", &bundle, "--data", &data]);
+        let said = say(evaluate.current_dir(trained.folder.path())).ended_with(0);
+        let document = said.json();
+        let note = document["notes"][0].as_str().expect("a note");
+        assert!(note.starts_with(&expected) && note.contains("split.tsv"), "{note}");
+        assert!(said.stderr.contains(&expected), "{said:?}");
+        let report = trained.path(document["report"].as_str().expect("a path"));
+        let report = std::fs::read_to_string(report).expect("a report");
+        assert!(report.contains(&expected));
+    }
+    let split = trained.text("run/split.tsv");
+    let mut evaluate = trainer(&[
+        "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
+    ]);
+    let said = say(evaluate.current_dir(trained.folder.path())).ended_with(0);
+    assert_eq!(said.json()["notes"], json!([]));
 }
 
 #[test]

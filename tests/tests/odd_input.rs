@@ -7,17 +7,11 @@ use std::time::{Duration, Instant};
 use end_to_end::http::Http;
 use end_to_end::program::{Said, program, say, say_within};
 use end_to_end::workshop::{Workshop, picture};
-use end_to_end::{colours, shared_data};
+use end_to_end::{colours, installed, shared_data, tell};
 use prost::Message;
 use serde_json::Value;
 use trainer::onnx::GraphBuilder;
 use trainer::onnx::proto::DimensionValue;
-
-/// Says something to whoever reads the test's output.
-#[allow(clippy::print_stdout)]
-fn tell(text: &str) {
-    println!("{text}");
-}
 
 /// The paths that a document lists as left out, with the reasons.
 fn skipped(document: &Value) -> Vec<(String, String)> {
@@ -101,9 +95,13 @@ fn odd_paths_are_read_or_listed_by_every_command() {
         &["data", "audit", "--backbone", "colours.onnx"],
         &["data", "dedupe", "--no-features", "--dry-run"],
     ] {
-        let arguments = [command, &["--json", "--data", "data"]].concat();
+        let arguments = [command, &["--quiet", "--json", "--data", "data"]].concat();
         let said = say_within(60, &workshop.trainer(&arguments)).ended_with(3);
         assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+        assert!(
+            said.stderr.contains("broken_link.jpg"),
+            "the list is what the exit code is for: {said:?}"
+        );
     }
     // The split that was written is read again, odd names and all.
     let evaluate = [
@@ -166,6 +164,64 @@ fn too_little_to_learn_from_is_said_in_words() {
         document["metrics"]["per_class"]["blue"]["recall"].is_null(),
         "{document}"
     );
+}
+
+#[test]
+fn what_can_be_known_at_once_is_said_before_any_feature_is_computed() {
+    let workshop = Workshop::new(4);
+    let refuse = |more: &[&str], word: &str| {
+        let said = say_within(60, workshop.train("data", "run").args(more));
+        refused(&workshop, said, &[word]);
+        assert!(!workshop.path("cache/features").exists(), "{more:?}");
+    };
+    refuse(&["--dedicated", "nowhere.tsv"], "nowhere.tsv");
+    std::fs::write(workshop.path("foreign.txt"), "green/none.png\n").expect("written");
+    refuse(&["--dedicated", "foreign.txt"], "names no image of this data set");
+    let inside_a_file = workshop.train("data", "colours.onnx/run");
+    refused(&workshop, say_within(60, &inside_a_file), &["colours.onnx/run"]);
+    assert!(!workshop.path("cache/features").exists());
+    for class in ["blue", "green"] {
+        let folder = workshop.path("data").join(class);
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).expect("removed");
+        }
+    }
+    refuse(&[], "needs two classes");
+    let epochs = say_within(60, workshop.train("data", "run").args(["--epochs", "0"])).ended_with(2);
+    assert!(epochs.stderr.contains("epochs must be from 1"), "{epochs:?}");
+}
+
+#[test]
+fn variables_are_switches_too_and_named_where_they_are_wrong() {
+    let workshop = Workshop::new(0);
+    let with = |variable: &str, value: &str, arguments: &[&str]| {
+        say_within(60, workshop.trainer(arguments).env(variable, value))
+    };
+    for value in ["1", "yes", "true"] {
+        with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0).json();
+    }
+    for value in ["0", "no", "false", ""] {
+        let said = with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0);
+        assert!(!said.stdout.starts_with(['{', '[']), "{said:?}");
+    }
+    let wrong = with("IKAT_JSON", "perhaps", &["setup", "--list"]).ended_with(2);
+    assert!(wrong.stderr.contains("IKAT_JSON"), "{wrong:?}");
+    let wrong = with("IKAT_RATIO", "75", &["train", "--data", "data"]).ended_with(2);
+    assert!(wrong.stderr.contains("IKAT_RATIO"), "{wrong:?}");
+    let typed = with("IKAT_RATIO", "0.5", &["train", "--data", "data", "--ratio", "75"]).ended_with(2);
+    assert!(!typed.stderr.contains("IKAT_RATIO"), "{typed:?}");
+}
+
+#[test]
+fn a_model_that_nobody_published_has_no_versions() {
+    let workshop = Workshop::new(0);
+    let versions = workshop.trainer(&["versions", "--to", "store", "--name", "nobody"]);
+    let said = say_within(60, &versions).ended_with(1);
+    assert!(
+        said.stderr.contains("no version of nobody is published there"),
+        "{said:?}"
+    );
+    assert_eq!(said.stdout, "");
 }
 
 #[test]
@@ -264,11 +320,8 @@ fn as_nobody(command: &Command) -> Option<Command> {
         .output()
         .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     let mut user = if root {
-        if Command::new("setpriv").arg("--version").output().is_err() {
-            tell("SKIPPED: setpriv is missing, and nothing is unreadable for root");
-            return None;
-        }
-        let mut user = Command::new("setpriv");
+        // Nothing is unreadable for root.
+        let mut user = Command::new(installed("setpriv")?);
         user.args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(command.get_program());
         user

@@ -75,6 +75,10 @@ async fn the_roles_may_do_this_and_no_more() {
             ),
         ]
     );
+    assert!(
+        !function.contains(":live"),
+        "{function} keeps the parameters of its version"
+    );
     // Nobody is let in from outside.
     assert_eq!(stack.function_policy(function).await, None);
     let statements = stack.bucket_policy(bucket).await;

@@ -90,7 +90,7 @@ impl Load {
             &seen.wrong[..seen.wrong.len().min(3)]
         );
         assert!(
-            seen.slowest < Duration::from_secs(1),
+            seen.slowest < Duration::from_secs(5),
             "{step}: a request waited {:?}",
             seen.slowest
         );
@@ -321,7 +321,9 @@ async fn a_pinned_version_stays() {
 async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
     let folder = tempfile::tempdir().expect("a folder");
     let [first, second] = ["first", "second"].map(bundle);
-    first.write(folder.path()).expect("written");
+    // As it lies in a run.
+    let inside = folder.path().join("bundle");
+    first.write(&inside).expect("written");
     let (model, library) = (folder.path().display().to_string(), library().display().to_string());
     let scorer = Http::start(&[
         ("IKAT_MODEL", &model),
@@ -330,6 +332,70 @@ async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
     ]);
     let ask = || scorer.post("/", "image/png", &png([250, 0, 0])).1["label"].clone();
     assert_eq!(ask(), "first-red");
-    second.write(folder.path()).expect("written");
+    second.write(&inside).expect("written");
     wait_until("the second", || ask() == "second-red");
+}
+
+#[tokio::test]
+async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model, library) = (
+        folder.path().join(NAME).display().to_string(),
+        library().display().to_string(),
+    );
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("IKAT_METRICS_NAMESPACE", "Ikat"),
+        ("ORT_DYLIB_PATH", &library),
+    ]);
+    let (status, answer) = scorer.get("/health/ready");
+    assert_eq!(status, 503, "{answer}");
+    wait_until("the first attempt", || {
+        let mut lines = scorer.log().into_iter();
+        lines.any(|line| line["RefusedVersions"] == 1 && line["model"] == NAME)
+    });
+    let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    publish(&store, &bundle("first"), NAME).await.expect("published");
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+}
+
+#[tokio::test]
+async fn a_refused_trial_is_told_of_for_as_long_as_it_is_wanted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    publish(&store, &bundle("first"), NAME).await.expect("published");
+    let (model, library) = (
+        folder.path().join(NAME).display().to_string(),
+        library().display().to_string(),
+    );
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("IKAT_REFRESH_SECONDS", "1"),
+        ("ORT_DYLIB_PATH", &library),
+    ]);
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+
+    let lying = lying_bundle("lying");
+    publish_canary(&store, &lying, NAME, 0.4).await.expect("published");
+    wait_until("the trial to be refused", || problem(&scorer).is_some());
+    let told = problem(&scorer).expect("just seen");
+    assert_eq!(told["refused"], lying.manifest.version.as_str(), "{told}");
+    // Refused again and again.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!(problem(&scorer).as_ref(), Some(&told));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let changed = |line: &Value| line["message"] == "other versions answer from now on";
+    assert!(!scorer.log().iter().any(changed), "nothing changed");
+
+    // A fault that passes is told of only until it is over.
+    let live = folder.path().join(NAME).join("live.json");
+    let good = std::fs::read(&live).expect("live.json");
+    std::fs::write(&live, "{").expect("written");
+    wait_until("the fault to be noticed", || {
+        problem(&scorer).is_some_and(|problem| problem.get("refused").is_none())
+    });
+    std::fs::write(&live, good).expect("written");
+    wait_until("the trial to be told of", || problem(&scorer).as_ref() == Some(&told));
 }

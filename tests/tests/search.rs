@@ -55,11 +55,17 @@ fn search(folder: &tempfile::TempDir, web: &Web, name: &str, more: &[&str]) -> C
         &data,
         "--provider",
         name,
-        "--endpoint",
+        "--provider-endpoint",
         &endpoint,
     ];
     let mut command = trainer(&[&fixed[..], more].concat());
-    for variable in ["OPENVERSE_TOKEN", "BRAVE_API_KEY", "SERPAPI_API_KEY", "PEXELS_API_KEY"] {
+    for variable in [
+        "OPENVERSE_TOKEN",
+        "WIKIMEDIA_TOKEN",
+        "BRAVE_API_KEY",
+        "SERPAPI_API_KEY",
+        "PEXELS_API_KEY",
+    ] {
         command.env_remove(variable);
     }
     command
@@ -222,8 +228,10 @@ fn a_dry_run_asks_nobody_and_errors_are_told() {
     assert_eq!(web.total(), 0);
     assert!(!folder.path().join("data").exists());
 
-    let said: Said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(3);
-    assert!(said.stderr.contains("the index is being rebuilt"), "{said:?}");
+    let said: Said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(1);
+    assert!(said.stderr.contains("no address gave an image"), "{said:?}");
+    let unanswered = json!([{ "text": "dress", "label": "dress", "reason": "the index is being rebuilt" }]);
+    assert_eq!(said.json()["unanswered"], unanswered);
     let wrong = say(&mut search(
         &folder,
         &web,

@@ -45,7 +45,7 @@ async fn the_stack_answers_signed_requests_and_follows_its_model() {
         "{refused}"
     );
 
-    let signed = ["--endpoint", &url, "--sign", "--region", REGION, &image];
+    let signed = ["--endpoint", &url, "--sign-requests", "--region", REGION, &image];
     let label = || call(&stack, &signed).ended_with(0).json()["results"][0]["label"].clone();
     assert_eq!(label(), "first-green");
     let load = [&signed[..], &["--repeat", "12", "--concurrency", "3"]].concat();
@@ -63,6 +63,12 @@ async fn the_stack_answers_signed_requests_and_follows_its_model() {
     until(&stack, || label() == "second-green").await;
     rollback(&store, NAME, None).await.expect("rolled back");
     until(&stack, || label() == "first-green").await;
+
+    // Other parameters reach what answers, without new code and at the same address.
+    let pinned = [&parameters[..], &[("PinnedVersion", &*second.manifest.version)]].concat();
+    let updated = stack.update_stack("ikat", library(), &pinned).await;
+    assert_eq!(updated["Url"], outputs["Url"]);
+    until(&stack, || label() == "second-green").await;
 
     stack.delete_stack("ikat").await;
     let gone = call(&stack, &signed);

@@ -110,6 +110,8 @@ async fn whatever_the_store_does_what_is_live_is_whole() {
         assert_eq!(after.manifest.version, new.manifest.version);
     }
     println!("published {published}, told that it failed {failed}; loaded {loaded}, refused {refused}; {happened:?}");
+    assert!(published > 0 && loaded > 0, "published {published}, loaded {loaded}");
+    assert!(!happened.is_empty(), "nothing was in the way");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
 //! The deployment's template as Amazon's own tools see it, and what its function brings along.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use end_to_end::colours::library;
 use end_to_end::program::say;
-use end_to_end::{root, tool};
+use end_to_end::{installed, root, tool};
 
 #[test]
 fn the_linters_find_nothing() {
@@ -27,6 +29,62 @@ fn the_linters_find_nothing() {
     }
 }
 
+/// A Cargo that leaves how it was called where the program should be.
+const CARGO: &str = r#"#!/bin/sh
+for argument; do
+    [ "$previous" = --lambda-dir ] && echo "$PWD: $*" > "$argument/bootstrap"
+    previous=$argument
+done
+"#;
+
+#[test]
+fn what_is_built_is_what_is_measured() {
+    let (Some(sam), Some(_)) = (tool("sam"), installed("make")) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().canonicalize().expect("its path");
+    for name in ["infra/layer/lib", "scorer", "bin"] {
+        fs::create_dir_all(folder.join(name)).expect("a folder");
+    }
+    for name in ["infra/template.yaml", "scorer/Makefile"] {
+        fs::copy(root().join(name), folder.join(name)).expect("a copy");
+    }
+    let cargo = folder.join("bin/cargo");
+    fs::write(&cargo, CARGO).expect("written");
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("a program");
+    let path = std::env::var("PATH").expect("a path");
+    let said = say(Command::new(sam)
+        .arg("build")
+        .current_dir(folder.join("infra"))
+        .env("PATH", format!("{}:{path}", folder.join("bin").display()))
+        .env("SAM_CLI_TELEMETRY", "0")
+        .env("AWS_DEFAULT_REGION", "eu-central-1")
+        .env("HOME", &folder));
+    assert_eq!(said.code, 0, "{said:?}");
+    let called = fs::read_to_string(folder.join("infra/.aws-sam/build/Scorer/bootstrap")).expect("what is deployed");
+    let expected = format!(
+        "{}: lambda build --locked --profile lambda --bin scorer ",
+        folder.display()
+    );
+    assert!(called.starts_with(&expected), "{called}");
+}
+
+#[test]
+fn a_panic_in_the_function_can_be_caught() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
+    let profile = |name: &str| -> Vec<&str> {
+        let (_, settings) = manifest
+            .split_once(&format!("[profile.{name}]\n"))
+            .expect("the profile");
+        settings.lines().take_while(|line| !line.starts_with('[')).collect()
+    };
+    assert!(profile("release").contains(&"panic = \"unwind\""));
+    let lambda = profile("lambda");
+    assert!(lambda.contains(&"inherits = \"release\""), "{lambda:?}");
+    assert!(!lambda.iter().any(|line| line.starts_with("panic")), "{lambda:?}");
+}
+
 /// What `provided.al2023` has, after the documentation of Amazon Linux 2023: glibc 2.34 and the libraries of gcc 11.
 const AMAZON_LINUX_2023: [(&str, [u32; 3]); 3] = [
     ("GLIBC_", [2, 34, 0]),
@@ -36,7 +94,7 @@ const AMAZON_LINUX_2023: [(&str, [u32; 3]); 3] = [
 
 #[test]
 fn the_runtime_library_asks_for_no_newer_system_than_lambda_has() {
-    let library = std::fs::read(library()).expect("the library");
+    let library = fs::read(library()).expect("the library");
     for (prefix, newest) in AMAZON_LINUX_2023 {
         let asked = versions(&library, prefix);
         let most = asked.iter().max().unwrap_or_else(|| panic!("no {prefix} at all"));

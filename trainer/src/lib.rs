@@ -8,6 +8,7 @@
 //! Nothing but [`cli`] knows of the command line or a terminal.
 
 pub mod annotate;
+mod append_log;
 pub mod audit;
 pub mod backbone;
 pub mod batch;

@@ -19,6 +19,7 @@ use crate::dataset;
 #[derive(Debug, Serialize)]
 pub struct Scored {
     /// The file.
+    #[serde(serialize_with = "crate::dataset::as_text")]
     pub path: PathBuf,
     /// Its scores, or why there are none.
     #[serde(flatten)]
@@ -47,6 +48,11 @@ pub fn score_files(
     limits: Limits,
 ) -> Vec<Scored> {
     let mut score = |path: &Path| {
+        if path.is_dir() {
+            let folder = path.display();
+            let message = format!("it is a folder: `trainer batch --local --input {folder}` scores all that is in it");
+            return Err(ServiceError::bad_request(message));
+        }
         let bytes = dataset::read(path, limits).map_err(ServiceError::bad_request)?;
         let (prediction, timing) = pipeline.predict(&bytes)?;
         Ok(Answer::new(manifest, &prediction, timing, top_k))

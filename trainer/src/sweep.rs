@@ -1,28 +1,34 @@
 //! Many trainings side by side: every combination of network, resolution and classifier, repeated with other seeds.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use shared::bundle::ClassifierKind;
 
-use crate::evaluation::Evaluation;
-use crate::report::Group;
+use crate::backbone::Backbone;
+use crate::evaluation::{Evaluation, Spread};
+use crate::report::{Figures, Group};
 use crate::runs::{Entry, PARAMETERS};
 
+/// Digits of a network's hash that tell it from another one of the same name.
+const DIGITS: usize = 6;
+
 /// One training of a sweep.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
-    /// Name of the network, or its file.
-    pub backbone: String,
-    /// Side of its input in pixels; `None` for what it was trained with.
-    pub resolution: Option<u32>,
+    /// Name of its folder within the sweep's.
+    pub folder: String,
+    /// The network, to be run at the resolution that was asked for.
+    pub backbone: Backbone,
     /// What is trained.
     pub classifier: ClassifierKind,
     /// Seed of everything random.
     pub seed: u64,
 }
 
-/// Every combination, the repeats of one beside each other.
+/// Every combination once, the repeats of one beside each other. Without `resolutions`, each network has its own.
 pub fn settings(
-    backbones: &[String],
+    backbones: &[Backbone],
     resolutions: &[u32],
     classifiers: &[ClassifierKind],
     seed: u64,
@@ -34,36 +40,57 @@ pub fn settings(
         resolutions.iter().copied().map(Some).collect()
     };
     let mut settings = Vec::new();
-    for backbone in backbones {
+    for network in backbones {
+        let all = backbones.iter().map(|other| (&other.name[..], &other.sha256[..]));
+        let name = distinct_name(&network.name, &network.sha256, all);
         for resolution in &resolutions {
+            let mut backbone = network.clone();
+            backbone.preprocessing.resolution = resolution.unwrap_or(backbone.preprocessing.resolution);
+            let side = resolution.map(|side| format!("-{side}")).unwrap_or_default();
             for classifier in classifiers {
-                settings.extend((0..repeats).map(|repeat| Setting {
-                    backbone: backbone.clone(),
-                    resolution: *resolution,
-                    classifier: *classifier,
-                    seed: seed.wrapping_add(repeat),
+                settings.extend((0..repeats).map(|repeat| {
+                    let seed = seed.wrapping_add(repeat);
+                    Setting {
+                        folder: format!("{name}{side}-{}-seed{seed}", classifier.name()),
+                        backbone: backbone.clone(),
+                        classifier: *classifier,
+                        seed,
+                    }
                 }));
             }
         }
     }
+    let mut folders = HashSet::new();
+    settings.retain(|setting| folders.insert(setting.folder.clone()));
     settings
 }
 
-impl Setting {
-    /// Name of its folder within the sweep's.
-    pub fn folder(&self) -> String {
-        let stem = std::path::Path::new(&self.backbone)
-            .file_stem()
-            .map_or_else(|| "own".into(), |stem| stem.to_string_lossy());
-        let resolution = self.resolution.map(|side| format!("-{side}")).unwrap_or_default();
-        format!("{stem}{resolution}-{}-seed{}", self.classifier.name(), self.seed)
+/// The name of a network, with a few digits of its hash where another one of `all` names and hashes has the same name.
+fn distinct_name<'a>(name: &str, sha256: &str, mut all: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    if all.any(|(other, hash)| other == name && hash != sha256) {
+        format!("{name}-{}", sha256.get(..DIGITS).unwrap_or(sha256))
+    } else {
+        name.to_owned()
     }
 }
 
-/// Whether a finished run was made with just these parameters.
-pub fn was_made_with(entry: &Entry, parameters: &Value) -> bool {
+/// What tells a finished run from the one that `setting` would give with these parameters, on images of this fingerprint;
+/// absent where nothing does.
+pub fn difference(entry: &Entry, setting: &Setting, parameters: &Value, fingerprint: &str) -> Option<&'static str> {
+    let record = &entry.record;
     let json = std::fs::read(entry.folder.join(PARAMETERS)).unwrap_or_default();
-    serde_json::from_slice::<Value>(&json).is_ok_and(|stored| stored == *parameters)
+    let stored = serde_json::from_slice::<Value>(&json);
+    if record.backbone.sha256 != setting.backbone.sha256 {
+        Some("another network")
+    } else if record.resolution != setting.backbone.preprocessing.resolution {
+        Some("another resolution")
+    } else if !stored.is_ok_and(|stored| stored == *parameters) {
+        Some("other parameters")
+    } else if record.data.fingerprint != fingerprint {
+        Some("other images")
+    } else {
+        None
+    }
 }
 
 /// The runs by network, resolution and classifier, in the order of their first occurrence.
@@ -71,9 +98,11 @@ pub fn groups(entries: &[Entry]) -> Vec<Group> {
     let mut found: Vec<(String, Vec<&Evaluation>)> = Vec::new();
     for entry in entries {
         let record = &entry.record;
+        let all = entries.iter().map(|other| &other.record.backbone);
+        let all = all.map(|other| (&other.name[..], &other.sha256[..]));
         let setting = format!(
             "{}, {} pixels, {}",
-            record.backbone.name,
+            distinct_name(&record.backbone.name, &record.backbone.sha256, all),
             record.resolution,
             record.classifier.name()
         );
@@ -85,68 +114,150 @@ pub fn groups(entries: &[Entry]) -> Vec<Group> {
     }
     found
         .into_iter()
-        .map(|(setting, repeats)| {
-            let values = |figure: fn(&Evaluation) -> Option<f64>| -> Vec<f64> {
-                repeats.iter().filter_map(|evaluation| figure(evaluation)).collect()
-            };
-            let accuracy = values(|evaluation| evaluation.accuracy);
-            let least = accuracy.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = accuracy.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            Group {
-                setting,
-                repeats: repeats.len(),
-                range: if accuracy.is_empty() {
-                    String::new()
-                } else {
-                    format!("{:.1} to {:.1} %", 100.0 * least, 100.0 * most)
-                },
-                accuracy: mean_and_spread(&accuracy, 100.0, " %"),
-                class_averaged: mean_and_spread(&values(|evaluation| evaluation.class_averaged_accuracy), 100.0, " %"),
-                auc: mean_and_spread(&values(|evaluation| evaluation.auc_macro), 1.0, ""),
-            }
-        })
+        .map(|(setting, repeats)| group(setting, &repeats))
         .collect()
 }
 
+fn group(setting: String, repeats: &[&Evaluation]) -> Group {
+    let spread = |figure: fn(&Evaluation) -> Option<f64>| {
+        let values: Vec<f64> = repeats.iter().filter_map(|evaluation| figure(evaluation)).collect();
+        Spread::of(&values)
+    };
+    let figures = Figures {
+        accuracy: spread(|evaluation| evaluation.accuracy),
+        class_averaged_accuracy: spread(|evaluation| evaluation.class_averaged_accuracy),
+        auc_macro: spread(|evaluation| evaluation.auc_macro),
+    };
+    let range = |spread: Spread| format!("{:.1} to {:.1} %", 100.0 * spread.least, 100.0 * spread.most);
+    Group {
+        setting,
+        repeats: repeats.len(),
+        range: figures.accuracy.map(range).unwrap_or_default(),
+        accuracy: mean_and_spread(figures.accuracy, 100.0, " %"),
+        class_averaged: mean_and_spread(figures.class_averaged_accuracy, 100.0, " %"),
+        auc: mean_and_spread(figures.auc_macro, 1.0, ""),
+        figures,
+    }
+}
+
 /// Mean and sample standard deviation, as people read them.
-fn mean_and_spread(values: &[f64], scale: f64, unit: &str) -> String {
-    let count = values.len() as f64;
-    if values.is_empty() {
-        return "–".to_owned();
-    }
-    let mean = values.iter().sum::<f64>() / count;
+fn mean_and_spread(spread: Option<Spread>, scale: f64, unit: &str) -> String {
     let decimals = if scale > 1.0 { 1 } else { 3 };
-    if values.len() == 1 {
-        return format!("{:.decimals$}{unit}", scale * mean);
+    match spread {
+        None => "–".to_owned(),
+        Some(Spread {
+            mean,
+            standard_deviation: None,
+            ..
+        }) => format!("{:.decimals$}{unit}", scale * mean),
+        Some(Spread {
+            mean,
+            standard_deviation: Some(deviation),
+            ..
+        }) => format!("{:.decimals$} ± {:.decimals$}{unit}", scale * mean, scale * deviation),
     }
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let deviation = (squares / (count - 1.0)).sqrt();
-    format!("{:.decimals$} ± {:.decimals$}{unit}", scale * mean, scale * deviation)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use shared::preprocessing::{ChannelOrder, Geometry, Preprocessing};
 
-    #[test]
-    fn every_combination_occurs_once_and_has_a_folder_of_its_own() {
-        let settings = settings(
-            &["resnet18".to_owned(), "nets/own.onnx".to_owned()],
-            &[224, 448],
-            &[ClassifierKind::Svm, ClassifierKind::SvmRefined],
-            7,
-            3,
-        );
-        assert_eq!(settings.len(), 24);
-        let folders: std::collections::BTreeSet<_> = settings.iter().map(Setting::folder).collect();
-        assert_eq!(folders.len(), 24);
-        assert!(folders.contains("own-448-svm-refined-seed9"), "{folders:?}");
+    use super::*;
+    use crate::evaluation::Metrics;
+    use crate::runs::tests::{predictions, record};
+
+    fn backbone(name: &str, sha256: &str) -> Backbone {
+        Backbone {
+            name: name.to_owned(),
+            onnx: "served.onnx".into(),
+            sha256: sha256.to_owned(),
+            trainable: "trainable.onnx".into(),
+            licence: None,
+            feature_size: 8,
+            preprocessing: Preprocessing {
+                resolution: 224,
+                geometry: Geometry::Letterbox,
+                background: [0; 3],
+                channels: ChannelOrder::Rgb,
+                mean: [0.0; 3],
+                std: [1.0; 3],
+            },
+        }
     }
 
     #[test]
-    fn the_spread_is_the_sample_standard_deviation() {
-        assert_eq!(mean_and_spread(&[0.8, 0.9, 1.0], 100.0, " %"), "90.0 ± 10.0 %");
-        assert_eq!(mean_and_spread(&[0.5], 1.0, ""), "0.500");
-        assert_eq!(mean_and_spread(&[], 1.0, ""), "–");
+    fn every_combination_occurs_once_and_has_a_folder_of_its_own() {
+        let networks = [
+            backbone("resnet18", "aaaaaaaa"),
+            backbone("own", "bbbbbbbb"),
+            backbone("own", "cccccccc"),
+            backbone("own", "bbbbbbbb"),
+        ];
+        let kinds = [ClassifierKind::Svm, ClassifierKind::SvmRefined, ClassifierKind::Svm];
+        let settings = settings(&networks, &[224, 448, 224], &kinds, 7, 3);
+        assert_eq!(settings.len(), 36);
+        let folders: HashSet<&str> = settings.iter().map(|setting| &setting.folder[..]).collect();
+        assert_eq!(folders.len(), 36);
+        for folder in [
+            "resnet18-448-svm-seed7",
+            "own-bbbbbb-448-svm-refined-seed9",
+            "own-cccccc-224-svm-seed8",
+        ] {
+            assert!(folders.contains(folder), "{folders:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_another_network_resolution_or_data_set_is_not_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let parameters = serde_json::json!({ "seed": 1 });
+        std::fs::write(folder.path().join(PARAMETERS), parameters.to_string()).expect("written");
+        let entry = Entry {
+            folder: folder.path().to_path_buf(),
+            record: record("1", "2026-01-01T00:00:00Z"),
+            metrics: Metrics::from(Evaluation::new(&predictions(&[true]))),
+        };
+        let (network, data) = ("aa".repeat(32), "bb".repeat(32));
+        let with = |network: &str, resolution: u32, data: &str, parameters: &Value| {
+            let all = settings(
+                &[backbone("resnet18", network)],
+                &[resolution],
+                &[ClassifierKind::Svm],
+                1,
+                1,
+            );
+            difference(&entry, &all[0], parameters, data)
+        };
+        assert_eq!(with(&network, 224, &data, &parameters), None);
+        assert_eq!(with("cc", 224, &data, &parameters), Some("another network"));
+        assert_eq!(with(&network, 448, &data, &parameters), Some("another resolution"));
+        assert_eq!(with(&network, 224, "cc", &parameters), Some("other images"));
+        assert_eq!(with(&network, 224, &data, &Value::Null), Some("other parameters"));
+    }
+
+    #[test]
+    fn groups_have_their_figures_as_text_and_as_numbers() {
+        let entry = |sha256: &str, right: &[bool]| {
+            let mut record = record("1", "2026-01-01T00:00:00Z");
+            record.backbone.sha256 = sha256.repeat(8);
+            Entry {
+                folder: "run".into(),
+                record,
+                metrics: Metrics::from(Evaluation::new(&predictions(right))),
+            }
+        };
+        let entries = [
+            entry("aa", &[true, true]),
+            entry("aa", &[true, false]),
+            entry("bb", &[true, true]),
+        ];
+        let groups = groups(&entries);
+        assert_eq!(groups.len(), 2, "networks of one name are two");
+        assert_eq!(groups[0].setting, "resnet18-aaaaaa, 224 pixels, svm");
+        assert_eq!(groups[0].accuracy, "75.0 ± 35.4 %");
+        assert_eq!(groups[0].range, "50.0 to 100.0 %");
+        assert_eq!(groups[0].figures.accuracy, Spread::of(&[1.0, 0.5]));
+        assert_eq!(groups[1].accuracy, "100.0 %");
+        assert_eq!(mean_and_spread(None, 1.0, ""), "–");
     }
 }

@@ -28,7 +28,12 @@ const TEST_TOOLS: &[&str] = &[
 const TOOLS_APART: &[(&str, &str)] = &[("sam", "aws-sam-cli==1.170.0")];
 
 /// Programs that the tests run, and the Debian packages that hold them.
-const DEBIAN_PACKAGES: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+const DEBIAN_PACKAGES: &[(&str, &str)] = &[
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
+    ("make", "make"),
+    ("setpriv", "util-linux"),
+];
 
 /// The workspace.
 const PACKAGES: [&str; 5] = ["shared", "trainer", "scorer", "tests", "xtask"];

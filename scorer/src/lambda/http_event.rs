@@ -41,9 +41,8 @@ impl Form {
         }
     }
 
-    /// # Errors
-    /// `bad_request` where the body is not what the event says it is.
-    pub(super) fn request(self, event: &Value) -> Result<Request, ServiceError> {
+    /// Method and path of the request.
+    pub(super) fn target(self, event: &Value) -> (String, String) {
         let (method, path) = match self {
             Self::V2 => (&event["requestContext"]["http"]["method"], &event["rawPath"]),
             Self::V1 | Self::LoadBalancer { .. } => (&event["httpMethod"], &event["path"]),
@@ -57,6 +56,13 @@ impl Form {
         if let Some(rest) = stage.and_then(|stage| path.strip_prefix(&stage)) {
             path = format!("/{rest}");
         }
+        (method, path)
+    }
+
+    /// # Errors
+    /// `bad_request` where the body is not what the event says it is.
+    pub(super) fn request(self, event: &Value) -> Result<Request, ServiceError> {
+        let (method, path) = self.target(event);
         let body = event["body"].as_str().unwrap_or_default();
         let body = if event["isBase64Encoded"].as_bool() == Some(true) {
             STANDARD

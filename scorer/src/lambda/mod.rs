@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shared::service::{ErrorCode, Request, Response, ServiceError};
+use shared::service::{self, ErrorCode, Request, Response, ServiceError};
 
 use crate::Failure;
 use crate::model::Model;
@@ -67,6 +67,8 @@ enum Event {
     Http {
         form: Form,
         traceparent: Option<String>,
+        method: String,
+        path: String,
         request: Result<Request, ServiceError>,
     },
     S3Batch(Invocation),
@@ -90,9 +92,12 @@ impl Event {
                 }
             };
             if let Some(form) = Form::of(&event) {
+                let (method, path) = form.target(&event);
                 return Ok(Self::Http {
                     form,
                     traceparent: http_event::header(&event, TRACEPARENT).map(str::to_owned),
+                    method,
+                    path,
                     request: size.and_then(|()| form.request(&event)),
                 });
             }
@@ -136,9 +141,12 @@ impl Envelope {
 pub fn examine(text: &str) {
     let error = || ServiceError::new(ErrorCode::ModelUnavailable, "there is none");
     match Event::read(text.into()) {
-        Ok(Event::Http { form, request, .. }) => {
+        Ok(Event::Http {
+            form, path, request, ..
+        }) => {
             let refusal = request.err().unwrap_or_else(error);
-            limited(&refusal.into(), |response| form.response(response));
+            let refusal = service::refuse(&path, &refusal);
+            limited(&path, &refusal, |response| form.response(response));
         }
         Ok(Event::S3Batch(invocation)) => {
             invocation.items();
@@ -172,15 +180,17 @@ async fn answer(
         Event::Http {
             form,
             traceparent,
+            method,
+            path,
             request,
         } => {
             let origin = origin.by(form.name()).following(traceparent.as_deref());
-            let response = respond(model, request, origin, until).await;
-            Ok(limited(&response, |response| form.response(response)))
+            let response = respond(model, (&method, &path), request, origin, until).await;
+            Ok(limited(&path, &response, |response| form.response(response)))
         }
         Event::Plain(request) => {
-            let response = respond(model, request, origin.by("invoke"), until).await;
-            Ok(limited(&response, plain))
+            let response = respond(model, ("POST", "/"), request, origin.by("invoke"), until).await;
+            Ok(limited("/", &response, plain))
         }
         Event::S3Batch(invocation) => {
             let origin = origin.by("s3-batch");
@@ -198,18 +208,19 @@ async fn answer(
 
 async fn respond(
     model: &Arc<Model>,
+    (method, path): (&str, &str),
     request: Result<Request, ServiceError>,
     origin: Origin,
     until: Option<Instant>,
 ) -> Response {
     match request {
         Ok(request) => model.answer(request, origin, until, ()).await,
-        Err(error) => model.refuse("POST", "/", &error, &origin),
+        Err(error) => model.refuse(method, path, &error, &origin),
     }
 }
 
-/// The answer as text, or that it is more than Lambda carries.
-fn limited(response: &Response, write: impl Fn(&Response) -> String) -> String {
+/// The answer to a request for `path` as text, or that it is more than Lambda carries.
+fn limited(path: &str, response: &Response, write: impl Fn(&Response) -> String) -> String {
     let text = write(response);
     if text.len() <= MAX_BYTES {
         return text;
@@ -218,7 +229,7 @@ fn limited(response: &Response, write: impl Fn(&Response) -> String) -> String {
         "the answer has {} bytes, more than AWS Lambda carries: ask for fewer images",
         text.len()
     );
-    write(&ServiceError::new(ErrorCode::TooLarge, message).into())
+    write(&service::refuse(path, &ServiceError::new(ErrorCode::TooLarge, message)))
 }
 
 /// The answer to a plain event: the body as it is, so that scores stay in their order, and the status beside it.

@@ -242,8 +242,29 @@ fn what_lambda_would_refuse_is_refused() {
         assert!(error.message.contains("s3://bucket/key"), "{error}");
     }
     let response = Response::json(200, &"A".repeat(MAX_BYTES));
-    let answer = json_of(&limited(&response, |response| Form::V2.response(response)));
+    let answer = json_of(&limited("/", &response, |response| Form::V2.response(response)));
     assert_eq!(answer["statusCode"], 413);
+    assert!(json_of(answer["body"].as_str().expect("a body"))["error"]["code"].is_string());
+    // Each path in its own form.
+    let path = "/v2/models/m/infer";
+    let answer = json_of(&limited(path, &response, |response| Form::V2.response(response)));
+    assert!(json_of(answer["body"].as_str().expect("a body"))["error"].is_string());
+}
+
+#[test]
+fn a_request_that_cannot_be_read_still_has_its_method_and_path() {
+    let mut event = json_of(&fixture("function_url"));
+    event["rawPath"] = "/v2/models/m/infer".into();
+    event["body"] = "!".into();
+    event["isBase64Encoded"] = true.into();
+    let Ok(Event::Http {
+        method, path, request, ..
+    }) = Event::read(event.to_string().into())
+    else {
+        panic!("another event")
+    };
+    assert_eq!((method.as_str(), path.as_str()), ("POST", "/v2/models/m/infer"));
+    assert_eq!(request.map_err(|error| error.code), Err(ErrorCode::BadRequest));
 }
 
 #[test]

@@ -188,6 +188,16 @@ impl Manifest {
         if self.preprocessing.std.iter().any(|std| !std.is_normal()) {
             return Err("a standard deviation of zero".to_owned());
         }
+        if !self.calibration.is_usable() {
+            return Err("a calibration whose scale is not a positive number".to_owned());
+        }
+        if self.classifier == ClassifierKind::Dnn && self.feature_size != self.classes.len() {
+            return Err(format!(
+                "it names {} classes, and {} values of a network that has its own head",
+                self.classes.len(),
+                self.feature_size
+            ));
+        }
         for (name, entry) in &self.files {
             let inside = Path::new(name)
                 .components()

@@ -90,6 +90,9 @@ pub enum BundleError {
     /// The golden file is not one.
     #[error("golden/golden.json: {0}")]
     Golden(serde_json::Error),
+    /// The golden scores are none that a wrong network would miss.
+    #[error("golden/golden.json proves nothing: {0}; train the model anew")]
+    NoProof(String),
     /// The network cannot be loaded.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -131,14 +134,7 @@ impl Bundle {
     /// # Errors
     /// See [`BundleError`].
     pub fn read(folder: &Path, trusted: &TrustedKeys) -> Result<Self, BundleError> {
-        let json = read_file(folder, MANIFEST, MAX_MANIFEST_BYTES)?;
-        let signature = match read_file(folder, SIGNATURE, SIGNATURE_BYTES as u64) {
-            Ok(signature) => Some(Bytes::from(signature)),
-            Err(BundleError::Missing(_)) => None,
-            Err(error) => return Err(error),
-        };
-        trusted.check(&json, signature.as_deref())?;
-        let manifest = Manifest::from_json(&json)?;
+        let (manifest, _, signature) = read_manifest(folder, trusted)?;
         let mut files = BTreeMap::new();
         for (name, entry) in &manifest.files {
             let contents = Bytes::from(read_file(folder, name, entry.size)?);
@@ -214,9 +210,10 @@ impl Bundle {
     /// this machine computes the same function.
     ///
     /// # Errors
-    /// [`BundleError::Parity`] for the first score that is off by more than the golden tolerance.
+    /// [`BundleError::Parity`] for the first score that is off by more than the golden tolerance, and
+    /// [`BundleError::NoProof`] where nothing could be.
     pub fn verify_golden(&self, pipeline: &mut Pipeline) -> Result<(), BundleError> {
-        let golden: Golden = serde_json::from_slice(self.file(GOLDEN)?).map_err(BundleError::Golden)?;
+        let golden = Golden::from_json(self.file(GOLDEN)?, self.manifest.classes.len())?;
         for image in &golden.images {
             let bytes = self.file(&format!("golden/{}", image.file))?;
             let (prediction, _) = pipeline.predict(bytes).map_err(|source| BundleError::GoldenImage {
@@ -239,8 +236,24 @@ impl Bundle {
     }
 }
 
+/// The manifest in `folder`, its bytes and its signature. It is looked into after one of `trusted` was found to have
+/// signed it, where there are any.
+pub(crate) fn read_manifest(
+    folder: &Path,
+    trusted: &TrustedKeys,
+) -> Result<(Manifest, Vec<u8>, Option<Bytes>), BundleError> {
+    let json = read_file(folder, MANIFEST, MAX_MANIFEST_BYTES)?;
+    let signature = match read_file(folder, SIGNATURE, SIGNATURE_BYTES as u64) {
+        Ok(signature) => Some(Bytes::from(signature)),
+        Err(BundleError::Missing(_)) => None,
+        Err(error) => return Err(error),
+    };
+    trusted.check(&json, signature.as_deref())?;
+    Ok((Manifest::from_json(&json)?, json, signature))
+}
+
 /// Reads at most `limit` bytes and one: enough to notice a file that is longer than it should be.
-pub(crate) fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
+fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
     use std::io::Read;
     let path = folder.join(name);
     let failed = |source: std::io::Error| match source.kind() {
@@ -256,3 +269,6 @@ pub(crate) fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>
         .map_err(failed)?;
     Ok(contents)
 }
+
+#[cfg(test)]
+mod tests;

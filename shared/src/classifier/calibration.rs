@@ -16,6 +16,12 @@ pub enum Calibration {
 }
 
 impl Calibration {
+    /// Whether a larger margin means a larger probability.
+    pub fn is_usable(&self) -> bool {
+        let Self::Temperature { scale } = self;
+        scale.is_finite() && *scale > 0.0
+    }
+
     /// Probability of each class, in `[0, 1]`, summing to 1.
     pub fn probabilities(&self, margins: &[f32]) -> Vec<f32> {
         let Self::Temperature { scale } = self;

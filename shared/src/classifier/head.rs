@@ -53,7 +53,14 @@ pub struct Prediction {
 }
 
 impl Head {
-    /// Scores one vector as the network gave it.
+    /// Length of the vector that is taken from the network.
+    pub fn takes(&self) -> usize {
+        self.classifier
+            .as_ref()
+            .map_or(self.classes.len(), LinearClassifier::features)
+    }
+
+    /// Scores one vector of length [`Self::takes`] as the network gave it.
     pub fn predict(&self, vector: &[f32]) -> Prediction {
         let margins = match &self.classifier {
             Some(classifier) => {
@@ -85,13 +92,14 @@ impl Head {
     }
 }
 
-/// Index of the largest value, the first one on a tie.
-fn first_largest(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
+/// Index of the largest value, the first one on a tie; 0 where there is none.
+pub fn first_largest<'a>(values: impl IntoIterator<Item = &'a f32>) -> usize {
+    let mut values = values.into_iter().enumerate();
+    let Some(mut best) = values.next() else { return 0 };
+    for (index, value) in values {
+        if value > best.1 {
+            best = (index, value);
         }
     }
-    best
+    best.0
 }

@@ -5,7 +5,7 @@ mod head;
 mod linear;
 
 pub use calibration::{Calibration, Thresholds};
-pub use head::{Decision, Head, Prediction};
+pub use head::{Decision, Head, Prediction, first_largest};
 pub use linear::{LinearClassifier, LinearClassifierError};
 
 /// Scales `vector` to Euclidean length 1; a zero vector stays zero.

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ::image::error::{ImageError as CodecError, LimitErrorKind};
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
+use ::image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
 
+use super::cut_short::jpeg_is_cut_short;
 use super::reduced::reduced_jpeg;
 use super::{ImageError, Limits, RgbImage};
 
@@ -57,7 +58,7 @@ fn decode_with(
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let is_jpeg = format == Format::Jpeg;
         let reduced = is_jpeg.then(|| shortcut(decoder.dimensions())).flatten();
-        let mut image = match reduced {
+        let image = match reduced {
             Some(image) => image,
             None => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
         };
@@ -66,8 +67,10 @@ fn decode_with(
                 reason: "the file is cut short".to_owned(),
             });
         }
+        // The smallest form is what is turned.
+        let mut image = DynamicImage::from(opaque(image));
         image.apply_orientation(orientation);
-        Ok(opaque(image))
+        Ok(image.into_rgb8())
     })
 }
 
@@ -96,14 +99,29 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     if width == 0 || height == 0 {
         return Err(ImageError::Empty { width, height });
     }
-    if u64::from(width) * u64::from(height) > limits.max_pixels {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > limits.max_pixels {
         return Err(ImageError::TooManyPixels {
             width,
             height,
             limit: limits.max_pixels,
         });
     }
+    if memory(&decoder, pixels) > limits.max_allocation {
+        return Err(too_much_memory());
+    }
     Ok((format, decoder))
+}
+
+/// The bytes that the pixels take as the file has them, and those of the 8-bit pixels that are made of them. Decoders
+/// count what they need beside that, if anything.
+fn memory(decoder: &impl ImageDecoder, pixels: u64) -> u64 {
+    let converted = match decoder.color_type() {
+        ColorType::Rgb8 | ColorType::Rgba8 => 0,
+        color if color.has_alpha() => 4,
+        _ => 3,
+    };
+    decoder.total_bytes().saturating_add(pixels.saturating_mul(converted))
 }
 
 /// Whether a chunk of a PNG differs from its checksum. The decoder passes over that in chunks that it can do without,
@@ -130,49 +148,25 @@ fn png_is_damaged(bytes: &[u8]) -> bool {
     false
 }
 
-/// Whether a good part of a JPEG is missing. The decoder fills what did not come with one colour, which would be
-/// a silently wrong picture; a file that lacks little more than its end marker is let pass.
-fn jpeg_is_cut_short(bytes: &[u8], image: &DynamicImage) -> bool {
-    const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
-    const END_OF_IMAGE: [u8; 2] = [0xff, 0xd9];
-    // A thumbnail within the metadata may have an end of its own, but no picture follows it.
-    let last = bytes
-        .windows(2)
-        .rfind(|pair| *pair == START_OF_SCAN || *pair == END_OF_IMAGE);
-    if last == Some(&END_OF_IMAGE) {
-        return false;
-    }
-    let row = image.width() as usize * usize::from(image.color().bytes_per_pixel());
-    let pixels = image.as_bytes();
-    let Some(last) = pixels.get(
-        pixels
-            .len()
-            .saturating_sub(usize::from(image.color().bytes_per_pixel()))..,
-    ) else {
-        return false;
-    };
-    let flat = |row: &[u8]| row.chunks_exact(last.len()).all(|pixel| pixel == last);
-    let flat_rows = pixels.chunks_exact(row).rev().take_while(|row| flat(row)).count();
-    flat_rows as u32 > image.height() / MISSING_SHARE
-}
-
-/// A JPEG without an end is refused when more than one row in so many is missing.
-const MISSING_SHARE: u32 = 16;
-
 /// Composites over white where there is transparency, and narrows to 8-bit RGB.
 fn opaque(image: DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.into_rgb8();
     }
     let rgba = image.into_rgba8();
-    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let [red, green, blue, alpha] = rgba.get_pixel(x, y).0;
-        let over_white = |value: u8| {
-            let (value, alpha) = (u16::from(value), u16::from(alpha));
-            ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        };
-        ::image::Rgb([over_white(red), over_white(green), over_white(blue)])
-    })
+    let (width, height) = rgba.dimensions();
+    let mut samples = rgba.into_raw();
+    // In place: a large picture is not held twice.
+    let pixels = samples.len() / 4;
+    for pixel in 0..pixels {
+        let alpha = u16::from(samples[4 * pixel + 3]);
+        for channel in 0..3 {
+            let value = u16::from(samples[4 * pixel + channel]);
+            samples[3 * pixel + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    samples.truncate(3 * pixels);
+    RgbImage::from_raw(width, height, samples).expect("three bytes a pixel")
 }
 
 /// A decoder's panic on damaged data is damage like any other.
@@ -189,14 +183,16 @@ fn undecodable(error: CodecError) -> ImageError {
         CodecError::Unsupported(error) if matches!(error.kind(), ::image::error::UnsupportedErrorKind::Format(_)) => {
             ImageError::UnsupportedFormat
         }
-        CodecError::Limits(error) if matches!(error.kind(), LimitErrorKind::InsufficientMemory) => {
-            ImageError::Undecodable {
-                reason: "it would need more memory than allowed".to_owned(),
-            }
-        }
+        CodecError::Limits(error) if matches!(error.kind(), LimitErrorKind::InsufficientMemory) => too_much_memory(),
         error => ImageError::Undecodable {
             reason: error.to_string(),
         },
+    }
+}
+
+fn too_much_memory() -> ImageError {
+    ImageError::Undecodable {
+        reason: "it would need more memory than allowed".to_owned(),
     }
 }
 
@@ -292,6 +288,8 @@ mod tests {
             ("trunc_baseline_90.jpg", false),
             ("trunc_baseline_99.jpg", true),
             ("missing_eoi.jpg", true),
+            ("progressive.jpg", true),
+            ("trunc_progressive_50.jpg", false),
         ] {
             let Some(result) = read(name) else { return };
             assert_eq!(result.is_ok(), readable, "{name}");
@@ -307,5 +305,30 @@ mod tests {
         image.write_to(&mut png, Format::Png).expect("encoded");
         let decoded = decode(png.get_ref(), &Limits::default()).expect("decoded");
         assert_eq!(decoded.as_raw(), &[255, 255, 255, 10, 20, 30]);
+    }
+
+    #[test]
+    fn what_would_take_more_memory_than_allowed_is_refused_by_its_header() {
+        let limits = Limits {
+            max_allocation: 50_000,
+            ..Limits::default()
+        };
+        let png = |image: DynamicImage| {
+            let mut png = Cursor::new(Vec::new());
+            image.write_to(&mut png, Format::Png).expect("encoded");
+            png.into_inner()
+        };
+        for image in [
+            DynamicImage::new_luma8(100, 100),
+            DynamicImage::new_rgb8(100, 100),
+            DynamicImage::new_rgba8(100, 100),
+        ] {
+            let color = image.color();
+            assert!(decode(&png(image), &limits).is_ok(), "{color:?}");
+        }
+        for image in [DynamicImage::new_rgb16(100, 100), DynamicImage::new_rgba16(100, 100)] {
+            let error = probe(&png(image), &limits).expect_err("too large").to_string();
+            assert!(error.contains("more memory than allowed"), "{error}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! The format is told from the content, never from a file's name. Sizes are checked against
 //! [`Limits`] from the header, before anything is allocated for the pixels.
 
+mod cut_short;
 mod decode;
 mod reduced;
 mod resize;
@@ -13,7 +14,7 @@ pub use resize::letterbox;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever the same bytes may give other pixels than before: what was computed from pixels is then stale.
-pub const REVISION: u32 = 4;
+pub const REVISION: u32 = 5;
 
 /// Decoded pixels: 8-bit RGB, rows top to bottom, upright.
 pub type RgbImage = ::image::RgbImage;

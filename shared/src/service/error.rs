@@ -12,7 +12,7 @@ use crate::pipeline::PipelineError;
 pub enum ErrorCode {
     /// Not JSON, no image, several images where one is asked for, not base64.
     BadRequest,
-    /// An image in a bucket that this deployment does not read.
+    /// An image in a bucket that this deployment does not read, or that the store refuses for good.
     Forbidden,
     /// A path, a model or an image in a bucket that does not exist.
     NotFound,
@@ -98,6 +98,14 @@ impl ServiceError {
             code,
             message: message.into(),
         }
+    }
+
+    /// It was not this image's turn before the time of its request was over.
+    pub(super) fn over() -> Self {
+        Self::new(
+            ErrorCode::DeadlineExceeded,
+            "the time of the request was over before it was this image's turn: send fewer at once",
+        )
     }
 
     /// The request is at fault.

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::error::{ErrorCode, ServiceError};
 use super::request::{self, Options, Request};
-use super::response::{Answer, Response};
+use super::response::{Answer, Record, Response};
 use super::routes::{Inference, ModelPath};
 use super::scoring::score_by;
 use super::{Service, Version, hash};
@@ -108,9 +108,19 @@ pub(super) struct InputTensor {
     /// Taken and not used.
     #[allow(dead_code)]
     parameters: Option<Map<String, Value>>,
-    /// Images in base64, or their places as `s3://bucket/key`; at most 64.
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 64)]
+    /// Images in base64, or their places as `s3://bucket/key`; at most 64, in one list or nested as the shape.
+    #[schema(value_type = Vec<Element>, min_items = 1, max_items = 64)]
     data: Vec<Value>,
+}
+
+/// An image, or a list along the next dimension.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(no_recursion)]
+#[allow(dead_code)] // Described here, and read as any JSON for the sake of the errors.
+enum Element {
+    Image(String),
+    List(Vec<Element>),
 }
 
 /// An output that is wanted.
@@ -236,27 +246,36 @@ impl Service {
         let asked: InferRequest = request::object(&request.body)?;
         let wanted = wanted(asked.outputs.as_deref())?;
         let data = images(&asked.inputs)?;
-        let items: Vec<_> = data
-            .iter()
-            .map(|value| request::item(value, "an entry of data", self.max_image_bytes))
-            .collect();
+        let in_place = |number: usize, error: ServiceError| match data.len() {
+            1 => error,
+            _ => ServiceError::new(error.code, format!("image {}: {}", number + 1, error.message)),
+        };
+        // All answers or none: what is wrong with the request itself is said before anything is scored.
+        let read = |(number, value)| {
+            let item = request::item(value, "an entry of data", self.max_image_bytes);
+            item.map_err(|error| in_place(number, error))
+        };
+        let items: Vec<_> = data.iter().copied().enumerate().map(read).collect::<Result<_, _>>()?;
         let (mut answers, mut records) = (Vec::new(), Vec::new());
         // One version answers for the whole tensor: its outputs have the classes of one version.
         let mut speaker = named.map(AsRef::as_ref);
-        for (number, image) in self.obtain(items).enumerate() {
-            let in_place = |error: ServiceError| match data.len() {
-                1 => error,
-                _ => ServiceError::new(error.code, format!("image {}: {}", number + 1, error.message)),
+        for (number, image) in self.obtain(items.into_iter().map(Ok)).enumerate() {
+            let (answer, record) = match image {
+                Ok(image) => {
+                    let hash = hash(&image);
+                    let version = *speaker.get_or_insert_with(|| self.speaker(&hash));
+                    score_by(version, &image, &hash, Options::default(), self.until)
+                }
+                Err(error) => {
+                    let record = Record::unread(error.code);
+                    (Err(error), record)
+                }
             };
-            let image = image.map_err(in_place)?;
-            let hash = hash(&image);
-            let version = *speaker.get_or_insert_with(|| self.speaker(&hash));
-            let (answer, record) = score_by(version, &image, &hash, Options::default());
             records.push(record);
             match answer {
                 Ok(answer) => answers.push(answer),
                 Err(error) => {
-                    let mut response = refuse(&in_place(error));
+                    let mut response = refuse(&in_place(number, error));
                     response.records = records;
                     return Ok(response);
                 }
@@ -296,7 +315,7 @@ fn wanted(outputs: Option<&[RequestedOutput]>) -> Result<Vec<&'static str>, Serv
         .collect()
 }
 
-fn images(inputs: &[InputTensor]) -> Result<&[Value], ServiceError> {
+fn images(inputs: &[InputTensor]) -> Result<Vec<&Value>, ServiceError> {
     let [input] = inputs else {
         let message = format!("there are {} inputs: send one, called {INPUT:?}", inputs.len());
         return Err(ServiceError::bad_request(message));
@@ -308,16 +327,28 @@ fn images(inputs: &[InputTensor]) -> Result<&[Value], ServiceError> {
         );
         return Err(ServiceError::bad_request(message));
     }
-    request::check_count(input.data.len(), "data")?;
+    let mut data = Vec::new();
+    flatten(&input.data, input.shape.len(), &mut data);
+    request::check_count(data.len(), "data")?;
     let count = input
         .shape
         .iter()
         .try_fold(1_u64, |count, length| count.checked_mul(*length));
-    if count != Some(input.data.len() as u64) {
-        let message = format!("shape {:?} does not go with {} images", input.shape, input.data.len());
+    if count != Some(data.len() as u64) {
+        let message = format!("shape {:?} does not go with {} images", input.shape, data.len());
         return Err(ServiceError::bad_request(message));
     }
-    Ok(&input.data)
+    Ok(data)
+}
+
+/// The entries of `data`, the last dimension fastest, from lists that are nested no deeper than there are `dimensions`.
+fn flatten<'a>(data: &'a [Value], dimensions: usize, into: &mut Vec<&'a Value>) {
+    for value in data {
+        match value {
+            Value::Array(inner) if dimensions > 1 => flatten(inner, dimensions - 1, into),
+            value => into.push(value),
+        }
+    }
 }
 
 fn output(name: &'static str, manifest: &Manifest, answers: &[Answer]) -> OutputTensor {

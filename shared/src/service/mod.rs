@@ -26,6 +26,7 @@ pub use response::{Answer, Milliseconds, Model, Record, Response, Scored};
 pub use version::{Version, places};
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -45,6 +46,7 @@ pub struct Service {
     problem: Option<Problem>,
     references: Arc<dyn References>,
     max_image_bytes: usize,
+    until: Option<Instant>,
 }
 
 /// Why the versions in memory are not those that should answer.
@@ -68,6 +70,7 @@ impl Service {
             problem: None,
             references: Arc::new(NoReferences),
             max_image_bytes: Limits::default().max_bytes,
+            until: None,
         }
     }
 
@@ -89,14 +92,19 @@ impl Service {
         Self { problem, ..self }
     }
 
+    /// The same, beginning with no further image once it is `until`, when nobody waits for the answer any more.
+    #[must_use]
+    pub fn with_deadline(self, until: Option<Instant>) -> Self {
+        Self { until, ..self }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
+
     /// What is wrong with the wanted versions, if anything.
     pub fn problem(&self) -> Option<&Problem> {
         self.problem.as_ref()
-    }
-
-    /// What the live version is called in answers.
-    pub fn model(&self) -> Model {
-        self.live.model()
     }
 
     /// The version in memory that is called `version`.

@@ -19,6 +19,7 @@ use super::inference::{
 };
 use super::request::ScoreRequest;
 use super::response::{Alive, Answer, Description, Readiness, Refusal, Results};
+use super::routes;
 
 const DESCRIPTION: &str = "\
 Classifies images. POST an image to `/`, in base64 as JSON or as it is with its content type, and get a label, its \
@@ -35,9 +36,8 @@ const IMAGES: [&str; 7] = [
     "application/octet-stream",
 ];
 
-/// What may be wrong with any request.
-const ALWAYS: [ErrorCode; 4] = [
-    ErrorCode::MethodNotAllowed,
+/// What may keep any request from an answer that takes more than the process itself.
+const BUSY: [ErrorCode; 3] = [
     ErrorCode::TooManyRequests,
     ErrorCode::Internal,
     ErrorCode::ModelUnavailable,
@@ -168,7 +168,7 @@ impl Document {
     }
 
     fn get(&mut self, path: &str, summary: &str, answer: RefOr<Schema>, parameters: &[&str]) {
-        let error = if super::routes::is_inference(path) {
+        let error = if routes::is_inference(path) {
             self.schema::<InferenceError>()
         } else {
             self.schema::<Refusal>()
@@ -192,8 +192,10 @@ impl Document {
         error: &RefOr<Schema>,
         codes: &[ErrorCode],
     ) {
+        let is_standing = routes::find("GET", path).is_ok_and(|route| route.is_standing());
+        let busy: &[ErrorCode] = if is_standing { &[] } else { &BUSY };
         let mut statuses: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-        for code in ALWAYS.iter().chain(codes) {
+        for code in [ErrorCode::MethodNotAllowed].iter().chain(busy).chain(codes) {
             statuses.entry(code.status()).or_default().push(code.name());
         }
         for (status, codes) in statuses {
@@ -244,8 +246,7 @@ fn body(schema: RefOr<Schema>, images: &[&str]) -> RequestBody {
 mod tests {
     use serde_json::Value;
 
-    use super::super::routes;
-    use super::document;
+    use super::{document, routes};
 
     #[test]
     fn every_path_is_one_that_is_answered() {
@@ -260,6 +261,42 @@ mod tests {
                 assert!(found.is_ok(), "{method} {path}: {found:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_answered_however_busy_the_process_is_promises_no_failure() {
+        let document: Value = serde_json::from_str(document()).expect("JSON");
+        for (path, fails) in [
+            ("/health/live", false),
+            ("/openapi.json", false),
+            ("/v2", false),
+            ("/v2/health/live", false),
+            ("/health/ready", true),
+            ("/model", true),
+            ("/v2/models/{name}", true),
+        ] {
+            let answers = document["paths"][path]["get"]["responses"]
+                .as_object()
+                .expect("answers");
+            for status in ["429", "500", "503"] {
+                assert_eq!(answers.contains_key(status), fails, "{path} {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn nested_data_is_described() {
+        let document: Value = serde_json::from_str(document()).expect("JSON");
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(
+            schemas["InputTensor"]["properties"]["data"]["items"]["$ref"],
+            "#/components/schemas/Element"
+        );
+        let text = schemas["Element"].to_string();
+        assert!(
+            text.contains("string") && text.contains("#/components/schemas/Element"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What a caller asks for, read from a body of any of the accepted forms.
 
-use std::num::NonZero;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,7 +29,8 @@ pub struct Request {
     pub body: Bytes,
 }
 
-/// Images to classify: one of `image`, `images`, `s3` and `input_df`, and options beside it.
+/// Images to classify: one of `image`, `images`, `s3` and `input_df`, and options beside it. An image that is sent as
+/// it is, with its content type, is answered without options.
 ///
 /// Images are JPEG, PNG, WebP, GIF, TIFF or BMP in base64. The URL-safe alphabet, missing padding, line breaks and a
 /// data-URL prefix are accepted.
@@ -52,9 +51,10 @@ pub(super) struct ScoreRequest {
     input_df: Option<Vec<Value>>,
     /// Answer with the scores of so many of the likeliest classes alone.
     #[schema(value_type = Option<u32>, minimum = 1)]
-    top_k: Option<NonZero<u64>>,
+    top_k: Option<Value>,
     /// Answer with a heat map of what the decision rests on.
-    explain: Option<bool>,
+    #[schema(value_type = Option<bool>)]
+    explain: Option<Value>,
 }
 
 /// A row of `input_df`.
@@ -166,8 +166,10 @@ fn ask(request: ScoreRequest, limit: usize) -> Result<Asked, ServiceError> {
         images,
         s3,
         input_df,
-        ..
+        top_k,
+        explain,
     } = request;
+    let options = options(top_k.as_ref(), explain.as_ref())?;
     let images = match (image, images, s3, input_df) {
         (Some(value), None, None, None) => Images::One(item(&value, "image", limit)?),
         (None, Some(values), None, None) => {
@@ -189,15 +191,27 @@ fn ask(request: ScoreRequest, limit: usize) -> Result<Asked, ServiceError> {
             ));
         }
     };
-    let top_k = request
-        .top_k
-        .map(|count| usize::try_from(count.get()).unwrap_or(usize::MAX));
-    Ok(Asked {
-        images,
-        options: Options {
-            top_k,
-            explain: request.explain.unwrap_or(false),
-        },
+    Ok(Asked { images, options })
+}
+
+fn options(top_k: Option<&Value>, explain: Option<&Value>) -> Result<Options, ServiceError> {
+    let invalid = |name: &str, value: &Value, wanted: &str| {
+        let message = format!("{name} is {value}: send {wanted}, or leave it out");
+        ServiceError::bad_request(message)
+    };
+    let count = |value: &Value| {
+        let count = value.as_u64().filter(|count| *count > 0);
+        let count = count.ok_or_else(|| invalid("top_k", value, "a whole number from 1 on"))?;
+        Ok::<_, ServiceError>(usize::try_from(count).unwrap_or(usize::MAX))
+    };
+    let choice = |value: &Value| {
+        value
+            .as_bool()
+            .ok_or_else(|| invalid("explain", value, "true or false"))
+    };
+    Ok(Options {
+        top_k: top_k.map(count).transpose()?,
+        explain: explain.map(choice).transpose()?.unwrap_or(false),
     })
 }
 
@@ -290,6 +304,21 @@ mod tests {
             explain: true,
         };
         assert_eq!(asked.options, expected);
+    }
+
+    #[test]
+    fn an_option_that_is_none_is_named() {
+        for (body, words) in [
+            (
+                r#"{"image":"AAAA","top_k":0}"#,
+                "top_k is 0: send a whole number from 1 on",
+            ),
+            (r#"{"image":"AAAA","top_k":"2"}"#, "top_k is \"2\""),
+            (r#"{"image":"AAAA","explain":1}"#, "explain is 1: send true or false"),
+        ] {
+            let message = ask(body).expect_err(body).message;
+            assert!(message.contains(words), "{message}");
+        }
     }
 
     #[test]

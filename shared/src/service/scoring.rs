@@ -1,5 +1,7 @@
 //! From the images of a request to answers: where they come from, which version speaks, what is recorded.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::error::ServiceError;
@@ -27,6 +29,9 @@ impl Service {
             }
             Images::Several(items) => {
                 let (results, records): (Vec<_>, _) = self.score_all(items, asked.options).unzip();
+                if self.is_over() {
+                    return Err(ServiceError::over());
+                }
                 let results = results.into_iter().map(Into::into).collect();
                 let mut response = Response::json(200, &Results { results });
                 response.records = records;
@@ -57,7 +62,7 @@ impl Service {
         self.obtain(items).map(move |image| self.score_one(image, options))
     }
 
-    /// The images of `items` one after the other; those in buckets are fetched ahead.
+    /// The images of `items` one after the other, for as long as there is time; those in buckets are fetched ahead.
     pub(super) fn obtain(
         &self,
         items: impl IntoIterator<Item = Result<Item, ServiceError>>,
@@ -72,6 +77,7 @@ impl Service {
             .collect();
         let mut fetched = (!references.is_empty()).then(|| self.references.fetch(references));
         items.into_iter().map(move |item| match item? {
+            _ if self.is_over() => Err(ServiceError::over()),
             Item::Bytes(bytes) => Ok(bytes),
             Item::Reference(_) => fetched
                 .as_mut()
@@ -90,19 +96,20 @@ impl Service {
             Err(error) => return (Err(error.clone()), Record::unread(error.code)),
         };
         let hash = hash(&image);
-        score_by(self.speaker(&hash), &image, &hash, options)
+        score_by(self.speaker(&hash), &image, &hash, options, self.until)
     }
 }
 
-/// Scores an image, of the given SHA-256, by `version`.
+/// Scores an image, of the given SHA-256, by `version`, unless it is `until` before there is a place for it.
 pub(super) fn score_by(
     version: &Version,
     image: &[u8],
     hash: &[u8; 32],
     options: Options,
+    until: Option<Instant>,
 ) -> (Result<Answer, ServiceError>, Record) {
     let outcome = if options.explain {
-        version.explain(image).map(|(prediction, timing, map)| {
+        version.explain(image, until).map(|(prediction, timing, map)| {
             let mut answer = Answer::new(version.manifest(), &prediction, timing, options.top_k);
             match map {
                 Some(png) => answer.explanation = Some(Explanation::new(&answer.label, &png)),
@@ -112,7 +119,7 @@ pub(super) fn score_by(
         })
     } else {
         let answer = |(prediction, timing)| Answer::new(version.manifest(), &prediction, timing, options.top_k);
-        version.predict(image).map(answer)
+        version.predict(image, until).map(answer)
     };
     let record = Record {
         sha256: Some(hex(hash)),

@@ -131,6 +131,26 @@ fn every_form_of_an_image_has_the_same_answer() {
 }
 
 #[test]
+fn no_image_is_begun_once_the_time_is_over() {
+    let service = service().with_deadline(Some(Instant::now()));
+    let image = base64(&png([10, 20, 250]));
+    let tensor = json!({ "name": "image", "shape": [1], "datatype": "BYTES", "data": [image] });
+    for (path, body) in [
+        ("/", json!({ "image": image })),
+        ("/", json!({ "images": [image, image] })),
+        ("/v2/models/colours/infer", json!({ "inputs": [tensor] })),
+    ] {
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            body: Bytes::from(body.to_string()),
+            ..Request::default()
+        });
+        assert_eq!(response.status, 504, "{body}");
+    }
+}
+
+#[test]
 fn scores_are_in_descending_order_and_limited() {
     let body = json!({"image": base64(&png([10, 120, 250])), "top_k": 2, "explain": true}).to_string();
     let response = service().answer(&Request {
@@ -271,6 +291,10 @@ fn the_open_inference_protocol_is_spoken() {
         "the score of red comes first"
     );
 
+    let nested = tensor(json!([2, 1]), json!([[images[0]], [images[1]]]));
+    let (_, same) = infer("/v2/models/colours/infer", &json!({"id": "7", "inputs": [nested]}));
+    assert_eq!(same["outputs"], answer["outputs"], "data is nested as the shape is");
+
     let only = json!({"inputs": [tensor(json!([2]), images.clone())], "outputs": [{"name": "decision"}]});
     let (_, answer) = infer("/v2/models/colours/versions/0123456789abcdef/infer", &only);
     assert_eq!(answer["outputs"].as_array().map(Vec::len), Some(1));
@@ -278,6 +302,11 @@ fn the_open_inference_protocol_is_spoken() {
 
     for (path, body, status) in [
         ("colours", json!({"inputs": [tensor(json!([3]), images.clone())]}), 400),
+        (
+            "colours",
+            json!({"inputs": [tensor(json!([2]), json!([[images[0]], [images[1]]]))]}),
+            400,
+        ),
         ("colours", json!({"inputs": []}), 400),
         ("colours", json!([]), 400),
         (
@@ -342,6 +371,34 @@ fn images_in_a_bucket_are_scored_where_that_is_allowed() {
         .map(|result| &result["label"])
         .collect();
     assert_eq!(labels, [&Value::Null, &json!("red"), &json!("green"), &Value::Null]);
+}
+
+#[test]
+fn a_tensor_with_an_unreadable_image_is_refused_and_what_was_scored_is_recorded() {
+    let service = service().with_references(Arc::new(Bucket));
+    let records = |last: &str| {
+        let data = json!(["s3://photos/green.png", last]);
+        let tensor = json!({"name": "image", "shape": [2], "datatype": "BYTES", "data": data});
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            path: "/v2/models/colours/infer".to_owned(),
+            body: Bytes::from(json!({"inputs": [tensor]}).to_string()),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        assert!(
+            answer["error"].as_str().expect("a text").starts_with("image 2: "),
+            "{answer}"
+        );
+        let outcomes = response
+            .records
+            .into_iter()
+            .map(|record| record.outcome.map(|scored| scored.label));
+        (response.status, outcomes.collect::<Vec<_>>())
+    };
+    let found = records("s3://photos/none.png");
+    assert_eq!(found, (404, vec![Ok("green".to_owned()), Err(ErrorCode::NotFound)]));
+    assert_eq!(records("!"), (400, Vec::new()), "nothing is scored");
 }
 
 #[test]

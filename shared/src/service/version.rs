@@ -48,8 +48,9 @@ impl Version {
         }
     }
 
-    pub(super) fn predict(&self, bytes: &[u8]) -> Result<(Prediction, Timing), ServiceError> {
-        self.with_pixels(bytes, |image, decode| {
+    /// Scores an image, unless it is `until` before there is a place for it.
+    pub(super) fn predict(&self, bytes: &[u8], until: Option<Instant>) -> Result<(Prediction, Timing), ServiceError> {
+        self.with_pixels(bytes, until, |image, decode| {
             let (prediction, timing) = self.pipelines.with(|pipeline| pipeline.predict_pixels(image))?;
             Ok((prediction, Timing { decode, ..timing }))
         })
@@ -57,26 +58,33 @@ impl Version {
 
     /// As [`Self::predict`], with a heat map of the best class as a PNG of the picture's proportions, where the
     /// network offers one.
-    pub(super) fn explain(&self, bytes: &[u8]) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
-        self.with_pixels(bytes, |image, decode| {
+    pub(super) fn explain(
+        &self,
+        bytes: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
+        self.with_pixels(bytes, until, |image, decode| {
             let (prediction, map, timing) = self.pipelines.with(|pipeline| pipeline.explain(image))?;
             let map = map.map(|map| map.to_png(image.width(), image.height()));
             Ok((prediction, Timing { decode, ..timing }, map))
         })
     }
 
-    /// Decodes an image, once there is a place for it, and gives it to `work` with the time that this took.
+    /// Decodes an image, once there is a place for it, and gives it to `work` with the time that this took. Who has a
+    /// place waits for a pipeline however long it takes: that is the work of one image, and none can be scored where it
+    /// does not end.
     fn with_pixels<T>(
         &self,
         bytes: &[u8],
+        until: Option<Instant>,
         work: impl FnOnce(&RgbImage, Duration) -> Result<T, PipelineError>,
     ) -> Result<T, ServiceError> {
-        let worked = self.places.with(|()| {
+        let worked = self.places.with_before(until, |()| {
             let start = Instant::now();
             let image = self.manifest.preprocessing.decode(bytes, &self.limits)?;
             work(&image, start.elapsed())
         });
-        Ok(worked?)
+        Ok(worked.ok_or_else(ServiceError::over)??)
     }
 }
 

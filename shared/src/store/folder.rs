@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{Condition, Object, ObjectInfo, StoreError};
+use super::{Condition, Object, ObjectInfo, StoreError, off_the_executor};
 use crate::files::{AtomicFile, sha256_hex, write_atomically};
 
 /// How the names of lock files and unfinished files begin, which no key may use.
@@ -211,16 +211,6 @@ fn condition_failed(path: &Path) -> StoreError {
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     |source| StoreError::File { path, source }
-}
-
-/// Runs `work` where waiting for a disk or a lock holds nothing else up.
-async fn off_the_executor<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
+use tokio::task::JoinError;
 
 pub use folder::FolderStore;
 pub use s3::{Patience, S3Store};
@@ -121,6 +122,22 @@ pub enum StoreError {
         /// What the store said.
         reason: String,
     },
+    /// The bucket is elsewhere.
+    #[error("{place} is in another region than the one configured ({reason}): set AWS_REGION to the bucket's region")]
+    Region {
+        /// Which object.
+        place: String,
+        /// What the store said.
+        reason: String,
+    },
+    /// The object is not at hand.
+    #[error("{place} is archived ({reason}): restore it, or copy it to another storage class")]
+    Archived {
+        /// Which object.
+        place: String,
+        /// What the store said.
+        reason: String,
+    },
     /// No region is configured.
     #[error("no AWS region is configured: set AWS_REGION, or AWS_ENDPOINT_URL for another S3 server")]
     NoRegion,
@@ -141,6 +158,8 @@ pub enum StoreError {
         place: String,
         /// The operation, as a verb with its object.
         action: &'static str,
+        /// The HTTP status, where there was an answer.
+        status: Option<u16>,
         /// What the store or the network said.
         reason: String,
     },
@@ -152,6 +171,19 @@ pub enum StoreError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// Whether the store refuses the request as it is, so that it need not be tried again.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoBucket { .. } | Self::Denied { .. } | Self::Region { .. } | Self::Archived { .. } => true,
+            Self::Request {
+                status: Some(status), ..
+            } => (400..500).contains(status) && !matches!(status, 408 | 429),
+            _ => false,
+        }
+    }
 }
 
 /// A folder or a part of an S3 bucket. Cheap to clone.
@@ -323,9 +355,33 @@ fn check_key(key: &str) -> Result<(), StoreError> {
     }
 }
 
+/// Runs `work` where waiting for a disk or a lock holds nothing else up.
+async fn off_the_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work)
+        .await
+        .map_err(JoinError::try_into_panic)
+    {
+        Ok(result) => result,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Called off, which happens where the runtime ends, and whoever waits here with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_is_called_off_is_no_panic() {
+        let ended = tokio::runtime::Runtime::new().expect("a runtime");
+        let handle = ended.handle().clone();
+        ended.shutdown_background();
+        let mut waiting = Box::pin(off_the_executor(|| 1));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _inside = handle.enter();
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+    }
 
     #[test]
     fn locations_are_buckets_or_folders() {

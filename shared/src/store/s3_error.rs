@@ -29,9 +29,10 @@ where
         (code, None) => code.to_owned(),
         (code, Some(message)) => format!("{code}: {message}"),
     };
-    match (code, status(error)) {
+    let status = status(error);
+    match (code, status) {
         // Reads answer "no such key" with nothing; a write meets it where the object to replace is gone.
-        ("PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey", _) | (_, Some(409 | 412)) => {
+        ("PreconditionFailed" | "ConditionalRequestConflict" | "NoSuchKey", _) | (_, Some(412)) => {
             StoreError::ConditionFailed { place }
         }
         ("NoSuchBucket", _) => StoreError::NoBucket {
@@ -41,10 +42,19 @@ where
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired",
             _,
         ) => StoreError::Credentials { place, reason },
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
+            StoreError::Region { place, reason }
+        }
+        ("InvalidObjectState", _) => StoreError::Archived { place, reason },
         (_, Some(403)) => StoreError::Denied { place, action, reason },
         // The chain of credential providers fails before any request is sent, without a code of its own.
         (_, None) if reason.contains("credential") => StoreError::Credentials { place, reason },
-        _ => StoreError::Request { place, action, reason },
+        _ => StoreError::Request {
+            place,
+            action,
+            status,
+            reason,
+        },
     }
 }
 

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::versions::{LIVE, VersionError, live, load_version};
-use super::{Location, ObjectStore, StoreError};
-use crate::bundle::{Bundle, MANIFEST, MAX_MANIFEST_BYTES, Manifest, TrustedKeys};
+use super::{Location, ObjectStore, StoreError, off_the_executor};
+use crate::bundle::{Bundle, MANIFEST, TrustedKeys, read_manifest};
 use crate::files::sha256_hex;
 
 /// A published model, or a plain bundle in a folder.
@@ -40,8 +40,8 @@ pub struct Wanted {
 }
 
 impl Source {
-    /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published or a plain
-    /// bundle. A folder where nothing is published yet is taken where a version is `pinned`.
+    /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published, a plain
+    /// bundle or a run with its bundle inside. A folder where nothing is published yet is taken where a version is `pinned`.
     ///
     /// # Errors
     /// [`VersionError::NoModel`], or what keeps the store from being reached.
@@ -59,8 +59,11 @@ impl Source {
                 (Location::S3 { bucket, prefix }, name.to_owned())
             }
             Location::Folder(folder) => {
-                if folder.join(MANIFEST).is_file() {
-                    return Ok(Self::of(Kind::Bundle(folder)));
+                let inside = folder.join("bundle");
+                for bundle in [&folder, &inside] {
+                    if bundle.join(MANIFEST).is_file() {
+                        return Ok(Self::of(Kind::Bundle(bundle.clone())));
+                    }
                 }
                 let no_model = || VersionError::NoModel {
                     folder: folder.display().to_string(),
@@ -104,7 +107,7 @@ impl Source {
                 version: pinned.to_owned(),
                 manifest_sha256: None,
             },
-            (Kind::Bundle(folder), None) => in_bundle(folder.clone()).await?,
+            (Kind::Bundle(folder), None) => in_bundle(folder.clone(), self.trusted.clone()).await?,
             (Kind::Published { store, name }, None) => {
                 let live = live(store, name).await?;
                 let canary = live.canary.map(|canary| {
@@ -139,19 +142,17 @@ impl Source {
     }
 }
 
-async fn in_bundle(folder: PathBuf) -> Result<VersionRef, VersionError> {
+async fn in_bundle(folder: PathBuf, trusted: TrustedKeys) -> Result<VersionRef, VersionError> {
     let path = folder.join(MANIFEST);
     let place = path.display().to_string();
     let damaged = |source| VersionError::Bundle { place, source };
-    let bytes = off_the_executor(move || crate::bundle::read_file(&folder, MANIFEST, MAX_MANIFEST_BYTES)).await;
-    bytes
-        .and_then(|json| {
-            Ok(VersionRef {
-                version: Manifest::from_json(&json)?.version,
-                manifest_sha256: Some(sha256_hex(&json)),
-            })
-        })
-        .map_err(damaged)
+    let (manifest, json, _) = off_the_executor(move || read_manifest(&folder, &trusted))
+        .await
+        .map_err(damaged)?;
+    Ok(VersionRef {
+        version: manifest.version,
+        manifest_sha256: Some(sha256_hex(&json)),
+    })
 }
 
 async fn read_bundle(folder: &Path, version: &str, trusted: &TrustedKeys) -> Result<Bundle, VersionError> {
@@ -171,12 +172,4 @@ async fn read_bundle(folder: &Path, version: &str, trusted: &TrustedKeys) -> Res
         found: bundle.manifest.version,
         pinned: version.to_owned(),
     })
-}
-
-/// Runs `work` where waiting for a disk holds nothing else up.
-async fn off_the_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }

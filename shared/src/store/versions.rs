@@ -258,6 +258,17 @@ pub async fn manifest(
     version: &str,
     expected_sha256: Option<&str>,
 ) -> Result<(Manifest, Bytes), VersionError> {
+    let json = manifest_json(store, name, version, expected_sha256).await?;
+    Ok((read_manifest(store, name, version, &json)?, json))
+}
+
+/// The bytes of a version's manifest, which have the expected hash.
+async fn manifest_json(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    expected_sha256: Option<&str>,
+) -> Result<Bytes, VersionError> {
     for part in [name, version] {
         if !is_name(part) {
             return Err(VersionError::Name(part.to_owned()));
@@ -274,8 +285,13 @@ pub async fn manifest(
             reason: format!("its hash is not the one in {LIVE}"),
         });
     }
-    let manifest =
-        Manifest::from_json(&object.bytes).map_err(|source| VersionError::Bundle { place: place(), source })?;
+    Ok(object.bytes)
+}
+
+/// The manifest whose bytes are `json`, if it is the one of this version.
+fn read_manifest(store: &ObjectStore, name: &str, version: &str, json: &[u8]) -> Result<Manifest, VersionError> {
+    let place = || store.place(&file_key(name, version, MANIFEST));
+    let manifest = Manifest::from_json(json).map_err(|source| VersionError::Bundle { place: place(), source })?;
     if manifest.version != version {
         return Err(VersionError::Manifest {
             place: place(),
@@ -292,12 +308,13 @@ pub async fn manifest(
             reason: format!("its files would have {total} bytes"),
         });
     }
-    Ok((manifest, object.bytes))
+    Ok(manifest)
 }
 
 /// Fetches a version whole and compares every file with its manifest, and the manifest with
 /// `manifest_sha256` where that is known. Without it the version itself, the hash of the manifest's
-/// contents, is the check. One of `trusted` must have signed the manifest, where there are any.
+/// contents, is the check. One of `trusted` must have signed the manifest, where there are any; nothing else is then
+/// fetched or looked into before that is known.
 ///
 /// # Errors
 /// Whatever is off with any file, naming it; never a part of a bundle.
@@ -308,14 +325,21 @@ pub async fn load_version(
     manifest_sha256: Option<&str>,
     trusted: &TrustedKeys,
 ) -> Result<Bundle, VersionError> {
-    // Every version has a network, the largest of its files: it is on its way while the manifest is, and not looked at
-    // before that says what it should be.
+    // Every version has a network, the largest of its files: where nobody has to vouch for it, it is on its way while
+    // the manifest is, and not looked at before that says what it should be.
+    let is_ahead = trusted.is_empty();
     let model = file_key(name, version, MODEL);
-    let ahead = async { Ok::<_, VersionError>(store.get(&model, LARGEST_AHEAD).await) };
+    let ahead = async {
+        if !is_ahead {
+            return Ok(None);
+        }
+        Ok::<_, VersionError>(Some(store.get(&model, LARGEST_AHEAD).await))
+    };
     let rest = async {
-        let (manifest, json) = manifest(store, name, version, manifest_sha256).await?;
+        let json = manifest_json(store, name, version, manifest_sha256).await?;
         let signature = signature(store, name, version, &json, trusted).await?;
-        let others = manifest.files.iter().filter(|(file, _)| *file != MODEL);
+        let manifest = read_manifest(store, name, version, &json)?;
+        let others = manifest.files.iter().filter(|(file, _)| !is_ahead || *file != MODEL);
         let fetches: Vec<_> = others
             .map(|(file, entry)| fetch(store, file_key(name, version, file), file, entry))
             .collect();
@@ -323,7 +347,7 @@ pub async fn load_version(
         Ok::<_, VersionError>((manifest, signature, files))
     };
     let (ahead, (manifest, signature, mut files)) = tokio::try_join!(ahead, rest)?;
-    if let Some(entry) = manifest.files.get(MODEL) {
+    if let (Some(ahead), Some(entry)) = (ahead, manifest.files.get(MODEL)) {
         let (file, bytes) = match ahead {
             Err(StoreError::TooLarge { .. }) => fetch(store, model, MODEL, entry).await?,
             ahead => verified(store, &model, MODEL, entry, ahead?)?,
@@ -468,5 +492,32 @@ mod tests {
         }
         let error = open("s3://bucket", None).await.expect_err("no model").to_string();
         assert!(error.contains("names no model"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_not_looked_into_before_its_signature_is() {
+        // A key of RFC 8032, which has signed nothing here.
+        let key = "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025";
+        let trusted = TrustedKeys::parse(key).expect("a key");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let published = folder.path().join("m/versions/v");
+        std::fs::create_dir_all(&published).expect("a folder");
+        std::fs::write(published.join(MANIFEST), "no manifest").expect("written");
+        let store = ObjectStore::Folder(super::super::FolderStore::new(folder.path()));
+        let unsigned = |result: Result<(), VersionError>| {
+            let error = result.expect_err("nobody vouches for it");
+            let found = matches!(
+                error,
+                VersionError::Bundle {
+                    source: BundleError::Unsigned,
+                    ..
+                }
+            );
+            assert!(found, "{error}");
+        };
+        unsigned(load_version(&store, "m", "v", None, &trusted).await.map(|_| ()));
+        let model = published.display().to_string();
+        let source = Source::find(&model, None).await.expect("a bundle").trusting(trusted);
+        unsigned(source.wanted(None).await.map(|_| ()));
     }
 }

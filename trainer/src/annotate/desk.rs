@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
-use crate::dataset::{Dataset, DatasetError, FolderLock, OWN_FOLDER, escape, list_of, same_file, unescape};
+use super::moves;
+use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, unescape, vacant};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
-/// Folder for what is excluded, within the folder that the scanner passes over.
-const EXCLUDED: &str = "excluded";
 /// Most images of one page.
 const MOST: usize = 500;
 
@@ -161,6 +160,7 @@ pub struct Desk {
     suspicions: HashMap<String, Suspicion>,
     journal: Journal,
     steps: Steps,
+    completed: Vec<Move>,
     revision: u64,
     _lock: FolderLock,
 }
@@ -174,23 +174,15 @@ impl Desk {
         if let Some(list) = list_of(root) {
             return Err(DeskError::Listed(list));
         }
+        let path = root.join(OWN_FOLDER).join(JOURNAL);
+        let excluded = root.join(OWN_FOLDER).join(EXCLUDED);
         // Before anything is made there: a wrong path must not become a data set.
-        let before = Dataset::scan(root);
-        if let Err(error @ DatasetError::NoFolder(_)) = before {
-            return Err(error.into());
+        if scan(root)?.is_none() && !path.exists() && !excluded.exists() {
+            return Err(DatasetError::NoClasses(root.to_path_buf()).into());
         }
         let lock = FolderLock::acquire(root)?;
-        let path = root.join(OWN_FOLDER).join(JOURNAL);
-        let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
-        for left in &steps.last {
-            // What has moved already is no longer where it was.
-            let (from, to) = (root.join(plain(&left.from)), root.join(plain(&left.to)));
-            if same_file(&from, &to) {
-                let _ = fs::remove_file(&from);
-            } else if from.exists() {
-                let _ = rename(root, left);
-            }
-        }
+        let (journal, steps) = Journal::open(root, &path).map_err(|source| DeskError::Journal { path, source })?;
+        let completed = moves::complete(root, &steps);
         let mut desk = Self {
             root: root.to_path_buf(),
             pictures: BTreeMap::new(),
@@ -201,14 +193,20 @@ impl Desk {
                 .collect(),
             journal,
             steps,
+            completed,
             revision: 1,
             _lock: lock,
         };
-        desk.add(&Dataset::scan(root)?, Path::new(""), false);
-        match Dataset::scan(&root.join(OWN_FOLDER).join(EXCLUDED)) {
-            Ok(excluded) => desk.add(&excluded, &Path::new(OWN_FOLDER).join(EXCLUDED), true),
-            Err(DatasetError::NoFolder(_) | DatasetError::NoClasses(_)) => {}
-            Err(error) => return Err(error.into()),
+        if !(desk.steps.settles && desk.steps.open.is_empty()) {
+            desk.record(&Event::Settled)?;
+        }
+        if let Some(found) = scan(root)? {
+            desk.add(&found, Path::new(""), false);
+        }
+        if excluded.is_dir()
+            && let Some(found) = scan(&excluded)?
+        {
+            desk.add(&found, &Path::new(OWN_FOLDER).join(EXCLUDED), true);
         }
         Ok(desk)
     }
@@ -221,6 +219,11 @@ impl Desk {
         if !excluded {
             self.classes.extend(dataset.classes.iter().cloned());
         }
+    }
+
+    /// The moves that a killed program had left and that were carried out now.
+    pub fn completed(&self) -> &[Move] {
+        &self.completed
     }
 
     /// Where an image is on disk; `None` for what is none of this data set.
@@ -286,9 +289,9 @@ impl Desk {
     /// Makes a class without images; its folder appears with the first one.
     ///
     /// # Errors
-    /// [`DeskError::Label`].
+    /// [`DeskError::Label`], and [`DatasetError::CaseClash`] within [`DeskError::Dataset`].
     pub fn add_class(&mut self, label: &str) -> Result<(), DeskError> {
-        check(label)?;
+        self.check(label)?;
         self.classes.insert(label.to_owned());
         Ok(())
     }
@@ -296,9 +299,9 @@ impl Desk {
     /// Gives these images another label, or their place in the data set again: one step.
     ///
     /// # Errors
-    /// [`DeskError::Label`] and [`DeskError::Journal`].
+    /// [`DeskError::Label`], [`DatasetError::CaseClash`] within [`DeskError::Dataset`], and [`DeskError::Journal`].
     pub fn relabel(&mut self, paths: &[String], label: &str) -> Result<Reply, DeskError> {
-        check(label)?;
+        self.check(label)?;
         self.classes.insert(label.to_owned());
         self.step(paths, |_, rest| Path::new(label).join(rest))
     }
@@ -332,6 +335,26 @@ impl Desk {
         self.carry_out(again, Vec::new(), Event::Redone)
     }
 
+    /// Sees that a folder can have this name, and that the data set can be read with it. Excluded images count, as they may
+    /// come back.
+    fn check(&self, label: &str) -> Result<(), DeskError> {
+        if !is_label(label) {
+            return Err(DeskError::Label(label.to_owned()));
+        }
+        let lower = label.to_lowercase();
+        let mut known = self
+            .classes
+            .iter()
+            .chain(self.pictures.values().map(|(label, _)| label));
+        match known.find(|known| *known != label && known.to_lowercase() == lower) {
+            Some(known) => Err(DeskError::Dataset(DatasetError::CaseClash {
+                first: known.clone(),
+                second: label.to_owned(),
+            })),
+            None => Ok(()),
+        }
+    }
+
     fn current(&self, revision: u64, step: Option<Vec<Move>>, what: &'static str) -> Result<Vec<Move>, DeskError> {
         if revision != self.revision {
             return Err(DeskError::Stale);
@@ -359,6 +382,31 @@ impl Desk {
                 moves.push(Move { from: path.clone(), to });
             }
         }
+        self.carry_out(moves, conflicts, Event::Done)
+    }
+
+    /// Journal first, then the files; what could not be moved is taken out of the journal again.
+    fn carry_out(
+        &mut self,
+        wanted: Vec<Move>,
+        mut conflicts: Vec<Conflict>,
+        event: impl Fn(Vec<Move>) -> Event,
+    ) -> Result<Reply, DeskError> {
+        let mut taken = HashSet::new();
+        let mut moves = Vec::new();
+        for mut planned in wanted {
+            planned.to = self.vacant(&planned.to, &taken);
+            match moves::check(&self.root, &planned) {
+                Ok(()) => {
+                    taken.insert(planned.to.clone());
+                    moves.push(planned);
+                }
+                Err(error) => conflicts.push(Conflict {
+                    path: planned.from,
+                    reason: error.to_string(),
+                }),
+            }
+        }
         if moves.is_empty() {
             return Ok(Reply {
                 revision: self.revision,
@@ -366,25 +414,10 @@ impl Desk {
                 conflicts,
             });
         }
-        self.carry_out(moves, conflicts, Event::Done)
-    }
-
-    /// Journal first, then the files; what could not be moved is taken out of the journal again.
-    fn carry_out(
-        &mut self,
-        mut moves: Vec<Move>,
-        mut conflicts: Vec<Conflict>,
-        event: impl Fn(Vec<Move>) -> Event,
-    ) -> Result<Reply, DeskError> {
-        let mut planned = HashSet::new();
-        for planning in &mut moves {
-            planning.to = self.vacant(&planning.to, &planned);
-            planned.insert(planning.to.clone());
-        }
         self.record(&event(moves.clone()))?;
         let mut moved = Vec::new();
         for planned in moves.iter().cloned() {
-            match rename(&self.root, &planned) {
+            match moves::carry_out(&self.root, &planned) {
                 Ok(()) => {
                     self.follow(&planned);
                     moved.push(planned);
@@ -400,10 +433,13 @@ impl Desk {
                 }
             }
         }
-        if moved.len() < moves.len() {
-            self.record(&Event::Amended(moved.clone()))?;
-        }
         self.revision += 1;
+        let outcome = if moved.len() < moves.len() {
+            Event::Amended(moved.clone())
+        } else {
+            Event::Settled
+        };
+        self.record(&outcome)?;
         Ok(Reply {
             revision: self.revision,
             moved,
@@ -451,50 +487,21 @@ impl Desk {
 
     /// `path`, or where that is taken, beside it with a number.
     fn vacant(&self, path: &str, planned: &HashSet<String>) -> String {
-        let wanted = plain(path);
-        let taken =
-            |path: &Path, text: &str| planned.contains(text) || fs::symlink_metadata(self.root.join(path)).is_ok();
-        let numbered = |number: u32| {
-            let mut name = wanted.file_stem().unwrap_or_default().to_os_string();
-            name.push(format!("-{number}"));
-            if let Some(extension) = wanted.extension() {
-                name.push(".");
-                name.push(extension);
-            }
-            wanted.with_file_name(name)
-        };
-        let names = std::iter::once(wanted.clone()).chain((2..).map(numbered));
-        names
-            .map(|path| (escape(&path), path))
-            .find(|(text, path)| !taken(path, text))
-            .map_or_else(|| path.to_owned(), |(text, _)| text)
+        let taken = |path: &Path| planned.contains(&escape(path)) || fs::symlink_metadata(self.root.join(path)).is_ok();
+        escape(&vacant(&plain(path), taken))
     }
 }
 
-fn check(label: &str) -> Result<(), DeskError> {
-    if is_label(label) {
-        Ok(())
-    } else {
-        Err(DeskError::Label(label.to_owned()))
+/// The images in `folder`, where there are any.
+fn scan(folder: &Path) -> Result<Option<Dataset>, DatasetError> {
+    match Dataset::scan(folder) {
+        Ok(found) => Ok(Some(found)),
+        Err(DatasetError::NoClasses(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// The path that an escaped one stands for. What was not escaped by us leads nowhere.
 fn plain(path: &str) -> PathBuf {
     unescape(path).unwrap_or_default()
-}
-
-/// Moves a file without ever writing over another.
-fn rename(root: &Path, planned: &Move) -> io::Result<()> {
-    let (from, to) = (root.join(plain(&planned.from)), root.join(plain(&planned.to)));
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    match fs::hard_link(&from, &to) {
-        Ok(()) => fs::remove_file(&from),
-        Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Err(error),
-        // Some file systems know no second names.
-        Err(_) if fs::symlink_metadata(&to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(&from, &to),
-    }
 }

@@ -1,10 +1,12 @@
 //! The steps that were made, on disk before they are.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use super::moves::check;
+use crate::append_log::{AppendLog, lines};
 
 /// A file's move, by its paths below the data folder, escaped as in a split file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,17 @@ pub(super) enum Event {
     Redone(Vec<Move>),
     /// What of the last event could be carried out, in its place.
     Amended(Vec<Move>),
+    /// The last event was carried out. Journals begin with this line; those of older programs have none.
+    Settled,
+}
+
+impl Event {
+    fn moves(&self) -> &[Move] {
+        match self {
+            Self::Done(moves) | Self::Undone(moves) | Self::Redone(moves) | Self::Amended(moves) => moves,
+            Self::Settled => &[],
+        }
+    }
 }
 
 /// What can be undone and redone.
@@ -36,8 +49,10 @@ pub(super) struct Steps {
     pub done: Vec<Vec<Move>>,
     /// The one to redo next last.
     pub undone: Vec<Vec<Move>>,
-    /// The moves of the last event: the only ones that a killed program can have left half carried out.
-    pub last: Vec<Move>,
+    /// The moves that a killed program can have left half carried out: those of the last event, unless it is settled.
+    pub open: Vec<Move>,
+    /// Whether the journal tells what is settled, so that what is open really is.
+    pub settles: bool,
     /// Which stack the last event went to.
     last_undone: bool,
 }
@@ -68,14 +83,13 @@ impl Steps {
                     stack.push(moves);
                 }
             }
+            Event::Settled => self.settles = true,
         }
-        self.last_undone = match event {
-            Event::Undone(_) => true,
-            Event::Done(_) | Event::Redone(_) => false,
-            Event::Amended(_) => self.last_undone,
-        };
-        let (Event::Done(moves) | Event::Undone(moves) | Event::Redone(moves) | Event::Amended(moves)) = event;
-        self.last.clone_from(moves);
+        match event {
+            Event::Done(moves) | Event::Redone(moves) => (self.last_undone, self.open) = (false, moves.clone()),
+            Event::Undone(moves) => (self.last_undone, self.open) = (true, moves.clone()),
+            Event::Amended(_) | Event::Settled => self.open.clear(),
+        }
     }
 }
 
@@ -91,43 +105,34 @@ pub(super) fn inverse(moves: &[Move]) -> Vec<Move> {
 /// The journal's file.
 #[derive(Debug)]
 pub(super) struct Journal {
-    file: File,
+    log: AppendLog,
 }
 
 impl Journal {
-    /// Opens or makes the journal and reads its steps. A last line that a killed program left incomplete is cut off:
-    /// its step was not begun.
-    pub fn open(path: &Path) -> io::Result<(Self, Steps)> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64)?;
-        file.seek(SeekFrom::End(0))?;
+    /// Opens or makes the journal at `path` of the data set in `root`, and reads its steps. A last line that a killed
+    /// program left incomplete is cut off: its step was not begun. Whoever shares a data set may have written the
+    /// journal, so every move must stay below the folder.
+    pub fn open(root: &Path, path: &Path) -> io::Result<(Self, Steps)> {
+        let (log, text) = AppendLog::open(path)?;
         let mut steps = Steps::default();
-        for line in text[..whole]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
-            let event = serde_json::from_slice(line)?;
+        for (number, line) in lines(&text) {
+            let event = read(root, line).map_err(|error| {
+                let reason = format!("line {number}: {error}; mend the line or move the file away");
+                io::Error::new(io::ErrorKind::InvalidData, reason)
+            })?;
             steps.take(&event);
         }
-        Ok((Self { file }, steps))
+        Ok((Self { log }, steps))
     }
 
     /// Adds a line and sees that it is on disk.
     pub fn append(&mut self, event: &Event) -> io::Result<()> {
-        let mut json = serde_json::to_vec(event)?;
-        json.push(b'\n');
-        self.file.write_all(&json)?;
-        self.file.sync_data()
+        self.log.append(event)
     }
+}
+
+fn read(root: &Path, line: &[u8]) -> io::Result<Event> {
+    let event: Event = serde_json::from_slice(line)?;
+    event.moves().iter().try_for_each(|planned| check(root, planned))?;
+    Ok(event)
 }

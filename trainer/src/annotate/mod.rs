@@ -6,6 +6,7 @@
 
 mod desk;
 mod journal;
+mod moves;
 pub mod server;
 mod thumbnails;
 

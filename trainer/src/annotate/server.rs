@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use super::desk::{Desk, DeskError, Query};
 use super::thumbnails::Thumbnails;
+use crate::dataset::DatasetError;
 
 const PAGE: &str = include_str!("../../templates/annotate.html");
 const STYLE: &str = include_str!("../../templates/annotate.css");
@@ -215,7 +216,7 @@ async fn on_desk<T: serde::Serialize + Send + 'static>(
         Ok(Ok(reply)) => Json(reply).into_response(),
         Ok(Err(error)) => {
             let status = match &error {
-                DeskError::Label(_) => StatusCode::BAD_REQUEST,
+                DeskError::Label(_) | DeskError::Dataset(DatasetError::CaseClash { .. }) => StatusCode::BAD_REQUEST,
                 DeskError::Stale | DeskError::NoStep(_) => StatusCode::CONFLICT,
                 DeskError::Dataset(_) | DeskError::Journal { .. } | DeskError::Listed(_) => {
                     StatusCode::INTERNAL_SERVER_ERROR

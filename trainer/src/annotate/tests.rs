@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::dataset::DatasetError;
 
 fn data() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -107,17 +108,162 @@ fn a_step_that_a_kill_left_half_done_is_carried_out() {
         .expect("moved");
     let expected = paths(&desk, false);
     drop(desk);
-    // The first move was cut off between its two names, the second did not happen, and another line was begun.
+    // The first move was cut off between its two names, the second did not happen, and the line that settles was begun.
     fs::hard_link(folder.path().join("c/1.jpg"), folder.path().join("a/1.jpg")).expect("both");
     fs::rename(folder.path().join("c/2.jpg"), folder.path().join("a/2.jpg")).expect("back");
-    let mut text = fs::read(&journal).expect("a journal");
-    text.extend(b"{\"done\":[{\"fr");
-    fs::write(&journal, text).expect("written");
+    let text = fs::read_to_string(&journal).expect("a journal");
+    let begun = text.strip_suffix("tled\"\n").expect("a settled step");
+    fs::write(&journal, begun).expect("written");
     let mut desk = open(folder.path());
     assert_eq!(paths(&desk, false), expected);
+    assert_eq!(desk.completed().len(), 2);
     let now = revision(&desk);
     desk.undo(now).expect("undone");
     assert_eq!(paths(&desk, false), ["a/1.jpg", "a/2.jpg", "a/sub/3.jpg", "b/1.jpg"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_journal_that_leads_out_of_the_data_set_is_refused() {
+    let (folder, victim) = (data(), tempfile::tempdir().expect("a folder"));
+    let secret = victim.path().join("id_rsa");
+    fs::write(&secret, "key").expect("a file");
+    let journal = folder.path().join(".ikat/annotations.jsonl");
+    fs::create_dir(folder.path().join(".ikat")).expect("a folder");
+    std::os::unix::fs::symlink(victim.path(), folder.path().join("evil")).expect("a link");
+    let outside = secret.display().to_string();
+    for (from, to) in [
+        (&outside[..], "a/x.jpg"),
+        ("a/1.jpg", &outside[..]),
+        ("../id_rsa", "a/x.jpg"),
+        ("a/1.jpg", "a/../../x.jpg"),
+        ("a/1.jpg", ".ikat/lock-2"),
+        ("evil/id_rsa", "a/x.jpg"),
+        ("a/1.jpg", "evil/.bash_aliases"),
+        ("a/1.jpg", "evil/x.jpg"),
+    ] {
+        let line = serde_json::json!({ "done": [{ "from": from, "to": to }] });
+        fs::write(&journal, format!("{{\"done\":[]}}\n{line}\n")).expect("written");
+        let refused = Desk::open(folder.path(), Vec::new())
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            refused.contains("annotations.jsonl") && refused.contains("line 2"),
+            "{refused}"
+        );
+        assert!(secret.exists() && folder.path().join("a/1.jpg").exists(), "{from} {to}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_picture_behind_a_link_stays_where_it_is() {
+    let (folder, elsewhere) = (data(), tempfile::tempdir().expect("a folder"));
+    fs::write(elsewhere.path().join("1.jpg"), "one").expect("a file");
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("linked")).expect("a link");
+    let mut desk = open(folder.path());
+    for (path, label) in [("linked/1.jpg", "b"), ("a/1.jpg", "linked")] {
+        let reply = desk.relabel(&[path.to_owned()], label).expect("a reply");
+        assert_eq!((reply.moved.len(), reply.conflicts.len()), (0, 1), "{path}");
+    }
+    assert!(elsewhere.path().join("1.jpg").exists() && folder.path().join("a/1.jpg").exists());
+    drop(desk);
+    assert!(!open(folder.path()).page(&Query::default()).can_undo);
+}
+
+/// Undoes by hand what a step did, and puts other files where it found its own.
+fn by_hand(folder: &Path) {
+    let at = |path: &str| folder.join(path);
+    fs::rename(at("c/1.jpg"), at("a/1.jpg")).expect("moved back");
+    fs::copy(at("c/2.jpg"), at("a/2.jpg")).expect("copied");
+    fs::rename(at("c/3.jpg"), at("b/3.jpg")).expect("moved on");
+    fs::write(at("a/3.jpg"), "another").expect("a file");
+}
+
+#[test]
+fn a_step_that_was_carried_out_is_not_made_again() {
+    for old in [false, true] {
+        let folder = data();
+        fs::write(folder.path().join("a/3.jpg"), "three").expect("a file");
+        let mut desk = open(folder.path());
+        let moved = ["a/1.jpg", "a/2.jpg", "a/3.jpg"].map(str::to_owned);
+        desk.relabel(&moved, "c").expect("moved");
+        drop(desk);
+        if old {
+            // A journal of an older program does not tell what is settled.
+            let journal = folder.path().join(".ikat/annotations.jsonl");
+            let text = fs::read_to_string(&journal).expect("a journal");
+            fs::write(&journal, text.replace("\"settled\"\n", "")).expect("written");
+        }
+        by_hand(folder.path());
+        for _ in 0..2 {
+            let desk = open(folder.path());
+            assert!(desk.completed().is_empty());
+            let expected = [
+                "a/1.jpg",
+                "a/2.jpg",
+                "a/3.jpg",
+                "a/sub/3.jpg",
+                "b/1.jpg",
+                "b/3.jpg",
+                "c/2.jpg",
+            ];
+            assert_eq!(paths(&desk, false), expected, "{old}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_old_journal_has_only_a_file_under_both_names_completed() {
+    let folder = data();
+    let at = |path: &str| folder.path().join(path);
+    for path in [".ikat", "c"] {
+        fs::create_dir(at(path)).expect("a folder");
+    }
+    fs::hard_link(at("a/1.jpg"), at("c/1.jpg")).expect("both");
+    let line = r#"{"done":[{"from":"a/1.jpg","to":"c/1.jpg"},{"from":"a/2.jpg","to":"c/2.jpg"}]}"#;
+    fs::write(at(".ikat/annotations.jsonl"), format!("{line}\n")).expect("written");
+    let desk = open(folder.path());
+    assert_eq!(desk.completed().len(), 1);
+    assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1.jpg", "c/1.jpg"]);
+}
+
+#[test]
+fn a_label_that_differs_by_case_alone_is_refused() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let clash = |refused: Result<(), DeskError>| {
+        assert!(matches!(
+            refused,
+            Err(DeskError::Dataset(DatasetError::CaseClash { .. }))
+        ));
+    };
+    clash(desk.relabel(&["a/1.jpg".to_owned()], "B").map(drop));
+    clash(desk.add_class("A"));
+    desk.exclude(&["b/1.jpg".to_owned()]).expect("moved");
+    drop(desk);
+    let mut desk = open(folder.path());
+    clash(desk.add_class("B"));
+    desk.relabel(&["a/1.jpg".to_owned()], "b").expect("the very label");
+}
+
+#[test]
+fn the_last_image_can_be_excluded_and_comes_back() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let all = paths(&desk, false);
+    desk.exclude(&all).expect("moved");
+    drop(desk);
+    let mut desk = open(folder.path());
+    assert_eq!((paths(&desk, false).len(), paths(&desk, true).len()), (0, 4));
+    let now = revision(&desk);
+    desk.undo(now).expect("undone");
+    assert_eq!(paths(&desk, false), all);
+    let empty = tempfile::tempdir().expect("a folder");
+    assert!(Desk::open(empty.path(), Vec::new()).is_err());
+    assert!(!empty.path().join(".ikat").exists(), "a wrong path becomes no data set");
 }
 
 #[test]

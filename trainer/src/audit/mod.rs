@@ -5,13 +5,12 @@
 //! set resembles it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use ndarray::ArrayView2;
 use serde::Serialize;
 use shared::image::Format;
 
-use crate::dataset::{Dataset, Picture, Split};
+use crate::dataset::{Dataset, Picture, Split, escape};
 use crate::features::{Features, similarity_to_nearest};
 use crate::progress::Progress;
 use crate::svm::{self, SvmError};
@@ -57,7 +56,7 @@ pub struct ClassCount {
 /// A file whose name promises another format than its content has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WrongExtension {
-    /// Path below the data folder.
+    /// Path below the data folder, escaped as in a split file.
     pub path: String,
     /// The extension of the content's format.
     pub content: &'static str,
@@ -66,7 +65,7 @@ pub struct WrongExtension {
 /// A picture with few pixels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tiny {
-    /// Path below the data folder.
+    /// Path below the data folder, escaped as in a split file.
     pub path: String,
     /// Width in pixels.
     pub width: u32,
@@ -77,7 +76,7 @@ pub struct Tiny {
 /// Near-duplicates on both sides of a split: what the test measures too well.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Leakage {
-    /// Test images with a near-duplicate among the training images.
+    /// Test images with a near-duplicate among the training images, by their escaped paths.
     pub images: Vec<String>,
     /// Number of test images.
     pub test_images: usize,
@@ -88,7 +87,7 @@ pub struct Leakage {
 /// How doubtful a label is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Doubt {
-    /// Path below the data folder.
+    /// Path below the data folder, escaped as in a split file.
     pub path: String,
     /// The label it has.
     pub label: String,
@@ -102,7 +101,7 @@ pub struct Doubt {
 /// An image like no other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Odd {
-    /// Path below the data folder.
+    /// Path below the data folder, escaped as in a split file.
     pub path: String,
     /// Its label.
     pub label: String,
@@ -134,10 +133,6 @@ pub fn audit(
     })
 }
 
-fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
 fn classes(dataset: &Dataset) -> Vec<ClassCount> {
     let mut counts = vec![0_usize; dataset.classes.len()];
     for item in &dataset.items {
@@ -159,7 +154,7 @@ fn wrong_extensions(dataset: &Dataset, pictures: &[Picture]) -> Vec<WrongExtensi
     named
         .filter(|(item, picture)| Format::from_path(&item.path).ok() != Some(picture.format))
         .map(|(item, picture)| WrongExtension {
-            path: text(&item.path),
+            path: escape(&item.path),
             content: picture.format.extensions_str().first().copied().unwrap_or("unknown"),
         })
         .collect()
@@ -170,7 +165,7 @@ fn tiny(dataset: &Dataset, pictures: &[Picture], smallest_side: u32) -> Vec<Tiny
     named
         .filter(|(_, picture)| picture.width.min(picture.height) < smallest_side)
         .map(|(item, picture)| Tiny {
-            path: text(&item.path),
+            path: escape(&item.path),
             width: picture.width,
             height: picture.height,
         })
@@ -181,7 +176,7 @@ fn leakage(dataset: &Dataset, groups: &[usize], split: &Split) -> Leakage {
     let test = split.test_rows();
     let trained: std::collections::BTreeSet<usize> = split.train_rows().iter().map(|row| groups[*row]).collect();
     let leaking = test.iter().filter(|row| trained.contains(&groups[**row]));
-    let images: Vec<String> = leaking.map(|row| text(&dataset.items[*row].path)).collect();
+    let images: Vec<String> = leaking.map(|row| escape(&dataset.items[*row].path)).collect();
     Leakage {
         share: images.len() as f64 / test.len().max(1) as f64,
         test_images: test.len(),
@@ -208,7 +203,7 @@ fn doubts(dataset: &Dataset, features: &Features, progress: &dyn Progress) -> Re
             let others = margins.iter().enumerate().filter(|(class, _)| *class != label);
             let (suggested, margin) = others.max_by(|left, right| left.1.total_cmp(right.1))?;
             Some(Doubt {
-                path: text(&dataset.items[*row].path),
+                path: escape(&dataset.items[*row].path),
                 label: dataset.classes[label].clone(),
                 suggested: dataset.classes[suggested].clone(),
                 suspicion: margin - margins[label],
@@ -229,7 +224,7 @@ fn odd(dataset: &Dataset, features: ArrayView2<f32>, progress: &dyn Progress) ->
         .zip(similarities)
         .filter(|(_, similarity)| 0.6745 * (usual - similarity) > ODD_SCORE * spread)
         .map(|(item, similarity)| Odd {
-            path: text(&item.path),
+            path: escape(&item.path),
             label: dataset.classes[item.class].clone(),
             similarity,
         })
@@ -259,4 +254,36 @@ pub fn confused(doubts: &[Doubt]) -> Vec<(&str, &str, usize)> {
         .collect();
     pairs.sort_by_key(|(label, other, count)| (std::cmp::Reverse(*count), *label, *other));
     pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::image::RgbImage;
+
+    use super::*;
+    use crate::dataset::{Item, dhash, unescape};
+
+    #[test]
+    fn whoever_reads_an_audit_finds_the_files_that_it_names() {
+        let path = std::path::PathBuf::from("a/b\tc\\x41.png");
+        let dataset = Dataset {
+            root: "data".into(),
+            classes: vec!["a".to_owned()],
+            items: vec![Item {
+                path: path.clone(),
+                class: 0,
+            }],
+            skipped: Vec::new(),
+        };
+        let picture = Picture {
+            hash: dhash(&RgbImage::new(17, 16), 16),
+            width: 9,
+            height: 9,
+            bytes: 1,
+            format: Format::Jpeg,
+        };
+        let pictures = [picture];
+        assert_eq!(unescape(&tiny(&dataset, &pictures, 64)[0].path), Some(path.clone()));
+        assert_eq!(unescape(&wrong_extensions(&dataset, &pictures)[0].path), Some(path));
+    }
 }

@@ -81,7 +81,10 @@ pub fn catalogue() -> &'static [CatalogueEntry] {
 }
 
 /// The network of that name.
-pub(super) fn find(name: &str) -> Result<&'static CatalogueEntry, BackboneError> {
+///
+/// # Errors
+/// [`BackboneError::Unknown`].
+pub fn find(name: &str) -> Result<&'static CatalogueEntry, BackboneError> {
     catalogue()
         .iter()
         .find(|entry| entry.name == name)

@@ -15,7 +15,7 @@ use shared::files::sha256_hex;
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 pub use architecture::Architecture;
-pub use catalogue::{CatalogueEntry, DEFAULT, catalogue};
+pub use catalogue::{CatalogueEntry, DEFAULT, catalogue, find};
 use forms::Forms;
 pub use weights::{Weights, WeightsError};
 
@@ -106,10 +106,7 @@ pub fn obtain(
     cache: &Cache,
     progress: &dyn Progress,
 ) -> Result<Backbone, BackboneError> {
-    if Path::new(choice)
-        .extension()
-        .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
-    {
+    if is_file(Path::new(choice)) {
         if weights.is_some() {
             return Err(BackboneError::Options(
                 "an .onnx file has its own weights: leave --weights away".to_owned(),
@@ -141,6 +138,13 @@ pub fn obtain(
         feature_size: entry.feature_size,
         preprocessing,
     })
+}
+
+/// Whether `choice` is the path of a network rather than a name in the catalogue.
+pub fn is_file(choice: &Path) -> bool {
+    choice
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 
 fn cached(entry: &CatalogueEntry, weights_sha256: &str, cache: &Cache) -> Forms {

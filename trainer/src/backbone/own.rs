@@ -13,7 +13,7 @@ use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
-use crate::onnx::{Form, add_output, prune};
+use crate::onnx::{Constants, Form, add_output, integers, prune};
 use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
@@ -47,6 +47,7 @@ pub(super) fn read(
         .ok_or_else(|| own("it holds no graph".to_owned()))?;
 
     let resolution = image_input(graph).map_err(own)?.unwrap_or(DEFAULT_RESOLUTION);
+    take_any_batch(graph);
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
     let preprocessing = match (normalization, stored) {
@@ -100,6 +101,40 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
     }
 }
 
+/// Whether a Reshape within a network tells how many images there are.
+fn tells_batch(graph: &GraphProto) -> bool {
+    let constants = Constants::of(graph);
+    graph.node.iter().any(|node| {
+        let [value, wanted, ..] = node.input.as_slice() else {
+            return false;
+        };
+        let wanted = constants.get(wanted).and_then(integers);
+        let number = wanted.and_then(|wanted| wanted.first().copied());
+        node.op_type == "Reshape" && constants.get(value).is_none() && number.is_some_and(|number| number > 0)
+    })
+}
+
+/// Lets a network that was written for one image at a time take any number of them, where nothing within tells the number.
+fn take_any_batch(graph: &mut GraphProto) {
+    if tells_batch(graph) {
+        return;
+    }
+    let mut freed = false;
+    for value in graph.input.iter_mut().chain(&mut graph.output) {
+        if let Some(TypeValue::Tensor(tensor)) = value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
+            && let Some(batch) = tensor.shape.as_mut().and_then(|shape| shape.dim.first_mut())
+            && batch.value == Some(DimensionValue::Fixed(1))
+        {
+            batch.value = Some(DimensionValue::Named("N".to_owned()));
+            freed = true;
+        }
+    }
+    if freed {
+        // What stands there of values within the network is only for readers, and holds for one image.
+        graph.value_info.clear();
+    }
+}
+
 /// Lengths of a float tensor's dimensions, `None` for one that varies.
 fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
     let TypeValue::Tensor(tensor) = value.r#type.as_ref()?.value.as_ref()? else {
@@ -124,16 +159,31 @@ fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 fn cut(graph: &mut GraphProto) -> Result<usize, String> {
     let output = graph.output.first().ok_or("it has no output")?.clone();
     let found = Trace::new(graph).features(&output)?;
-    graph.output.clear();
+    let before = std::mem::take(&mut graph.output);
+    // What is an output of this form already, as in a network that was refined here, stays as it is.
+    let kept = |value: &str, rank: usize| {
+        let is_of_rank = |output: &ValueInfoProto| shape(output).is_some_and(|shape| shape.len() == rank);
+        let mut outputs = before.iter();
+        outputs
+            .find(|output| output.name == value && is_of_rank(output))
+            .cloned()
+    };
     let dimensions = [
         DimensionValue::Named("N".to_owned()),
         DimensionValue::Fixed(found.size as i64),
         DimensionValue::Named("h".to_owned()),
         DimensionValue::Named("w".to_owned()),
     ];
-    add_output(graph, &found.value, Form::Rows, "ikat_features", &dimensions[..2]);
+    let mut offer = |value: &str, form: Form, wish: &str, dimensions: &[DimensionValue]| {
+        if let Some(output) = kept(value, dimensions.len()) {
+            graph.output.push(output);
+        } else {
+            add_output(graph, value, form, wish, dimensions);
+        }
+    };
+    offer(&found.value, Form::Rows, "ikat_features", &dimensions[..2]);
     if let Some(map) = &found.map {
-        add_output(graph, map, Form::Same, "ikat_feature_map", &dimensions);
+        offer(map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);
     Ok(found.size)
@@ -173,11 +223,24 @@ impl<'a> Trace<'a> {
                 shape(output).and_then(|shape| usize::try_from(shape.get(1).copied().flatten()?).ok()),
             ),
         };
-        let reshaping = ["Flatten", "Reshape", "Squeeze", "Identity", "Dropout"];
-        let pool = self.producers.get(self.skip(value, &reshaping));
+        let same_but_for_form_and_scale = [
+            "Flatten",
+            "Reshape",
+            "Squeeze",
+            "Identity",
+            "Dropout",
+            "LpNormalization",
+        ];
+        let pool = self.producers.get(self.skip(value, &same_but_for_form_and_scale));
         let map = pool.and_then(|node| match node.op_type.as_str() {
-            "GlobalAveragePool" | "ReduceMean" => node.input.first().cloned(),
+            "GlobalAveragePool" | "ReduceMean" => node.input.first(),
             _ => None,
+        });
+        // An output may be the map under another name.
+        let map = map.map(|map| {
+            let mut outputs = self.graph.output.iter().map(|output| &output.name);
+            let same = outputs.find(|output| self.skip(output, &["Identity"]) == self.skip(map, &["Identity"]));
+            same.unwrap_or(map).clone()
         });
         let size = size.ok_or_else(|| {
             let last = self.producers.get(end).map_or("nothing", |node| node.op_type.as_str());
@@ -233,5 +296,94 @@ impl<'a> Trace<'a> {
             _ => None,
         };
         Some((node.input.first()?, usize::try_from(*length?).ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::INT64;
+    use crate::onnx::{GraphBuilder, add_tensor, float_value};
+    use crate::refine::head::HeadLayer;
+
+    /// A classifier whose convolution and output have the names that a refinement gives its last layer.
+    fn classifier() -> ModelProto {
+        let mut graph = GraphBuilder::new("own");
+        let kernel = graph.initializer("head.weight", &[2, 3, 1, 1], &[0.5; 6]);
+        let map = graph.node("head", "Conv", &["image", &kernel], &[]);
+        let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
+        let flat = graph.node("flat", "Flatten", &[&pooled], &[]);
+        let weight = graph.initializer("weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]);
+        let logits = graph.node("logits", "MatMul", &[&flat, &weight], &[]);
+        let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        graph.finish("image", &[(&logits, &shape)], &[])
+    }
+
+    fn cut_of(mut model: ModelProto) -> ModelProto {
+        assert_eq!(cut(model.graph.as_mut().expect("a graph")), Ok(2));
+        model
+    }
+
+    fn outputs(model: &ModelProto) -> Vec<&str> {
+        let graph = model.graph.as_ref().expect("a graph");
+        graph.output.iter().map(|output| output.name.as_str()).collect()
+    }
+
+    /// Reads a network as it was written, with a batch of one and `shape` in a Reshape before its last layer.
+    fn batch_of(shape: [i64; 2]) -> Option<i64> {
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        let bytes = shape.iter().flat_map(|length| length.to_le_bytes()).collect();
+        let shape = add_tensor(graph, "shape", INT64, &[2], bytes);
+        graph.node[2].op_type = "Reshape".to_owned();
+        graph.node[2].input.push(shape);
+        for value in [&mut graph.input[0], &mut graph.output[0]] {
+            let lengths = self::shape(value).expect("a shape");
+            let fixed = |length: Option<i64>| DimensionValue::Fixed(length.unwrap_or(1));
+            let fixed: Vec<DimensionValue> = lengths.into_iter().map(fixed).collect();
+            *value = float_value(&value.name, &fixed);
+        }
+        take_any_batch(graph);
+        let batches = [&graph.input[0], &graph.output[0]].map(|value| self::shape(value).expect("a shape")[0]);
+        assert_eq!(batches[0], batches[1]);
+        batches[0]
+    }
+
+    #[test]
+    fn one_image_at_a_time_becomes_any_number_where_nothing_within_tells_it() {
+        assert_eq!(batch_of([0, -1]), None);
+        assert_eq!(batch_of([-1, 2]), None);
+        assert_eq!(batch_of([1, -1]), Some(1));
+    }
+
+    #[test]
+    fn features_that_are_outputs_stay_as_they_are() {
+        let once = cut_of(classifier());
+        assert_eq!(outputs(&once), ["ikat_features", "ikat_feature_map"]);
+        assert_eq!(cut_of(once.clone()), once);
+    }
+
+    #[test]
+    fn a_refined_network_can_be_refined_again() {
+        let layer = HeadLayer {
+            weights: vec![0.5; 4],
+            biases: vec![0.0; 2],
+            normalized: true,
+        };
+        let mut backbone = cut_of(classifier());
+        for _ in 0..3 {
+            let refined = layer.on(&backbone, Some(0.5)).expect("a network");
+            let graph = refined.model.graph.as_ref().expect("a graph");
+            let values = graph.node.iter().map(|node| &node.output[0]);
+            let names: Vec<&String> = values
+                .chain(graph.initializer.iter().map(|tensor| &tensor.name))
+                .collect();
+            let distinct: HashSet<&String> = names.iter().copied().collect();
+            assert_eq!(distinct.len(), names.len(), "{names:?}");
+            assert_ne!(refined.weight, "head.weight");
+            assert_eq!(outputs(&refined.model), [refined.logits.as_str(), "ikat_feature_map"]);
+            backbone = cut_of(refined.model);
+            assert_eq!(outputs(&backbone).len(), 2);
+        }
     }
 }

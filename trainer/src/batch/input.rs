@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use percent_encoding::percent_decode_str;
+use reqwest::Url;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::store::{Location, S3Store};
@@ -58,7 +59,8 @@ pub enum Input {
 }
 
 impl Input {
-    /// Reads what a user gave: `s3://bucket/prefix`, the address of a list in a bucket, a folder or a list.
+    /// Reads what a user gave: `s3://bucket/prefix`, the address of a list in a bucket, a folder or a list. Paths become
+    /// absolute, so that they name the same images from whatever folder the job is taken up again.
     ///
     /// # Errors
     /// [`BatchError::Input`] where nothing is there, and [`BatchError::Store`].
@@ -73,11 +75,11 @@ impl Input {
                 Self::Prefix { bucket, prefix: key }
             });
         }
-        let path = PathBuf::from(text);
         let wrong = |reason: &str| BatchError::Input {
             input: text.to_owned(),
             reason: reason.to_owned(),
         };
+        let path = std::path::absolute(text).map_err(|error| wrong(&error.to_string()))?;
         if path.is_dir() {
             Ok(Self::Folder(path))
         } else if !path.exists() {
@@ -92,10 +94,7 @@ impl Input {
     /// As part of the name of a job: the same from whatever folder it is given.
     pub fn canonical(&self) -> String {
         match self {
-            Self::Folder(path) | Self::List(path) => {
-                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-                path.to_string_lossy().into_owned()
-            }
+            Self::Folder(path) | Self::List(path) => address(&path.canonicalize().unwrap_or_else(|_| path.clone())),
             Self::ListInBucket { bucket, key } => format!("s3://{bucket}/{key}"),
             Self::Prefix { bucket, prefix } => format!("s3://{bucket}/{prefix}"),
         }
@@ -112,7 +111,7 @@ impl Input {
         }
         let mut list = List::create(file)?;
         match self {
-            Self::Folder(root) => walk(root, &mut |path| list.add(&path.to_string_lossy()))?,
+            Self::Folder(root) => walk(root, &mut |path| list.add(&address(path)))?,
             Self::List(path) => list.read(path, &path.display().to_string(), path.parent())?,
             Self::ListInBucket { bucket, key } => {
                 let place = format!("s3://{bucket}/{key}");
@@ -242,6 +241,11 @@ impl List {
                 _ => {}
             }
             let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+            let text = if line == 1 {
+                text.trim_start_matches('\u{feff}')
+            } else {
+                text
+            };
             let text = text.trim_end_matches(['\n', '\r']);
             if !text.trim().is_empty() {
                 let place = place(text).and_then(|place| resolved(&place, folder));
@@ -363,13 +367,21 @@ fn json_place(line: &str) -> Result<String, String> {
     })
 }
 
+/// How a list names a file: by its path, or by its `file://` address where the path is no Unicode.
+fn address(path: &Path) -> String {
+    match path.to_str() {
+        Some(text) => text.to_owned(),
+        None => Url::from_file_path(path).map_or_else(|()| path.to_string_lossy().into_owned(), String::from),
+    }
+}
+
 /// An address as it is; a path from the list's folder.
 fn resolved(place: &str, folder: Option<&Path>) -> Result<String, String> {
     if place.contains("://") {
         return Ok(place.to_owned());
     }
     match folder {
-        Some(folder) => Ok(folder.join(place).to_string_lossy().into_owned()),
+        Some(folder) => Ok(address(&folder.join(place))),
         None => Err(format!("a list in a bucket names addresses; {place:?} is none")),
     }
 }
@@ -395,7 +407,7 @@ mod tests {
         for (name, text, expected) in [
             (
                 "a.txt",
-                "s3://b/1 2.jpg\r\n\n1.jpg\n1.jpg\n",
+                "\u{feff}s3://b/1 2.jpg\r\n\n1.jpg\n1.jpg\n",
                 vec!["s3://b/1 2.jpg".to_owned(), here("1.jpg")],
             ),
             (
@@ -469,5 +481,36 @@ mod tests {
             listed(&folder.path().display().to_string()).await.expect("items"),
             expected
         );
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_name_that_is_no_unicode_is_one_that_can_be_read() {
+        use std::os::unix::ffi::OsStrExt;
+
+        use shared::image::Limits;
+
+        use crate::image_reader::ImageReader;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = std::ffi::OsStr::from_bytes(b"bad \xff%.jpg");
+        std::fs::write(folder.path().join(name), "an image").expect("written");
+        let items = listed(&folder.path().display().to_string()).await.expect("items");
+        assert_eq!(items.len(), 1);
+        assert!(
+            items[0].starts_with("file:///") && items[0].ends_with("/bad%20%FF%25.jpg"),
+            "{items:?}"
+        );
+        let reader = ImageReader::new(Limits::default(), false).expect("a reader");
+        assert_eq!(&reader.read(&items[0]).await.expect("read")[..], b"an image");
+    }
+
+    #[test]
+    fn paths_are_kept_from_the_root() {
+        match Input::parse(".").expect("the working folder") {
+            Input::Folder(path) => assert_eq!(path, std::env::current_dir().expect("the working folder")),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(Input::parse(""), Err(BatchError::Input { .. })));
     }
 }

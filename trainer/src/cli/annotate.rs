@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
+use super::output::printable;
 use super::resources::Resources;
 use crate::annotate::server::Site;
 use crate::annotate::{Desk, Suspicion, Thumbnails};
@@ -46,6 +47,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         None => Vec::new(),
     };
     let desk = Desk::open(&arguments.data, suspicions)?;
+    for made in desk.completed() {
+        let (from, to) = (printable(&made.from), printable(&made.to));
+        session.note(&format!("Completed a move that was cut off: {from} is now {to}"));
+    }
     let folder = session.cache()?.root().join("thumbnails");
     let thumbnails = Thumbnails::new(folder, arguments.resources.limits());
     block_on(async {

@@ -1,11 +1,13 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use shared::store::Location;
+
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
-use super::resources::Resources;
+use super::resources::{Resources, writable};
 use crate::batch::local::{self, Scorer};
 use crate::batch::output::{FAILURES, RESULTS, SUMMARY, TABLE};
 use crate::batch::state_machine::{Order, StateMachine};
@@ -56,6 +58,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
                 return Err(Failure::usage("--local scores with a bundle: name it with --bundle"));
             };
             let bundle = arguments.trust.read(path)?;
+            if let Location::Folder(folder) = Location::parse(&arguments.output)? {
+                writable(&folder)?;
+            }
             let runtime = Resources::runtime(&cache, session)?;
             let scorer = Scorer {
                 bundle: &bundle,

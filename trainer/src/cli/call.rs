@@ -10,6 +10,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
 use super::output::printable;
+use super::values;
 use crate::client::{Call, CallResult, Client, ClientError, Load, Outcome, Percentiles, Signer, Summary};
 use crate::client::{call_all, region_of_function_url};
 
@@ -21,7 +22,7 @@ use crate::client::{call_all, region_of_function_url};
 pub struct Arguments {
     /// Address of the scorer: a function URL, a local server, or `cargo lambda watch`'s
     /// http://127.0.0.1:9000/2015-03-31/functions/scorer/invocations
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = values::address)]
     endpoint: String,
     /// Images to classify
     #[arg(required = true, value_name = "IMAGE")]
@@ -36,8 +37,8 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u64,
     /// Sign requests (AWS Signature Version 4) whatever the address, and fail where there are no credentials
-    #[arg(long)]
-    sign: bool,
+    #[arg(long, alias = "sign")]
+    sign_requests: bool,
     /// Region of the function that requests are signed for [default: as its URL, else the AWS configuration, says]
     #[arg(long, value_name = "REGION")]
     region: Option<String>,
@@ -74,12 +75,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 /// A client that signs where it must, and at function URLs where it can.
 async fn client(arguments: &Arguments, session: &Session) -> Result<Client, ClientError> {
     let client = Client::new(&arguments.endpoint, Duration::from_secs(arguments.timeout))?;
-    if !arguments.sign && region_of_function_url(client.endpoint()).is_none() {
+    if !arguments.sign_requests && region_of_function_url(client.endpoint()).is_none() {
         return Ok(client);
     }
     match Signer::find(client.endpoint(), arguments.region.as_deref()).await {
         Ok(signer) => Ok(client.signed(signer)),
-        Err(error) if arguments.sign => Err(error),
+        Err(error) if arguments.sign_requests => Err(error),
         Err(error) => {
             // The function may be open to everybody.
             session.note(&format!("{error}: calling without a signature"));

@@ -39,11 +39,16 @@ pub struct Arguments {
 
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     data: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     run: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     report: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     model: &'a Path,
     version: &'a str,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     image: &'a Path,
     answer: serde_json::Value,
     metrics: &'a Metrics,

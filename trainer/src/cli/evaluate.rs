@@ -15,7 +15,8 @@ use crate::{report, training};
 /// Measure a bundle on a data set.
 ///
 /// Evaluates on every image of the data set, or on the test part of a split file, and writes a run with the
-/// report. The bundle may have been trained elsewhere; the data set's class folders must be among its classes.
+/// report. The bundle may have been trained elsewhere; the data set's class folders must be among its classes. Where the
+/// bundle lies in its run, a note says how many of the images it was trained on.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -42,9 +43,12 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Document<'a> {
     id: &'a str,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     run: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     report: PathBuf,
     skipped: &'a [Skipped],
+    notes: &'a [String],
     #[serde(flatten)]
     metrics: &'a Metrics,
 }
@@ -56,8 +60,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let dataset = Dataset::scan(&arguments.data)?;
     let runtime = Resources::runtime(&cache, session)?;
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
+    let trained = arguments.bundle.run();
     let run = training::measure(
-        bundle,
+        (bundle, trained.as_deref()),
         &dataset,
         arguments.split.as_deref(),
         arguments.resources.limits(),
@@ -66,12 +71,16 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let saved = run.save(arguments.out.as_deref(), arguments.report_images, &workplace)?;
     arguments.tracking.log(&saved.folder, session);
 
-    list_skipped(&run.skipped, session.quiet);
+    list_skipped(&run.skipped);
+    for note in &run.notes {
+        session.note(note);
+    }
     let document = Document {
         id: &saved.record.id,
         run: &saved.folder,
         report: saved.report(),
         skipped: &run.skipped,
+        notes: &run.notes,
         metrics: &run.metrics,
     };
     let text = format!(

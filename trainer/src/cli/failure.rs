@@ -28,12 +28,6 @@ impl Done {
             Self::Partly
         }
     }
-
-    /// Complete where both are.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        if self == Self::Complete { other } else { self }
-    }
 }
 
 impl From<Done> for ExitCode {

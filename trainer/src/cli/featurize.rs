@@ -1,4 +1,4 @@
-use std::io::{BufReader, IsTerminal};
+use std::io::{self, BufReader, IsTerminal, Write};
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -13,7 +13,8 @@ use crate::features::{CacheKey, Networks};
 /// For data sets that more than one machine works on: an engine such as Apache Spark pipes addresses through as many
 /// of these as it likes (infra/featurize_spark.py), and one training reads all their rows. A line is the path of a file,
 /// s3://bucket/key, or an http(s) address; a tab and a label may follow, or else the folders name the classes. Rows come
-/// in the order of the lines; an image at fault has a row that says why.
+/// in the order of the lines; an image at fault has a row that says why. With --json they are one JSON array, which is
+/// for scripts: a training reads lines.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Images
@@ -51,15 +52,22 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         allow_private: arguments.allow_private,
     };
     let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
-        if std::io::stdin().is_terminal() {
+        if io::stdin().is_terminal() {
             session.note("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
         }
-        Box::new(feature_rows::lines(BufReader::new(std::io::stdin())))
+        Box::new(feature_rows::lines(BufReader::new(io::stdin())))
     } else {
         let lines: Vec<Line> = arguments.images.iter().map(|image| Line::parse(image)).collect();
         Box::new(lines.into_iter())
     };
-    match feature_rows::write(lines, &featurization, std::io::stdout(), &session.progress) {
+    let written = if session.output.is_json() {
+        let mut array = Array::new(io::stdout());
+        let written = feature_rows::write(lines, &featurization, &mut array, &session.progress);
+        written.and_then(|counts| array.finish().map(|()| counts).map_err(RowsError::from))
+    } else {
+        feature_rows::write(lines, &featurization, io::stdout(), &session.progress)
+    };
+    match written {
         Ok(Counts { errors: 0, rows }) => {
             session.note(&format!("{rows} rows"));
             Ok(Done::Complete)
@@ -71,7 +79,73 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             Ok(Done::Partly)
         }
         // Whoever reads the rows has had enough.
-        Err(RowsError::Stream(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Done::Complete),
+        Err(RowsError::Stream(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Done::Complete),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// One JSON array of the lines of JSON that are written to it.
+struct Array<W> {
+    output: W,
+    /// What comes before the next bytes.
+    due: &'static [u8],
+}
+
+impl<W: Write> Array<W> {
+    const BEGIN: &'static [u8] = b"[";
+
+    fn new(output: W) -> Self {
+        Self {
+            output,
+            due: Self::BEGIN,
+        }
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        if self.due == Self::BEGIN {
+            self.output.write_all(Self::BEGIN)?;
+        }
+        self.output.write_all(b"]\n")?;
+        self.output.flush()
+    }
+}
+
+impl<W: Write> Write for Array<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.output.write_all(std::mem::take(&mut self.due))?;
+            let whole = line.strip_suffix(b"\n");
+            self.output.write_all(whole.unwrap_or(line))?;
+            if whole.is_some() {
+                self.due = b",\n";
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_an_array_however_they_are_written() {
+        for (parts, expected) in [
+            (&["{}\n"][..], "[{}]\n"),
+            (&["{\"a\"", ":1}", "\n", "{}\n{}\n"][..], "[{\"a\":1},\n{},\n{}]\n"),
+            (&[][..], "[]\n"),
+        ] {
+            let mut bytes = Vec::new();
+            let mut array = Array::new(&mut bytes);
+            for part in parts {
+                array.write_all(part.as_bytes()).expect("memory");
+            }
+            array.finish().expect("memory");
+            assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        }
     }
 }

@@ -20,6 +20,7 @@ pub struct Arguments {
 
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     private_key: &'a Path,
     public_key: String,
 }

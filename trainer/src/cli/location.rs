@@ -6,6 +6,7 @@ use shared::bundle::{Bundle, BundleError, MANIFEST, TrustedKeys, TrustedKeysErro
 use shared::store::{Location, ObjectStore, StoreError};
 
 use super::failure::Failure;
+use crate::runs::RECORD;
 
 /// A bundle on this machine.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,15 @@ impl BundleArguments {
         self.trust.read(&self.bundle)
     }
 
+    /// The folder of the run that it lies in, if it lies in one.
+    pub fn run(&self) -> Option<PathBuf> {
+        let bundle = self.bundle.canonicalize().ok()?;
+        let mut folders = bundle.ancestors().take(2);
+        folders
+            .find(|folder| folder.join(RECORD).is_file())
+            .map(Path::to_path_buf)
+    }
+
     /// The bundle, whoever has signed it.
     pub fn read_any(&self) -> Result<Bundle, Failure> {
         read_bundle(&self.bundle, &TrustedKeys::default())
@@ -55,6 +65,20 @@ impl TrustArguments {
 }
 
 fn read_bundle(path: &Path, trusted: &TrustedKeys) -> Result<Bundle, Failure> {
+    if matches!(path.try_exists(), Ok(false)) {
+        return Err(Failure::failed(format!(
+            "{} does not exist: give a run, or the bundle in it, made by `trainer train`",
+            path.display()
+        )));
+    }
+    let versions = path.join("versions");
+    if versions.is_dir() && !path.join(MANIFEST).exists() {
+        return Err(Failure::failed(format!(
+            "{} is a published model: give one of its versions, a folder in {}",
+            path.display(),
+            versions.display()
+        )));
+    }
     Bundle::read(&bundle_folder(path), trusted).map_err(|error| match error {
         BundleError::Unsigned | BundleError::Untrusted => Failure::from(error),
         error => Failure::hinted(
@@ -91,4 +115,27 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
         .enable_all()
         .build()?
         .block_on(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_where_a_bundle_should_be_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let refusal = |name: &str| {
+            let path = folder.path().join(name);
+            let read = read_bundle(&path, &TrustedKeys::default());
+            read.map(drop).expect_err("no bundle").text()
+        };
+        assert!(refusal("nowhere").contains("does not exist"));
+        std::fs::create_dir_all(folder.path().join("store/photos/versions/1234")).expect("a folder");
+        let published = refusal("store/photos");
+        assert!(
+            published.contains("is a published model") && published.contains("versions"),
+            "{published}"
+        );
+        assert!(refusal("store").contains("should be a run"));
+    }
 }

@@ -9,8 +9,9 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::output::printable;
-use super::resources::Resources;
+use super::resources::{Resources, writable};
 use super::training::TrainingArguments;
+use super::values;
 use crate::dataset::Dataset;
 use crate::refine::{RateCurve, RateRange};
 use crate::{report, training};
@@ -34,13 +35,14 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The first rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-6)]
-    from: f32,
+    #[arg(long, value_name = "RATE", default_value_t = 1e-6, value_parser = rate, alias = "from")]
+    from_rate: f32,
     /// The last rate, where the loss does not grow out of bounds before
-    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
-    to: f32,
+    #[arg(long, value_name = "RATE", default_value_t = 1.0, value_parser = rate, alias = "to")]
+    to_rate: f32,
     /// Rates between them, one for each minibatch
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = values::number("a whole number from 10 to 10000", |steps: &usize| (10..=10_000).contains(steps)))]
     steps: usize,
     #[command(flatten)]
     network: NetworkArguments,
@@ -53,7 +55,8 @@ pub struct Arguments {
 struct Document<'a> {
     #[serde(flatten)]
     curve: &'a RateCurve,
-    plot: Option<&'a Path>,
+    #[serde(serialize_with = "crate::dataset::as_text")]
+    plot: Option<PathBuf>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -63,7 +66,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             out.display()
         )));
     }
+    if arguments.to_rate <= arguments.from_rate {
+        return Err(Failure::usage("--to-rate must be above --from-rate"));
+    }
+    if let Some(out) = &arguments.out {
+        writable(out)?;
+    }
     let training = &arguments.training;
+    training.check()?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
@@ -74,8 +84,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         return Err(Failure::failed("there is nothing to refine"));
     };
     let range = RateRange {
-        least: arguments.from,
-        most: arguments.to,
+        least: arguments.from_rate,
+        most: arguments.to_rate,
         steps: arguments.steps,
     };
     let curve = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;
@@ -84,7 +94,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let document = Document {
         curve: &curve,
-        plot: arguments.out.as_deref(),
+        plot: arguments.out.clone(),
     };
     session
         .output
@@ -111,6 +121,10 @@ fn text(curve: &RateCurve, plot: Option<&Path>) -> String {
         let _ = write!(text, "\nCurve:     {}", printable(&plot.to_string_lossy()));
     }
     text
+}
+
+fn rate(text: &str) -> Result<f32, String> {
+    values::number("a number above 0", |rate: &f32| rate.is_finite() && *rate > 0.0)(text)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod sweep;
 mod tracking;
 mod train;
 mod training;
+mod values;
 mod versions;
 
 use std::ffi::OsString;
@@ -99,7 +100,6 @@ enum Command {
 /// What a command works with besides its own options.
 struct Session {
     output: Output,
-    quiet: bool,
     progress: Bar,
     cache: Option<PathBuf>,
 }
@@ -129,7 +129,7 @@ impl Session {
 
 /// Runs the program with the arguments that it was started with.
 pub fn run() -> ExitCode {
-    match parse(std::env::args_os().collect()) {
+    match parse(&std::env::args_os().collect::<Vec<_>>()) {
         Ok(arguments) => match dispatch(arguments) {
             Ok(done) => done.into(),
             Err(failure) => failure.report(),
@@ -150,19 +150,20 @@ enum Parsing {
 }
 
 /// Flags win over the environment, which wins over the file: the file's values become clap's defaults.
-fn parse(arguments: Vec<OsString>) -> Result<Arguments, Parsing> {
+fn parse(arguments: &[OsString]) -> Result<Arguments, Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
         .and_then(|configuration| configuration.apply(command()))
         .map_err(Parsing::Configuration)?;
-    let matches = command.try_get_matches_from(arguments).map_err(Parsing::Clap)?;
+    let matches = command
+        .try_get_matches_from(arguments)
+        .map_err(|error| Parsing::Clap(configuration::with_variables(error, arguments)))?;
     Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)
 }
 
 fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
     let session = Session {
         output: Output::new(common.json),
-        quiet: common.quiet,
         progress: Bar::new(common.quiet),
         cache: common.cache,
     };

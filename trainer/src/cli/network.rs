@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Session;
 use super::failure::Failure;
+use super::values;
 use crate::backbone::{self, Backbone, PreprocessingOverride};
 use crate::setup::Cache;
 
@@ -12,7 +13,7 @@ use crate::setup::Cache;
 #[command(next_help_heading = "Network")]
 pub struct NetworkArguments {
     /// A name from the catalogue (`trainer setup --list`) or an ONNX file
-    #[arg(long, value_name = "NAME|FILE", default_value = backbone::DEFAULT)]
+    #[arg(long, value_name = "NAME|FILE", default_value = backbone::DEFAULT, value_parser = values::network)]
     backbone: String,
     /// Weights for a network of the catalogue, as .pth or .safetensors, instead of obtaining them
     #[arg(long, value_name = "FILE")]

@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::failure::Failure;
 use crate::dataset::Skipped;
 
+/// Most lines about what was left out.
+const MOST_LISTED: usize = 100;
+
 /// Where results go.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
@@ -43,15 +46,33 @@ impl Output {
     }
 }
 
-/// Lists on standard error what was left out, and why.
-pub fn list_skipped(skipped: &[Skipped], quiet: bool) {
-    if skipped.is_empty() || quiet {
-        return;
+/// Lists on standard error what was left out, and why, also where little else is said: it is what the exit code 3 is for.
+pub fn list_skipped(skipped: &[Skipped]) {
+    let line = |item: &Skipped| format!("{}: {}", printable(&item.path.to_string_lossy()), item.reason);
+    list_left_out("file(s)", skipped.iter().map(line));
+}
+
+/// The same of anything else that `what` names, a line for each.
+pub fn list_left_out(what: &str, lines: impl ExactSizeIterator<Item = String>) {
+    let count = lines.len();
+    if count > 0 {
+        anstream::eprintln!("{}", left_out(what, lines));
     }
-    anstream::eprintln!("Left out {} file(s):", skipped.len());
-    for item in skipped {
-        anstream::eprintln!("  {}: {}", printable(&item.path.to_string_lossy()), item.reason);
+}
+
+/// The first lines, and how many more there are.
+fn left_out(what: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
+    let count = lines.len();
+    let mut text = format!("Left out {count} {what}:");
+    for line in lines.take(MOST_LISTED) {
+        text.push_str("\n  ");
+        text.push_str(&line);
     }
+    if count > MOST_LISTED {
+        let more = format!("\n  and {} more; --json has them all", count - MOST_LISTED);
+        text.push_str(&more);
+    }
+    text
 }
 
 /// Text from outside (file names, labels) with control characters escaped, so that it can neither break
@@ -64,4 +85,27 @@ pub fn printable(text: &str) -> String {
             escaped.into_iter().flatten().chain(plain)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_what_was_left_out_has_an_end() {
+        let lines = |count: usize| {
+            left_out(
+                "file(s)",
+                (0..count).map(|number| format!("{number}.jpg: not an image")),
+            )
+        };
+        assert_eq!(
+            lines(2),
+            "Left out 2 file(s):\n  0.jpg: not an image\n  1.jpg: not an image"
+        );
+        assert!(!lines(MOST_LISTED).contains("more"));
+        let long = lines(MOST_LISTED + 7);
+        assert_eq!(long.lines().count(), MOST_LISTED + 2);
+        assert!(long.ends_with("and 7 more; --json has them all"), "{long}");
+    }
 }

@@ -5,6 +5,7 @@ use shared::store::versions::Canary;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{BundleArguments, block_on, store};
+use super::values;
 use crate::publish::{self, PublishError};
 use crate::signing::SigningKey;
 
@@ -24,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "STORE")]
     to: String,
     /// Name of the model there [default: the name in the bundle]
-    #[arg(long)]
+    #[arg(long, value_parser = values::model_name)]
     name: Option<String>,
     /// Put the version on trial: it answers for this share of the images (above 0, below 1), beside the live
     /// version. Publish it without this to make it live, or end the trial with `trainer rollback`

@@ -9,7 +9,7 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::Failure;
 use crate::device::Device;
-use crate::runs::{self, Claim};
+use crate::runs::{self, Claim, RunError};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
@@ -24,8 +24,22 @@ pub struct Resources {
     max_megapixels: u64,
 }
 
+/// Checks that a file or folder can be made at `path`, so that no work is done whose result has no place. Nothing of the
+/// check stays.
+pub fn writable(path: &Path) -> Result<(), Failure> {
+    let place = std::path::absolute(path)?;
+    let there = place.ancestors().skip(1).find(|ancestor| ancestor.exists());
+    let folder = there.unwrap_or(&place);
+    tempfile::tempfile_in(folder).map_err(|source| RunError::File {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(())
+}
+
 /// The right to write a run to `out`, where that folder was named and holds nothing.
 pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure> {
+    writable(out.unwrap_or(&Path::new(runs::FOLDER).join("run")))?;
     let Some(out) = out else { return Ok(None) };
     let claim = Claim::acquire(out, &cache.root().join("locks"))?;
     runs::check_vacant(out).map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;

@@ -1,6 +1,7 @@
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
+use super::values;
 use crate::publish;
 
 /// Make an earlier version of a model live again, or end the trial of a new one.
@@ -10,7 +11,7 @@ pub struct Arguments {
     #[arg(long, value_name = "STORE", alias = "from")]
     to: String,
     /// Name of the model there
-    #[arg(long)]
+    #[arg(long, value_parser = values::model_name)]
     name: String,
     /// The version to go back to [default: the one that was live before; while a version is on trial, the live
     /// one alone]

@@ -9,6 +9,7 @@ use super::failure::{Done, Failure};
 use super::location::BundleArguments;
 use super::output::{Output, printable};
 use super::resources::Resources;
+use super::values;
 use crate::scoring::{self, Outcome, Scored};
 
 /// Classify images on this machine with a bundle.
@@ -23,7 +24,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Only the best K classes of each image in the JSON
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = values::number("a whole number from 1", |count: &usize| *count >= 1))]
     top_k: Option<usize>,
     #[command(flatten)]
     resources: Resources,
@@ -53,7 +54,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         arguments.resources.limits(),
     );
     match arguments.format {
-        Format::Csv if !session.output.is_json() => session.output.text(&csv(&results, &bundle.manifest.classes))?,
+        Format::Csv if !session.output.is_json() => session.output.text(&rows(&results, &bundle.manifest.classes))?,
         Format::Json => Output::new(true).result(&Document { results: &results }, "")?,
         _ => session
             .output
@@ -96,48 +97,53 @@ fn table(results: &[Scored]) -> String {
 }
 
 /// A line per image: path, label, score, decision, a column per class, and the error where there is one.
-fn csv(results: &[Scored], classes: &[String]) -> String {
+fn rows(results: &[Scored], classes: &[String]) -> String {
     let mut header = vec!["path", "label", "score", "decision"];
     header.extend(classes.iter().map(String::as_str));
     header.push("error");
-    let mut text = csv_line(header);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    // Writing to memory does not fail.
+    let _ = writer.write_record(header);
     for Scored { path, outcome } in results {
-        let path = path.to_string_lossy().into_owned();
-        let fields = match outcome {
+        let mut fields = vec![path.to_string_lossy().into_owned()];
+        match outcome {
             Outcome::Answer(answer) => {
-                let score = answer.score.to_string();
-                let mut fields = vec![path, answer.label.clone(), score, answer.decision.name().to_owned()];
+                let decision = answer.decision.name().to_owned();
+                fields.extend([answer.label.clone(), answer.score.to_string(), decision]);
                 let of_class = |class: &String| {
                     let score = answer.scores.iter().find(|(name, _)| name == class);
                     score.map_or_else(String::new, |(_, score)| score.to_string())
                 };
                 fields.extend(classes.iter().map(of_class));
                 fields.push(String::new());
-                fields
             }
             Outcome::Error { error } => {
-                let mut fields = vec![path];
                 fields.resize(classes.len() + 4, String::new());
                 fields.push(format!("{}: {}", error.code.name(), error.message));
-                fields
             }
-        };
-        text.push_str(&csv_line(fields.iter().map(String::as_str)));
+        }
+        let _ = writer.write_record(fields);
     }
-    text
+    String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
 }
 
-/// Quoted as RFC 4180 says where a field needs it.
-fn csv_line<'a>(fields: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = fields
-        .into_iter()
-        .map(|field| {
-            if field.contains([',', '"', '\n', '\r']) {
-                format!("\"{}\"", field.replace('"', "\"\""))
-            } else {
-                field.to_owned()
-            }
-        })
-        .collect();
-    quoted.join(",") + "\n"
+#[cfg(test)]
+mod tests {
+    use shared::service::ServiceError;
+
+    use super::*;
+
+    #[test]
+    fn names_with_commas_and_quotes_are_quoted() {
+        let results = [Scored {
+            path: "a, \"b\".jpg".into(),
+            outcome: Outcome::Error {
+                error: ServiceError::bad_request("cut\nshort"),
+            },
+        }];
+        assert_eq!(
+            rows(&results, &["polka, dots".to_owned()]),
+            "path,label,score,decision,\"polka, dots\",error\n\"a, \"\"b\"\".jpg\",,,,,\"bad_request: cut\nshort\"\n"
+        );
+    }
 }

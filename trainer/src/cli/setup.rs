@@ -25,9 +25,12 @@ pub struct Arguments {
 
 #[derive(Debug, Serialize)]
 struct Obtained {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     cache: std::path::PathBuf,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     library: std::path::PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::dataset::as_text")]
     cuda_library: Option<std::path::PathBuf>,
     backbones: Vec<ObtainedBackbone>,
 }
@@ -35,6 +38,7 @@ struct Obtained {
 #[derive(Debug, Serialize)]
 struct ObtainedBackbone {
     name: String,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     path: std::path::PathBuf,
     sha256: String,
 }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::values;
 use crate::svm;
 
 /// The linear SVM and its cross-validation.
@@ -9,25 +10,29 @@ use crate::svm;
 #[command(next_help_heading = "Classifier")]
 pub struct SvmArguments {
     /// Values of C to choose from
-    #[arg(long, value_name = "C", value_delimiter = ',', default_values = ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100"])]
+    #[arg(long, value_name = "C", value_delimiter = ',', default_value = "0.0001,0.001,0.01,0.1,1,10,100",
+          value_parser = values::positive)]
     c_grid: Vec<f64>,
     /// Number of folds of the cross-validation
-    #[arg(long, value_name = "K", default_value_t = 5)]
+    #[arg(long, value_name = "K", default_value_t = 5,
+          value_parser = values::number("a whole number from 2", |folds: &usize| *folds >= 2))]
     folds: usize,
     /// How the SVM is solved
     #[arg(long, value_enum, default_value_t = Solver::DualCoordinateDescent)]
     solver: Solver,
     /// Stopping tolerance of the solver
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, value_parser = values::positive)]
     tolerance: f64,
     /// Most passes of the solver over the images
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = values::number("a whole number from 1", |passes: &usize| *passes >= 1))]
     max_passes: usize,
-    /// Whether rare classes weigh as much as frequent ones, also in a refinement
+    /// Whether rare classes weigh as much as frequent ones: in the SVM, its C, and a refinement
     #[arg(long, value_enum, default_value_t = ClassWeights::Balanced)]
     class_weights: ClassWeights,
     /// Share of the rightly recognized images that the thresholds of `unknown` let pass
-    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95,
+          value_parser = values::number("a number above 0 and at most 1", |share: &f64| *share > 0.0 && *share <= 1.0))]
     accept_quantile: f64,
 }
 

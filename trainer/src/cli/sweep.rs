@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
 use shared::files;
+use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -10,14 +13,15 @@ use super::network;
 use super::output::{list_skipped, printable};
 use super::resources::Resources;
 use super::training::{Classifier, TrainingArguments};
-use crate::backbone;
-use crate::dataset::Dataset;
+use super::values;
+use crate::backbone::{self, Backbone};
+use crate::dataset::{Dataset, Skipped};
 use crate::evaluation;
 use crate::report::{self, Group};
-use crate::runs::{Comparison, Entry, RECORD};
+use crate::runs::{Comparison, DataSummary, Entry, RECORD};
 use crate::setup::Cache;
 use crate::sweep::{self, Setting};
-use crate::training::{self, Workplace};
+use crate::training::{self, Parameters};
 
 /// Train with every combination of networks, resolutions and classifiers, and compare.
 ///
@@ -33,7 +37,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Networks: names from the catalogue, or ONNX files
-    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT)]
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT, value_parser = values::network)]
     backbone: Vec<String>,
     /// Sides of the network's square input, in pixels [default: each network's own]
     #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(32..=2048))]
@@ -51,95 +55,149 @@ pub struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     page: &'a Path,
     groups: &'a [Group],
+    #[serde(serialize_with = "crate::dataset::as_text")]
     runs: Vec<&'a Path>,
+    skipped: &'a [Skipped],
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let training = &arguments.training;
-    let dataset = Dataset::scan(&arguments.data)?;
+    training.check()?;
     let kinds: Vec<ClassifierKind> = arguments
         .classifier
         .iter()
         .map(|classifier| classifier.kind())
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
+    let cache = session.cache()?;
+    let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
+    let mut sweep = Sweep {
+        arguments,
+        session,
+        dataset: Dataset::scan(&arguments.data)?,
+        runtime: &runtime,
+        cache: &cache,
+        readable: BTreeMap::new(),
+    };
+    let names = arguments.backbone.iter();
+    let networks = names.map(|name| network::obtain(name, None, None, None, &cache, session));
     let settings = sweep::settings(
-        &arguments.backbone,
+        &networks.collect::<Result<Vec<_>, _>>()?,
         &arguments.resolution,
         &kinds,
         training.split.seed(),
         arguments.repeats,
     );
-    let cache = session.cache()?;
-    let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
-    let workplace = training.workplace(&runtime, &cache, session);
     let mut entries = Vec::new();
-    let mut done = Done::Complete;
+    let mut skipped: Vec<Skipped> = Vec::new();
     for (number, setting) in settings.iter().enumerate() {
-        let folder = arguments.out.join(setting.folder());
-        let place = format!("{} of {}: {}", number + 1, settings.len(), setting.folder());
-        let entry = if let Some(entry) = finished(arguments, setting, &folder)? {
-            session.note(&format!("{place} was done already"));
-            entry
-        } else {
-            session.note(&place);
-            done = done.and(arguments.train(setting, &folder, &dataset, &cache, &workplace, session)?);
-            Entry::load(&folder)?
-        };
+        let (entry, left_out) = sweep.entry(setting, &format!("{} of {}", number + 1, settings.len()))?;
         entries.push(entry);
+        for item in left_out {
+            if !skipped.contains(&item) {
+                skipped.push(item);
+            }
+        }
     }
 
     let groups = sweep::groups(&entries);
     let page = arguments.out.join("comparison.html");
     let html = report::comparison(&Comparison::new(&entries)?, &groups)?;
     files::write_atomically(&page, html.as_bytes())?;
+    list_skipped(&skipped);
     let document = Document {
         page: &page,
         groups: &groups,
         runs: entries.iter().map(|entry| entry.folder.as_path()).collect(),
+        skipped: &skipped,
     };
     session.output.result(&document, &text(&groups, &page))?;
-    Ok(done)
+    Ok(Done::unless_left_out(&skipped))
 }
 
-/// The run in `folder`, where it was made by the same command.
-fn finished(arguments: &Arguments, setting: &Setting, folder: &Path) -> Result<Option<Entry>, Failure> {
-    if !folder.join(RECORD).is_file() {
-        return Ok(None);
-    }
-    let entry = Entry::load(folder)?;
-    let parameters = arguments
-        .training
-        .parameters(&arguments.data, setting.classifier, setting.seed);
-    if sweep::was_made_with(&entry, &serde_json::to_value(parameters)?) {
-        return Ok(Some(entry));
-    }
-    Err(Failure::failed(format!(
-        "{} was made with other parameters: choose another folder with --out, or delete that run",
-        folder.display()
-    )))
+/// A sweep under way.
+struct Sweep<'a> {
+    arguments: &'a Arguments,
+    session: &'a Session,
+    dataset: Dataset,
+    runtime: &'a Runtime,
+    cache: &'a Cache,
+    /// By the hash of a network and its resolution.
+    readable: BTreeMap<(String, u32), Readable>,
 }
 
-impl Arguments {
-    fn train(
-        &self,
-        setting: &Setting,
-        folder: &Path,
-        dataset: &Dataset,
-        cache: &Cache,
-        workplace: &Workplace,
-        session: &Session,
-    ) -> Result<Done, Failure> {
-        let training = &self.training;
-        let backbone = network::obtain(&setting.backbone, None, None, setting.resolution, cache, session)?;
-        let parameters = training.parameters(&self.data, setting.classifier, setting.seed);
-        let run = training::train(dataset, &backbone, &parameters, workplace)?;
-        let saved = run.save(Some(folder), training.report_images, workplace)?;
-        training.tracking.log(&saved.folder, session);
-        list_skipped(&run.skipped, session.quiet);
-        Ok(Done::unless_left_out(&run.skipped))
+/// The images that a network can be trained on.
+struct Readable {
+    /// Their fingerprint, as a run keeps it.
+    fingerprint: String,
+    /// What is left out.
+    skipped: Vec<Skipped>,
+}
+
+impl Sweep<'_> {
+    /// The run of a setting, made now where it is not there yet, and what it left out; `place` is its place in the sweep.
+    fn entry(&mut self, setting: &Setting, place: &str) -> Result<(Entry, Vec<Skipped>), Failure> {
+        let folder = self.arguments.out.join(&setting.folder);
+        let place = format!("{place}: {}", setting.folder);
+        if folder.join(RECORD).is_file() {
+            let finished = self.finished(setting, &folder)?;
+            self.session.note(&format!("{place} was done already"));
+            return Ok(finished);
+        }
+        self.session.note(&place);
+        let skipped = self.train(setting, &folder)?;
+        Ok((Entry::load(&folder)?, skipped))
+    }
+
+    /// The run in `folder`, if it is what the setting would give.
+    fn finished(&mut self, setting: &Setting, folder: &Path) -> Result<(Entry, Vec<Skipped>), Failure> {
+        let entry = Entry::load(folder)?;
+        let parameters = self.parameters(setting);
+        let readable = self.readable(&setting.backbone, &parameters)?;
+        let parameters = serde_json::to_value(parameters)?;
+        match sweep::difference(&entry, setting, &parameters, &readable.fingerprint) {
+            None => Ok((entry, readable.skipped.clone())),
+            Some(difference) => Err(Failure::failed(format!(
+                "{} was made with {difference}: choose another folder with --out, or delete that run",
+                folder.display()
+            ))),
+        }
+    }
+
+    /// What `backbone` can read of the data set. Its features are in the cache where a run is finished.
+    fn readable(&mut self, backbone: &Backbone, parameters: &Parameters) -> Result<&Readable, Failure> {
+        let key = (backbone.sha256.clone(), backbone.preprocessing.resolution);
+        let slot = match self.readable.entry(key) {
+            Slot::Occupied(known) => return Ok(known.into_mut()),
+            Slot::Vacant(slot) => slot,
+        };
+        let training = &self.arguments.training;
+        let workplace = training.workplace(self.runtime, self.cache, self.session);
+        let (limits, distance) = (parameters.limits, parameters.split.distance);
+        let (dataset, features) = workplace.featurize(&self.dataset, backbone, limits, distance)?;
+        let rows = 0..dataset.items.len();
+        Ok(slot.insert(Readable {
+            fingerprint: DataSummary::fingerprint(&dataset, &features.contents, rows),
+            skipped: dataset.skipped,
+        }))
+    }
+
+    fn train(&self, setting: &Setting, folder: &Path) -> Result<Vec<Skipped>, Failure> {
+        let training = &self.arguments.training;
+        let workplace = training.workplace(self.runtime, self.cache, self.session);
+        let parameters = self.parameters(setting);
+        let run = training::train(&self.dataset, &setting.backbone, &parameters, &workplace)?;
+        let saved = run.save(Some(folder), training.report_images, &workplace)?;
+        training.tracking.log(&saved.folder, self.session);
+        Ok(run.skipped)
+    }
+
+    fn parameters(&self, setting: &Setting) -> Parameters {
+        let training = &self.arguments.training;
+        training.parameters(&self.arguments.data, setting.classifier, setting.seed)
     }
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::{ArgAction, FromArgMatches};
@@ -34,6 +35,58 @@ fn the_help_texts_are_as_reviewed() {
     let mut command = command().term_width(100).disable_help_subcommand(true);
     command.build();
     visit(&mut command, "trainer");
+}
+
+/// Names whose options say the same thing in the words of their commands.
+const SHARED_NAMES: [&str; 13] = [
+    "allow-private",
+    "backbone",
+    "bundle",
+    "concurrency",
+    "data",
+    "device",
+    "dry-run",
+    "format",
+    "name",
+    "out",
+    "resolution",
+    "split",
+    "timeout",
+];
+
+/// The environment and the keys above all sections of the parameter file speak to every command at once.
+#[test]
+fn a_long_name_means_the_same_wherever_it_stands() {
+    fn visit(command: &clap::Command, path: &str, meanings: &mut BTreeMap<String, (String, String)>) {
+        for option in command.get_opts() {
+            let Some(long) = option.get_long() else { continue };
+            let takes = option.get_action().takes_values();
+            let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+            let help = if SHARED_NAMES.contains(&long) { "" } else { &help };
+            let meaning = format!("takes a value: {takes}; {help}");
+            let first = meanings
+                .entry(long.to_owned())
+                .or_insert_with(|| (path.to_owned(), meaning.clone()));
+            assert_eq!(first.1, meaning, "--{long} of {} and of {path}", first.0);
+        }
+        for below in command.get_subcommands() {
+            visit(below, &format!("{path} {}", below.get_name()), meanings);
+        }
+    }
+    visit(&command(), "trainer", &mut BTreeMap::new());
+}
+
+/// Lines of commands that were written before options had their names of today.
+#[test]
+fn options_are_known_by_their_earlier_names_too() {
+    for line in [
+        "data search --items dress --data images --endpoint http://127.0.0.1:8080/",
+        "call --endpoint http://127.0.0.1:9000 --sign photo.jpg",
+        "lr-find --data images --from 1e-5 --to 0.1",
+    ] {
+        let words = std::iter::once("trainer").chain(line.split(' '));
+        command().try_get_matches_from(words).expect(line);
+    }
 }
 
 #[test]
@@ -103,11 +156,12 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
         let mut stated = 0;
         for ((option, before), (_, after)) in defaults(&original).into_iter().zip(defaults(&configured)) {
             if !before.is_empty() {
-                let number = |text: &String| {
+                let number = |text: &str| {
                     text.parse::<f64>()
-                        .map_or_else(|_| text.clone(), |value| value.to_string())
+                        .map_or_else(|_| text.to_owned(), |value| value.to_string())
                 };
-                let read = |values: &[String]| values.iter().map(number).collect::<Vec<_>>();
+                // A list may stand there as one text with commas, as on the command line.
+                let read = |values: &[String]| values.join(",").split(',').map(number).collect::<Vec<_>>();
                 assert_eq!(read(&before), read(&after), "{name} --{option}");
                 stated += 1;
             }

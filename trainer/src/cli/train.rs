@@ -62,8 +62,11 @@ pub struct Job {
 #[derive(Serialize)]
 struct Document<'a> {
     id: &'a str,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     run: &'a Path,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     bundle: PathBuf,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     report: PathBuf,
     version: &'a str,
     skipped: &'a [Skipped],
@@ -119,9 +122,10 @@ impl Job {
         limit: Duration,
         session: &Session,
     ) -> Result<Done, Failure> {
+        let training = &self.training;
+        training.check()?;
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
-        let training = &self.training;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
         let workplace = Workplace {
@@ -156,7 +160,7 @@ impl Job {
         let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, session);
 
-        list_skipped(&run.skipped, session.quiet);
+        list_skipped(&run.skipped);
         for note in &run.notes {
             session.note(note);
         }
@@ -171,23 +175,27 @@ impl Job {
             choice,
             metrics: &run.metrics,
         };
-        let text = text(&run, &saved, training.folds());
+        let text = text(&run, &saved);
         session.output.result(&document, &text)?;
         Ok(Done::unless_left_out(&run.skipped))
     }
 }
 
-fn text(run: &Run, saved: &Saved, folds: usize) -> String {
+fn text(run: &Run, saved: &Saved) -> String {
     let mut text = evaluation::table(&run.metrics.evaluation);
     let folder = printable(&saved.folder.to_string_lossy());
     let report = printable(&saved.report().to_string_lossy());
     let images = run.metrics.train_count.unwrap_or_default();
-    let how = match run.metrics.chosen_c {
-        Some(c) if run.history.is_empty() => {
-            format!("C {c} by {folds}-fold cross-validation on {images} images")
-        }
-        Some(c) => format!("Network refined on {images} images, C {c} by those held out"),
-        None => format!("Network refined on {images} images"),
+    let trained = if run.history.is_empty() {
+        "Trained"
+    } else {
+        "Network refined"
+    };
+    let how = match (run.metrics.chosen_c, run.folds) {
+        (None, _) => format!("{trained} on {images} images"),
+        (Some(c), 0) => format!("{trained} on {images} images, C {c}, as nothing could be held out"),
+        (Some(c), _) if !run.history.is_empty() => format!("{trained} on {images} images, C {c} by those held out"),
+        (Some(c), folds) => format!("C {c} by {folds}-fold cross-validation on {images} images"),
     };
     let Manifest { name, version, .. } = &run.bundle.manifest;
     let _ = write!(

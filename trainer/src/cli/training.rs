@@ -8,10 +8,12 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::data::split::SplitArguments;
+use super::failure::Failure;
 use super::recipe::RecipeArguments;
 use super::resources::Resources;
 use super::svm::SvmArguments;
 use super::tracking::Tracking;
+use super::values;
 use crate::report;
 use crate::setup::Cache;
 use crate::svm::ClassWeights;
@@ -41,7 +43,8 @@ pub struct TrainingArguments {
     #[arg(long, value_enum, default_value_t = Quantize::None, help_heading = EXPORT)]
     quantize: Quantize,
     /// How many small copies of test images the bundle carries, to prove parity where it is loaded
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = EXPORT)]
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = EXPORT,
+          value_parser = values::number("a whole number from 1", |count: &usize| *count >= 1))]
     golden_images: usize,
     /// How many test images the report shows at most
     #[arg(long, value_name = "N", default_value_t = report::DEFAULT_PICTURES, help_heading = EXPORT)]
@@ -110,17 +113,18 @@ impl TrainingArguments {
         }
     }
 
+    /// Refuses options of the refinement that no recipe can have, before anything is computed.
+    pub fn check(&self) -> Result<(), Failure> {
+        let recipe = self.recipe.recipe(self.split.seed(), true);
+        recipe.check().map_err(Failure::usage)
+    }
+
     /// Where the training finds what it needs on this machine.
     pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
         Workplace {
             device: self.recipe.device.clone(),
             ..self.resources.workplace(runtime, cache, session)
         }
-    }
-
-    /// Folds of the cross-validation.
-    pub fn folds(&self) -> usize {
-        self.svm.parameters(self.split.seed()).folds
     }
 
     /// The name that was given, or one made of the data folder's that can stand in an address.

@@ -1,8 +1,11 @@
 use std::fmt::Write;
 
+use shared::store::versions::{VersionError, live_key};
+
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
+use super::values;
 use crate::publish;
 
 /// List the published versions of a model.
@@ -12,14 +15,21 @@ pub struct Arguments {
     #[arg(long, value_name = "STORE", alias = "from")]
     to: String,
     /// Name of the model there
-    #[arg(long)]
+    #[arg(long, value_parser = values::model_name)]
     name: String,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let versions = block_on(async {
         let store = store(&arguments.to).await?;
-        publish::versions(&store, &arguments.name).await.map_err(Failure::from)
+        let versions = publish::versions(&store, &arguments.name).await?;
+        if versions.is_empty() {
+            return Err(Failure::from(VersionError::NotPublished {
+                place: store.place(&live_key(&arguments.name)),
+                name: arguments.name.clone(),
+            }));
+        }
+        Ok::<_, Failure>(versions)
     })??;
     let mut text = String::new();
     for version in &versions {

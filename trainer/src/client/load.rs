@@ -25,6 +25,7 @@ pub struct Load {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Call {
     /// The image.
+    #[serde(serialize_with = "crate::dataset::as_text")]
     pub image: PathBuf,
     /// What came of it.
     #[serde(flatten)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Command;
-use clap::builder::{Arg, ArgAction};
+use clap::builder::{Arg, ArgAction, BoolishValueParser, ValueParser};
 use toml::{Table, Value};
 
 use super::ConfigurationError;
@@ -125,9 +125,14 @@ impl<'a> Sections<'a> {
         let Some(long) = settable(&argument).map(str::to_owned) else {
             return Ok(argument);
         };
-        let variable = format!("IKAT_{}", long.replace('-', "_").to_uppercase());
+        let variable = variable(&long);
         let secret = SECRET.iter().any(|word| long.ends_with(word));
-        let mut argument = argument;
+        let mut argument = if is_boolean(&argument) {
+            // Variables are customarily switched by 1 and 0, too.
+            argument.value_parser(BoolishValueParser::new())
+        } else {
+            argument
+        };
         if argument.get_env().is_none() && std::env::var_os(&variable).is_none_or(|value| !value.is_empty()) {
             argument = argument.env(variable).hide_env_values(secret);
         }
@@ -145,6 +150,16 @@ impl<'a> Sections<'a> {
             .hide_default_value(secret)
             .required(false))
     }
+}
+
+/// The environment variable of the option with this long name.
+pub(super) fn variable(long: &str) -> String {
+    format!("IKAT_{}", long.replace('-', "_").to_uppercase())
+}
+
+fn is_boolean(argument: &Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::SetTrue | ArgAction::SetFalse)
+        || argument.get_value_parser().type_id() == ValueParser::bool().type_id()
 }
 
 /// The long name of an option that may come from the environment or the file.
@@ -170,7 +185,11 @@ fn values(argument: &Arg, value: &Value) -> Result<Vec<String>, String> {
     };
     match values.iter().find_map(|value| refusal(argument, value)) {
         Some(reason) => Err(reason),
-        None => Ok(values),
+        // As one text, so that help shows a list as the command line takes it.
+        None => Ok(match argument.get_value_delimiter() {
+            Some(delimiter) => vec![values.join(&delimiter.to_string())],
+            None => values,
+        }),
     }
 }
 

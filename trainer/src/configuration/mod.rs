@@ -12,6 +12,7 @@
 //! the command line.
 
 mod layers;
+mod origin;
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -19,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Command;
 use toml::Table;
+
+pub use origin::with_variables;
 
 /// The default parameter file, every parameter commented out at its default, for users to start from.
 pub const TEMPLATE: &str = include_str!("../../../resources/ikat.toml");

@@ -206,6 +206,15 @@ fn help_shows_the_files_value_as_the_default() {
     let train = command.find_subcommand_mut("train").expect("exists");
     let help = train.render_long_help().to_string();
     assert!(help.contains("[default: 77]") && help.contains("IKAT_SEED"), "{help}");
+    let mut command = configuration("[train]\nc-grid = [0.5, 2]")
+        .apply(self::command())
+        .expect("valid");
+    let train = command.find_subcommand_mut("train").expect("exists");
+    let help = train.render_long_help().to_string();
+    assert!(
+        help.contains("[default: 0.5,2]"),
+        "as the command line takes it: {help}"
+    );
 }
 
 #[test]

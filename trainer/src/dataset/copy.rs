@@ -5,7 +5,7 @@ use std::path::Path;
 
 use shared::files;
 
-use super::{Dataset, DatasetError, Skipped};
+use super::{Dataset, DatasetError, Skipped, vacant};
 use crate::progress::Progress;
 
 /// Copies every image into the class folders of `out`, which must be empty; a name that two images of a class have gets
@@ -33,18 +33,9 @@ pub fn copy_to_folders(
     let mut skipped = Vec::new();
     progress.begin("Copying", dataset.items.len() as u64);
     for item in &dataset.items {
-        let name = item.path.file_name().map_or_else(|| item.path.clone(), Into::into);
         let folder = out.join(&dataset.classes[item.class]);
-        let mut target = folder.join(&name);
-        let mut number = 2;
-        while target.exists() {
-            let stem = name.file_stem().unwrap_or_default().to_string_lossy();
-            let extension = name
-                .extension()
-                .map(|extension| format!(".{}", extension.to_string_lossy()));
-            target = folder.join(format!("{stem}-{number}{}", extension.unwrap_or_default()));
-            number += 1;
-        }
+        let name = item.path.file_name().unwrap_or(item.path.as_os_str());
+        let target = vacant(&folder.join(name), Path::exists);
         match fs::read(dataset.root.join(&item.path)) {
             Ok(bytes) => files::write_atomically(&target, &bytes).map_err(failed(&target))?,
             Err(error) => skipped.push(Skipped {

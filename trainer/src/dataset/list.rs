@@ -79,9 +79,10 @@ pub(super) fn read(list: &Path) -> Result<Dataset, DatasetError> {
         return Err(wrong(1, "the list is too large"));
     }
     let text = fs::read_to_string(list).map_err(failed)?;
+    let text = text.trim_start_matches('\u{feff}');
     let rows = match format {
-        ListFormat::MetadataJsonl => lines_of_json(&text),
-        ListFormat::Csv | ListFormat::Tsv => table(&text, format.delimiter()),
+        ListFormat::MetadataJsonl => lines_of_json(text),
+        ListFormat::Csv | ListFormat::Tsv => table(text, format.delimiter()),
     };
     let rows = rows.map_err(|(line, reason)| wrong(line, &reason))?;
     let root = match list.parent() {
@@ -125,7 +126,7 @@ fn lines_of_json(text: &str) -> Result<Vec<Row>, Wrong> {
 fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
-        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+        .from_reader(text.as_bytes());
     let header = reader.headers().map_err(|error| (1, error.to_string()))?.clone();
     let column = |names: &[&str]| {
         let index = names
@@ -146,12 +147,17 @@ fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
         .collect()
 }
 
+/// The path without the `./` that programs like `find` begin it with.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
 fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
     let mut skipped = Vec::new();
     let mut seen = HashSet::new();
     let mut of_class: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for (path, label) in rows {
-        let path = PathBuf::from(path);
+        let path = plain(Path::new(&path));
         let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
         let reason = if !inside || path.as_os_str().is_empty() {
             "it leads out of the list's folder"
@@ -240,8 +246,8 @@ mod tests {
     fn the_three_forms_say_the_same() {
         let folder = tempfile::tempdir().expect("a folder");
         let csv = "\u{feff}id,Path,Label\n1,\"in/a, b.jpg\",dotted\n2,x.jpg,striped\n";
-        let tsv = "label\tfilename\ndotted\tin/a, b.jpg\nstriped\tx.jpg\n";
-        let jsonl = "{\"file_name\":\"x.jpg\",\"label\":\"striped\",\"width\":3}\n\n{\"file_name\":\"in/a, b.jpg\",\"label\":\"dotted\"}\n";
+        let tsv = "label\tfilename\ndotted\t./in/a, b.jpg\nstriped\tx.jpg\n";
+        let jsonl = "\u{feff}{\"file_name\":\"x.jpg\",\"label\":\"striped\",\"width\":3}\n\n{\"file_name\":\"in/a, b.jpg\",\"label\":\"dotted\"}\n";
         for (name, text) in [("a.csv", csv), ("b.TSV", tsv), ("metadata.jsonl", jsonl)] {
             let dataset = Dataset::scan(&write(folder.path(), name, text)).expect("a data set");
             assert_eq!(dataset.root, folder.path());
@@ -288,7 +294,7 @@ mod tests {
     #[test]
     fn lines_at_fault_are_listed_or_named() {
         let folder = tempfile::tempdir().expect("a folder");
-        let text = "path,label\n../x.jpg,a\n/etc/passwd,a\n1.jpg,a\n1.jpg,b\n2.jpg,\n";
+        let text = "path,label\n../x.jpg,a\n/etc/passwd,a\n1.jpg,a\n./1.jpg,b\n2.jpg,\n";
         let dataset = Dataset::scan(&write(folder.path(), "a.csv", text)).expect("a data set");
         assert_eq!((dataset.items.len(), dataset.skipped.len()), (1, 4));
         for (name, text, line) in [

@@ -23,14 +23,17 @@ pub use folder_lock::FolderLock;
 pub use list::{ListFormat, list_of};
 pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
-pub(crate) use path_text::{escape, unescape};
+pub(crate) use path_text::{as_text, escape, unescape};
 pub(crate) use read::read;
+pub(crate) use relocate::{below, inside, relocate_exactly, vacant};
 pub use relocate::{relocate, same_file};
 pub(crate) use scan::walk;
 pub use split::{By, Side, Split, SplitParameters};
 
 /// Folder within a data set for what is no image of it; the scanner passes it over.
 pub const OWN_FOLDER: &str = ".ikat";
+/// Folder in that one for images that are excluded.
+pub(crate) const EXCLUDED: &str = "excluded";
 
 /// Labelled images, as found on disk: a folder of class folders, or a list beside the images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +65,6 @@ pub struct Skipped {
     pub path: PathBuf,
     /// Why, for people to read.
     pub reason: String,
-}
-
-/// Paths need not be Unicode; JSON is.
-fn as_text<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// Why a data set cannot be used.

@@ -1,6 +1,8 @@
-//! Paths as one field of a line of text, whatever bytes they are made of.
+//! Paths as one field of a line of text, whatever bytes they are made of, and as text in JSON.
 
 use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
 
 const ESCAPE: u8 = b'\\';
 
@@ -56,4 +58,104 @@ fn to_path(bytes: Vec<u8>) -> Option<PathBuf> {
 #[cfg(not(unix))]
 fn to_path(bytes: Vec<u8>) -> Option<PathBuf> {
     String::from_utf8(bytes).ok().map(PathBuf::from)
+}
+
+/// One path or several.
+pub(crate) trait Paths {
+    /// The same as text.
+    type Text: Serialize;
+
+    /// Paths need not be Unicode; JSON is.
+    fn text(&self) -> Self::Text;
+}
+
+impl Paths for Path {
+    type Text = String;
+
+    fn text(&self) -> String {
+        self.to_string_lossy().into_owned()
+    }
+}
+
+impl Paths for PathBuf {
+    type Text = String;
+
+    fn text(&self) -> String {
+        self.as_path().text()
+    }
+}
+
+impl<P: Paths + ?Sized> Paths for &P {
+    type Text = P::Text;
+
+    fn text(&self) -> P::Text {
+        (**self).text()
+    }
+}
+
+impl<P: Paths> Paths for Option<P> {
+    type Text = Option<P::Text>;
+
+    fn text(&self) -> Option<P::Text> {
+        self.as_ref().map(Paths::text)
+    }
+}
+
+impl<P: Paths> Paths for [P] {
+    type Text = Vec<P::Text>;
+
+    fn text(&self) -> Vec<P::Text> {
+        self.iter().map(Paths::text).collect()
+    }
+}
+
+impl<P: Paths> Paths for Vec<P> {
+    type Text = Vec<P::Text>;
+
+    fn text(&self) -> Vec<P::Text> {
+        self.as_slice().text()
+    }
+}
+
+/// For `serialize_with`: without it, a path that is no Unicode is an error once all work is done.
+pub(crate) fn as_text<P: Paths + ?Sized, S: Serializer>(paths: &P, serializer: S) -> Result<S::Ok, S::Error> {
+    paths.text().serialize(serializer)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_has_a_form_in_json() {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            #[serde(serialize_with = "as_text")]
+            one: &'a Path,
+            #[serde(serialize_with = "as_text")]
+            own: PathBuf,
+            #[serde(serialize_with = "as_text")]
+            none: Option<PathBuf>,
+            #[serde(serialize_with = "as_text")]
+            some: Option<PathBuf>,
+            #[serde(serialize_with = "as_text")]
+            many: Vec<&'a Path>,
+            #[serde(serialize_with = "as_text")]
+            slice: &'a [PathBuf],
+        }
+        let path = unescape("a\\xff.jpg").expect("a path");
+        let document = Document {
+            one: &path,
+            own: path.clone(),
+            none: None,
+            some: Some(path.clone()),
+            many: vec![&path],
+            slice: std::slice::from_ref(&path),
+        };
+        let text = "a\u{fffd}.jpg";
+        assert_eq!(
+            serde_json::to_value(document).expect("a document"),
+            serde_json::json!({ "one": text, "own": text, "none": null, "some": text, "many": [text], "slice": [text] })
+        );
+    }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, DatasetError, Item, Skipped, list};
+use crate::runs::RECORD;
 
 /// How deep folders within a class folder are followed.
 const MAX_DEPTH: usize = 32;
@@ -14,8 +15,9 @@ const MAX_DEPTH: usize = 32;
 impl Dataset {
     /// Finds the images of `root`: every file in its subfolders, and in their subfolders, is taken as an image of
     /// the class that the first subfolder names. Whether it is one shows when it is decoded. Links are followed,
-    /// but no folder is entered twice; what is no ordinary file is listed as skipped. Where `root` is a list, or has
-    /// one and no class folders (see [`super::list_of`]), the list says what the images are.
+    /// but no folder is entered twice; what is no ordinary file is listed as skipped, and so is the folder of a run, whose
+    /// pictures are no images of a class. Where `root` is a list, or has one and no class folders (see
+    /// [`super::list_of`]), the list says what the images are.
     ///
     /// # Errors
     /// See [`DatasetError`].
@@ -114,6 +116,9 @@ impl Walk<'_> {
             Ok(entries) => entries,
             Err(error) => return self.dataset.skip(relative.to_path_buf(), &error.to_string()),
         };
+        if entries.iter().any(|entry| entry.ends_with(RECORD)) {
+            return self.dataset.skip(relative.to_path_buf(), "the folder of a run");
+        }
         for entry in entries {
             let Some(name) = entry.file_name() else { continue };
             let path = relative.join(name);
@@ -188,4 +193,34 @@ fn hidden(name: &Path) -> bool {
         || ["thumbs.db", "desktop.ini"]
             .iter()
             .any(|file| name.as_os_str().eq_ignore_ascii_case(OsStr::new(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_stand_in_a_data_set_are_no_class() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for path in [
+            "dotted/1.jpg",
+            "striped/1.jpg",
+            "striped/run/run.json",
+            "striped/run/golden/1.png",
+            "runs/one/run.json",
+            "runs/one/bundle/golden/1.png",
+        ] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, "").expect("written");
+        }
+        let dataset = Dataset::scan(folder.path()).expect("a data set");
+        assert_eq!(dataset.classes, ["dotted", "striped"]);
+        assert_eq!(dataset.items.len(), 2);
+        let skipped: Vec<_> = dataset.skipped.iter().map(|skipped| &*skipped.reason).collect();
+        assert_eq!(
+            skipped,
+            ["the folder of a run", "an empty class folder", "the folder of a run"]
+        );
+    }
 }

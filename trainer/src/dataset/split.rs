@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::near_duplicates::{DEFAULT_DISTANCE, Groups};
-use super::{Dataset, DatasetError, Item};
+use super::{Dataset, DatasetError, Item, Skipped};
 
 /// How a data set is divided.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,7 @@ pub struct SplitParameters {
     /// Seed of the draw.
     pub seed: u64,
     /// A file that names the test images, or an earlier split; nothing is drawn then.
+    #[serde(serialize_with = "super::as_text")]
     pub dedicated: Option<PathBuf>,
     /// Whether near-duplicates are kept together.
     pub group: bool,
@@ -40,6 +41,17 @@ impl Default for SplitParameters {
             group: true,
             distance: DEFAULT_DISTANCE,
         }
+    }
+}
+
+impl SplitParameters {
+    /// Whether `dataset` can be divided so, as far as this can be told before its images were looked at.
+    ///
+    /// # Errors
+    /// See [`Split::new`].
+    pub fn check(&self, dataset: &Dataset) -> Result<(), DatasetError> {
+        let alone: Vec<usize> = (0..dataset.items.len()).collect();
+        Split::new(dataset, &alone, self).map(drop)
     }
 }
 
@@ -66,6 +78,7 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     pub(super) entries: Vec<Entry>,
+    pub(super) unknown: Vec<Skipped>,
 }
 
 /// One image of a split, in the order of the data set's items.
@@ -124,6 +137,7 @@ impl Split {
         };
         Self {
             entries: dataset.items.iter().enumerate().map(entry).collect(),
+            unknown: Vec::new(),
         }
     }
 
@@ -140,6 +154,11 @@ impl Split {
     /// The side of each of the data set's items.
     pub fn sides(&self) -> impl Iterator<Item = Option<Side>> + '_ {
         self.entries.iter().map(|entry| entry.side)
+    }
+
+    /// Names in the split's file that stand for no image of the data set.
+    pub fn unknown(&self) -> &[Skipped] {
+        &self.unknown
     }
 
     /// A division with every image in the test part.

@@ -1,12 +1,13 @@
 //! The split as a file that people can read and change: a line per image, columns parted by tabs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use shared::files;
 
+use super::list::plain;
 use super::path_text::{escape, unescape};
-use super::{Dataset, DatasetError, Side, Split};
+use super::{Dataset, DatasetError, Side, Skipped, Split};
 
 const HEADER: &str = "path\tclass\tside\tgroup";
 
@@ -44,22 +45,35 @@ impl Split {
         text
     }
 
-    /// Reads a split and applies it to `dataset`. Images that it does not name are on no side; images that it names
-    /// and the data set lacks (they may have been unreadable) are passed over.
+    /// Reads a split and applies it to `dataset`. Images that it does not name are on no side; names of images that the
+    /// data set lacks are in [`Self::unknown`], but for those that it has left out itself.
     ///
     /// # Errors
-    /// [`DatasetError::SplitFile`] with the line, or [`DatasetError::File`].
+    /// [`DatasetError::SplitFile`] with the line, or where it names no image of the data set; [`DatasetError::File`].
     pub fn load(path: &Path, dataset: &Dataset) -> Result<Self, DatasetError> {
         let groups: Vec<usize> = (0..dataset.items.len()).collect();
-        let sides = read(path)?;
-        Ok(Self::of(dataset, &groups, |_, item| match &sides {
-            Named::Sides(sides) => sides.get(&item.path).copied(),
-            Named::Test(test) => Some(if test.contains(&item.path) {
-                Side::Test
-            } else {
-                Side::Train
-            }),
-        }))
+        let named = read(path)?;
+        let images: HashSet<&PathBuf> = dataset.items.iter().map(|item| &item.path).collect();
+        let left_out: HashSet<&PathBuf> = dataset.skipped.iter().map(|skipped| &skipped.path).collect();
+        let unknown: Vec<&PathBuf> = named.sides.keys().filter(|name| !images.contains(name)).collect();
+        if !named.sides.is_empty() && unknown.len() == named.sides.len() {
+            return Err(DatasetError::SplitFile {
+                path: path.to_path_buf(),
+                line: 1,
+                reason: "the file names no image of this data set; write paths below the data folder, such as \
+                         striped/1.jpg"
+                    .to_owned(),
+            });
+        }
+        let mut split = Self::of(dataset, &groups, |_, item| {
+            named.sides.get(&item.path).copied().or(named.others)
+        });
+        let unknown = unknown.into_iter().filter(|name| !left_out.contains(name));
+        split.unknown.extend(unknown.map(|name| Skipped {
+            path: name.clone(),
+            reason: format!("{} names it, and the data set has no such image", path.display()),
+        }));
+        Ok(split)
     }
 
     /// A split by a file that names the test images (the others are trained on), or by an earlier split.
@@ -72,9 +86,7 @@ impl Split {
             return Err(DatasetError::SplitFile {
                 path: path.to_path_buf(),
                 line: 1,
-                reason: "the file names no image of this data set for the test; write paths below the data folder, \
-                         such as striped/1.jpg"
-                    .to_owned(),
+                reason: "the file names no image of this data set for the test".to_owned(),
             });
         }
         Ok(split)
@@ -82,52 +94,58 @@ impl Split {
 }
 
 /// What a file says.
-enum Named {
-    /// The side of each image.
-    Sides(BTreeMap<PathBuf, Side>),
-    /// The test images.
-    Test(BTreeSet<PathBuf>),
+struct Named {
+    /// The side of each image that it names.
+    sides: BTreeMap<PathBuf, Side>,
+    /// The side of the others.
+    others: Option<Side>,
 }
 
+/// Reads a split, or a list of test images, in which a line that begins with `#` is a comment.
 fn read(path: &Path) -> Result<Named, DatasetError> {
     let text = std::fs::read_to_string(path).map_err(|source| DatasetError::File {
         path: path.to_path_buf(),
         source,
     })?;
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let wrong = |line: usize, reason: &str| DatasetError::SplitFile {
         path: path.to_path_buf(),
         line: line + 1,
         reason: reason.to_owned(),
     };
-    let mut lines = lines.peekable();
-    if lines.next_if(|(_, line)| *line == HEADER).is_none() {
-        let mut test = BTreeSet::new();
-        for (number, line) in lines {
-            test.insert(unescape(line).ok_or_else(|| wrong(number, "a backslash that begins no \\xNN"))?);
-        }
-        return Ok(Named::Test(test));
-    }
+    let name = |line: usize, text: &str| match unescape(text) {
+        Some(name) => Ok(plain(&name)),
+        None => Err(wrong(line, "a backslash that begins no \\xNN")),
+    };
+    let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
+    let mut lines = lines.filter(|(_, line)| !line.is_empty()).peekable();
+    while lines.next_if(|(_, line)| line.starts_with('#')).is_some() {}
     let mut sides = BTreeMap::new();
+    if lines.next_if(|(_, line)| *line == HEADER).is_none() {
+        for (number, line) in lines.filter(|(_, line)| !line.starts_with('#')) {
+            sides.insert(name(number, line)?, Side::Test);
+        }
+        let others = Some(Side::Train);
+        return Ok(Named { sides, others });
+    }
+    // From the header on a line is never a comment: a class may begin with the same character.
     for (number, line) in lines {
         let columns: Vec<&str> = line.split('\t').collect();
         let [image, _, side, ..] = columns[..] else {
             return Err(wrong(number, "path, class and side are expected, parted by tabs"));
         };
-        let image = unescape(image).ok_or_else(|| wrong(number, "a backslash that begins no \\xNN"))?;
         let side = match side {
             "train" => Side::Train,
             "test" => Side::Test,
             _ => return Err(wrong(number, "the side must be train or test")),
         };
-        if sides.insert(image, side).is_some_and(|earlier| earlier != side) {
+        if sides
+            .insert(name(number, image)?, side)
+            .is_some_and(|earlier| earlier != side)
+        {
             return Err(wrong(number, "this image stands on both sides"));
         }
     }
-    Ok(Named::Sides(sides))
+    Ok(Named { sides, others: None })
 }
 
 #[cfg(test)]
@@ -180,6 +198,42 @@ mod tests {
         };
         let split = Split::new(&dataset, &[0, 0, 0], &parameters).expect("a split");
         assert_eq!((split.train_rows(), split.test_rows()), (vec![0, 2], vec![1]));
+    }
+
+    #[test]
+    fn names_are_found_as_find_writes_them_and_the_others_are_listed() {
+        let mut dataset = dataset(["a/1.jpg", "a/2.jpg"].map(PathBuf::from).to_vec());
+        dataset.skipped.push(Skipped {
+            path: "a/cut.jpg".into(),
+            reason: "it cannot be read".to_owned(),
+        });
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("test.txt");
+        let load = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            Split::load(&file, &dataset)
+        };
+        for text in ["\u{feff}./a/2.jpg\n", "././a/2.jpg\r\n./a/cut.jpg\n"] {
+            let split = load(text).expect("a split");
+            assert_eq!((split.train_rows(), split.test_rows()), (vec![0], vec![1]), "{text:?}");
+            assert!(split.unknown().is_empty(), "{:?}", split.unknown());
+        }
+        let split = load("a/2.jpg\ndata/a/1.jpg\n").expect("a split");
+        assert_eq!(split.unknown().len(), 1);
+        assert_eq!(split.unknown()[0].path, Path::new("data/a/1.jpg"));
+        let error = load("data/a/1.jpg\n").expect_err("names nothing").to_string();
+        assert!(error.contains("names no image of this data set"), "{error}");
+    }
+
+    #[test]
+    fn a_class_may_begin_with_the_sign_of_a_comment() {
+        let dataset = dataset(["#a/1.jpg", "#a/2.jpg", "#a/3.jpg"].map(PathBuf::from).to_vec());
+        let split = Split::new(&dataset, &[0, 1, 2], &SplitParameters::default()).expect("a split");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("split.tsv");
+        std::fs::write(&file, format!("# drawn by hand\n{}", split.to_text())).expect("written");
+        let sides = |split: &Split| (split.train_rows(), split.test_rows());
+        assert_eq!(sides(&Split::load(&file, &dataset).expect("loaded")), sides(&split));
     }
 
     #[test]

@@ -8,10 +8,12 @@ pub mod quarantine;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 
 use ndarray::ArrayView2;
 
-use crate::dataset::{Dataset, Groups, Picture, near_duplicate_groups};
+use crate::dataset::{Dataset, Groups, Picture, inside, near_duplicate_groups};
 use crate::features::similar_groups;
 use crate::progress::Progress;
 
@@ -27,12 +29,15 @@ pub struct Criteria {
 /// The best copy of a picture, and the others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Duplicates {
-    /// Row of the copy to keep: the one with the most pixels, then bytes, then the first name.
+    /// Row of the copy to keep: the one with the most pixels, then bytes, then the label that most of its
+    /// cluster have, then a file before a link, then the first name.
     pub kept: usize,
     /// The other copies, the best first.
     pub copies: Vec<Duplicate>,
     /// Whether the copies carry different labels.
     pub conflict: bool,
+    /// Whether nothing but names tells which of those labels to keep: as good a copy has another that is as frequent.
+    pub undecided: bool,
 }
 
 /// A copy, and how like the kept one it is.
@@ -80,13 +85,20 @@ pub fn find(
             .is_some_and(|similarity| similarity >= criteria.similarity);
         (duplicate.distance <= criteria.distance || similar).then_some(duplicate)
     };
+    let linked = linked(dataset);
+    let class = |row: usize| dataset.items[row].class;
     let mut found: Vec<Duplicates> = Vec::new();
     for mut rows in members.into_values().filter(|rows| rows.len() > 1) {
-        rows.sort_by_key(|row| {
-            let picture = &pictures[*row];
+        let mut votes: BTreeMap<usize, usize> = BTreeMap::new();
+        for row in &rows {
+            *votes.entry(class(*row)).or_default() += 1;
+        }
+        let worth = |row: usize| {
+            let picture = &pictures[row];
             let pixels = u64::from(picture.width) * u64::from(picture.height);
-            (Reverse((pixels, picture.bytes)), &dataset.items[*row].path)
-        });
+            (pixels, picture.bytes, votes[&class(row)])
+        };
+        rows.sort_by_key(|row| (Reverse(worth(*row)), linked[*row], &dataset.items[*row].path));
         let mut stars: Vec<Duplicates> = Vec::new();
         for row in rows {
             let star = stars
@@ -94,13 +106,16 @@ pub fn find(
                 .find_map(|star| compare(row, star.kept).map(|duplicate| (star, duplicate)));
             match star {
                 Some((star, duplicate)) => {
-                    star.conflict |= dataset.items[row].class != dataset.items[star.kept].class;
+                    let differs = class(row) != class(star.kept);
+                    star.conflict |= differs;
+                    star.undecided |= differs && worth(row) == worth(star.kept);
                     star.copies.push(duplicate);
                 }
                 None => stars.push(Duplicates {
                     kept: row,
                     copies: Vec::new(),
                     conflict: false,
+                    undecided: false,
                 }),
             }
         }
@@ -108,6 +123,38 @@ pub fn find(
     }
     found.sort_by_key(|star| (!star.conflict, &dataset.items[star.kept].path));
     found
+}
+
+/// Where each image's file really is; `None` where that cannot be told.
+fn real_files(dataset: &Dataset) -> Vec<Option<PathBuf>> {
+    let files = dataset.items.iter().map(|item| dataset.root.join(&item.path));
+    files.map(|file| fs::canonicalize(file).ok()).collect()
+}
+
+/// Which images are reached by a link, to the file or to a folder.
+fn linked(dataset: &Dataset) -> Vec<bool> {
+    let root = fs::canonicalize(&dataset.root).unwrap_or_default();
+    let files = dataset.items.iter().zip(real_files(dataset));
+    files
+        .map(|(item, real)| real.is_some_and(|real| real != root.join(&item.path)))
+        .collect()
+}
+
+/// Which images can be set aside: those whose file lies in the data set's folder and has one name in it. Any other would
+/// be gone from under its other name, or from where somebody else keeps it.
+pub fn movable(dataset: &Dataset) -> Vec<bool> {
+    let real = real_files(dataset);
+    let mut names: BTreeMap<&PathBuf, usize> = BTreeMap::new();
+    for file in real.iter().flatten() {
+        *names.entry(file).or_default() += 1;
+    }
+    let images = dataset.items.iter().zip(&real);
+    images
+        .map(|(item, file)| {
+            let single = file.as_ref().is_some_and(|file| names[file] == 1);
+            single && inside(&dataset.root, &item.path).is_ok()
+        })
+        .collect()
 }
 
 fn join(groups: &mut Groups, numbers: &[usize]) {
@@ -198,5 +245,66 @@ mod tests {
         );
         assert_eq!(found[0].copies[0].similarity, Some(1.0));
         assert_eq!(found[0].copies[0].distance, 8);
+    }
+
+    #[test]
+    fn of_equal_copies_the_most_frequent_label_stays_and_of_equal_labels_none() {
+        let criteria = Criteria {
+            distance: 0,
+            similarity: 1.0,
+        };
+        let kept = |classes: &[usize], widths: &[u32]| {
+            let pictures: Vec<_> = widths.iter().map(|width| picture(0, *width)).collect();
+            let found = find(&dataset(classes), &pictures, None, criteria, &Silent);
+            (found[0].kept, found[0].conflict, found[0].undecided)
+        };
+        assert_eq!(kept(&[0, 1, 1], &[9, 9, 9]), (1, true, false));
+        assert_eq!(kept(&[0, 1], &[9, 9]), (0, true, true));
+        assert_eq!(kept(&[0, 1], &[9, 10]), (1, true, false), "the larger one is the best");
+        assert_eq!(kept(&[0, 0], &[9, 9]), (0, false, false));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_with_two_names_stays_and_is_kept_by_its_own() {
+        use std::os::unix::fs::symlink;
+        let (folder, elsewhere) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        let at = |path: &str| folder.path().join(path);
+        for path in ["b", "d"] {
+            fs::create_dir(at(path)).expect("a folder");
+        }
+        for path in ["b/1.png", "b/2.png", "d/1.png"] {
+            fs::write(at(path), path).expect("a file");
+        }
+        fs::write(elsewhere.path().join("1.png"), "elsewhere").expect("a file");
+        symlink("b", at("a")).expect("a link");
+        symlink("../d/1.png", at("d/2.png")).expect("a link");
+        symlink(elsewhere.path(), at("e")).expect("a link");
+        symlink(elsewhere.path().join("1.png"), at("d/3.png")).expect("a link");
+        fs::hard_link(at("d/1.png"), at("d/4.png")).expect("a name");
+        let dataset = Dataset::scan(folder.path()).expect("a data set");
+        let movable = movable(&dataset);
+        let rows = dataset.items.iter().zip(movable);
+        let stay: Vec<_> = rows
+            .filter(|(_, movable)| !movable)
+            .map(|(item, _)| item.path.display().to_string())
+            .collect();
+        assert_eq!(
+            stay,
+            [
+                "a/1.png", "a/2.png", "b/1.png", "b/2.png", "d/1.png", "d/2.png", "d/3.png", "e/1.png"
+            ]
+        );
+        let pictures: Vec<_> = dataset.items.iter().map(|_| picture(0, 9)).collect();
+        let criteria = Criteria {
+            distance: 0,
+            similarity: 1.0,
+        };
+        let found = find(&dataset, &pictures, None, criteria, &Silent);
+        // Four of the nine have the label d.
+        assert_eq!(dataset.items[found[0].kept].path, PathBuf::from("d/1.png"));
     }
 }

@@ -6,14 +6,14 @@
 
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shared::files;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::dataset::{FolderLock, OWN_FOLDER, escape, relocate, same_file, unescape};
+use crate::dataset::{FolderLock, OWN_FOLDER, below, escape, inside, relocate, same_file, unescape};
 
 const FOLDER: &str = "quarantine";
 const JOURNAL: &str = "moves.jsonl";
@@ -60,7 +60,9 @@ pub enum QuarantineError {
         known: String,
     },
     /// A journal does not say what a journal says.
-    #[error("{path}, line {line}, is not a line of a quarantine's journal; move the files back by hand")]
+    #[error(
+        "{path}, line {line}, is not a line of a quarantine's journal, or leads out of the data set; move the files back by hand"
+    )]
     Journal {
         /// The journal.
         path: PathBuf,
@@ -74,6 +76,9 @@ pub enum QuarantineError {
 /// # Errors
 /// [`QuarantineError::File`]. What was moved until then can be put back.
 pub fn set_aside(root: &Path, paths: &[PathBuf], _lock: &FolderLock) -> Result<String, QuarantineError> {
+    for path in paths {
+        inside(root, path).map_err(at(path))?;
+    }
     let (name, folder) = new_folder(root)?;
     let mut journal = Vec::new();
     for path in paths {
@@ -128,11 +133,11 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
     };
     let folder = root.join(OWN_FOLDER).join(FOLDER).join(name);
     let mut restored = Restored::default();
-    for path in read_journal(&folder.join(JOURNAL))? {
+    for path in read_journal(root, &folder)? {
         let (kept, original) = (folder.join(&path), root.join(&path));
-        if !kept.is_file() {
+        if !fs::symlink_metadata(&kept).is_ok_and(|found| !found.is_dir()) {
             // It was put back by an interrupted call, or never moved.
-            if original.exists() {
+            if fs::symlink_metadata(&original).is_ok() {
                 restored.files.push(path);
             } else {
                 restored.missing.push(path);
@@ -152,8 +157,11 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
         };
         list.push(now.strip_prefix(root).unwrap_or(&now).to_path_buf());
     }
-    let journal = folder.join(JOURNAL);
-    fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
+    // Whoever finds what is missing can put it back yet.
+    if restored.missing.is_empty() {
+        let journal = folder.join(JOURNAL);
+        fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
+    }
     Ok(restored)
 }
 
@@ -177,16 +185,18 @@ fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
     Err(at(&parent)(io::ErrorKind::AlreadyExists.into()))
 }
 
-/// The paths in a journal. Whoever shares a data set may have written it, so a path must stay below the folder.
-fn read_journal(path: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
-    let text = fs::read_to_string(path).map_err(at(path))?;
+/// The paths in the journal of the quarantine in `folder`. Whoever shares a data set may have written it, or a link
+/// beside it, so both places of a file must be below `root`.
+fn read_journal(root: &Path, folder: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
+    let journal = folder.join(JOURNAL);
+    let text = fs::read_to_string(&journal).map_err(at(&journal))?;
     let parse = |(number, line): (usize, &str)| {
         serde_json::from_str::<Move>(line)
             .ok()
             .and_then(|line| unescape(&line.path))
-            .filter(|path| path.components().all(|part| matches!(part, Component::Normal(_))))
+            .filter(|path| inside(root, path).is_ok() && below(root, &folder.join(path)).is_ok())
             .ok_or_else(|| QuarantineError::Journal {
-                path: path.to_path_buf(),
+                path: journal.clone(),
                 line: number + 1,
             })
     };
@@ -265,12 +275,50 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_can_be_put_back_later() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let name = set_aside(folder.path(), &paths, &lock).expect("moved");
+        let kept = folder.path().join(OWN_FOLDER).join(FOLDER).join(&name).join("a/1.jpg");
+        fs::rename(&kept, folder.path().join("away")).expect("moved");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.missing, paths[..1]);
+        fs::rename(folder.path().join("away"), &kept).expect("moved back");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.files, paths);
+        assert_eq!(names(folder.path()).expect("listed"), Vec::<String>::new());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_leads_where_it_did_aside_and_back() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let link = PathBuf::from("b/link.jpg");
+        std::os::unix::fs::symlink("../a/1.jpg", folder.path().join(&link)).expect("a link");
+        let name = set_aside(folder.path(), std::slice::from_ref(&link), &lock).expect("moved");
+        let kept = folder.path().join(OWN_FOLDER).join(FOLDER).join(name).join(&link);
+        assert!(kept.is_file());
+        // Also where it leads nowhere any more, it is no missing file.
+        fs::remove_file(folder.path().join(&paths[0])).expect("deleted");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.files, std::slice::from_ref(&link));
+        assert!(fs::symlink_metadata(folder.path().join(link)).is_ok_and(|found| found.is_symlink()));
+    }
+
+    #[cfg(unix)]
+    #[test]
     fn a_journal_that_leads_out_of_the_folder_is_refused() {
         let (folder, paths) = data();
         let lock = FolderLock::acquire(folder.path()).expect("free");
         let name = set_aside(folder.path(), &paths[..1], &lock).expect("moved");
         let journal = folder.path().join(OWN_FOLDER).join(FOLDER).join(name).join(JOURNAL);
-        for line in ["{\"path\":\"../x.jpg\"}", "{\"path\":\"/etc/x.jpg\"}", "nonsense"] {
+        for linked in [folder.path().join("evil"), journal.with_file_name("kept")] {
+            std::os::unix::fs::symlink("/", linked).expect("a link");
+        }
+        let lead = ["../x.jpg", "/etc/x.jpg", "a/.x.jpg", "evil/x.jpg", "kept/x.jpg"];
+        let lead = lead.map(|path| format!("{{\"path\":\"{path}\"}}"));
+        for line in lead.iter().map(String::as_str).chain(["nonsense"]) {
             fs::write(&journal, line).expect("written");
             let error = restore(folder.path(), None, &lock).expect_err("refused");
             assert!(matches!(error, QuarantineError::Journal { line: 1, .. }), "{error}");

@@ -8,16 +8,19 @@ mod curve;
 mod metrics;
 mod paired;
 mod predictions;
+mod spread;
 mod table;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use shared::classifier::Calibration;
 
 pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
-pub use paired::{PairedTest, SIGNIFICANCE};
+pub use paired::{PairedTest, SIGNIFICANCE, holm, p_text};
 pub use predictions::{Predicted, Predictions, PredictionsError};
+pub use spread::Spread;
 pub use table::{aligned, table};
 
 use confidence::expected_calibration_error;
@@ -119,6 +122,35 @@ impl Evaluation {
             },
             test_count: images,
         }
+    }
+
+    /// What no test image tells, for people to read; absent where every class has one.
+    pub fn untested(&self) -> Option<String> {
+        const SHOWN: usize = 10;
+        let has_none = |class: &&String| self.per_class.get(*class).is_none_or(|of_class| of_class.support == 0);
+        let classes: Vec<&str> = self.classes.iter().filter(has_none).map(String::as_str).collect();
+        if self.test_count == 0 {
+            Some("There are no test images, so that nothing is measured.".to_owned())
+        } else if classes.is_empty() {
+            None
+        } else {
+            let shown = classes[..classes.len().min(SHOWN)].join(", ");
+            let more = classes.len().saturating_sub(SHOWN);
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            Some(format!("No test image is of {shown}{more}."))
+        }
+    }
+
+    /// The same of probabilities that `calibration` made, called as in a bundle's manifest.
+    #[must_use]
+    pub fn calibrated_by(mut self, calibration: &Calibration) -> Self {
+        let json = serde_json::to_value(calibration).unwrap_or_default();
+        self.calibration.method = json["method"].as_str().map(str::to_owned);
+        self
     }
 }
 

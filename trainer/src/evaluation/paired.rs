@@ -20,7 +20,7 @@ pub struct PairedTest {
     pub p_value: f64,
 }
 
-/// A difference below this p value is taken to mean something.
+/// A difference below this corrected p value is taken to mean something.
 pub const SIGNIFICANCE: f64 = 0.05;
 
 impl PairedTest {
@@ -46,10 +46,31 @@ impl PairedTest {
             p_value: two_sided_sign_test(only_first, only_second),
         })
     }
+}
 
-    /// Whether the difference is more than chance.
-    pub fn is_significant(&self) -> bool {
-        self.p_value < SIGNIFICANCE
+/// The p values of several tests, corrected so that the chance of taking any difference that is none for one stays what
+/// it is for a single test: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|a, b| p_values[*a].total_cmp(&p_values[*b]));
+    let mut corrected = vec![1.0; p_values.len()];
+    let mut largest = 0.0_f64;
+    for (rank, index) in order.into_iter().enumerate() {
+        let times = (p_values.len() - rank) as f64;
+        largest = largest.max(times * p_values[index]).min(1.0);
+        corrected[index] = largest;
+    }
+    corrected
+}
+
+/// A p value as people read it, e.g. `0.031` or `6.2e-11`.
+pub fn p_text(p_value: f64) -> String {
+    if p_value < f64::MIN_POSITIVE {
+        "below 1e-307".to_owned()
+    } else if p_value < 1e-3 {
+        format!("{p_value:.1e}")
+    } else {
+        format!("{p_value:.3}")
     }
 }
 
@@ -91,6 +112,23 @@ mod tests {
         let test = PairedTest::new(&first, &second).expect("common images");
         assert_eq!((test.images, test.only_first, test.only_second), (3, 1, 1));
         assert_eq!(PairedTest::new(&first, &predictions(&[("9", 0, 0)])), None);
+    }
+
+    /// Against `statsmodels.stats.multitest.multipletests(p, method="holm")`.
+    #[test]
+    fn corrected_p_values_are_holm_s() {
+        let corrected = holm(&[0.01, 0.04, 0.03, 0.005]);
+        for (found, expected) in corrected.iter().zip([0.03, 0.06, 0.06, 0.02]) {
+            assert!((found - expected).abs() < 1e-12, "{corrected:?}");
+        }
+        assert!(holm(&[]).is_empty());
+        assert!(holm(&[0.6, 0.9]).iter().all(|p| (p - 1.0).abs() < 1e-12));
+    }
+
+    #[test]
+    fn small_p_values_keep_their_size() {
+        let texts = [0.5, 0.001, 0.000_62, 6.2e-11, 0.0].map(p_text);
+        assert_eq!(texts, ["0.500", "0.001", "6.2e-4", "6.2e-11", "below 1e-307"]);
     }
 
     /// Against `scipy.stats.binomtest(k, n).pvalue`.

@@ -40,10 +40,17 @@ pub fn table(evaluation: &Evaluation) -> String {
     }
     text.push_str(&aligned(&rows));
 
+    text.push('\n');
+    if let Some(untested) = evaluation.untested() {
+        let _ = writeln!(text, "{untested}");
+    }
+    if evaluation.test_count == 0 {
+        return text;
+    }
     let interval = evaluation.accuracy_interval;
     let _ = writeln!(
         text,
-        "\nAccuracy {} (95 % interval {} to {}) on {} images; class-averaged {}; AUC macro {}, micro {}; \
+        "Accuracy {} (95 % interval {} to {}) on {} images; class-averaged {}; AUC macro {}, micro {}; \
          calibration error {}",
         share(evaluation.accuracy),
         share(interval.map(|bounds| bounds[0])),

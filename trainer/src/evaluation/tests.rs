@@ -121,9 +121,26 @@ fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
 }
 
 #[test]
+fn classes_without_test_images_are_named() {
+    let some = example();
+    assert_eq!(some.untested().as_deref(), Some("No test image is of c2."));
+    let text = table(&some);
+    assert!(text.contains("\nNo test image is of c2.\nAccuracy 0.600"), "{text}");
+    let none = table(&evaluate(&names(2), &[], &[]));
+    assert!(
+        none.contains("There are no test images") && !none.contains("Accuracy"),
+        "{none}"
+    );
+    assert_eq!(evaluate(&names(1), &[0], &[prediction(&[1.0])]).untested(), None);
+}
+
+#[test]
 fn metrics_have_the_contract_s_keys_and_survive_a_file() {
     let mut metrics = Metrics::from(example());
-    metrics.evaluation.calibration.method = Some("temperature".to_owned());
+    metrics.evaluation = metrics
+        .evaluation
+        .calibrated_by(&Calibration::Temperature { scale: 2.0 });
+    assert_eq!(metrics.evaluation.calibration.method.as_deref(), Some("temperature"));
     metrics.chosen_c = Some(0.1);
     metrics.c_sweep = vec![SweepEntry {
         c: 0.1,

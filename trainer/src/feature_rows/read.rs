@@ -216,13 +216,15 @@ impl Gathered<'_> {
         if self.rows.is_empty() {
             return Err(RowsError::Nothing(place.to_owned()));
         }
-        let root = common_folder(self.rows.keys());
+        // An image that failed may have been asked for anywhere.
+        let usable = self.rows.iter().filter(|(_, known)| known.outcome.is_ok());
+        let root = common_folder(usable.map(|(item, _)| item));
         let labelled = self.rows.values().any(|row| row.label.is_some());
         let mut images = Vec::new();
         let mut skipped = Vec::new();
         let count = self.rows.len();
         for (item, Known { label, outcome }) in self.rows {
-            let path = PathBuf::from(item[root.len()..].trim_start_matches('/'));
+            let path = PathBuf::from(below(&root, &item));
             let folder = || {
                 let mut parts = path.components();
                 let first = parts.next()?.as_os_str().to_str()?;
@@ -282,6 +284,14 @@ impl Gathered<'_> {
             cached: 0,
         };
         Ok(Rows { dataset, featurized })
+    }
+}
+
+/// The path of `item` within `root`, or `item` itself where it lies elsewhere.
+fn below<'a>(root: &str, item: &'a str) -> &'a str {
+    match item.strip_prefix(root) {
+        Some(rest) if root.is_empty() || root == "/" || rest.starts_with('/') => rest.trim_start_matches('/'),
+        _ => item,
     }
 }
 
@@ -392,6 +402,31 @@ mod tests {
             let expected = [("alone.jpg", "not in a class folder"), ("dotted/1.jpg", "gone")];
             assert_eq!(skipped, expected.map(|(path, reason)| (path.to_owned(), reason)));
         }
+    }
+
+    #[tokio::test]
+    async fn images_that_failed_elsewhere_do_not_move_the_root() {
+        let given = [
+            row("/data/photos/dotted/1.jpg", None, &[1.0]),
+            row("/data/photos/striped/1.jpg", None, &[2.0]),
+            broken("s3://bucket/other/1.jpg"),
+            broken("/data/photos2/dotted/1.jpg"),
+            broken("/é.jpg"),
+            broken("/data/photos/dotted/2.jpg"),
+        ];
+        let read = rows(&given, 1).await.expect("rows");
+        assert_eq!(read.dataset.root, Path::new("/data/photos"));
+        assert_eq!(read.dataset.classes, ["dotted", "striped"]);
+        let skipped = read.featurized.skipped.iter();
+        let mut skipped: Vec<_> = skipped.map(|item| item.path.display().to_string()).collect();
+        skipped.sort();
+        let expected = [
+            "/data/photos2/dotted/1.jpg",
+            "/é.jpg",
+            "dotted/2.jpg",
+            "s3://bucket/other/1.jpg",
+        ];
+        assert_eq!(skipped, expected);
     }
 
     #[tokio::test]

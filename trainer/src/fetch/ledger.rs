@@ -1,14 +1,13 @@
 //! The provenance ledger: where each image of a data set came from, a line of JSON per address.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::Kind;
+use crate::append_log::{AppendLog, lines};
 use crate::dataset::OWN_FOLDER;
 
 /// Name within the folder that the scanner passes over.
@@ -90,7 +89,7 @@ pub enum LedgerError {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
-    file: File,
+    log: AppendLog,
     origins: HashMap<String, Origin>,
 }
 
@@ -106,34 +105,17 @@ impl Ledger {
             path: path.clone(),
             source,
         };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(failed)?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        file.set_len(whole as u64).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let (log, text) = AppendLog::open(&path).map_err(failed)?;
         let mut origins = HashMap::new();
-        for (number, line) in text[..whole].split(|byte| *byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
+        for (number, line) in lines(&text) {
             let line: Line = serde_json::from_slice(line).map_err(|error| LedgerError::Line {
                 path: path.clone(),
-                line: number + 1,
+                line: number,
                 reason: error.to_string(),
             })?;
             origins.insert(line.url.into_owned(), line.origin.into_owned());
         }
-        Ok(Self { path, file, origins })
+        Ok(Self { path, log, origins })
     }
 
     /// Where it is.
@@ -163,18 +145,10 @@ impl Ledger {
             url: url.as_str().into(),
             origin: std::borrow::Cow::Borrowed(origin),
         };
-        let failed = |source| LedgerError::File {
+        self.log.append(&line).map_err(|source| LedgerError::File {
             path: self.path.clone(),
             source,
-        };
-        let mut json = serde_json::to_vec(&line)
-            .map_err(std::io::Error::from)
-            .map_err(failed)?;
-        json.push(b'\n');
-        self.file
-            .write_all(&json)
-            .and_then(|()| self.file.sync_data())
-            .map_err(failed)?;
+        })?;
         self.origins.insert(url.to_string(), origin.clone());
         Ok(())
     }

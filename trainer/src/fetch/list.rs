@@ -46,6 +46,17 @@ pub enum ListError {
     /// It is empty.
     #[error("the list is empty")]
     Empty,
+    /// Two labels differ in upper and lower case alone.
+    #[error(
+        "the labels {first:?} and {second:?} differ only in upper and lower case, which not every system tells apart in \
+         the names of folders: write the same one everywhere"
+    )]
+    CaseClash {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
 }
 
 /// Whether a folder may have this name: one plain component that no system takes for something else.
@@ -56,6 +67,24 @@ pub fn is_label(label: &str) -> bool {
         && !label.starts_with('.')
         && label.trim() == label
         && label.chars().all(plain)
+}
+
+/// Sees that every label gets a class folder of its own on every system.
+///
+/// # Errors
+/// [`ListError::CaseClash`].
+pub fn check_case<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<(), ListError> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for label in labels {
+        let first = *seen.entry(label.to_lowercase()).or_insert(label);
+        if first != label {
+            return Err(ListError::CaseClash {
+                first: first.to_owned(),
+                second: label.to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Reads a list. Empty lines and those that begin with `#` are passed over; an address that occurs twice with one
@@ -92,6 +121,7 @@ pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<Refused>), ListError> {
             }),
         }
     }
+    check_case(entries.iter().map(|entry| entry.label.as_str()))?;
     match (entries.is_empty(), refused.first()) {
         (true, None) => Err(ListError::Empty),
         (true, Some(first)) => Err(ListError::Nothing(first.reason.clone())),
@@ -168,8 +198,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_an_entry_is_an_error() {
+    fn a_list_without_an_entry_or_with_labels_alike_is_an_error() {
         assert_eq!(parse("\n\n"), Err(ListError::Empty));
+        let clash = parse("dotted\thttp://a.example/1.jpg\nDotted\thttp://a.example/2.jpg\n");
+        assert!(matches!(clash, Err(ListError::CaseClash { .. })), "{clash:?}");
         assert!(matches!(parse("nothing here"), Err(ListError::Nothing(_))));
     }
 }

@@ -11,11 +11,12 @@ mod list;
 mod transfer;
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};
@@ -23,9 +24,10 @@ use shared::files;
 use shared::image::{Limits, decode, probe};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
-pub use list::{Entry, ListError, Refused, is_label, parse};
+pub use list::{Entry, ListError, Refused, check_case, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 
 use crate::dataset::{DatasetError, FolderLock};
@@ -65,6 +67,7 @@ pub struct Outcome {
     /// Addresses without an image that is kept, in the order of the list.
     pub left_out: Vec<LeftOut>,
     /// The provenance ledger.
+    #[serde(serialize_with = "crate::dataset::as_text")]
     pub ledger: PathBuf,
 }
 
@@ -91,6 +94,8 @@ pub enum Kind {
     Dead,
     /// What was sent is no readable image.
     Corrupt,
+    /// What was sent has more bytes than are taken.
+    TooLarge,
     /// The image is there from another address.
     Duplicate,
     /// The address may not be asked.
@@ -147,6 +152,7 @@ pub async fn fetch(
         data,
         options,
         downloader,
+        decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
         contents: Mutex::new(known_contents.collect()),
         tally: Mutex::new(Tally::default()),
         progress,
@@ -160,7 +166,7 @@ pub async fn fetch(
     for entry in entries {
         match ledger.of(&entry.url) {
             Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
-            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead => {
+            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead && !kind.depends_on_options() => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
             }
             _ => pending.push(entry),
@@ -168,14 +174,15 @@ pub async fn fetch(
     }
     let ledger = Mutex::new(ledger);
     progress.begin("Fetching", pending.len() as u64);
-    let fetched: Vec<Result<Option<LeftOut>, FetchError>> = futures_util::stream::iter(hosts_in_turn(&pending))
+    // What is wrong with this machine is wrong for every other address too: the first error ends it.
+    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = futures_util::stream::iter(hosts_in_turn(&pending))
         .map(|entry| work.one(entry, &ledger))
         .buffer_unordered(options.jobs.max(1))
-        .collect()
+        .try_collect()
         .await;
     progress.end();
-    for result in fetched {
-        match result? {
+    for left_out in fetched? {
+        match left_out {
             Some(left_out) => outcome.left_out.push(left_out),
             None => outcome.kept += 1,
         }
@@ -242,6 +249,8 @@ struct Work<'a> {
     data: &'a Path,
     options: &'a Options,
     downloader: Downloader,
+    /// As many as there are cores: pixels take many times the memory of the bytes that they are decoded from.
+    decoders: Semaphore,
     /// Where each content is that was sent before.
     contents: Mutex<HashMap<String, PathBuf>>,
     tally: Mutex<Tally>,
@@ -303,11 +312,7 @@ impl Work<'_> {
             lock(&self.contents).insert(source_sha256, other);
             return Err(Miss::remote(Kind::Duplicate, reason));
         }
-        let (limits, max_side) = (self.options.limits, self.options.max_side);
-        let picture = tokio::task::spawn_blocking(move || picture(body, limits, max_side))
-            .await
-            .unwrap_or_else(|_| Err("its decoder failed".to_owned()));
-        let picture = match picture {
+        let picture = match self.picture(body).await {
             Ok(picture) => picture,
             Err(reason) => {
                 lock(&self.contents).remove(&source_sha256);
@@ -334,17 +339,27 @@ impl Work<'_> {
             .map_err(|error| Miss::Local(error.into()))?;
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
     }
+
+    /// What is kept of the bytes of an image, once it is its turn.
+    async fn picture(&self, bytes: Vec<u8>) -> Result<Picture, String> {
+        let _turn = self.decoders.acquire().await;
+        let (limits, max_side) = (self.options.limits, self.options.max_side);
+        tokio::task::spawn_blocking(move || picture(bytes, limits, max_side))
+            .await
+            .unwrap_or_else(|_| Err("its decoder failed".to_owned()))
+    }
 }
 
 impl Tally {
     fn text(&self) -> String {
         let count = |kind: Kind| self.left_out.get(kind.name()).copied().unwrap_or(0);
         format!(
-            "{} kept, {} dead, {} corrupt, {} duplicate",
+            "{} kept, {} dead, {} corrupt, {} duplicate, {} not taken",
             self.kept,
-            count(Kind::Dead) + count(Kind::Refused),
+            count(Kind::Dead),
             count(Kind::Corrupt),
-            count(Kind::Duplicate)
+            count(Kind::Duplicate),
+            count(Kind::TooLarge) + count(Kind::Refused)
         )
     }
 }
@@ -356,9 +371,15 @@ impl Kind {
             Self::Invalid => "invalid",
             Self::Dead => "dead",
             Self::Corrupt => "corrupt",
+            Self::TooLarge => "too-large",
             Self::Duplicate => "duplicate",
             Self::Refused => "refused",
         }
+    }
+
+    /// Whether another call's options may let the same address give an image.
+    fn depends_on_options(self) -> bool {
+        matches!(self, Self::TooLarge | Self::Refused)
     }
 }
 
@@ -389,12 +410,12 @@ impl From<TransferError> for Miss {
     fn from(error: TransferError) -> Self {
         let kind = match &error {
             TransferError::Private { .. } => Kind::Refused,
-            TransferError::TooLarge { .. } => Kind::Corrupt,
+            TransferError::TooLarge { .. } => Kind::TooLarge,
             _ => Kind::Dead,
         };
         Self::Remote {
             kind,
-            for_good: error.is_final(),
+            for_good: error.is_final() && !kind.depends_on_options(),
             reason: error.to_string(),
         }
     }

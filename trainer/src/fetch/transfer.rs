@@ -50,7 +50,7 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// Whether asking again is in vain.
+    /// Whether asking again in the same way is in vain.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Status(status) => !may_pass(*status),

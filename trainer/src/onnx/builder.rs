@@ -1,9 +1,9 @@
 //! Building a graph node by node.
 
-use super::edit::{add_initializer, add_node};
 use super::proto::{
     AttributeProto, Dimension, DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto, attribute_type,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
+    attribute_type,
 };
 
 /// Read by every ONNX Runtime since 1.7.
@@ -43,13 +43,13 @@ impl GraphBuilder {
 
     /// Adds a constant tensor of 32-bit floats and gives its name.
     pub fn initializer(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        add_initializer(&mut self.graph, name, shape, values);
+        self.graph.initializer.push(float_tensor(name, shape, values));
         name.to_owned()
     }
 
     /// Adds a node with one output, named as the node, and gives that name.
     pub fn node(&mut self, name: &str, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
-        add_node(&mut self.graph, name, operator, inputs, attributes);
+        self.graph.node.push(node(name, operator, inputs, attributes));
         name.to_owned()
     }
 
@@ -107,6 +107,23 @@ pub(crate) fn float_value(name: &str, dimensions: &[DimensionValue]) -> ValueInf
             ..TypeProto::default()
         }),
         ..ValueInfoProto::default()
+    }
+}
+
+/// A constant tensor of 32-bit floats.
+pub(super) fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensor(name, FLOAT, shape, bytes)
+}
+
+/// A constant tensor of elements of `data_type`, little-endian.
+pub(super) fn tensor(name: &str, data_type: i32, shape: &[usize], bytes: Vec<u8>) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        data_type,
+        dims: shape.iter().map(|length| *length as i64).collect(),
+        raw_data: bytes,
+        ..TensorProto::default()
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::builder::node;
-use super::proto::{DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto, TensorType, TypeProto, TypeValue};
-use super::proto::{TensorProto, ValueInfoProto};
+use super::builder::{float_tensor, node, tensor};
+use super::proto::{
+    DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
+};
 use super::{Attribute, float_value};
 
 /// In which form a value becomes an output.
@@ -16,40 +17,78 @@ pub enum Form {
     Rows,
 }
 
-/// Makes `value` an output called `name`, of the given dimensions or, where there are none, of any.
-pub fn add_output(graph: &mut GraphProto, value: &str, form: Form, name: &str, dimensions: &[DimensionValue]) {
+/// `wish`, or where something in `graph` goes by that name already, `wish` with the first free number after it.
+pub fn fresh_name(graph: &GraphProto, wish: &str) -> String {
+    let mut name = wish.to_owned();
+    let mut number = 1;
+    while is_taken(graph, &name) {
+        number += 1;
+        name = format!("{wish}_{number}");
+    }
+    name
+}
+
+fn is_taken(graph: &GraphProto, name: &str) -> bool {
+    let mut described = graph.input.iter().chain(&graph.output).chain(&graph.value_info);
+    graph.initializer.iter().any(|tensor| tensor.name == name)
+        || described.any(|value| value.name == name)
+        || graph.node.iter().any(|node| {
+            let inner = node.attribute.iter();
+            let mut inner = inner.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
+            node.name == name
+                || node.output.iter().any(|output| output == name)
+                || inner.any(|graph| is_taken(graph, name))
+        })
+}
+
+/// Makes `value` an output of the given dimensions or, where there are none, of any. Gives its name: `wish`, or a
+/// [`fresh_name`] after it.
+pub fn add_output(
+    graph: &mut GraphProto,
+    value: &str,
+    form: Form,
+    wish: &str,
+    dimensions: &[DimensionValue],
+) -> String {
     let (operator, attributes): (_, &[(&str, Attribute)]) = match form {
         Form::Same => ("Identity", &[]),
         Form::Rows => ("Flatten", &[("axis", Attribute::Int(1))]),
     };
-    graph.node.push(node(name, operator, &[value], attributes));
+    let name = add_node(graph, wish, operator, &[value], attributes);
     graph.output.push(if dimensions.is_empty() {
-        unshaped(name)
+        unshaped(&name)
     } else {
-        float_value(name, dimensions)
+        float_value(&name, dimensions)
     });
+    name
 }
 
-/// Adds a node with one output, named as the node.
-pub fn add_node(graph: &mut GraphProto, name: &str, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) {
-    graph.node.push(node(name, operator, inputs, attributes));
+/// Adds a node with one output, and gives the name of both: `wish`, or a [`fresh_name`] after it.
+pub fn add_node(
+    graph: &mut GraphProto,
+    wish: &str,
+    operator: &str,
+    inputs: &[&str],
+    attributes: &[(&str, Attribute)],
+) -> String {
+    let name = fresh_name(graph, wish);
+    graph.node.push(node(&name, operator, inputs, attributes));
+    name
 }
 
-/// Adds a constant tensor of 32-bit floats.
-pub fn add_initializer(graph: &mut GraphProto, name: &str, shape: &[usize], values: &[f32]) {
-    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    add_tensor(graph, name, FLOAT, shape, bytes);
+/// Adds a constant tensor of 32-bit floats, and gives its name: `wish`, or a [`fresh_name`] after it.
+pub fn add_initializer(graph: &mut GraphProto, wish: &str, shape: &[usize], values: &[f32]) -> String {
+    let name = fresh_name(graph, wish);
+    graph.initializer.push(float_tensor(&name, shape, values));
+    name
 }
 
-/// Adds a constant tensor of elements of `data_type`, little-endian.
-pub fn add_tensor(graph: &mut GraphProto, name: &str, data_type: i32, shape: &[usize], bytes: Vec<u8>) {
-    graph.initializer.push(TensorProto {
-        name: name.to_owned(),
-        data_type,
-        dims: shape.iter().map(|length| *length as i64).collect(),
-        raw_data: bytes,
-        ..TensorProto::default()
-    });
+/// Adds a constant tensor of elements of `data_type`, little-endian, and gives its name: `wish`, or a [`fresh_name`]
+/// after it.
+pub fn add_tensor(graph: &mut GraphProto, wish: &str, data_type: i32, shape: &[usize], bytes: Vec<u8>) -> String {
+    let name = fresh_name(graph, wish);
+    graph.initializer.push(tensor(&name, data_type, shape, bytes));
+    name
 }
 
 /// The description of a value that holds 32-bit floats in a shape that only the runtime knows.
@@ -109,4 +148,34 @@ pub fn prune(graph: &mut GraphProto) {
     graph.node = kept;
     graph.initializer.retain(|tensor| needed.contains(&tensor.name));
     graph.value_info.retain(|value| needed.contains(&value.name));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::GraphBuilder;
+    use crate::onnx::proto::AttributeProto;
+
+    #[test]
+    fn what_is_added_takes_no_name_that_is_there() {
+        let mut builder = GraphBuilder::new("names");
+        builder.initializer("weight", &[1], &[1.0]);
+        let value = builder.node("sum", "Add", &["image", "weight"], &[]);
+        let mut graph = builder.finish("image", &[(&value, &[])], &[]).graph.expect("a graph");
+        assert_eq!(fresh_name(&graph, "free"), "free");
+        assert_eq!(fresh_name(&graph, "image"), "image_2");
+        assert_eq!(add_initializer(&mut graph, "weight", &[1], &[2.0]), "weight_2");
+        assert_eq!(add_node(&mut graph, "weight", "Neg", &["sum"], &[]), "weight_3");
+        assert_eq!(add_output(&mut graph, "weight_3", Form::Same, "sum", &[]), "sum_2");
+        // Names within a graph in a node are names of the whole.
+        let inner = AttributeProto {
+            g: Some(GraphProto {
+                node: vec![node("branch", "Neg", &["sum"], &[])],
+                ..GraphProto::default()
+            }),
+            ..AttributeProto::default()
+        };
+        graph.node[0].attribute.push(inner);
+        assert_eq!(fresh_name(&graph, "branch"), "branch_2");
+    }
 }

@@ -29,8 +29,8 @@ pub fn fold_batch_norm(model: &mut ModelProto) -> usize {
     for fold in &folds {
         let output = graph.node[fold.normalization].output.clone();
         let [weight, bias] = ["folded_weight", "folded_bias"].map(|part| format!("{}.{part}", output[0]));
-        add_initializer(graph, &weight, &fold.shape, &fold.weights);
-        add_initializer(graph, &bias, &[fold.bias.len()], &fold.bias);
+        let weight = add_initializer(graph, &weight, &fold.shape, &fold.weights);
+        let bias = add_initializer(graph, &bias, &[fold.bias.len()], &fold.bias);
         let convolution = &mut graph.node[fold.convolution];
         convolution.input.truncate(1);
         convolution.input.extend([weight, bias]);

@@ -8,6 +8,6 @@ mod tensor;
 
 pub(crate) use builder::float_value;
 pub use builder::{Attribute, GraphBuilder};
-pub use edit::{Form, add_initializer, add_node, add_output, add_tensor, prune, uses};
+pub use edit::{Form, add_initializer, add_node, add_output, add_tensor, fresh_name, prune, uses};
 pub use fold::fold_batch_norm;
 pub use tensor::{Constants, TensorError, floats, integers, shape};

@@ -75,22 +75,22 @@ fn measure(graph: &mut GraphProto, values: &[Value]) {
     for Value { name, channels } in values {
         let own = |what: &str| format!("quantize.{what}.{name}");
         let (negative, low) = (own("negative"), own("low"));
-        add_node(graph, &negative, "Neg", &[name], &[]);
+        let negative = add_node(graph, &negative, "Neg", &[name], &[]);
         for (pooled, operator, value) in [
             (own("high"), "GlobalMaxPool", name),
             (low, "GlobalMaxPool", &negative),
             (own("mean"), "GlobalAveragePool", name),
         ] {
             let flat = format!("{pooled}.flat");
-            add_node(graph, &pooled, operator, &[value], &[]);
-            add_node(graph, &flat, "Flatten", &[&pooled], &[("axis", Attribute::Int(1))]);
-            parts.push(flat);
+            let pooled = add_node(graph, &pooled, operator, &[value], &[]);
+            let axis = [("axis", Attribute::Int(1))];
+            parts.push(add_node(graph, &flat, "Flatten", &[&pooled], &axis));
         }
         total += 3 * channels;
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    add_node(graph, OUTPUT, "Concat", &parts, &[("axis", Attribute::Int(1))]);
+    let output = add_node(graph, OUTPUT, "Concat", &parts, &[("axis", Attribute::Int(1))]);
     let rows = DimensionValue::Named("N".to_owned());
-    graph.output = vec![float_value(OUTPUT, &[rows, DimensionValue::Fixed(total as i64)])];
+    graph.output = vec![float_value(&output, &[rows, DimensionValue::Fixed(total as i64)])];
     prune(graph);
 }

@@ -46,7 +46,8 @@ pub(super) fn quantized(network: &ModelProto, plan: &Plan, observed: &Observed, 
             onto.insert(plan.root(value));
         }
     }
-    let nodes = std::mem::take(&mut graph.node);
+    // The nodes stay until the end, so that nothing new takes the name of one.
+    let nodes = graph.node.clone();
     let mut rewriting = Rewriting {
         plan,
         observed,
@@ -64,6 +65,7 @@ pub(super) fn quantized(network: &ModelProto, plan: &Plan, observed: &Observed, 
             rewriting.add(node, output, chosen.get(&index).copied());
         }
     }
+    graph.node.drain(..nodes.len());
     prune(graph);
     model
 }
@@ -129,10 +131,10 @@ impl Rewriting<'_> {
         };
         let [step, origin, bytes, back] =
             ["scale", "zero", "quantized", "dequantized"].map(|part| format!("{value}.{part}"));
-        add_initializer(self.graph, &step, &[], &[scale]);
-        add_tensor(self.graph, &origin, UINT8, &[], vec![zero]);
-        add_node(self.graph, &bytes, "QuantizeLinear", &[value, &step, &origin], &[]);
-        add_node(self.graph, &back, "DequantizeLinear", &[&bytes, &step, &origin], &[]);
+        let step = add_initializer(self.graph, &step, &[], &[scale]);
+        let origin = add_tensor(self.graph, &origin, UINT8, &[], vec![zero]);
+        let bytes = add_node(self.graph, &bytes, "QuantizeLinear", &[value, &step, &origin], &[]);
+        let back = add_node(self.graph, &back, "DequantizeLinear", &[&bytes, &step, &origin], &[]);
         self.renamed.insert(value.to_owned(), back);
     }
 
@@ -165,23 +167,12 @@ impl Rewriting<'_> {
         let [integers, step, origin, back] =
             ["integers", "scale", "zero", "dequantized"].map(|part| format!("{name}.{part}"));
         let width = if kind == INT8 { 1 } else { 4 };
-        add_tensor(self.graph, &integers, kind, shape, bytes);
-        add_initializer(self.graph, &step, &[scales.len()], scales);
-        add_tensor(
-            self.graph,
-            &origin,
-            kind,
-            &[scales.len()],
-            vec![0; width * scales.len()],
-        );
+        let integers = add_tensor(self.graph, &integers, kind, shape, bytes);
+        let step = add_initializer(self.graph, &step, &[scales.len()], scales);
+        let zeros = vec![0; width * scales.len()];
+        let origin = add_tensor(self.graph, &origin, kind, &[scales.len()], zeros);
         let inputs = [integers.as_str(), &step, &origin];
-        add_node(
-            self.graph,
-            &back,
-            "DequantizeLinear",
-            &inputs,
-            &[("axis", Attribute::Int(0))],
-        );
-        back
+        let axis = [("axis", Attribute::Int(0))];
+        add_node(self.graph, &back, "DequantizeLinear", &inputs, &axis)
     }
 }

@@ -1,5 +1,7 @@
 //! From images with labels to what a step learns from: their order, targets and weights, and pairs that are mixed.
 
+use std::f64::consts::TAU;
+
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -131,17 +133,35 @@ fn mix(values: &mut [f32], count: usize, share: f32) {
     }
 }
 
-/// A draw from the beta distribution with both parameters `alpha`, the larger side: Jöhnk's method.
+/// The larger of a draw from the beta distribution with both parameters `alpha` and what it leaves of 1: the share of one of
+/// two gamma variates in their sum.
 fn beta(alpha: f32, generator: &mut ChaCha8Rng) -> f32 {
-    for _ in 0..1000 {
-        let x = generator.random::<f32>().powf(1.0 / alpha);
-        let y = generator.random::<f32>().powf(1.0 / alpha);
-        if x + y > 0.0 && x + y <= 1.0 {
-            let share = x / (x + y);
-            return share.max(1.0 - share);
+    let [first, second] = [(); 2].map(|()| log_gamma(f64::from(alpha), generator));
+    (1.0 / (1.0 + (-(first - second).abs()).exp())) as f32
+}
+
+/// The logarithm of a draw from the gamma distribution of shape `alpha`: Marsaglia and Tsang, "A Simple Method for Generating
+/// Gamma Variables", 2000, <https://doi.org/10.1145/358407.358414>. Draws of a small shape lie nearer to zero than floats can.
+fn log_gamma(alpha: f64, generator: &mut ChaCha8Rng) -> f64 {
+    if alpha < 1.0 {
+        return log_gamma(alpha + 1.0, generator) + above_zero(generator).ln() / alpha;
+    }
+    let d = alpha - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        // Of the normal distribution, by Box and Muller's method.
+        let length = (-2.0 * above_zero(generator).ln()).sqrt();
+        let x = length * (TAU * above_zero(generator)).cos();
+        let v = (1.0 + c * x).powi(3);
+        if v > 0.0 && above_zero(generator).ln() < 0.5 * x * x + d * (1.0 - v + v.ln()) {
+            return (d * v).ln();
         }
     }
-    1.0
+}
+
+/// Evenly from above 0 to 1.
+fn above_zero(generator: &mut ChaCha8Rng) -> f64 {
+    1.0 - generator.random::<f64>()
 }
 
 #[cfg(test)]
@@ -187,6 +207,24 @@ mod tests {
             assert!((mixed.weights[0] * mixed.targets[class] - wanted).abs() < 1e-6);
         }
         assert!((mixed.targets[..2].iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+
+    /// The variance of the distribution is 1 / (4 (2 alpha + 1)).
+    #[test]
+    fn shares_of_mixtures_vary_as_they_should_for_every_parameter() {
+        for alpha in [0.05_f32, 0.4, 1.0, 8.0, 100.0] {
+            let draws = |seed: u64| -> Vec<f32> {
+                let mut generator = ChaCha8Rng::seed_from_u64(seed);
+                (0..20_000).map(|_| beta(alpha, &mut generator)).collect()
+            };
+            let shares = draws(1);
+            assert!(shares.iter().all(|share| (0.5..=1.0).contains(share)), "{alpha}");
+            let squares = shares.iter().map(|share| (f64::from(*share) - 0.5).powi(2));
+            let variance = squares.sum::<f64>() / shares.len() as f64;
+            let ratio = variance * 4.0 * (2.0 * f64::from(alpha) + 1.0);
+            assert!((ratio - 1.0).abs() < 0.05, "{alpha}: {ratio}");
+            assert_eq!(shares, draws(1));
+        }
     }
 
     #[test]

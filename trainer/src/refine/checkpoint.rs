@@ -164,7 +164,9 @@ mod tests {
                 train_loss: 0.3,
                 train_error: 0.25,
                 validation_loss: Some(0.5),
+                calibrated_validation_loss: Some(0.4),
                 validation_error: None,
+                kept: false,
             }],
             best: Some(Best {
                 epoch: 0,

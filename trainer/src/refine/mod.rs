@@ -40,8 +40,14 @@ pub struct Epoch {
     pub train_error: f32,
     /// Mean cross-entropy on the validation images.
     pub validation_loss: Option<f32>,
+    /// The same after calibration, by which epochs are compared.
+    #[serde(default)]
+    pub calibrated_validation_loss: Option<f32>,
     /// Share of the validation images classified wrongly.
     pub validation_error: Option<f32>,
+    /// Whether the network after this epoch was kept.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// The network that is used.

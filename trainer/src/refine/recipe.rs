@@ -109,7 +109,7 @@ pub enum HeadStart {
 }
 
 impl Recipe {
-    /// The values that did best in measurements on small photo collections.
+    /// Nothing else that was tried on small photo collections was better on test images.
     pub fn standard(seed: u64) -> Self {
         Self {
             epochs: 20,

@@ -15,8 +15,8 @@ use shared::preprocessing::Preprocessing;
 use super::batches::{Batches, divided};
 use super::checkpoint::{Checkpoint, keep_newest};
 use super::engine::{Engine, EngineError, Plan, Version, open};
-use super::head::{HeadLayer, LOGITS, outputs};
-use super::network::{Boundary, Graph, GraphError, Role, boundaries, lower_part, write_back};
+use super::head::{Classifier, HeadLayer, outputs};
+use super::network::{Boundary, Graph, GraphError, Parameter, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
 use super::views::{View, Views};
@@ -75,10 +75,12 @@ impl Task<'_> {
 /// What comes out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refined {
-    /// The refined network with its last layer: logits, and perhaps the last feature map.
-    pub classifier: ModelProto,
+    /// The refined network with its last layer.
+    pub classifier: Classifier,
     /// The refined network alone: features, and perhaps the last feature map.
     pub backbone: ModelProto,
+    /// The last layer.
+    pub head: HeadLayer,
     /// Epoch by epoch.
     pub history: Vec<Epoch>,
     /// The network after which epoch was kept, counted from 1; 0 where no epoch did better than the start.
@@ -142,24 +144,49 @@ pub(super) fn with_engine<T>(
 }
 
 /// The trained values in the files that they came from.
-fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<Refined, RefineError> {
+fn export(task: &Task, graph: Graph, best: Best, mut history: Vec<Epoch>) -> Result<Refined, RefineError> {
     let mut parameters = graph.parameters;
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
         parameter.values = values;
     }
-    parameters.retain(|parameter| parameter.role != Role::Constant);
-    let mut classifier = task.head.on(task.backbone, None)?;
-    write_back(&mut classifier, &parameters)?;
-    let mut backbone = task.backbone.clone();
-    parameters.retain(|parameter| !parameter.name.starts_with("head."));
-    write_back(&mut backbone, &parameters)?;
+    if let Some(kept) = best.epoch.checked_sub(1).and_then(|epoch| history.get_mut(epoch)) {
+        kept.kept = true;
+    }
+    let (classifier, backbone, head) = written_back(&task.head, task.backbone, parameters)?;
     Ok(Refined {
         classifier,
         backbone,
+        head,
         history,
         best_epoch: best.epoch,
         validation_logits: best.logits,
     })
+}
+
+/// `backbone` with the last layer `head` on it and alone, and the last layer, all with the values of `parameters`.
+fn written_back(
+    head: &HeadLayer,
+    backbone: &ModelProto,
+    mut parameters: Vec<Parameter>,
+) -> Result<(Classifier, ModelProto, HeadLayer), GraphError> {
+    parameters.retain(|parameter| parameter.role != Role::Constant);
+    let mut classifier = head.on(backbone, None)?;
+    write_back(&mut classifier.model, &parameters)?;
+    let mut head = head.clone();
+    // What the last layer added, and nothing else, is not in the network alone.
+    parameters.retain(|Parameter { name, values, .. }| {
+        let is_weight = *name == classifier.weight;
+        let is_bias = *name == classifier.bias;
+        if is_weight {
+            head.weights.clone_from(values);
+        } else if is_bias {
+            head.biases.clone_from(values);
+        }
+        !is_weight && !is_bias
+    });
+    let mut backbone = backbone.clone();
+    write_back(&mut backbone, &parameters)?;
+    Ok((classifier, backbone, head))
 }
 
 /// The part of `backbone` that stays as it is, `None` where everything is trained, and the part of `classifier`, which is
@@ -169,14 +196,15 @@ fn export(task: &Task, graph: Graph, best: Best, history: Vec<Epoch>) -> Result<
 /// [`GraphError::Unsound`] where the network cannot be cut there, and others for a network that cannot be read.
 pub fn cut_in_two(
     backbone: &ModelProto,
-    classifier: &ModelProto,
+    classifier: &Classifier,
     trained: Trained,
 ) -> Result<(Option<ModelProto>, Graph), GraphError> {
-    let whole = Graph::read(classifier, None, LOGITS)?;
+    let Classifier { model, logits, .. } = classifier;
+    let whole = Graph::read(model, None, logits)?;
     Ok(match choose_cut(&boundaries(&whole), trained, &outputs(backbone)?.0)? {
         Some(cut) => (
             Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
-            Graph::read(classifier, Some(&cut), LOGITS)?,
+            Graph::read(model, Some(&cut), logits)?,
         ),
         None => (None, whole),
     })
@@ -224,6 +252,15 @@ struct Loop<'a> {
     at_once: Cell<usize>,
 }
 
+/// Losses and error on the validation images.
+#[derive(Debug, Clone, Copy)]
+struct Validation {
+    loss: f32,
+    /// The loss after calibration.
+    calibrated: f32,
+    error: f32,
+}
+
 impl Loop<'_> {
     fn run(&self, engine: &mut dyn Engine) -> Result<(Best, Vec<Epoch>), RefineError> {
         let recipe = self.task.recipe;
@@ -255,7 +292,7 @@ impl Loop<'_> {
         progress.begin("Refining the network", (steps * recipe.epochs) as u64);
         progress.advance((steps * history.len()) as u64);
         let outcome = (|| {
-            while history.len() < recipe.epochs && !self.is_over(&history) {
+            while history.len() < recipe.epochs && !is_over(recipe.patience, history.len(), best.as_ref()) {
                 let begin = Instant::now();
                 let epoch = self.epoch(engine, &batches, &held_out, history.len(), &mut best)?;
                 history.push(epoch);
@@ -280,16 +317,6 @@ impl Loop<'_> {
         outcome?;
         let best = best.ok_or_else(|| RefineError::Recipe("there is no image to train on".to_owned()))?;
         Ok((best, history))
-    }
-
-    /// Whether the validation has not become better for as long as the recipe waits.
-    fn is_over(&self, history: &[Epoch]) -> bool {
-        let Some(patience) = self.task.recipe.patience else {
-            return false;
-        };
-        let losses: Vec<f32> = history.iter().filter_map(|epoch| epoch.validation_loss).collect();
-        let best = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b]));
-        best.is_some_and(|best| losses.len() > best + patience)
     }
 
     fn epoch(
@@ -343,26 +370,40 @@ impl Loop<'_> {
             }
             Ok::<_, RefineError>(())
         })?;
-        let (validation_loss, validation_error) = self.validate(engine, held_out, (epoch + 1, rate), best)?;
+        let validation = self.validate(engine, held_out, (epoch + 1, rate), best)?;
         Ok(Epoch {
             rate,
             train_loss: (loss / weight.max(f64::MIN_POSITIVE)) as f32,
             train_error: 1.0 - correct as f32 / order.len().max(1) as f32,
-            validation_loss,
-            validation_error,
+            validation_loss: validation.map(|validation| validation.loss),
+            calibrated_validation_loss: validation.map(|validation| validation.calibrated),
+            validation_error: validation.map(|validation| validation.error),
+            kept: false,
         })
     }
 
-    /// Loss and error on the validation images after `epoch` epochs; the network is kept where none before told the classes
-    /// apart better. Losses are compared after calibration: what is made of the network is calibrated too, and a recipe that
-    /// smooths labels or begins with an SVM has no say in the scale of its logits.
+    /// How the validation images go after `epoch` epochs, where there are any; the network is kept where none before told
+    /// the classes apart better. Losses are compared after calibration: what is made of the network is calibrated too, and a
+    /// recipe that smooths labels or begins with an SVM has no say in the scale of its logits.
     fn validate(
         &self,
         engine: &mut dyn Engine,
         rows: &[usize],
         (epoch, rate): (usize, f32),
         best: &mut Option<Best>,
-    ) -> Result<(Option<f32>, Option<f32>), RefineError> {
+    ) -> Result<Option<Validation>, RefineError> {
+        let keep = |engine: &dyn Engine, logits: &[f32]| -> Result<Option<Best>, RefineError> {
+            Ok(Some(Best {
+                epoch,
+                logits: logits.to_vec(),
+                parameters: engine.parameters(Version::Averaged)?,
+            }))
+        };
+        if rows.is_empty() {
+            // The last epoch is as good as any.
+            *best = keep(&*engine, &[])?;
+            return Ok(None);
+        }
         let classes = self.task.classes;
         let mut logits = Vec::with_capacity(rows.len() * classes);
         for rows in rows.chunks(EVALUATED_AT_ONCE) {
@@ -378,25 +419,27 @@ impl Loop<'_> {
             let logits = ArrayView2::from_shape((truths.len(), classes), logits);
             logits.map_or(f64::INFINITY, |logits| calibrated_log_loss(logits, &truths))
         };
-        let is_better = |best: &Best| calibrated(&logits) < calibrated(&best.logits);
-        // Without validation images the last epoch is as good as any.
-        if rows.is_empty() || best.as_ref().is_none_or(is_better) {
-            *best = Some(Best {
-                epoch,
-                logits: logits.clone(),
-                parameters: engine.parameters(Version::Averaged)?,
-            });
-        }
-        if rows.is_empty() {
-            return Ok((None, None));
+        let own = calibrated(&logits);
+        if best.as_ref().is_none_or(|best| own < calibrated(&best.logits)) {
+            *best = keep(&*engine, &logits)?;
         }
         let wrong = logits
             .chunks(classes)
             .zip(&truths)
             .filter(|(logits, truth)| logits.iter().any(|logit| *logit > logits[**truth]))
             .count();
-        Ok((Some(loss), Some(wrong as f32 / rows.len() as f32)))
+        Ok(Some(Validation {
+            loss,
+            calibrated: own as f32,
+            error: wrong as f32 / rows.len() as f32,
+        }))
     }
+}
+
+/// Whether the network to keep has been the same for as long as the recipe waits.
+fn is_over(patience: Option<usize>, epochs: usize, best: Option<&Best>) -> bool {
+    let waited = best.map_or(0, |best| epochs.saturating_sub(best.epoch));
+    patience.is_some_and(|patience| waited >= patience)
 }
 
 /// Whether work that takes `needed` will be done by the deadline.
@@ -430,4 +473,71 @@ fn told(history: &[Epoch], epochs: usize) -> String {
         let _ = write!(line, "; validation loss {loss:.3}, error {:.1} %", 100.0 * error);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::DimensionValue;
+    use crate::onnx::{Constants, GraphBuilder};
+
+    #[test]
+    fn a_tensor_of_the_network_that_is_called_as_one_of_the_last_layer_is_written_back() {
+        let mut graph = GraphBuilder::new("own");
+        let kernel = graph.initializer("head.weight", &[2, 3, 1, 1], &[0.5; 6]);
+        let map = graph.node("head", "Conv", &["image", &kernel], &[]);
+        let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
+        let features = graph.node("features", "Flatten", &[&pooled], &[]);
+        let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        let backbone = graph.finish("image", &[(&features, &shape)], &[]);
+        let layer = HeadLayer {
+            weights: vec![0.1; 4],
+            biases: vec![0.0; 2],
+            normalized: false,
+        };
+        let classifier = layer.on(&backbone, Some(0.5)).expect("a network");
+        let (_, graph) = cut_in_two(&backbone, &classifier, Trained::All).expect("a graph");
+        let mut parameters = graph.parameters;
+        for (index, parameter) in parameters.iter_mut().enumerate() {
+            parameter.values.fill(index as f32 + 1.0);
+        }
+        let (classifier, backbone, head) = written_back(&layer, &backbone, parameters).expect("written");
+        let values = |model: &ModelProto, name: &str| {
+            let graph = model.graph.as_ref().expect("a graph");
+            Constants::of(graph).floats(name).expect("a tensor")
+        };
+        assert_eq!(values(&backbone, "head.weight"), [1.0; 6]);
+        assert_eq!(values(&classifier.model, "head.weight"), [1.0; 6]);
+        assert_eq!(values(&classifier.model, &classifier.weight), [2.0; 4]);
+        assert_eq!((&head.weights[..], &head.biases[..]), (&[2.0; 4][..], &[3.0; 2][..]));
+        assert_eq!(head.logits(&[1.0, 0.5]), [6.0, 6.0]);
+    }
+
+    #[test]
+    fn patience_counts_from_the_network_that_is_kept() {
+        let best = |epoch| Best {
+            epoch,
+            logits: Vec::new(),
+            parameters: Vec::new(),
+        };
+        // The start counts as an epoch that may be the best.
+        assert!(is_over(Some(2), 2, Some(&best(0))));
+        assert!(!is_over(Some(2), 2, Some(&best(1))));
+        assert!(is_over(Some(2), 3, Some(&best(1))));
+        assert!(!is_over(Some(1), 5, Some(&best(5))));
+        assert!(!is_over(None, 5, Some(&best(0))));
+        assert!(!is_over(Some(1), 0, None));
+    }
+
+    #[test]
+    fn epochs_written_before_there_was_a_calibrated_loss_are_read() {
+        let written =
+            r#"{"rate":0.5,"train_loss":1.0,"train_error":0.25,"validation_loss":0.5,"validation_error":null}"#;
+        let epoch: Epoch = serde_json::from_str(written).expect("an epoch");
+        assert_eq!(
+            (epoch.validation_loss, epoch.calibrated_validation_loss),
+            (Some(0.5), None)
+        );
+        assert!(!epoch.kept);
+    }
 }

@@ -145,7 +145,9 @@ mod tests {
         train_loss: 0.5,
         train_error: 0.25,
         validation_loss: None,
+        calibrated_validation_loss: None,
         validation_error: Some(0.2),
+        kept: false,
     };
 
     fn decode(mut bytes: &[u8]) -> Vec<Event> {

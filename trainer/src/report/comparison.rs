@@ -5,14 +5,14 @@ use serde::Serialize;
 
 use super::plots::{MOST_LINES, roc_chart};
 use super::{Line, Plot, ReportError, STYLE, figure, interval, percent};
-use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE};
+use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE, Spread, p_text};
 use crate::runs::{Comparison, Difference};
 
 /// At most so many classes get a plot of their own.
 const CLASSES: usize = 12;
 
 /// Repeats of one setting taken together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Group {
     /// What they have in common.
     pub setting: String,
@@ -26,6 +26,19 @@ pub struct Group {
     pub class_averaged: String,
     /// Mean and standard deviation.
     pub auc: String,
+    /// The same as numbers.
+    pub figures: Figures,
+}
+
+/// Figures over the repeats of a setting; absent where no repeat has one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Figures {
+    /// Share of test images classified rightly.
+    pub accuracy: Option<Spread>,
+    /// Mean recall of the classes.
+    pub class_averaged_accuracy: Option<Spread>,
+    /// Mean of the classes' AUC.
+    pub auc_macro: Option<Spread>,
 }
 
 #[derive(Template)]
@@ -37,6 +50,7 @@ struct Page<'a> {
     figure_names: Vec<&'static str>,
     runs: Vec<Row<'a>>,
     significance: f64,
+    tests: usize,
     paired: Vec<PairRow>,
     charts: Vec<Plot>,
     differences: &'a [Difference],
@@ -54,6 +68,7 @@ struct PairRow {
     only_first: usize,
     only_second: usize,
     p_value: String,
+    corrected: String,
     verdict: String,
 }
 
@@ -78,6 +93,7 @@ pub fn comparison(comparison: &Comparison, groups: &[Group]) -> Result<String, R
         ],
         runs: comparison.runs.iter().map(row).collect(),
         significance: SIGNIFICANCE,
+        tests: comparison.tests,
         paired: pairs(comparison),
         charts: charts(comparison)?,
         differences: &comparison.differences,
@@ -110,7 +126,8 @@ fn pairs(comparison: &Comparison) -> Vec<PairRow> {
         images: pair.test.images,
         only_first: pair.test.only_first,
         only_second: pair.test.only_second,
-        p_value: format!("{:.3}", pair.test.p_value),
+        p_value: p_text(pair.test.p_value),
+        corrected: p_text(pair.corrected_p_value),
         verdict: pair.verdict(label(pair.first), label(pair.second)),
     });
     rows.collect()

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 pub use audit::audit_page;
 pub use chart::{Axis, Form, Line, LineChart};
-pub use comparison::{Group, comparison};
+pub use comparison::{Figures, Group, comparison};
 pub use gallery::{DEFAULT_PICTURES, Gallery, Shown, gallery};
 
 use crate::dataset::Skipped;

@@ -202,7 +202,8 @@ fn remarks(report: &Report) -> Vec<String> {
             50.0 * (high - low)
         )
     });
-    width.into_iter().chain(report.record.notes.iter().cloned()).collect()
+    let notes = report.record.notes.iter().cloned();
+    width.into_iter().chain(evaluation.untested()).chain(notes).collect()
 }
 
 fn classes(evaluation: &Evaluation) -> Vec<Class<'_>> {

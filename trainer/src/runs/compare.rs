@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Entry, PARAMETERS, PREDICTIONS, RunError, at};
-use crate::evaluation::{Metrics, PairedTest, Predictions};
+use crate::evaluation::{Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
 
-/// Up to so many runs, each is tested against each; beyond, each against the most accurate one.
+/// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
 const PAIRWISE: usize = 6;
 
 /// Several runs side by side.
@@ -20,6 +20,9 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// Tests on the images that two of them have in common.
     pub paired: Vec<Pair>,
+    /// Number of tests that the p values are corrected for: all pairs with images in common, shown or not, since the most
+    /// accurate run is chosen by the images that it is tested on.
+    pub tests: usize,
 }
 
 /// One of the runs.
@@ -57,13 +60,20 @@ pub struct Pair {
     /// What came out.
     #[serde(flatten)]
     pub test: PairedTest,
+    /// Its p value after Holm's correction for all tests of the comparison.
+    pub corrected_p_value: f64,
 }
 
 impl Pair {
+    /// Whether the difference is more than chance.
+    pub fn is_significant(&self) -> bool {
+        self.corrected_p_value < SIGNIFICANCE
+    }
+
     /// What the test says, for people to read, of runs with these names.
     pub fn verdict(&self, first: &str, second: &str) -> String {
         let (first_better, second_better) = (self.test.only_first, self.test.only_second);
-        if !self.test.is_significant() {
+        if !self.is_significant() {
             "cannot be told apart on these images".to_owned()
         } else if first_better > second_better {
             format!("{first} is better")
@@ -97,8 +107,10 @@ impl Comparison {
             });
             parameters.push(self::parameters(entry)?);
         }
+        let (paired, tests) = paired(&runs);
         Ok(Self {
-            paired: paired(&runs),
+            paired,
+            tests,
             differences: differences(&parameters),
             runs,
         })
@@ -177,27 +189,32 @@ fn differences(parameters: &[BTreeMap<String, String>]) -> Vec<Difference> {
         .collect()
 }
 
-fn paired(runs: &[Compared]) -> Vec<Pair> {
-    let accuracy = |index: &usize| runs[*index].metrics.evaluation.accuracy.unwrap_or(0.0);
-    // The first of the most accurate ones.
-    let best = (0..runs.len())
-        .rev()
-        .max_by(|a, b| accuracy(a).total_cmp(&accuracy(b)))
-        .unwrap_or(0);
-    let pairs: Vec<(usize, usize)> = if runs.len() <= PAIRWISE {
-        let after = |first: usize| (first + 1..runs.len()).map(move |second| (first, second));
-        (0..runs.len()).flat_map(after).collect()
-    } else {
-        (0..runs.len())
-            .filter(|other| *other != best)
-            .map(|other| (best, other))
-            .collect()
-    };
-    pairs
-        .into_iter()
-        .filter_map(|(first, second)| {
-            let test = PairedTest::new(&runs[first].predictions, &runs[second].predictions)?;
-            Some(Pair { first, second, test })
+/// The tests to show, and the number of all of them.
+fn paired(runs: &[Compared]) -> (Vec<Pair>, usize) {
+    let pair = |(first, second): (usize, usize)| {
+        let test = PairedTest::new(&runs[first].predictions, &runs[second].predictions)?;
+        Some(Pair {
+            first,
+            second,
+            test,
+            corrected_p_value: test.p_value,
         })
-        .collect()
+    };
+    let after = |first: usize| (first + 1..runs.len()).map(move |second| (first, second));
+    let mut pairs: Vec<Pair> = (0..runs.len()).flat_map(after).filter_map(pair).collect();
+    let p_values: Vec<f64> = pairs.iter().map(|pair| pair.test.p_value).collect();
+    for (pair, corrected) in pairs.iter_mut().zip(holm(&p_values)) {
+        pair.corrected_p_value = corrected;
+    }
+    let tests = pairs.len();
+    if runs.len() > PAIRWISE {
+        let accuracy = |index: &usize| runs[*index].metrics.evaluation.accuracy.unwrap_or(0.0);
+        // The first of the most accurate ones.
+        let best = (0..runs.len())
+            .rev()
+            .max_by(|a, b| accuracy(a).total_cmp(&accuracy(b)))
+            .unwrap_or(0);
+        pairs.retain(|pair| pair.first == best || pair.second == best);
+    }
+    (pairs, tests)
 }

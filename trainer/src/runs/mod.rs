@@ -32,6 +32,10 @@ pub const METRICS: &str = "metrics.json";
 pub const PREDICTIONS: &str = "predictions.csv";
 /// File of the parameters.
 pub const PARAMETERS: &str = "parameters.json";
+/// File of the division into training and test.
+pub const SPLIT: &str = "split.tsv";
+/// File of what was left out.
+pub const SKIPPED: &str = "skipped.json";
 /// Folder for the runs that are given no other, within the working folder.
 pub const FOLDER: &str = "runs";
 

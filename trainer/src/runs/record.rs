@@ -97,21 +97,6 @@ pub struct ClassCount {
 impl DataSummary {
     /// Of the readable images of a data set, the hash of each one's encoded content, and their division.
     pub fn new(dataset: &Dataset, contents: &[[u8; 32]], split: &Split) -> Self {
-        let mut lines: Vec<String> = dataset
-            .items
-            .iter()
-            .zip(contents)
-            .map(|(item, content)| {
-                format!(
-                    "{}\t{}\t{}\n",
-                    escape(&item.path),
-                    dataset.classes[item.class],
-                    hex(content)
-                )
-            })
-            .collect();
-        lines.sort_unstable();
-        let fingerprint = lines.iter().fold(Sha256::new(), Sha256::chain_update);
         let mut classes: Vec<ClassCount> = dataset
             .classes
             .iter()
@@ -131,11 +116,27 @@ impl DataSummary {
         let root = dataset.root.canonicalize().unwrap_or_else(|_| dataset.root.clone());
         Self {
             root: root.to_string_lossy().into_owned(),
-            fingerprint: hex(&fingerprint.finalize()),
+            fingerprint: Self::fingerprint(dataset, contents, 0..dataset.items.len()),
             images: dataset.items.len(),
             left_out: dataset.skipped.len(),
             classes,
         }
+    }
+
+    /// The hash of the path, class and content of these rows of a data set, in whatever order.
+    pub fn fingerprint(dataset: &Dataset, contents: &[[u8; 32]], rows: impl IntoIterator<Item = usize>) -> String {
+        let line = |row: usize| {
+            let item = &dataset.items[row];
+            format!(
+                "{}\t{}\t{}\n",
+                escape(&item.path),
+                dataset.classes[item.class],
+                hex(&contents[row])
+            )
+        };
+        let mut lines: Vec<String> = rows.into_iter().map(line).collect();
+        lines.sort_unstable();
+        hex(&lines.iter().fold(Sha256::new(), Sha256::chain_update).finalize())
     }
 }
 

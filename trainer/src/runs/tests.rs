@@ -184,6 +184,38 @@ fn a_comparison_names_what_differs_and_tests_common_images() {
     );
     assert_eq!(pair.verdict("a", "b"), "a is better");
     assert!((pair.test.p_value - 2.0 / 1024.0).abs() < 1e-15);
+    assert!((pair.corrected_p_value - pair.test.p_value).abs() < 1e-15);
+}
+
+#[test]
+fn p_values_are_corrected_for_all_pairs_shown_or_not() {
+    let place = tempfile::tempdir().expect("a folder");
+    let entry = |number: usize, wrong: usize| {
+        let folder = place.path().join(number.to_string());
+        let mut right = [true; 20];
+        right[..wrong].fill(false);
+        let record = record(&number.to_string(), "2026-01-01T00:00:00Z");
+        save(&folder, record, &right, &json!({}));
+        Entry::load(&folder).expect("a run")
+    };
+    // Six images tell the last from the others: p = 2/64, which does not outlast three tests.
+    let few: Vec<Entry> = [6, 6, 0]
+        .into_iter()
+        .enumerate()
+        .map(|(n, wrong)| entry(n, wrong))
+        .collect();
+    let comparison = Comparison::new(&few).expect("comparable");
+    assert_eq!((comparison.paired.len(), comparison.tests), (3, 3));
+    let pair = &comparison.paired[1];
+    assert!((pair.test.p_value - 0.031_25).abs() < 1e-12 && (pair.corrected_p_value - 0.093_75).abs() < 1e-12);
+    assert_eq!(pair.verdict("a", "b"), "cannot be told apart on these images");
+
+    let many: Vec<Entry> = (10..17).map(|n| entry(n, if n == 12 { 0 } else { 6 })).collect();
+    let comparison = Comparison::new(&many).expect("comparable");
+    assert_eq!((comparison.paired.len(), comparison.tests), (6, 21));
+    assert!(comparison.paired.iter().all(|pair| pair.first == 2 || pair.second == 2));
+    let pair = &comparison.paired[0];
+    assert!((pair.corrected_p_value - 21.0 * 0.031_25).abs() < 1e-12, "{pair:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod provider;
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use shared::files;
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::dataset::OWN_FOLDER;
-use crate::fetch::{Entry, is_label};
+use crate::fetch::{Entry, ListError, check_case, is_label};
 use crate::progress::Progress;
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -39,13 +40,23 @@ pub struct Query {
     pub label: String,
 }
 
+/// A query without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unanswered {
+    /// Which one.
+    #[serde(flatten)]
+    pub query: Query,
+    /// Why, for people to read.
+    pub reason: String,
+}
+
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Images to fetch, each address once.
     pub entries: Vec<Entry>,
-    /// Queries without an answer, and why.
-    pub unanswered: Vec<(Query, String)>,
+    /// Queries without an answer.
+    pub unanswered: Vec<Unanswered>,
     /// Requests that were sent.
     pub requests: usize,
     /// How many more the provider allows, where it tells.
@@ -61,6 +72,9 @@ pub enum SearchError {
     /// An item or attribute cannot name a class folder.
     #[error("{0:?} cannot be the name of a class folder")]
     Label(String),
+    /// Items or attributes cannot name class folders beside each other.
+    #[error(transparent)]
+    Labels(#[from] ListError),
     /// The provider needs a key.
     #[error("{provider} needs a key: set {variable} to yours")]
     NoKey {
@@ -95,7 +109,7 @@ pub enum SearchError {
 /// Every item with every attribute, for the attribute's class; without attributes, every item for its own.
 ///
 /// # Errors
-/// [`SearchError::NoItems`] and [`SearchError::Label`].
+/// [`SearchError::NoItems`], [`SearchError::Label`] and [`SearchError::Labels`].
 pub fn queries(items: &[String], attributes: &[String]) -> Result<Vec<Query>, SearchError> {
     let plain = |words: &[String]| -> Vec<String> {
         let words = words.iter().map(|word| word.trim().to_owned());
@@ -109,6 +123,7 @@ pub fn queries(items: &[String], attributes: &[String]) -> Result<Vec<Query>, Se
     if let Some(label) = labels.iter().find(|label| !is_label(label)) {
         return Err(SearchError::Label(label.clone()));
     }
+    check_case(labels.iter().map(String::as_str))?;
     if attributes.is_empty() {
         let of_item = |item: String| Query {
             text: item.clone(),
@@ -171,7 +186,10 @@ pub async fn search(
                     .entries
                     .extend(new.filter(|entry| seen.insert(entry.url.clone())));
             }
-            Err(reason) => asking.found.unanswered.push((query.clone(), reason)),
+            Err(reason) => asking.found.unanswered.push(Unanswered {
+                query: query.clone(),
+                reason,
+            }),
         }
         progress.status(&format!("{} images", asking.found.entries.len()));
         progress.advance(1);
@@ -267,7 +285,7 @@ impl Asking<'_> {
                 Ok(response) => response,
                 Err(error) => {
                     // The address holds the key of some providers.
-                    reason = error.without_url().to_string();
+                    reason = causes(&error.without_url());
                     continue;
                 }
             };
@@ -313,6 +331,17 @@ impl Asking<'_> {
     }
 }
 
+/// What an error says, and what its causes add to that.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,5 +367,16 @@ mod tests {
             Err(SearchError::Label(_))
         ));
         assert!(matches!(queries(&words(" ,"), &words("x")), Err(SearchError::NoItems)));
+        assert!(matches!(
+            queries(&words("dress"), &words("dotted,Dotted")),
+            Err(SearchError::Labels(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_told_with_its_causes_and_without_a_key() {
+        let asked = reqwest::get("http://127.0.0.1:1/?key=secret").await;
+        let text = causes(&asked.expect_err("nobody is there").without_url());
+        assert!(text.contains("refused") && !text.contains("secret"), "{text}");
     }
 }

@@ -14,7 +14,7 @@ use super::SearchError;
 pub enum Name {
     /// Openly licensed images of many collections; no key needed (`OPENVERSE_TOKEN` allows more).
     Openverse,
-    /// The media of Wikipedia and its sisters; no key.
+    /// The media of Wikipedia and its sisters; no key needed (`WIKIMEDIA_TOKEN` allows more).
     WikimediaCommons,
     /// The web, by `BRAVE_API_KEY`.
     Brave,
@@ -181,10 +181,18 @@ impl Provider {
     /// [`SearchError::NoKey`].
     pub fn request(&self, query: &str, page: usize, per_query: usize) -> Result<SearchRequest, SearchError> {
         self.check_key()?;
-        let size = self.name.facts().page_size;
+        let Facts {
+            page_size: size,
+            needs_key,
+            ..
+        } = self.name.facts();
         let wanted = per_query.min(size).to_string();
         let (key, next) = (self.key.clone().unwrap_or_default(), (page + 1).to_string());
         let mut headers = Vec::new();
+        // Who asks for no key takes the token of an application (OAuth 2).
+        if !needs_key && !key.is_empty() {
+            headers.push(("authorization", format!("Bearer {key}")));
+        }
         let mut url = self.endpoint.clone();
         let mut parameters = url.query_pairs_mut();
         match self.name {
@@ -195,9 +203,6 @@ impl Provider {
                     .append_pair("page", &next);
                 if !self.licences.is_empty() {
                     parameters.append_pair("license", &self.licences.join(","));
-                }
-                if !key.is_empty() {
-                    headers.push(("authorization", format!("Bearer {key}")));
                 }
             }
             Name::WikimediaCommons => {
@@ -381,4 +386,27 @@ fn without_markup(html: &str) -> String {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_sent_to_whoever_needs_no_key() {
+        for name in [Name::Openverse, Name::WikimediaCommons] {
+            let mut provider = Provider::new(name, None, Vec::new());
+            for (key, headers) in [
+                (
+                    Some("token".to_owned()),
+                    vec![("authorization", "Bearer token".to_owned())],
+                ),
+                (None, Vec::new()),
+            ] {
+                provider.key = key;
+                let request = provider.request("dress", 0, 20).expect("a request");
+                assert_eq!(request.headers, headers, "{name:?}");
+            }
+        }
+    }
 }

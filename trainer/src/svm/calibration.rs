@@ -11,7 +11,7 @@
 //! the sigmoids better, by 1 to 5 % of log-loss. It cannot change which class is best, either.
 
 use ndarray::{ArrayView2, Axis};
-use shared::classifier::{Calibration, Thresholds};
+use shared::classifier::{Calibration, Thresholds, first_largest};
 
 /// Bounds of the logarithm of the scale: margins between 1e-5 apart (tiny C) and 1000 apart.
 const LOG_SCALE: (f64, f64) = (-7.0, 14.0);
@@ -101,7 +101,7 @@ pub fn fit_thresholds(
         .zip(truths)
         .filter_map(|(row, truth)| {
             let row = row.to_vec();
-            let top = (1..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            let top = first_largest(&row);
             (top == *truth).then(|| (calibration.probabilities(&row)[top], row[top]))
         })
         .collect();

@@ -4,7 +4,7 @@ use linfa::ParamGuard;
 use linfa::dataset::{AsSingleTargets, DatasetBase};
 use linfa::traits::{Fit, PredictInplace};
 use ndarray::{Array1, ArrayBase, Data, Ix2};
-use shared::classifier::LinearClassifier;
+use shared::classifier::{LinearClassifier, first_largest};
 
 use super::problem::{Examples, squared_lengths};
 use super::{Parameters, SvmError, check_input, one_vs_rest};
@@ -115,11 +115,7 @@ impl<D: Data<Elem = f32>> PredictInplace<ArrayBase<D, Ix2>, Array1<usize>> for L
             "the features of the training data"
         );
         for (row, target) in records.rows().into_iter().zip(targets) {
-            let margins = self.classifier.margins(&row.to_vec());
-            *target = (1..margins.len()).fold(
-                0,
-                |best, class| if margins[class] > margins[best] { class } else { best },
-            );
+            *target = first_largest(&self.classifier.margins(&row.to_vec()));
         }
     }
 

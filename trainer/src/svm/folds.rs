@@ -36,7 +36,7 @@ struct Group {
 
 /// Deals the rows into `count` folds (or fewer, where no class has so many groups). Rows of equal
 /// `groups` stay together. Groups are dealt largest first, in an order drawn from `seed`, each to the
-/// fold that has the smallest share of the group's classes so far.
+/// fold that has the smallest share of the group's classes so far, and never all images of a class to one.
 pub fn stratified_grouped(labels: &[usize], groups: &[usize], classes: usize, count: usize, seed: u64) -> Folds {
     let mut by_group: BTreeMap<usize, Group> = BTreeMap::new();
     let mut totals = vec![0_usize; classes];
@@ -81,7 +81,8 @@ pub fn stratified_grouped(labels: &[usize], groups: &[usize], classes: usize, co
     Folds { folds, never_held_out }
 }
 
-/// The fold that holds each row out, if any does.
+/// The fold that holds each row out, if any does. No fold gets all rows of a class, or there would be none to train on; a
+/// group that every fold would get the last rows of a class with always trains.
 fn deal(mut groups: Vec<Group>, totals: &[usize], rows: usize, count: usize, seed: u64) -> Vec<Option<usize>> {
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     groups.sort_by_key(|group| std::cmp::Reverse(group.rows.len()));
@@ -96,9 +97,16 @@ fn deal(mut groups: Vec<Group>, totals: &[usize], rows: usize, count: usize, see
                 .map(|(class, own)| (*own * dealt[fold][*class]) as f64 / totals[*class] as f64)
                 .sum()
         };
-        let chosen = (0..count)
+        let leaves_some = |fold: &usize| {
+            let mut counts = group.counts.iter();
+            counts.all(|(class, own)| dealt[*fold][*class] + own < totals[*class])
+        };
+        let Some(chosen) = (0..count)
+            .filter(leaves_some)
             .min_by(|a, b| share(*a).total_cmp(&share(*b)).then(sizes[*a].cmp(&sizes[*b])))
-            .unwrap_or(0);
+        else {
+            continue;
+        };
         for (class, own) in &group.counts {
             dealt[chosen][*class] += own;
         }
@@ -113,6 +121,8 @@ fn deal(mut groups: Vec<Group>, totals: &[usize], rows: usize, count: usize, see
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use rand::RngExt;
 
     use super::*;
 
@@ -173,6 +183,20 @@ mod tests {
         let with = |seed| stratified_grouped(&labels, &groups, 3, 5, seed);
         assert_eq!(with(1), with(1));
         assert_ne!(with(1), with(2));
+    }
+
+    #[test]
+    fn every_class_is_trained_in_every_fold_even_where_groups_hold_several() {
+        let mut generator = ChaCha8Rng::seed_from_u64(3);
+        for seed in 0..500 {
+            let mut draw = |below: usize| -> Vec<usize> { (0..20).map(|_| generator.random_range(0..below)).collect() };
+            let (labels, groups) = (draw(6), draw(8));
+            let all: BTreeSet<usize> = labels.iter().copied().collect();
+            for fold in stratified_grouped(&labels, &groups, 6, 2, seed).folds {
+                let trained: BTreeSet<usize> = fold.train.iter().map(|row| labels[*row]).collect();
+                assert_eq!(trained, all, "{labels:?} {groups:?}");
+            }
+        }
     }
 
     #[test]

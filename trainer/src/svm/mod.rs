@@ -43,7 +43,9 @@ pub struct Trained {
     pub calibration: Calibration,
     /// When to answer `unknown`, fitted out of fold.
     pub thresholds: Thresholds,
-    /// What the user should know, one line each.
+    /// Classes that took no part in the choice of C where others did, since all of their images are in one group.
+    pub never_held_out: Vec<usize>,
+    /// What the user should know besides, one line each.
     pub notes: Vec<String>,
 }
 
@@ -51,8 +53,8 @@ pub struct Trained {
 /// one group, e.g. near-duplicates, are never on both sides of a fold). Uses all threads of rayon's
 /// current pool; the result does not depend on their number.
 ///
-/// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes, `4 x n x classes`
-/// of margins, and a few numbers per row and thread.
+/// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes (those of one fold twice),
+/// `4 x n x classes` of margins, and a few numbers per row and thread.
 ///
 /// # Errors
 /// See [`SvmError`].
@@ -74,10 +76,18 @@ pub fn train(
         )));
     }
     let folds = stratified_grouped(labels, groups, classes, parameters.folds, parameters.seed);
-    train_on_folds(features, labels, &folds, classes, parameters, progress)
+    let mut trained = train_on_folds(features, labels, &folds, classes, parameters, progress)?;
+    if (1..parameters.folds).contains(&trained.sweep.folds) {
+        let note = format!(
+            "Cross-validation with {} folds instead of {}: no class has images in more groups.",
+            trained.sweep.folds, parameters.folds
+        );
+        trained.notes.insert(0, note);
+    }
+    Ok(trained)
 }
 
-/// As [`train`], with folds that are given.
+/// As [`train`], with folds that are given, however many.
 ///
 /// # Errors
 /// See [`SvmError`].
@@ -97,9 +107,12 @@ pub fn train_on_folds(
     let examples = Examples::new(&view, labels, classes, &lengths)?;
 
     let mut notes = Vec::new();
-    note_folds(folds, parameters, &mut notes);
     let sweep = if folds.folds.is_empty() {
+        notes.push(format!(
+            "Nothing could be held out, so C is {DEFAULT_C} and the probabilities are not calibrated."
+        ));
         CSweep {
+            folds: 0,
             entries: Vec::new(),
             chosen_c: DEFAULT_C,
             out_of_fold_rows: Vec::new(),
@@ -146,33 +159,13 @@ pub fn train_on_folds(
         sweep,
         calibration,
         thresholds,
+        never_held_out: if folds.folds.is_empty() {
+            Vec::new()
+        } else {
+            folds.never_held_out.clone()
+        },
         notes,
     })
-}
-
-fn note_folds(folds: &Folds, parameters: &Parameters, notes: &mut Vec<String>) {
-    if folds.folds.is_empty() {
-        notes.push(format!(
-            "No class has images in two groups, so nothing could be held out: C is {DEFAULT_C} and the probabilities \
-             are not calibrated."
-        ));
-    } else {
-        if folds.folds.len() < parameters.folds {
-            notes.push(format!(
-                "Cross-validation with {} folds instead of {}: no class has images in more groups.",
-                folds.folds.len(),
-                parameters.folds
-            ));
-        }
-        if !folds.never_held_out.is_empty() {
-            notes.push(format!(
-                "{} classes have one image or one group of near-duplicates only and took no part in the choice of C \
-                 (class numbers {:?}).",
-                folds.never_held_out.len(),
-                folds.never_held_out
-            ));
-        }
-    }
 }
 
 /// Checks what a solver relies on.

@@ -5,7 +5,7 @@ use linfa::traits::{Fit, Predict};
 use ndarray::{Array1, Array2};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use shared::classifier::{Decision, Head, l2_normalize};
+use shared::classifier::{Decision, Head, first_largest, l2_normalize};
 
 use super::*;
 use crate::progress::Silent;
@@ -89,7 +89,11 @@ fn the_result_does_not_depend_on_the_number_of_threads() {
 #[test]
 fn it_learns_and_chooses_by_what_it_has_not_seen() {
     let (data, test) = (sample(400, 32, 3, 2), sample(400, 32, 3, 2));
-    let trained = train_sample(&data, 3, &Parameters::default());
+    let parameters = Parameters {
+        class_weights: ClassWeights::None,
+        ..Parameters::default()
+    };
+    let trained = train_sample(&data, 3, &parameters);
     assert!(accuracy(&test, &trained) > 0.9, "{}", accuracy(&test, &trained));
     let entries = &trained.sweep.entries;
     assert_eq!(entries.len(), 7);
@@ -160,11 +164,24 @@ fn a_class_of_one_image_is_told_and_the_rest_is_still_validated() {
     let trained = train_sample(&data, 3, &quick(&[0.1, 1.0]));
     assert_eq!(trained.sweep.out_of_fold_rows, (0..60).collect::<Vec<_>>());
     assert_eq!(trained.classifier.classes(), 3);
-    assert!(
-        trained.notes.iter().any(|note| note.contains("[2]")),
-        "{:?}",
-        trained.notes
-    );
+    assert_eq!(trained.never_held_out, [2]);
+    assert_eq!(trained.sweep.folds, 5);
+    assert!(trained.notes.is_empty(), "{:?}", trained.notes);
+}
+
+#[test]
+fn folds_that_are_given_are_no_fewer_than_was_asked_for() {
+    let data = sample(60, 12, 2, 8);
+    let (held_out, rest): (Vec<usize>, Vec<usize>) = (0..60).partition(|row| *row < 12);
+    let fold = Fold { train: rest, held_out };
+    let folds = Folds {
+        folds: vec![fold],
+        never_held_out: Vec::new(),
+    };
+    let parameters = quick(&[0.1, 1.0]);
+    let trained = train_on_folds(data.features.view(), &data.labels, &folds, 2, &parameters, &Silent).expect("trains");
+    assert_eq!(trained.sweep.folds, 1);
+    assert!(trained.notes.is_empty(), "{:?}", trained.notes);
 }
 
 #[test]
@@ -175,7 +192,8 @@ fn one_image_per_class_falls_back_to_c_of_1() {
     };
     let trained = train_sample(&data, 2, &Parameters::default());
     assert!((trained.classifier.c - 1.0).abs() < f64::EPSILON);
-    assert!(trained.sweep.entries.is_empty());
+    assert!(trained.sweep.entries.is_empty() && trained.never_held_out.is_empty());
+    assert_eq!(trained.sweep.folds, 0);
     assert!((accuracy(&data, &trained) - 1.0).abs() < f64::EPSILON);
     assert!(
         trained.notes.iter().any(|note| note.contains("C is 1")),
@@ -267,13 +285,7 @@ fn both_solvers_agree_on_the_classes() {
         .rows()
         .into_iter()
         .filter(|row| {
-            let best = |trained: &Trained| {
-                let margins = trained.classifier.margins(&row.to_vec());
-                (1..3).fold(
-                    0,
-                    |best, class| if margins[class] > margins[best] { class } else { best },
-                )
-            };
+            let best = |trained: &Trained| first_largest(&trained.classifier.margins(&row.to_vec()));
             best(&ours) == best(&theirs)
         })
         .count();

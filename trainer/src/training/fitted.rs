@@ -1,16 +1,19 @@
 //! What a training works on, and what it comes to, whichever classifier is trained.
 
+use std::collections::HashSet;
+use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
 use shared::classifier::{Calibration, Head};
+use shared::files::sha256_hex;
 
-use super::{Parameters, TrainingError, Workplace};
+use super::{NetworkFile, Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, escape};
 use crate::features::Features;
 use crate::refine::Epoch;
-use crate::svm;
+use crate::svm::{self, SvmError};
 
 /// A data set with features, divided, ready for a classifier.
 pub(super) struct Prepared<'a> {
@@ -33,6 +36,8 @@ pub(super) struct Fitted {
     pub features: Features,
     pub chosen_c: Option<f64>,
     pub c_sweep: Vec<svm::SweepEntry>,
+    /// Folds that C was chosen by; 0 where nothing was held out.
+    pub folds: usize,
     pub notes: Vec<String>,
     pub history: Vec<Epoch>,
     pub svm_seconds: Option<f64>,
@@ -53,6 +58,7 @@ impl Fitted {
             features: Features::default(),
             chosen_c: None,
             c_sweep: Vec::new(),
+            folds: 0,
             notes: Vec::new(),
             history: Vec::new(),
             svm_seconds: None,
@@ -62,22 +68,71 @@ impl Fitted {
 
     /// The SVM, still without its network and features.
     pub fn of_svm(job: &Prepared, trained: svm::Trained) -> Self {
+        let classes = &job.dataset.classes;
+        let mut notes = trained.notes;
+        if !trained.never_held_out.is_empty() {
+            let names = trained.never_held_out.iter().map(|class| shown(classes, *class));
+            notes.push(format!(
+                "These classes have one image or one group of near-duplicates only and took no part in the choice of C: \
+                 {}.",
+                names.collect::<Vec<_>>().join(", ")
+            ));
+        }
         Self {
             head: Head {
-                classes: job.dataset.classes.clone(),
+                classes: classes.clone(),
                 classifier: Some(trained.classifier),
                 calibration: trained.calibration,
                 thresholds: trained.thresholds,
             },
             chosen_c: Some(trained.sweep.chosen_c),
             c_sweep: trained.sweep.entries,
-            notes: trained.notes,
+            folds: trained.sweep.folds,
+            notes,
             ..Self::empty()
         }
     }
 }
 
+/// The name of a class, for people to read.
+fn shown(classes: &[String], class: usize) -> String {
+    classes
+        .get(class)
+        .map_or_else(|| class.to_string(), |name| escape(Path::new(name)))
+}
+
+/// What went wrong with an SVM, with the names of classes in place of their numbers.
+pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
+    match error {
+        SvmError::EmptyClass(class) => TrainingError::NothingToTrainOn(shown(classes, class)),
+        SvmError::Smo { class, reason } => TrainingError::Smo {
+            class: shown(classes, class),
+            reason,
+        },
+        error => error.into(),
+    }
+}
+
 impl Prepared<'_> {
+    /// What `model` gives for every image of the data set, `feature_size` values each.
+    ///
+    /// # Errors
+    /// [`TrainingError::Vanished`] where one of the images is no longer there: rows would not be those of the data set.
+    pub fn features_by(&self, model: &Bytes, feature_size: usize) -> Result<Features, TrainingError> {
+        let network = NetworkFile {
+            model,
+            sha256: &sha256_hex(model),
+            preprocessing: &self.backbone.preprocessing,
+            feature_size,
+        };
+        let Parameters { limits, split, .. } = self.parameters;
+        let (readable, features) = self
+            .workplace
+            .features(self.dataset, &network, *limits, split.distance)?;
+        check_all_there(self.dataset, &readable)?;
+        Ok(features)
+    }
+
     /// A linear SVM on the features of the network as it came.
     pub fn svm(&self) -> Result<Fitted, TrainingError> {
         self.svm_on(self.model.clone(), self.features.clone())
@@ -94,7 +149,8 @@ impl Prepared<'_> {
             self.dataset.classes.len(),
             &self.parameters.svm,
             self.workplace.progress,
-        )?;
+        )
+        .map_err(|error| named(error, &self.dataset.classes))?;
         Ok(Fitted {
             model,
             feature_size: self.backbone.feature_size,
@@ -102,5 +158,64 @@ impl Prepared<'_> {
             svm_seconds: Some(start.elapsed().as_secs_f64()),
             ..Fitted::of_svm(self, trained)
         })
+    }
+}
+
+/// Checks that `now` has all images that `before` had.
+fn check_all_there(before: &Dataset, now: &Dataset) -> Result<(), TrainingError> {
+    const NAMED: usize = 10;
+    let here: HashSet<&Path> = now.items.iter().map(|item| item.path.as_path()).collect();
+    let paths = before.items.iter().map(|item| item.path.as_path());
+    let gone: Vec<&Path> = paths.filter(|path| !here.contains(path)).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut named: Vec<String> = gone.iter().take(NAMED).map(|path| escape(path)).collect();
+    if gone.len() > NAMED {
+        named.push(format!("{} more", gone.len() - NAMED));
+    }
+    Err(TrainingError::Vanished {
+        root: before.root.clone(),
+        named: named.join(", "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Item;
+
+    #[test]
+    fn images_that_vanished_are_named() {
+        let item = |path: &str| Item {
+            path: path.into(),
+            class: 0,
+        };
+        let before = Dataset {
+            root: "data".into(),
+            classes: vec!["a".to_owned()],
+            items: vec![item("a/1.png"), item("a/2.png"), item("a/3.png")],
+            skipped: Vec::new(),
+        };
+        assert!(check_all_there(&before, &before).is_ok());
+        let now = before.restricted(vec![item("a/1.png"), item("a/3.png")], Vec::new());
+        let error = check_all_there(&before, &now).expect_err("one is gone").to_string();
+        assert!(
+            error.contains("images of data") && error.contains(": a/2.png;"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn errors_name_classes() {
+        let classes = ["dotted", "striped"].map(str::to_owned);
+        let text = |error: SvmError| named(error, &classes).to_string();
+        assert!(text(SvmError::EmptyClass(1)).contains("the class striped"));
+        let failed = SvmError::Smo {
+            class: 0,
+            reason: "it panicked".to_owned(),
+        };
+        assert!(text(failed).contains("the class dotted: it panicked"));
+        assert!(text(SvmError::TooFewClasses(1)).contains("two classes"));
     }
 }

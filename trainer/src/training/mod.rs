@@ -4,6 +4,7 @@ mod choice;
 mod featurized;
 mod fitted;
 mod golden;
+mod measured;
 mod quantized;
 mod refined;
 mod run;
@@ -16,10 +17,8 @@ use bytes::Bytes;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::json;
 use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
 use shared::classifier::{Head, LinearClassifierError};
-use shared::files;
 use shared::image::{ImageError, Limits};
 use shared::network::{NetworkError, Runtime};
 use shared::pipeline::PipelineError;
@@ -41,6 +40,7 @@ use crate::svm::{self, SvmError};
 
 pub use choice::{Candidate, Choice, choose};
 use fitted::{Fitted, Prepared};
+pub use measured::measure;
 pub use quantized::Quantization;
 pub use run::{Run, Saved};
 
@@ -104,6 +104,14 @@ pub enum TrainingError {
     /// The classifier.
     #[error(transparent)]
     Svm(#[from] SvmError),
+    /// `linfa-svm` failed on a class.
+    #[error("the smo solver failed on the class {class}: {reason}; use the solver dual-coordinate-descent")]
+    Smo {
+        /// Its name.
+        class: String,
+        /// What it said.
+        reason: String,
+    },
     /// The classifier came out unusable.
     #[error(transparent)]
     Classifier(#[from] LinearClassifierError),
@@ -133,6 +141,16 @@ pub enum TrainingError {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// Images that were read when the training began can no longer be read.
+    #[error(
+        "images of {root} that the training began with can no longer be read: {named}; train again, with them or without"
+    )]
+    Vanished {
+        /// The data set.
+        root: PathBuf,
+        /// The images, for people to read.
+        named: String,
     },
     /// Images somewhere else cannot be asked for.
     #[error(transparent)]
@@ -280,6 +298,10 @@ fn with_features<T>(
     workplace: &Workplace,
     work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
+    if dataset.classes.len() < 2 {
+        return Err(TrainingError::too_few_classes(dataset));
+    }
+    parameters.split.check(dataset)?;
     let model = Bytes::from(read(&backbone.onnx)?);
     let network = NetworkFile {
         model: &model,
@@ -304,12 +326,13 @@ fn prepared<T>(
     workplace: &Workplace,
     work: impl FnOnce(&Prepared, Split) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
-    let (dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
+    let (mut dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
     if dataset.classes.len() < 2 {
         return Err(TrainingError::too_few_classes(&dataset));
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
+    dataset.skipped.extend_from_slice(split.unknown());
     let train = split.train_rows();
     for (class, name) in dataset.classes.iter().enumerate() {
         if !train.iter().any(|row| dataset.items[*row].class == class) {
@@ -361,7 +384,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
             evaluate: Some(start.elapsed().as_secs_f64()),
             refine: fitted.refine_seconds,
         },
-        ..Metrics::from(Evaluation::new(&predictions))
+        ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
 
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
@@ -377,75 +400,11 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         images,
         split,
         skipped: dataset.skipped.clone(),
+        folds: fitted.folds,
         notes: fitted.notes,
         history: fitted.history,
         parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,
-    })
-}
-
-/// Measures a bundle on a data set, all of it or the test part of a split file.
-///
-/// # Errors
-/// See [`TrainingError`].
-pub fn measure(
-    bundle: Bundle,
-    dataset: &Dataset,
-    split: Option<&Path>,
-    limits: Limits,
-    workplace: &Workplace,
-) -> Result<Run, TrainingError> {
-    let head = bundle.head()?;
-    let model = bundle.file(bundle::MODEL)?;
-    let network = NetworkFile {
-        model,
-        sha256: &files::sha256_hex(model),
-        preprocessing: &bundle.manifest.preprocessing,
-        feature_size: bundle.manifest.feature_size,
-    };
-    let start = Instant::now();
-    let distance = SplitParameters::default().distance;
-    let (dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
-    let featurized = start.elapsed().as_secs_f64();
-    for label in &mut features.labels {
-        let class = &dataset.classes[*label];
-        *label = head
-            .classes
-            .iter()
-            .position(|known| known == class)
-            .ok_or_else(|| TrainingError::ForeignClass {
-                class: class.clone(),
-                known: head.classes.join(", "),
-            })?;
-    }
-    let parameters = json!({ "limits": limits, "split": split });
-    let split = match split {
-        Some(path) => Split::load(path, &dataset)?,
-        None => Split::all_for_the_test(&dataset),
-    };
-    let start = Instant::now();
-    let predictions = predict(&head, &dataset, &features, &split.test_rows());
-    let seconds = Seconds {
-        featurize: Some(featurized),
-        evaluate: Some(start.elapsed().as_secs_f64()),
-        ..Seconds::default()
-    };
-    Ok(Run {
-        kind: Kind::Evaluate,
-        metrics: Metrics {
-            seconds,
-            ..Metrics::from(Evaluation::new(&predictions))
-        },
-        bundle,
-        predictions,
-        data: DataSummary::new(&dataset, &features.contents, &split),
-        images: Images::in_folder(&dataset.root),
-        split,
-        skipped: dataset.skipped,
-        notes: Vec::new(),
-        history: Vec::new(),
-        parameters,
-        limits,
     })
 }
 

@@ -5,11 +5,10 @@ use prost::Message;
 use rayon::prelude::*;
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
-use shared::files::sha256_hex;
 use shared::network::Tensor;
 use shared::pipeline::PipelineError;
 
-use super::{Fitted, NetworkFile, Prepared, TrainingError, refined};
+use super::{Fitted, Prepared, TrainingError, refined};
 use crate::dataset::read;
 use crate::onnx::proto::ModelProto;
 use crate::quantize::{self, QuantizeError, Quantized, Samples, Speeds, Workbench};
@@ -82,16 +81,7 @@ pub(super) fn apply(job: &Prepared, fitted: Fitted) -> Result<Fitted, TrainingEr
 /// The classifier of `float`, fitted anew to the vectors of `network`.
 fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitted, TrainingError> {
     let model = Bytes::from(network.encode_to_vec());
-    let file = NetworkFile {
-        model: &model,
-        sha256: &sha256_hex(&model),
-        preprocessing: &job.backbone.preprocessing,
-        feature_size: float.feature_size,
-    };
-    let distance = job.parameters.split.distance;
-    let (_, features) = job
-        .workplace
-        .features(job.dataset, &file, job.parameters.limits, distance)?;
+    let features = job.features_by(&model, float.feature_size)?;
     let fitted = match (job.parameters.classifier, &job.parameters.recipe) {
         (ClassifierKind::Dnn, Some(recipe)) => Ok(refined::own_layer_of(job, model, features, recipe)),
         (ClassifierKind::SvmRefined, Some(recipe)) => refined::svm_of(job, model, features, recipe),

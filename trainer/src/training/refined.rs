@@ -9,7 +9,8 @@ use shared::bundle::ClassifierKind;
 use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
-use super::{Fitted, NetworkFile, Prepared, TrainingError, read};
+use super::fitted::named;
+use super::{Fitted, Prepared, TrainingError, read};
 use crate::backbone::PREPROCESSING_KEY;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
@@ -35,18 +36,8 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
-    let (best, epochs, held_out) = (refined.best_epoch, refined.history.len(), fold.held_out.len());
-    let mut notes = vec![if best == 0 {
-        format!(
-            "The network is kept as it was before the first of {epochs} epochs: none did better on the {held_out} images \
-             held out of the training part."
-        )
-    } else {
-        format!(
-            "The network of epoch {best} of {epochs} is kept: it did best on the {held_out} images held out of the \
-             training part."
-        )
-    }];
+    let (best, epochs) = (refined.best_epoch, refined.history.len());
+    let mut notes = vec![told(best, epochs, &fold)];
     let guessing = (classes as f32).ln();
     let epoch = best.checked_sub(1).and_then(|epoch| refined.history.get(epoch));
     let kept = epoch.and_then(|epoch| epoch.validation_loss);
@@ -55,10 +46,6 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
             "Guessing would have done better on the images held out: try another --learning-rate, a tenth for example."
                 .to_owned(),
         );
-    }
-    if fold.held_out.is_empty() {
-        notes =
-            vec!["Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".into()];
     }
     let fitted = match kind {
         ClassifierKind::Dnn => own_layer(job, &refined, &fold)?,
@@ -71,6 +58,23 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
         refine_seconds: Some(seconds),
         ..fitted
     })
+}
+
+/// Which network is kept, and on how many images it was trained and chosen.
+fn told(best: usize, epochs: usize, fold: &Fold) -> String {
+    let (trained, held_out) = (fold.train.len(), fold.held_out.len());
+    let all = trained + held_out;
+    let parts =
+        format!("Of the {all} images of the training part, {trained} train the network and {held_out} are held out");
+    match (held_out, best) {
+        (0, _) => {
+            "Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".to_owned()
+        }
+        (_, 0) => format!(
+            "{parts}. It is kept as it was before the first of {epochs} epochs: none did better on those held out."
+        ),
+        _ => format!("{parts}. That of epoch {best} of {epochs} is kept: it did best on those held out."),
+    }
 }
 
 /// Refines the network once, and fits its own layer and an SVM on top of it.
@@ -167,8 +171,18 @@ fn validation_fold(job: &Prepared, recipe: &Recipe) -> Fold {
     let count = ((1.0 / recipe.validation).round() as usize).max(2);
     let of_rows = |values: &[usize]| -> Vec<usize> { job.train.iter().map(|row| values[*row]).collect() };
     let (labels, groups) = (of_rows(&job.features.labels), of_rows(&job.features.groups));
-    let folds = svm::stratified_grouped(&labels, &groups, job.dataset.classes.len(), count, recipe.seed);
-    folds.folds.into_iter().next().unwrap_or(all)
+    let folds = svm::stratified_grouped(&labels, &groups, job.dataset.classes.len(), count, recipe.seed).folds;
+    nearest(folds, count).unwrap_or(all)
+}
+
+/// The fold that holds out the share of 1 in `count`. Where there are fewer, since near-duplicates stay together, all hold out
+/// more, and the smallest the least.
+fn nearest(folds: Vec<Fold>, count: usize) -> Option<Fold> {
+    if folds.len() < count {
+        folds.into_iter().min_by_key(|fold| fold.held_out.len())
+    } else {
+        folds.into_iter().next()
+    }
 }
 
 /// Rows of the data set that a refinement of the training part validates by.
@@ -192,7 +206,8 @@ fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe)
         classes,
         &job.parameters.svm,
         job.workplace.progress,
-    )?;
+    )
+    .map_err(|error| named(error, &job.dataset.classes))?;
     let Calibration::Temperature { scale } = trained.calibration;
     let scaled = |value: &f32| (scale * f64::from(*value)) as f32;
     Ok(HeadLayer {
@@ -235,7 +250,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, T
         with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?,
     )?;
     let (model, features) = features_of(job, &model, classes)?;
-    check_parity(job, refined, fold, &features)?;
+    check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec(), fold)?;
     Ok(with_own_layer(job, model, features, (fold, &refined.validation_logits)))
 }
 
@@ -286,6 +301,8 @@ fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logit
 fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
+    let logits = |row: usize| refined.head.logits(&features.matrix.row(job.train[row]).to_vec());
+    check_parity(refined, logits, &fold)?;
     with_svm(job, model, features, fold)
 }
 
@@ -317,7 +334,8 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
         job.dataset.classes.len(),
         &job.parameters.svm,
         job.workplace.progress,
-    )?;
+    )
+    .map_err(|error| named(error, &job.dataset.classes))?;
     Ok(Fitted {
         feature_size: job.backbone.feature_size,
         model,
@@ -330,27 +348,16 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
 /// The exported network's vectors of all images.
 fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Result<(Bytes, Features), TrainingError> {
     let model = Bytes::from(model.encode_to_vec());
-    let network = NetworkFile {
-        model: &model,
-        sha256: &sha256_hex(&model),
-        preprocessing: &job.backbone.preprocessing,
-        feature_size,
-    };
-    let distance = job.parameters.split.distance;
-    let (_, features) = job
-        .workplace
-        .features(job.dataset, &network, job.parameters.limits, distance)?;
+    let features = job.features_by(&model, feature_size)?;
     Ok((model, features))
 }
 
-/// The exported network must say of the validation images what the trained one said.
-fn check_parity(job: &Prepared, refined: &Refined, fold: &Fold, features: &Features) -> Result<(), TrainingError> {
-    let mut exported = Vec::with_capacity(refined.validation_logits.len());
-    for row in &fold.held_out {
-        exported.extend(features.matrix.row(job.train[*row]));
-    }
+/// The exported network, whose logits of a row of the training part `logits` gives, must say of the validation images what
+/// the trained one said.
+fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>, fold: &Fold) -> Result<(), TrainingError> {
+    let exported: Vec<f32> = fold.held_out.iter().flat_map(|row| logits(*row)).collect();
     let difference = largest_difference(&exported, &refined.validation_logits);
-    if exported.len() == fold.held_out.len() * job.dataset.classes.len() && difference <= PARITY {
+    if exported.len() == refined.validation_logits.len() && difference <= PARITY {
         Ok(())
     } else {
         Err(RefineError::Parity { difference }.into())
@@ -369,6 +376,32 @@ fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fold(held_out: usize) -> Fold {
+        Fold {
+            train: (held_out..12).collect(),
+            held_out: (0..held_out).collect(),
+        }
+    }
+
+    #[test]
+    fn no_more_is_held_out_than_must_be() {
+        let folds = || vec![fold(6), fold(2), fold(4)];
+        assert_eq!(nearest(folds(), 7), Some(fold(2)));
+        assert_eq!(nearest(folds(), 3), Some(fold(6)));
+        assert_eq!(nearest(Vec::new(), 7), None);
+    }
+
+    #[test]
+    fn trained_and_held_out_images_are_told_apart() {
+        let note = told(3, 4, &fold(5));
+        assert!(
+            note.contains("the 12 images") && note.contains("7 train") && note.contains("5 are held out"),
+            "{note}"
+        );
+        assert!(told(0, 4, &fold(5)).contains("before the first of 4 epochs"));
+        assert!(told(4, 4, &fold(0)).contains("Nothing was held out"));
+    }
 
     #[test]
     fn what_is_no_number_is_no_parity() {

@@ -35,7 +35,9 @@ pub struct Run {
     pub split: Split,
     /// What was left out.
     pub skipped: Vec<Skipped>,
-    /// What the user should know of the cross-validation.
+    /// Folds that C was chosen by; 0 where nothing was held out.
+    pub folds: usize,
+    /// What the user should know.
     pub notes: Vec<String>,
     /// Epoch by epoch, where the network was refined.
     pub history: Vec<Epoch>,
@@ -100,7 +102,7 @@ impl Run {
     fn files(&self, folder: &Path) -> Result<BTreeMap<String, Bytes>, TrainingError> {
         let mut files = BTreeMap::from([
             (runs::PREDICTIONS.to_owned(), self.predictions.to_csv().into()),
-            ("split.tsv".to_owned(), self.split.to_text().into()),
+            (runs::SPLIT.to_owned(), self.split.to_text().into()),
         ]);
         let mut add = |name: &str, json: Result<Bytes, runs::RunError>| -> Result<(), TrainingError> {
             files.insert(name.to_owned(), json?);
@@ -115,7 +117,7 @@ impl Run {
             let events = tensorboard::encode(&self.history, test_error);
             add(&format!("tensorboard/{}", tensorboard::FILE), Ok(events.into()))?;
         }
-        add("skipped.json", runs::json(&self.skipped, &json("skipped.json")))?;
+        add(runs::SKIPPED, runs::json(&self.skipped, &json(runs::SKIPPED)))?;
         if self.kind == Kind::Train {
             let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);
             let contents = self.bundle.files.iter();

@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let (limits, threads) = (arguments.resources.limits(), arguments.resources.threads());
     let examined = dataset::examine(&found, HASH_SIZE, limits, threads, &session.progress);
     let (dataset, pictures) = dataset::readable(&found, examined);
-    let (featurized, features) =
+    let (mut featurized, features) =
         arguments
             .features
             .compute(&dataset, DEFAULT_DISTANCE, &arguments.resources, session)?;
@@ -65,6 +65,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Some(path) => Some(Split::load(path, &featurized)?),
         None => None,
     };
+    let unknown = split.as_ref().map(Split::unknown).unwrap_or_default();
+    featurized.skipped.extend_from_slice(unknown);
     let audit = audit::audit(
         &featurized,
         &pictures,
@@ -80,7 +82,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         files::write_atomically(path, page.as_bytes())?;
         session.note(&format!("Page: {}", printable(&path.to_string_lossy())));
     }
-    list_skipped(&featurized.skipped, session.quiet);
+    list_skipped(&featurized.skipped);
     let document = Document {
         audit: &audit,
         unreadable: &featurized.skipped,

@@ -18,7 +18,7 @@ use crate::duplicates::{self, Criteria, Duplicates};
 /// Two pictures are copies when their difference hashes differ in few bits (the same picture in another
 /// size or quality) or when a network sees the same in them (also cropped or brightened). The copy with
 /// the most pixels stays. The others move to a quarantine within the data folder, from where --restore
-/// brings them back. Nothing is deleted.
+/// brings them back. Nothing is deleted. A file that has two names by a link is listed and stays.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders
@@ -56,7 +56,7 @@ const LATEST: &str = "latest";
 /// What to do with copies that carry different labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Conflicts {
-    /// The best copy stays with its label, as with any copies
+    /// The best copy stays; of equal ones that with the most frequent label, or all
     KeepBest,
     /// All of them stay, for you to decide
     Leave,
@@ -77,6 +77,8 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Group<'a> {
     conflict: bool,
+    /// No copy is better than those with another label, and no label more frequent.
+    undecided: bool,
     kept: Entry<'a>,
     copies: Vec<Copy<'a>>,
 }
@@ -88,6 +90,8 @@ struct Entry<'a> {
     width: u32,
     height: u32,
     moved: bool,
+    /// It stays in any case: its file has another name in the data set, or lies outside of it.
+    fixed: bool,
 }
 
 #[derive(Serialize)]
@@ -109,6 +113,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if !(arguments.similarity > 0.0 && arguments.similarity <= 1.0) {
         return Err(Failure::usage("--similarity is a cosine above 0 and at most 1"));
     }
+    if let Some(list) = dataset::list_of(&arguments.data).filter(|_| !arguments.dry_run) {
+        return Err(Failure::failed(format!(
+            "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class folders \
+             with `trainer data export --format folder`",
+            list.display()
+        )));
+    }
     let found = Dataset::scan(&arguments.data)?;
     let lock = if arguments.dry_run {
         None
@@ -116,23 +127,26 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Some(FolderLock::acquire(&arguments.data)?)
     };
     let (dataset, pictures, duplicates) = arguments.find(&found, session)?;
-    let moving = arguments.moving(&duplicates);
+    let movable = duplicates::movable(&dataset);
+    let moving = arguments.moving(&duplicates, &movable);
     let paths: Vec<PathBuf> = moving.iter().map(|row| dataset.items[*row].path.clone()).collect();
     let name = match &lock {
         Some(lock) if !paths.is_empty() => Some(quarantine::set_aside(&arguments.data, &paths, lock)?),
         _ => None,
     };
 
-    list_skipped(&dataset.skipped, session.quiet);
+    list_skipped(&dataset.skipped);
     let entry = |row: usize| Entry {
         path: dataset.items[row].path.to_string_lossy().into_owned(),
         label: &dataset.classes[dataset.items[row].class],
         width: pictures[row].width,
         height: pictures[row].height,
         moved: moving.contains(&row),
+        fixed: !movable[row],
     };
     let group = |duplicates: &Duplicates| Group {
         conflict: duplicates.conflict,
+        undecided: duplicates.undecided,
         kept: entry(duplicates.kept),
         copies: duplicates
             .copies
@@ -220,17 +234,19 @@ impl Arguments {
     }
 
     /// Rows to set aside.
-    fn moving(&self, duplicates: &[Duplicates]) -> Vec<usize> {
+    fn moving(&self, duplicates: &[Duplicates], movable: &[bool]) -> Vec<usize> {
         let mut rows: Vec<usize> = duplicates
             .iter()
             .flat_map(|duplicates| {
                 let copies = duplicates.copies.iter().map(|copy| copy.row);
                 match self.conflicts {
                     Conflicts::Leave if duplicates.conflict => Vec::new(),
+                    Conflicts::KeepBest if duplicates.undecided => Vec::new(),
                     Conflicts::SetAside if duplicates.conflict => copies.chain([duplicates.kept]).collect(),
                     _ => copies.collect(),
                 }
             })
+            .filter(|row| movable[*row])
             .collect();
         rows.sort_unstable();
         rows
@@ -240,18 +256,25 @@ impl Arguments {
         let mut text = String::new();
         let line = |entry: &Entry, note: &str| {
             let action = if entry.moved { "moves" } else { "stays" };
+            let fixed = if entry.fixed { ", linked" } else { "" };
             format!(
-                "  {action}  {} ({} x {}){note}\n",
+                "  {action}  {} ({} x {}){note}{fixed}\n",
                 printable(&entry.path),
                 entry.width,
                 entry.height
             )
         };
-        for (conflict, title) in [(true, "Copies with different labels:"), (false, "Copies:")] {
-            let mut groups = document
-                .groups
-                .iter()
-                .filter(|group| group.conflict == conflict)
+        for (kind, title) in [
+            (
+                (true, true),
+                "Copies with different labels, and nothing tells which is right:",
+            ),
+            ((true, false), "Copies with different labels:"),
+            ((false, false), "Copies:"),
+        ] {
+            let groups = document.groups.iter();
+            let mut groups = groups
+                .filter(|group| (group.conflict, group.undecided) == kind)
                 .peekable();
             if groups.peek().is_some() {
                 let _ = writeln!(text, "{title}");

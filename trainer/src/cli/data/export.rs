@@ -7,7 +7,7 @@ use shared::files;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
-use crate::dataset::{self, Dataset, ListFormat, Skipped};
+use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
 /// Write a data set in another form: a list of paths and labels, or a folder of class folders.
 ///
@@ -41,6 +41,7 @@ enum Format {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     out: &'a Path,
     images: usize,
     skipped: &'a [Skipped],
@@ -63,9 +64,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let below = below(&dataset.root, &out)?;
     let (list, unnamed) = dataset.to_list(format, &below);
-    files::write_atomically(&out, &list)?;
+    files::write_atomically(&out, &list).map_err(failed(&out))?;
     let images = dataset.items.len() - unnamed.len();
     finish(&out, images, &[&dataset.skipped[..], &unnamed].concat(), session)
+}
+
+/// Names the file or folder that an operation failed on.
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> DatasetError {
+    let path = path.to_path_buf();
+    |source| DatasetError::File { path, source }
 }
 
 /// The way from the list's folder to the data.
@@ -74,7 +81,8 @@ fn below(root: &Path, out: &Path) -> Result<PathBuf, Failure> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let (root, folder) = (root.canonicalize()?, parent.canonicalize()?);
+    let root = root.canonicalize().map_err(failed(root))?;
+    let folder = parent.canonicalize().map_err(failed(parent))?;
     root.strip_prefix(&folder).map(Path::to_path_buf).map_err(|_| {
         Failure::failed(format!(
             "{} is not above the images, and a list names images below its own folder: put it into {} or above",
@@ -85,13 +93,16 @@ fn below(root: &Path, out: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<Done, Failure> {
-    let out = arguments.out.clone().unwrap_or_default();
-    let (copied, unreadable) = dataset::copy_to_folders(dataset, &out, &session.progress)?;
-    finish(&out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
+    // The parameter file can name the format alone.
+    let Some(out) = &arguments.out else {
+        return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
+    };
+    let (copied, unreadable) = dataset::copy_to_folders(dataset, out, &session.progress)?;
+    finish(out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
 }
 
 fn finish(out: &Path, images: usize, skipped: &[Skipped], session: &Session) -> Result<Done, Failure> {
-    list_skipped(skipped, session.quiet);
+    list_skipped(skipped);
     let document = Document { out, images, skipped };
     let text = format!("{images} images in {}", printable(&out.to_string_lossy()));
     session.output.result(&document, &text)?;

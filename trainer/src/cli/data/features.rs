@@ -6,6 +6,7 @@ use crate::backbone;
 use crate::cli::Session;
 use crate::cli::failure::Failure;
 use crate::cli::resources::Resources;
+use crate::cli::values;
 use crate::dataset::Dataset;
 use crate::features::Features;
 
@@ -13,7 +14,7 @@ use crate::features::Features;
 #[derive(Debug, clap::Args)]
 pub struct FeatureArguments {
     /// Network for the features: a name from the catalogue (`trainer setup --list`) or an ONNX file
-    #[arg(long, value_name = "NAME|FILE", default_value = backbone::DEFAULT)]
+    #[arg(long, value_name = "NAME|FILE", default_value = backbone::DEFAULT, value_parser = values::network)]
     backbone: String,
 }
 

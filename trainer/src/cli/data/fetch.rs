@@ -1,3 +1,4 @@
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use shared::image::Limits;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
-use crate::cli::output::printable;
+use crate::cli::output::{list_left_out, printable};
 use crate::fetch::{self, Downloader, Options, Outcome};
+use crate::search::Unanswered;
 
 /// Largest list, in bytes.
 const MOST_BYTES: usize = 64 << 20;
@@ -82,9 +84,13 @@ impl TransferArguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     data: &'a Path,
     #[serde(flatten)]
     outcome: &'a Outcome,
+    /// Of a search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unanswered: Option<&'a [Unanswered]>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -95,38 +101,45 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             fetch::parse(&text).map_err(|error| Failure::failed(format!("{}: {error}", printable(&arguments.urls))))?;
         Ok::<_, Failure>(fetch::fetch(&entries, &refused, &arguments.data, &options, &session.progress).await?)
     })??;
-    report(&outcome, &arguments.data, session)
+    report(&outcome, &arguments.data, None, session)
 }
 
-/// Prints what became of a list.
-pub fn report(outcome: &Outcome, data: &Path, session: &Session) -> Result<Done, Failure> {
-    if !session.quiet && !outcome.left_out.is_empty() {
-        anstream::eprintln!("Left out {} address(es):", outcome.left_out.len());
-        for left_out in &outcome.left_out {
-            anstream::eprintln!(
-                "  line {}: {}: {}: {}",
-                left_out.line,
-                printable(&left_out.url),
-                left_out.kind.name(),
-                printable(&left_out.reason)
-            );
-        }
-    }
-    let text = format!(
-        "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}\nNext:       \
-         trainer data dedupe --data {folder}",
+/// Prints what became of a list, or of a search with the queries that got no answer.
+pub fn report(
+    outcome: &Outcome,
+    data: &Path,
+    unanswered: Option<&[Unanswered]>,
+    session: &Session,
+) -> Result<Done, Failure> {
+    let lines = outcome.left_out.iter().map(|left_out| {
+        let (url, reason) = (printable(&left_out.url), printable(&left_out.reason));
+        format!("line {}: {url}: {}: {reason}", left_out.line, left_out.kind.name())
+    });
+    list_left_out("address(es)", lines);
+    let folder = printable(&data.to_string_lossy());
+    let nothing = outcome.kept + outcome.known == 0;
+    let mut text = format!(
+        "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}",
         outcome.kept,
         outcome.known,
         outcome.left_out.len(),
         printable(&outcome.ledger.to_string_lossy()),
-        folder = printable(&data.to_string_lossy()),
     );
-    session.output.result(&Document { data, outcome }, &text)?;
-    Ok(if outcome.left_out.is_empty() {
-        Done::Complete
-    } else {
-        Done::Partly
-    })
+    if !nothing {
+        let _ = write!(text, "\nNext:       trainer data dedupe --data {folder}");
+    }
+    let document = Document {
+        data,
+        outcome,
+        unanswered,
+    };
+    session.output.result(&document, &text)?;
+    let complete = outcome.left_out.is_empty() && unanswered.is_none_or(<[_]>::is_empty);
+    match (nothing, complete) {
+        (true, _) => Err(Failure::failed(format!("no address gave an image for {folder}"))),
+        (false, true) => Ok(Done::Complete),
+        (false, false) => Ok(Done::Partly),
+    }
 }
 
 /// The text of a list.

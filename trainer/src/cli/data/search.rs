@@ -10,8 +10,9 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
 use crate::cli::output::printable;
+use crate::cli::values;
 use crate::fetch;
-use crate::search::{self, Name, Provider, Query};
+use crate::search::{self, Name, Provider, Query, Unanswered};
 
 /// Search for images and download them into class folders.
 ///
@@ -21,7 +22,7 @@ use crate::search::{self, Name, Provider, Query};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// What to search for, e.g. dress,skirt
-    #[arg(long, value_name = "A,B", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "A,B", value_delimiter = ',', required = true, value_parser = values::words)]
     items: Vec<String>,
     /// What it should be like, e.g. striped,dotted; these name the classes [default: the items name them]
     #[arg(long, value_name = "X,Y", value_delimiter = ',')]
@@ -36,8 +37,8 @@ pub struct Arguments {
     #[arg(long, value_name = "L,M", value_delimiter = ',')]
     licence: Vec<String>,
     /// Another address of the provider's interface
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<Url>,
+    #[arg(long, value_name = "URL", alias = "endpoint")]
+    provider_endpoint: Option<Url>,
     /// Only show the queries and what they cost
     #[arg(long)]
     dry_run: bool,
@@ -56,7 +57,7 @@ pub struct Arguments {
 enum ProviderName {
     /// Openly licensed images; needs no key, OPENVERSE_TOKEN allows more
     Openverse,
-    /// The media of Wikipedia; needs no key
+    /// The media of Wikipedia; needs no key, WIKIMEDIA_TOKEN allows more
     WikimediaCommons,
     /// The web; key in BRAVE_API_KEY
     Brave,
@@ -80,7 +81,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let queries = search::queries(&arguments.items, &arguments.attributes)?;
     let provider = Provider::new(
         arguments.provider.name(),
-        arguments.endpoint.clone(),
+        arguments.provider_endpoint.clone(),
         arguments.licence.clone(),
     );
     if arguments.dry_run {
@@ -101,18 +102,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let outcome = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress).await?;
         Ok::<_, Failure>((found, outcome))
     })??;
-    for (query, reason) in &found.unanswered {
+    for Unanswered { query, reason } in &found.unanswered {
         session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
         session.note(&format!("{} requests sent, {remaining} left", found.requests));
     }
-    let done = report(&outcome, &arguments.data, session)?;
-    Ok(if found.unanswered.is_empty() {
-        done
-    } else {
-        Done::Partly
-    })
+    report(&outcome, &arguments.data, Some(&found.unanswered), session)
 }
 
 impl Arguments {

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::list_skipped;
-use crate::cli::resources::Resources;
+use crate::cli::resources::{Resources, writable};
+use crate::cli::values;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
 
 /// Divide a data set into a training and a test part and write the assignment to a file.
@@ -39,7 +40,8 @@ pub enum By {
 #[command(next_help_heading = "Split")]
 pub struct SplitArguments {
     /// Share of the images to train on
-    #[arg(long, value_name = "SHARE", default_value_t = 0.75)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.75,
+          value_parser = values::number("a number above 0 and below 1", |share: &f64| *share > 0.0 && *share < 1.0))]
     ratio: f64,
     /// What is kept together: each image alone, or each subfolder of a class
     #[arg(long, value_enum, default_value_t = By::Filename)]
@@ -54,12 +56,14 @@ pub struct SplitArguments {
     #[arg(long)]
     no_group: bool,
     /// Largest number of differing bits, of 256, between near-duplicates
-    #[arg(long, value_name = "BITS", default_value_t = dataset::DEFAULT_DISTANCE)]
+    #[arg(long, value_name = "BITS", default_value_t = dataset::DEFAULT_DISTANCE,
+          value_parser = clap::value_parser!(u32).range(..=256))]
     near_duplicate_distance: u32,
 }
 
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     split: &'a Path,
     train: usize,
     test: usize,
@@ -74,18 +78,21 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             arguments.out.display()
         )));
     }
+    writable(&arguments.out)?;
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters(arguments.split.seed());
+    parameters.check(&found)?;
     let resources = &arguments.resources;
     let (limits, threads) = (resources.limits(), resources.threads());
     let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
-    let (dataset, pictures) = dataset::readable(&found, examined);
+    let (mut dataset, pictures) = dataset::readable(&found, examined);
     let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
     let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
     split.save(&arguments.out)?;
+    dataset.skipped.extend_from_slice(split.unknown());
 
-    list_skipped(&dataset.skipped, session.quiet);
+    list_skipped(&dataset.skipped);
     let document = Document {
         split: &arguments.out,
         train: split.train_rows().len(),
@@ -101,11 +108,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         arguments.out.display()
     );
     session.output.result(&document, &text)?;
-    Ok(if dataset.skipped.is_empty() {
-        Done::Complete
-    } else {
-        Done::Partly
-    })
+    Ok(Done::unless_left_out(&dataset.skipped))
 }
 
 impl SplitArguments {

@@ -15,7 +15,7 @@ use crate::runs::Comparison;
 /// Set runs side by side: figures, ROC curves, parameters that differ, and whether the difference is more than chance.
 ///
 /// Prints a table and writes a page. Where two runs were tested on the same images, McNemar's paired test says whether
-/// the difference between them means anything.
+/// the difference between them means anything, with Holm's correction for the number of pairs.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Ids of runs or beginnings of them, names of their folders, or the folders
@@ -31,6 +31,7 @@ pub struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     page: &'a Path,
     #[serde(flatten)]
     comparison: &'a Comparison,
@@ -106,12 +107,14 @@ fn text(comparison: &Comparison, page: &Path) -> String {
         let _ = writeln!(
             text,
             "{first} and {second}: {}. Of {} common test images, {} only {first} got right, {} only {second} (McNemar's \
-             exact test: p = {:.3}).",
+             exact test: p = {}; after Holm's correction for {} tests {}).",
             pair.verdict(&first, &second),
             test.images,
             test.only_first,
             test.only_second,
-            test.p_value
+            evaluation::p_text(test.p_value),
+            comparison.tests,
+            evaluation::p_text(pair.corrected_p_value)
         );
     }
     let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));

@@ -29,6 +29,7 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Document {
     deleted: Vec<String>,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     left: Vec<PathBuf>,
 }
 

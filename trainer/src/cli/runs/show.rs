@@ -24,10 +24,12 @@ pub struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Document<'a> {
+    #[serde(serialize_with = "crate::dataset::as_text")]
     folder: &'a Path,
     #[serde(flatten)]
     record: &'a Record,
     metrics: &'a Metrics,
+    #[serde(serialize_with = "crate::dataset::as_text")]
     changed_files: &'a [PathBuf],
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use burn_tensor::activation::log_softmax;
 use burn_tensor::backend::{AutodiffBackend, Backend};
 use burn_tensor::{Tensor, TensorData};
+use shared::classifier::first_largest;
 
 use super::optimizer::Memory;
 use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version, said};
@@ -335,7 +336,7 @@ impl<B: Trainable> Engine for Session<B> {
         let correct = logits
             .chunks(classes)
             .zip(batch.targets.chunks(classes))
-            .filter(|(logits, targets)| largest(logits) == largest(targets))
+            .filter(|(logits, targets)| first_largest(*logits) == first_largest(*targets))
             .count();
         let images_at_once = self.at_once.min(batch.inputs.count());
         Ok(Outcome {
@@ -445,16 +446,6 @@ fn euclidean_length<'a, B: Backend>(gradients: impl Iterator<Item = &'a Tensor<B
         squares += square.iter().map(|value| f64::from(*value)).sum::<f64>();
     }
     Ok(squares.sqrt())
-}
-
-fn largest(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
-        }
-    }
-    best
 }
 
 #[cfg(test)]

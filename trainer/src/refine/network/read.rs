@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::operation::Reader;
 use super::{Graph, GraphError, Input, Operation, Operator, Parameter, Role};
-use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::{Constants, floats, integers, shape};
 
 impl Graph {
@@ -176,6 +176,7 @@ pub fn write_back(model: &mut ModelProto, parameters: &[Parameter]) -> Result<()
         .collect();
     let mut written = 0;
     if let Some(graph) = &mut model.graph {
+        part(graph, &trained);
         let inner = graph.node.iter_mut().filter_map(|node| {
             let output = node.output.first()?.clone();
             let value = node.attribute.iter_mut().find(|attribute| attribute.name == "value")?;
@@ -194,11 +195,28 @@ pub fn write_back(model: &mut ModelProto, parameters: &[Parameter]) -> Result<()
             written += 1;
         }
     }
-    // A parameter that reached its operator through an Identity has a name without a tensor of its own.
     if written < trained.len() {
         return Err(GraphError::Unsound(
-            "a trained tensor is shared under two names; simplify the network first".to_owned(),
+            "a trained tensor is not among those of the file; simplify the network first".to_owned(),
         ));
     }
     Ok(())
+}
+
+/// Gives a tensor of its own to every trained name that an Identity makes of another tensor: exporters keep one of two that
+/// are equal, and once trained they differ.
+fn part(graph: &mut GraphProto, trained: &HashMap<&str, &Parameter>) {
+    let parameter = |node: &NodeProto| trained.get(node.output.first()?.as_str()).copied();
+    let is_second_name = |node: &NodeProto| node.op_type == "Identity" && parameter(node).is_some();
+    let nodes = std::mem::take(&mut graph.node);
+    let (second_names, nodes): (Vec<_>, Vec<_>) = nodes.into_iter().partition(is_second_name);
+    graph.node = nodes;
+    for Parameter { name, shape, .. } in second_names.iter().filter_map(parameter) {
+        graph.initializer.push(TensorProto {
+            name: name.clone(),
+            dims: shape.iter().map(|length| *length as i64).collect(),
+            data_type: FLOAT,
+            ..TensorProto::default()
+        });
+    }
 }

@@ -4,7 +4,7 @@ use burn_tensor::{Tensor, TensorData};
 
 use super::*;
 use crate::device::Device;
-use crate::onnx::proto::{DimensionValue, ModelProto};
+use crate::onnx::proto::{DimensionValue, ModelProto, NodeProto};
 use crate::onnx::{Attribute, GraphBuilder};
 use crate::refine::engine::session::Session;
 use crate::refine::engine::{Batch, Engine, Inputs, Optimizer, Plan, Version, open};
@@ -153,6 +153,32 @@ fn what_is_written_back_is_read_again() {
     );
 }
 
+#[test]
+fn a_tensor_under_two_names_becomes_two_once_trained() {
+    let mut model = network();
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.initializer.retain(|tensor| tensor.name != "norm.mean");
+    let identity = NodeProto {
+        op_type: "Identity".to_owned(),
+        input: vec!["norm.shift".to_owned()],
+        output: vec!["norm.mean".to_owned()],
+        ..NodeProto::default()
+    };
+    graph.node.insert(0, identity);
+    let mut graph = Graph::read(&model, None, "logits").expect("a graph");
+    for (index, parameter) in graph.parameters.iter_mut().enumerate() {
+        parameter.values.fill(index as f32);
+    }
+    write_back(&mut model, &graph.parameters).expect("written");
+    let again = Graph::read(&model, None, "logits").expect("a graph");
+    assert_eq!(again, graph);
+    let values = |name: &str| {
+        let parameter = again.parameters.iter().find(|parameter| parameter.name == name);
+        parameter.expect("a tensor").values.clone()
+    };
+    assert_ne!(values("norm.shift"), values("norm.mean"));
+}
+
 fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
     let graph = Graph::read(&network(), None, "logits").expect("a graph");
     Plan {
@@ -247,7 +273,7 @@ fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
     backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
     let dropping = head.on(&backbone, Some(0.5)).expect("a network");
     let plan = Plan {
-        graph: Graph::read(&dropping, Some("clip"), "logits").expect("a graph"),
+        graph: Graph::read(&dropping.model, Some("clip"), &dropping.logits).expect("a graph"),
         ..plan(Statistics::Frozen, SGD)
     };
     let inputs = Inputs {

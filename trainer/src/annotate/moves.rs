@@ -1,0 +1,41 @@
+//! Moves of files as the journal names them: never over another file, and never out of the data set.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::journal::{Move, Steps};
+use crate::dataset::{inside, relocate_exactly, same_file, unescape};
+
+/// Sees that a move stays in the data set in `root`, also by the links that are there now.
+pub(super) fn check(root: &Path, planned: &Move) -> io::Result<()> {
+    ends(root, planned).map(drop)
+}
+
+/// Moves a file, and only if its new name is free.
+pub(super) fn carry_out(root: &Path, planned: &Move) -> io::Result<()> {
+    let (from, to) = ends(root, planned)?;
+    relocate_exactly(&from, &to)
+}
+
+/// Both places of a move on disk.
+fn ends(root: &Path, planned: &Move) -> io::Result<(PathBuf, PathBuf)> {
+    // What was not escaped by us is no path.
+    let at = |path: &str| inside(root, &unescape(path).unwrap_or_default());
+    Ok((at(&planned.from)?, at(&planned.to)?))
+}
+
+/// Carries out what a killed program left of its last step, and gives those moves. Where the journal does not tell what
+/// is settled, that is only what is plainly half done, a file under both its names: all else may be as its owner wants it.
+pub(super) fn complete(root: &Path, steps: &Steps) -> Vec<Move> {
+    let completes = |(from, to): (PathBuf, PathBuf)| {
+        if same_file(&from, &to) {
+            return fs::remove_file(&from).is_ok();
+        }
+        steps.settles && fs::symlink_metadata(&from).is_ok() && relocate_exactly(&from, &to).is_ok()
+    };
+    let open = steps.open.iter();
+    open.filter(|left| ends(root, left).is_ok_and(completes))
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,120 @@
+//! What options take. What an option cannot take is wrong usage, told before any work begins.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use reqwest::Url;
+use shared::store::versions::{self, VersionError};
+
+use crate::backbone;
+
+/// Reads a number for which `fits` holds; `rule` says in words which do.
+pub fn number<T: FromStr + 'static>(
+    rule: &'static str,
+    fits: fn(&T) -> bool,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let value = text.trim().parse::<T>().ok();
+        value.filter(fits).ok_or_else(|| format!("give {rule}"))
+    }
+}
+
+/// Reads a number above 0.
+pub fn positive(text: &str) -> Result<f64, String> {
+    number("a number above 0", |value: &f64| value.is_finite() && *value > 0.0)(text)
+}
+
+/// Reads an address of the web.
+pub fn address(text: &str) -> Result<String, String> {
+    let url = Url::parse(text).map_err(|error| format!("{error}: give an address, such as http://127.0.0.1:9000"))?;
+    match url.scheme() {
+        "http" | "https" => Ok(text.to_owned()),
+        scheme => Err(format!("the scheme is {scheme}, not http or https")),
+    }
+}
+
+/// Reads a text that says something.
+pub fn words(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("give at least one word".to_owned()),
+        words => Ok(words.to_owned()),
+    }
+}
+
+/// Reads the name that a model has in a store.
+pub fn model_name(text: &str) -> Result<String, String> {
+    if versions::is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(VersionError::Name(text.to_owned()).to_string())
+    }
+}
+
+/// Reads the name of a network of the catalogue, or the path of a network; whether that can be read is seen later.
+pub fn network(text: &str) -> Result<String, String> {
+    if backbone::is_file(Path::new(text)) {
+        return Ok(text.to_owned());
+    }
+    match backbone::find(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(unknown) => Err(unknown.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::command;
+
+    /// The refusal of a line that lacks nothing else.
+    fn refusal(line: &str) -> String {
+        let words = std::iter::once("trainer").chain(line.split(' '));
+        let error = command().try_get_matches_from(words).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+        error.to_string()
+    }
+
+    #[test]
+    fn wrong_values_are_wrong_usage() {
+        for option in [
+            "--ratio 75",
+            "--ratio 0",
+            "--ratio NaN",
+            "--folds 1",
+            "--c-grid 0.1,0",
+            "--c-grid inf",
+            "--tolerance 0",
+            "--max-passes 0",
+            "--accept-quantile 1.5",
+            "--near-duplicate-distance 257",
+            "--backbone resnet-of-tomorrow",
+        ] {
+            let said = refusal(&format!("train --data images {option}"));
+            let (name, _) = option.split_once(' ').expect("an option and its value");
+            assert!(said.contains("invalid value") && said.contains(name), "{said}");
+        }
+        for line in [
+            "score --bundle run --top-k 0 photo.jpg",
+            "call --endpoint 127.0.0.1:9000 photo.jpg",
+            "call --endpoint ftp://example.org photo.jpg",
+            "data search --data images --items=",
+            "rollback --to store --name ../other",
+            "versions --to store --name ../other",
+            "publish --bundle run --to store --name ../other",
+            "lr-find --data images --from-rate 0",
+            "lr-find --data images --steps 3",
+            "sweep --data images --out sweep --backbone resnet18,resnet-of-tomorrow",
+        ] {
+            let said = refusal(line);
+            assert!(
+                said.contains("invalid value") || said.contains("a value is required"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn lists_may_have_spaces_after_their_commas() {
+        let line = ["trainer", "train", "--data", "images", "--c-grid", "0.1, 1"];
+        command().try_get_matches_from(line).expect("numbers");
+    }
+}
