@@ -78,6 +78,15 @@ fn only_what_a_trusted_key_has_signed_is_served_published_and_scored() {
     assert_eq!(serve(&workshop, "store/colours", "").0, 200);
     openssl_agrees(&workshop, version);
 
+    // The same version under a new key, and back.
+    say_within(60, &publish(&workshop, &["--sign", "other.pem"])).ended_with(0);
+    assert_eq!(serve(&workshop, "store/colours", &other).0, 200);
+    refused(
+        &serve(&workshop, "store/colours", &own),
+        "not one of this bundle by a key",
+    );
+    say_within(60, &publish(&workshop, &["--sign", "own.pem"])).ended_with(0);
+
     // A plain bundle folder, by the scorer and by the trainer.
     let published = format!("store/colours/versions/{version}");
     assert_eq!(serve(&workshop, &published, &own).0, 200);

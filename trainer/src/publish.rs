@@ -184,7 +184,7 @@ async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Res
         return Err(incomplete(name, version, problem));
     }
     if let Some(signature) = &bundle.signature {
-        upload(store, file_key(name, version, SIGNATURE), signature.clone()).await?;
+        sign(store, &file_key(name, version, SIGNATURE), signature).await?;
     }
     let hash = sha256_hex(&manifest);
     upload(store, file_key(name, version, MANIFEST), manifest).await?;
@@ -307,6 +307,19 @@ async fn upload(store: &ObjectStore, key: String, contents: Bytes) -> Result<(),
             place: store.place(&key),
         })
     }
+}
+
+/// Writes the signature of a version, over another one too: it is no part of what the version is named by, and keys
+/// change.
+async fn sign(store: &ObjectStore, key: &str, signature: &Bytes) -> Result<(), PublishError> {
+    let present = match store.get(key, signature.len() as u64).await {
+        Err(StoreError::TooLarge { .. }) => None,
+        result => result?,
+    };
+    if present.is_none_or(|present| present.bytes != *signature) {
+        store.put(key, signature.clone(), None).await?;
+    }
+    Ok(())
 }
 
 /// The first file of `manifest` that is not there with its size, `None` where all are.
