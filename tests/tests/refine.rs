@@ -283,7 +283,7 @@ fn absurd_parameters_are_told_of() {
     )
     .ended_with(1);
     assert!(said.stderr.contains("--learning-rate"), "{}", said.stderr);
-    let said = attempt("share", &["--dropout", "1"]).ended_with(1);
+    let said = attempt("share", &["--dropout", "1"]).ended_with(2);
     assert!(said.stderr.contains("dropout must be"), "{}", said.stderr);
     let said = attempt("single", &["--minibatch", "1", "--batch-norm", "batch"]).ended_with(0);
     assert!(said.json()["metrics"]["accuracy"].as_f64().is_some());
