@@ -1,6 +1,6 @@
 //! A network computed with 8-bit integers: smaller and faster, and nearly the same function.
 //!
-//! Convolutions are rewritten in ONNX's QDQ form, which ONNX Runtime runs on integers: activations as unsigned bytes on
+//! Convolutions and what lies between them are rewritten as operators on integers: activations as unsigned bytes on
 //! one grid per value, weights as signed bytes on one grid per output channel around zero (Jacob et al., "Quantization and
 //! Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018,
 //! <https://arxiv.org/abs/1712.05877>). Grids come from what a float network computes for some images

@@ -1,16 +1,21 @@
-//! The rewritten graph: a pair of QuantizeLinear and DequantizeLinear at each value that has a grid, and one
-//! DequantizeLinear before each constant.
+//! The rewritten graph: operators on integers between values that have grids, and a QuantizeLinear or DequantizeLinear
+//! where floats begin or end.
 //!
-//! ONNX Runtime draws the pairs into the operators between them. For that, a convolution's result goes onto its grid at
-//! once: a rectifier in between is left out where the grid itself ends where the rectifier would.
+//! Convolutions become ONNX's QLinearConv, sums ONNX Runtime's own QLinearAdd, and a maximum is one of bytes. ONNX Runtime
+//! would make the same of floats with a QuantizeLinear and a DequantizeLinear around each (QDQ), but at every start of a
+//! function, which takes as long again as all else about loading the network. A convolution's result goes onto its grid
+//! at once: a rectifier in between is left out where the grid itself ends where the rectifier would.
 
 use std::collections::{HashMap, HashSet};
 
 use super::calibrate::{Observed, Statistics};
 use super::plan::{Convolution, Plan};
 use super::weights::{self, Rounded};
-use crate::onnx::proto::{GraphProto, INT8, INT32, ModelProto, NodeProto, UINT8};
-use crate::onnx::{Attribute, add_initializer, add_node, add_tensor, prune};
+use crate::onnx::proto::{GraphProto, INT8, INT32, ModelProto, NodeProto, OperatorSetIdProto, UINT8};
+use crate::onnx::{add_initializer, add_node, add_tensor, fresh_name, prune};
+
+/// Where ONNX Runtime has operators of its own.
+const RUNTIME_DOMAIN: &str = "com.microsoft";
 
 /// The unsigned bytes that stand for a value: `value = scale * (byte - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,7 +58,8 @@ pub(super) fn quantized(network: &ModelProto, plan: &Plan, observed: &Observed, 
         observed,
         onto,
         graph,
-        renamed: HashMap::new(),
+        bytes: HashMap::new(),
+        floats: HashMap::new(),
     };
     rewriting.put_onto_grid(&plan.image);
     let absorbed = rewriting.absorbed(&nodes, &chosen);
@@ -67,8 +73,19 @@ pub(super) fn quantized(network: &ModelProto, plan: &Plan, observed: &Observed, 
     }
     graph.node.drain(..nodes.len());
     prune(graph);
+    let has_own = graph.node.iter().any(|node| node.domain == RUNTIME_DOMAIN);
+    let mut known = model.opset_import.iter();
+    if has_own && !known.any(|set| set.domain == RUNTIME_DOMAIN) {
+        model.opset_import.push(OperatorSetIdProto {
+            domain: RUNTIME_DOMAIN.to_owned(),
+            version: 1,
+        });
+    }
     model
 }
+
+/// A value on its grid: the names of its bytes, of the grid's step and of its zero, as quantized operators take them.
+type OnGrid = [String; 3];
 
 /// A graph as it grows.
 struct Rewriting<'a> {
@@ -77,8 +94,10 @@ struct Rewriting<'a> {
     /// The values that get a grid.
     onto: HashSet<&'a str>,
     graph: &'a mut GraphProto,
-    /// What stands for a value after it was on its grid.
-    renamed: HashMap<String, String>,
+    /// The values that are on their grids.
+    bytes: HashMap<String, OnGrid>,
+    /// What stands for such a value where floats are taken.
+    floats: HashMap<String, String>,
 }
 
 impl Rewriting<'_> {
@@ -98,19 +117,17 @@ impl Rewriting<'_> {
         pairs.filter(|(maker, rectifier)| absorbs(*maker, *rectifier)).collect()
     }
 
-    /// Adds a node that makes `output`, and puts that onto its grid.
+    /// Adds a node that makes `output`: on integers where it can be, else on floats, and then puts what has a grid onto it.
     fn add(&mut self, node: &NodeProto, output: &[String], convolution: Option<&Convolution>) {
+        if self.add_on_integers(node, output, convolution).is_some() {
+            return;
+        }
         let mut node = node.clone();
         output.clone_into(&mut node.output);
         for input in &mut node.input {
-            if let Some(renamed) = self.renamed.get(input) {
-                renamed.clone_into(input);
+            if let Some(floats) = self.floats.get(input) {
+                floats.clone_into(input);
             }
-        }
-        if let Some(convolution) = convolution {
-            let constants = self.constants(convolution);
-            node.input.truncate(1);
-            node.input.extend(constants);
         }
         self.graph.node.push(node);
         for value in output {
@@ -118,61 +135,112 @@ impl Rewriting<'_> {
         }
     }
 
-    fn grid(&self, value: &str) -> Option<Grid> {
-        self.observed.get(self.plan.root(value)).map(Grid::over)
+    /// `None` where the node has to compute with floats, and nothing was added.
+    fn add_on_integers(
+        &mut self,
+        node: &NodeProto,
+        output: &[String],
+        convolution: Option<&Convolution>,
+    ) -> Option<()> {
+        let [value] = output else { return None };
+        // An output of the whole is read as it is, in floats.
+        let is_output = self.graph.output.iter().any(|output| output.name == *value);
+        let grid = self.grid(value).filter(|_| !is_output)?;
+        let on_grid = |input: &String| self.bytes.get(input).cloned();
+        let first = on_grid(node.input.first()?)?;
+        let (operator, domain, inputs, on_grid) = match (convolution, node.op_type.as_str()) {
+            (Some(convolution), _) => {
+                let (weight, bias) = self.constants(convolution);
+                let on_grid = self.describe(value, grid);
+                let [_, step, zero] = on_grid.clone();
+                let inputs = first.into_iter().chain(weight).chain([step, zero, bias]);
+                ("QLinearConv", "", inputs.collect(), on_grid)
+            }
+            (None, "Add") => {
+                let second = on_grid(node.input.get(1)?)?;
+                let on_grid = self.describe(value, grid);
+                let [_, step, zero] = on_grid.clone();
+                let inputs = first.into_iter().chain(second).chain([step, zero]);
+                ("QLinearAdd", RUNTIME_DOMAIN, inputs.collect(), on_grid)
+            }
+            (None, "MaxPool") => {
+                let [bytes, step, zero] = first;
+                let on_grid = [self.name(value, "quantized"), step, zero];
+                ("MaxPool", "", vec![bytes], on_grid)
+            }
+            _ => return None,
+        };
+        let [bytes, ..] = &on_grid;
+        self.graph.node.push(NodeProto {
+            name: bytes.clone(),
+            op_type: operator.to_owned(),
+            domain: domain.to_owned(),
+            input: inputs,
+            output: vec![bytes.clone()],
+            ..node.clone()
+        });
+        self.add_floats_of(value, on_grid);
+        Some(())
     }
 
+    /// The grid of `value`, if it gets one.
+    fn grid(&self, value: &str) -> Option<Grid> {
+        let seen = self.observed.get(self.plan.root(value));
+        seen.filter(|_| self.onto.contains(value)).map(Grid::over)
+    }
+
+    /// Puts `value`, which is there in floats, onto its grid.
     fn put_onto_grid(&mut self, value: &str) {
-        if !self.onto.contains(value) {
-            return;
-        }
-        let Some(Grid { scale, zero }) = self.grid(value) else {
+        let Some(grid) = self.grid(value) else {
             return;
         };
-        let [step, origin, bytes, back] =
-            ["scale", "zero", "quantized", "dequantized"].map(|part| format!("{value}.{part}"));
-        let step = add_initializer(self.graph, &step, &[], &[scale]);
-        let origin = add_tensor(self.graph, &origin, UINT8, &[], vec![zero]);
-        let bytes = add_node(self.graph, &bytes, "QuantizeLinear", &[value, &step, &origin], &[]);
-        let back = add_node(self.graph, &back, "DequantizeLinear", &[&bytes, &step, &origin], &[]);
-        self.renamed.insert(value.to_owned(), back);
+        let on_grid = self.describe(value, grid);
+        let [bytes, step, zero] = &on_grid;
+        add_node(self.graph, bytes, "QuantizeLinear", &[value, step, zero], &[]);
+        self.add_floats_of(value, on_grid);
     }
 
-    /// Adds the weights and the bias as integers, and gives the names of what stands for them.
-    fn constants(&mut self, convolution: &Convolution) -> Vec<String> {
+    /// Remembers that `value` is on its grid, and adds it in floats again, for whatever takes it so.
+    fn add_floats_of(&mut self, value: &str, on_grid: OnGrid) {
+        let wish = format!("{value}.dequantized");
+        let inputs = on_grid.each_ref().map(String::as_str);
+        let floats = add_node(self.graph, &wish, "DequantizeLinear", &inputs, &[]);
+        self.floats.insert(value.to_owned(), floats);
+        self.bytes.insert(value.to_owned(), on_grid);
+    }
+
+    /// Adds the step and the zero of a grid, and chooses a name for the bytes on it.
+    fn describe(&mut self, value: &str, grid: Grid) -> OnGrid {
+        let step = add_initializer(self.graph, &format!("{value}.scale"), &[], &[grid.scale]);
+        let zero = add_tensor(self.graph, &format!("{value}.zero"), UINT8, &[], vec![grid.zero]);
+        [self.name(value, "quantized"), step, zero]
+    }
+
+    fn name(&self, value: &str, part: &str) -> String {
+        fresh_name(self.graph, &format!("{value}.{part}"))
+    }
+
+    /// Adds the weights and the bias as integers. Gives the names of the weights, of their steps and of their zeros,
+    /// one for each output channel, and that of the bias.
+    fn constants(&mut self, convolution: &Convolution) -> (OnGrid, String) {
         let scale = self.grid(&convolution.input).map_or(1.0, |grid| grid.scale);
         let means = self
             .observed
             .get(&convolution.input)
             .map_or(&[][..], |seen| &seen.means);
-        let rounded = weights::round(convolution, scale, means);
-        let Rounded {
-            weights,
-            scales,
-            bias,
-            bias_scales,
-        } = rounded;
+        let Rounded { weights, scales, bias } = weights::round(convolution, scale, means);
         let weights = weights.iter().map(|weight| weight.cast_unsigned()).collect();
         let bias = bias.iter().flat_map(|bias| bias.to_le_bytes()).collect();
         let channels = [scales.len()];
         let name = |part: &str| format!("{}.{part}", convolution.output);
-        vec![
-            self.constant(&name("weight"), (INT8, &convolution.shape, weights), &scales),
-            self.constant(&name("bias"), (INT32, &channels, bias), &bias_scales),
-        ]
-    }
-
-    /// Adds a tensor of integers around zero, with one scale for each index of its first dimension.
-    fn constant(&mut self, name: &str, (kind, shape, bytes): (i32, &[usize], Vec<u8>), scales: &[f32]) -> String {
-        let [integers, step, origin, back] =
-            ["integers", "scale", "zero", "dequantized"].map(|part| format!("{name}.{part}"));
-        let width = if kind == INT8 { 1 } else { 4 };
-        let integers = add_tensor(self.graph, &integers, kind, shape, bytes);
-        let step = add_initializer(self.graph, &step, &[scales.len()], scales);
-        let zeros = vec![0; width * scales.len()];
-        let origin = add_tensor(self.graph, &origin, kind, &[scales.len()], zeros);
-        let inputs = [integers.as_str(), &step, &origin];
-        let axis = [("axis", Attribute::Int(0))];
-        add_node(self.graph, &back, "DequantizeLinear", &inputs, &axis)
+        let weights = [
+            add_tensor(self.graph, &name("weight.integers"), INT8, &convolution.shape, weights),
+            add_initializer(self.graph, &name("weight.scale"), &channels, &scales),
+            add_tensor(self.graph, &name("weight.zero"), INT8, &channels, vec![0; scales.len()]),
+        ];
+        (
+            weights,
+            add_tensor(self.graph, &name("bias.integers"), INT32, &channels, bias),
+        )
     }
 }

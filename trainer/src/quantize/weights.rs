@@ -28,10 +28,8 @@ pub(super) struct Rounded {
     pub weights: Vec<i8>,
     /// Width of a step of the weights, one per output channel.
     pub scales: Vec<f32>,
-    /// In steps of [`Self::bias_scales`].
+    /// In steps as wide as those of the input times those of the weights.
     pub bias: Vec<i32>,
-    /// Width of a step of the bias: that of the input times that of the weights.
-    pub bias_scales: Vec<f32>,
 }
 
 /// Rounds the constants of `convolution`, whose input has steps of `input_scale` and the mean `means[c]` in channel `c`.
@@ -43,7 +41,6 @@ pub(super) fn round(convolution: &Convolution, input_scale: f32, means: &[f64]) 
         weights: Vec::with_capacity(convolution.weights.len()),
         scales: Vec::with_capacity(channels),
         bias: Vec::with_capacity(channels),
-        bias_scales: Vec::with_capacity(channels),
     };
     for channel in 0..channels {
         let weights = &convolution.weights[channel * length..(channel + 1) * length];
@@ -60,7 +57,6 @@ pub(super) fn round(convolution: &Convolution, input_scale: f32, means: &[f64]) 
         }
         let bias_scale = input_scale * scale;
         rounded.scales.push(scale);
-        rounded.bias_scales.push(bias_scale);
         rounded
             .bias
             .push(((bias - shift) / f64::from(bias_scale)).round() as i32);
@@ -166,7 +162,7 @@ mod tests {
             };
             let scale = f64::from(rounded.scales[channel]);
             let float = mean(&|index| f64::from(exact.weights[index])) + 0.25;
-            let bias = f64::from(rounded.bias[channel]) * f64::from(rounded.bias_scales[channel]);
+            let bias = f64::from(rounded.bias[channel]) * f64::from(1e-4 * rounded.scales[channel]);
             let integer = mean(&|index| f64::from(rounded.weights[index]) * scale) + bias;
             assert!((float - integer).abs() < 1e-6, "{float} and {integer}");
         }
@@ -176,9 +172,9 @@ mod tests {
     fn a_channel_of_zeros_keeps_its_bias() {
         let rounded = round(&convolution([1, 3, 1, 1], 1, vec![0.0; 3]), 1e-3, &[1.0; 3]);
         assert_eq!(rounded.weights, [0; 3]);
-        assert!((rounded.bias[0] as f32 * rounded.bias_scales[0] - 0.25).abs() < 1e-3);
+        assert!((rounded.bias[0] as f32 * 1e-3 * rounded.scales[0] - 0.25).abs() < 1e-3);
         // One with nearly nothing but a bias: it still fits.
         let rounded = round(&convolution([1, 1, 1, 1], 1, vec![1e-20]), 1e-3, &[1.0]);
-        assert!((rounded.bias[0] as f32 * rounded.bias_scales[0] - 0.25).abs() < 1e-6);
+        assert!((rounded.bias[0] as f32 * 1e-3 * rounded.scales[0] - 0.25).abs() < 1e-6);
     }
 }
