@@ -133,7 +133,7 @@ impl Rollout {
             }
             Err(error) => {
                 tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
-                self.log.refused(self.configuration.model_name());
+                self.count(&error);
                 let error = ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {error}"));
                 progress.failed = Some((error.clone(), Instant::now()));
                 Err(error)
@@ -208,7 +208,7 @@ impl Rollout {
         };
         let error = &fault.error;
         tracing::error!(%error, version = fault.version, "a version is refused; the one in memory keeps answering");
-        self.log.refused(self.configuration.model_name());
+        self.count(error);
         let known = progress.refused.as_ref().map(|refused| &refused.problem);
         let problem = problem(known, Some(fault.version), error);
         self.tell(&serving, Some(problem.clone()));
@@ -302,6 +302,13 @@ impl Rollout {
         match &self.images {
             Some(images) => Service::new(live).with_references(Arc::<Images>::clone(images)),
             None => Service::new(live),
+        }
+    }
+
+    /// Counts a refusal where the version is at fault.
+    fn count(&self, error: &StartupError) {
+        if error.is_of_the_version() {
+            self.log.refused(self.configuration.model_name());
         }
     }
 

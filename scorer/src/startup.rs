@@ -9,6 +9,7 @@ use shared::files::user_cache;
 use shared::image::Limits;
 use shared::network::{NetworkError, Runtime, library};
 use shared::service::Version;
+use shared::store::StoreError;
 use shared::store::versions::VersionError;
 
 use crate::configuration::{Configuration, ConfigurationError};
@@ -31,6 +32,25 @@ pub enum StartupError {
     /// A step that panicked.
     #[error("loading broke off: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
+}
+
+impl StartupError {
+    /// Whether what was published is at fault, and not the way to it or that nothing was published.
+    pub fn is_of_the_version(&self) -> bool {
+        use VersionError::{Bundle, Live, Manifest, Missing, OtherVersion, Store};
+        matches!(
+            self,
+            Self::Bundle(_)
+                | Self::Version(
+                    Live { .. }
+                        | Missing { .. }
+                        | Manifest { .. }
+                        | Bundle { .. }
+                        | OtherVersion { .. }
+                        | Store(StoreError::TooLarge { .. })
+                )
+        )
+    }
 }
 
 /// Where the time of a start goes, besides the way of the model from the store.
@@ -91,4 +111,46 @@ fn candidates() -> Vec<PathBuf> {
         .or_else(user_cache)
         .map(|cache| library::in_cache(&cache));
     package.into_iter().chain([layer]).chain(cache).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_published_is_told_apart_from_the_way_to_it() {
+        let place = || "s3://models/team/textures".to_owned();
+        let published: [StartupError; 4] = [
+            BundleError::Unsigned.into(),
+            VersionError::Missing { place: place() }.into(),
+            VersionError::Live {
+                place: place(),
+                reason: "a reason".to_owned(),
+            }
+            .into(),
+            VersionError::from(StoreError::TooLarge {
+                place: place(),
+                size: 2,
+                limit: 1,
+            })
+            .into(),
+        ];
+        for error in published {
+            assert!(error.is_of_the_version(), "{error}");
+        }
+        let others: [StartupError; 5] = [
+            ConfigurationError::NoModel.into(),
+            NetworkError::LibraryMissing(Vec::new()).into(),
+            VersionError::NotPublished {
+                place: place(),
+                name: "textures".to_owned(),
+            }
+            .into(),
+            VersionError::NoModel { folder: place() }.into(),
+            VersionError::from(StoreError::NoRegion).into(),
+        ];
+        for error in others {
+            assert!(!error.is_of_the_version(), "{error}");
+        }
+    }
 }

@@ -352,9 +352,22 @@ async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready(
     assert_eq!(status, 503, "{answer}");
     wait_until("the first attempt", || {
         let mut lines = scorer.log().into_iter();
-        lines.any(|line| line["RefusedVersions"] == 1 && line["model"] == NAME)
+        lines.any(|line| line["message"] == "the model cannot be loaded")
     });
     let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    publish(&store, &lying_bundle("lying"), NAME).await.expect("published");
+    let mut lines = Vec::new();
+    let refusal = |line: &Value| line["RefusedVersions"] == 1 && line["model"] == NAME;
+    wait_until("the refusal", || {
+        assert_eq!(scorer.get("/health/ready").0, 503);
+        lines = scorer.log();
+        lines.iter().any(refusal)
+    });
+    // Only what was published counts: before it, nothing was refused.
+    let mut before = lines
+        .iter()
+        .take_while(|line| !line["error"].to_string().contains("golden image"));
+    assert!(!before.any(refusal), "{lines:?}");
     publish(&store, &bundle("first"), NAME).await.expect("published");
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
 }

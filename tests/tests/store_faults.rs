@@ -172,6 +172,19 @@ async fn what_a_store_refuses_for_good_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn what_passes_is_told_by_its_code_too() {
+    for behaviour in [
+        &[Behaviour::Code(400, "RequestTimeout")][..],
+        &[Behaviour::Code(400, "ThrottlingException")],
+        &[Behaviour::Code(409, "OperationAborted")],
+    ] {
+        let (store, _) = serve(behaviour).await;
+        let error = store.get("key", 100).await.expect_err("refused for now");
+        assert!(!error.is_refusal(), "{behaviour:?}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn an_object_over_the_limit_is_not_read() {
     let (store, requests) = serve(&[Behaviour::Stall]).await;
     let error = store.get("key", 15).await.expect_err("too large");

@@ -60,6 +60,9 @@ fn decode_with(
         let reduced = is_jpeg.then(|| shortcut(decoder.dimensions())).flatten();
         let image = match reduced {
             Some(image) => image,
+            None if turning(decoder.dimensions(), orientation) > limits.max_allocation => {
+                return Err(too_much_memory());
+            }
             None => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
         };
         if is_jpeg && jpeg_is_cut_short(bytes, &image) {
@@ -113,8 +116,8 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     Ok((format, decoder))
 }
 
-/// The bytes that the pixels take as the file has them, and those of the 8-bit pixels that are made of them. Decoders
-/// count what they need beside that, if anything.
+/// The bytes that the pixels take as the file has them, and those of the 8-bit pixels that are made of them. What
+/// decoders need beside that, only some of them count.
 fn memory(decoder: &impl ImageDecoder, pixels: u64) -> u64 {
     let converted = match decoder.color_type() {
         ColorType::Rgb8 | ColorType::Rgba8 => 0,
@@ -122,6 +125,16 @@ fn memory(decoder: &impl ImageDecoder, pixels: u64) -> u64 {
         _ => 3,
     };
     decoder.total_bytes().saturating_add(pixels.saturating_mul(converted))
+}
+
+/// The bytes that the 8-bit pixels take while they are turned upright: a picture on its side is turned into another one.
+fn turning((width, height): (u32, u32), orientation: Orientation) -> u64 {
+    use Orientation::{FlipHorizontal, FlipVertical, NoTransforms, Rotate180};
+    let pictures = match orientation {
+        NoTransforms | Rotate180 | FlipHorizontal | FlipVertical => 1,
+        _ => 2,
+    };
+    (u64::from(width) * u64::from(height)).saturating_mul(3 * pictures)
 }
 
 /// Whether a chunk of a PNG differs from its checksum. The decoder passes over that in chunks that it can do without,
@@ -166,6 +179,8 @@ fn opaque(image: DynamicImage) -> RgbImage {
         }
     }
     samples.truncate(3 * pixels);
+    // The rest is given back before the picture is turned.
+    samples.shrink_to_fit();
     RgbImage::from_raw(width, height, samples).expect("three bytes a pixel")
 }
 
@@ -199,6 +214,10 @@ fn too_much_memory() -> ImageError {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use ::image::ImageEncoder;
+    use ::image::codecs::jpeg::JpegEncoder;
+    use ::image::codecs::png::PngEncoder;
 
     use super::*;
 
@@ -330,5 +349,38 @@ mod tests {
             let error = probe(&png(image), &limits).expect_err("too large").to_string();
             assert!(error.contains("more memory than allowed"), "{error}");
         }
+    }
+
+    /// Writes a picture that Exif says lies as `orientation` tells.
+    fn write_lying(mut encoder: impl ImageEncoder, orientation: u8) {
+        let header = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0";
+        let exif = [&header[..], &[orientation, 0, 0, 0, 0, 0, 0, 0]].concat();
+        encoder.set_exif_metadata(exif).expect("a file with Exif");
+        DynamicImage::new_rgb8(100, 100)
+            .write_with_encoder(encoder)
+            .expect("encoded");
+    }
+
+    #[test]
+    fn a_picture_on_its_side_counts_twice_unless_it_is_read_at_a_part_of_its_size() {
+        let limits = Limits {
+            max_allocation: 50_000,
+            ..Limits::default()
+        };
+        for (orientation, fits) in [(1, true), (3, true), (4, true), (6, false), (7, false)] {
+            let (mut png, mut jpeg) = (Vec::new(), Vec::new());
+            write_lying(PngEncoder::new(&mut png), orientation);
+            write_lying(JpegEncoder::new(&mut jpeg), orientation);
+            assert_eq!(decode(&png, &limits).is_ok(), fits, "{orientation}");
+            assert_eq!(decode(&jpeg, &limits).is_ok(), fits, "{orientation}");
+            assert!(decode_to_fit(&jpeg, &limits, 20).is_ok(), "{orientation}");
+            assert!(decode(&png, &Limits::default()).is_ok(), "{orientation}");
+        }
+    }
+
+    #[test]
+    fn what_transparency_took_is_given_back() {
+        let samples = opaque(DynamicImage::new_rgba8(100, 100)).into_raw();
+        assert!(samples.capacity() < 40_000, "{}", samples.capacity());
     }
 }

@@ -26,12 +26,12 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Largest width times height, in pixels.
     pub max_pixels: u64,
-    /// Largest memory a decoder may allocate, in bytes.
+    /// Largest memory that the pixels may take, in bytes; a decoder may hold up to a third more.
     pub max_allocation: u64,
 }
 
 impl Default for Limits {
-    /// 64 MiB encoded, 100 megapixels, 512 MiB while decoding.
+    /// 64 MiB encoded, 100 megapixels, 512 MiB of pixels while decoding.
     fn default() -> Self {
         Self {
             max_bytes: 64 << 20,

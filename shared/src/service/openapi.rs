@@ -36,13 +36,6 @@ const IMAGES: [&str; 7] = [
     "application/octet-stream",
 ];
 
-/// What may keep any request from an answer that takes more than the process itself.
-const BUSY: [ErrorCode; 3] = [
-    ErrorCode::TooManyRequests,
-    ErrorCode::Internal,
-    ErrorCode::ModelUnavailable,
-];
-
 /// What may be wrong with images.
 const IMAGE: [ErrorCode; 8] = [
     ErrorCode::BadRequest,
@@ -192,10 +185,8 @@ impl Document {
         error: &RefOr<Schema>,
         codes: &[ErrorCode],
     ) {
-        let is_standing = routes::find("GET", path).is_ok_and(|route| route.is_standing());
-        let busy: &[ErrorCode] = if is_standing { &[] } else { &BUSY };
         let mut statuses: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
-        for code in [ErrorCode::MethodNotAllowed].iter().chain(busy).chain(codes) {
+        for code in [ErrorCode::MethodNotAllowed].iter().chain(busy(path)).chain(codes) {
             statuses.entry(code.status()).or_default().push(code.name());
         }
         for (status, codes) in statuses {
@@ -205,6 +196,17 @@ impl Document {
         self.paths
             .paths
             .insert(path.to_owned(), PathItem::new(method, operation));
+    }
+}
+
+/// What may keep any request for `path` from an answer that takes more than the process itself.
+fn busy(path: &str) -> &'static [ErrorCode] {
+    use ErrorCode::{Internal, ModelUnavailable, TooManyRequests};
+    match routes::find("GET", path) {
+        Ok(route) if route.is_standing() => &[],
+        // It waits for no place.
+        Ok(route) if route.is_readiness() => &[Internal, ModelUnavailable],
+        _ => &[TooManyRequests, Internal, ModelUnavailable],
     }
 }
 
@@ -266,20 +268,23 @@ mod tests {
     #[test]
     fn what_is_answered_however_busy_the_process_is_promises_no_failure() {
         let document: Value = serde_json::from_str(document()).expect("JSON");
-        for (path, fails) in [
-            ("/health/live", false),
-            ("/openapi.json", false),
-            ("/v2", false),
-            ("/v2/health/live", false),
-            ("/health/ready", true),
-            ("/model", true),
-            ("/v2/models/{name}", true),
+        for (path, fails, waits) in [
+            ("/health/live", false, false),
+            ("/openapi.json", false, false),
+            ("/v2", false, false),
+            ("/v2/health/live", false, false),
+            ("/health/ready", true, false),
+            ("/v2/health/ready", true, false),
+            ("/v2/models/{name}/ready", true, false),
+            ("/v2/models/{name}/versions/{version}/ready", true, false),
+            ("/model", true, true),
+            ("/v2/models/{name}", true, true),
         ] {
             let answers = document["paths"][path]["get"]["responses"]
                 .as_object()
                 .expect("answers");
-            for status in ["429", "500", "503"] {
-                assert_eq!(answers.contains_key(status), fails, "{path} {status}");
+            for (status, expected) in [("429", waits), ("500", fails), ("503", fails)] {
+                assert_eq!(answers.contains_key(status), expected, "{path} {status}");
             }
         }
     }

@@ -158,8 +158,8 @@ pub enum StoreError {
         place: String,
         /// The operation, as a verb with its object.
         action: &'static str,
-        /// The HTTP status, where there was an answer.
-        status: Option<u16>,
+        /// Whether another attempt may succeed.
+        passes: bool,
         /// What the store or the network said.
         reason: String,
     },
@@ -176,13 +176,14 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the store refuses the request as it is, so that it need not be tried again.
     pub fn is_refusal(&self) -> bool {
-        match self {
-            Self::NoBucket { .. } | Self::Denied { .. } | Self::Region { .. } | Self::Archived { .. } => true,
-            Self::Request {
-                status: Some(status), ..
-            } => (400..500).contains(status) && !matches!(status, 408 | 429),
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::NoBucket { .. }
+                | Self::Denied { .. }
+                | Self::Region { .. }
+                | Self::Archived { .. }
+                | Self::Request { passes: false, .. }
+        )
     }
 }
 

@@ -49,11 +49,15 @@ pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure
 impl Resources {
     /// What an image may cost.
     pub fn limits(&self) -> Limits {
-        let max_pixels = self.max_megapixels * 1_000_000;
+        let (default, max_pixels) = (Limits::default(), self.max_megapixels * 1_000_000);
+        if max_pixels <= default.max_pixels {
+            return Limits { max_pixels, ..default };
+        }
+        // Of the usual kind all are read: three bytes a pixel, and twice that to turn a picture upright.
         Limits {
             max_pixels,
-            max_allocation: (4 * max_pixels).max(Limits::default().max_allocation),
-            ..Limits::default()
+            max_allocation: 6 * max_pixels,
+            ..default
         }
     }
 
