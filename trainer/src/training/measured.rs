@@ -27,6 +27,11 @@ pub fn measure(
     workplace: &Workplace,
 ) -> Result<Run, TrainingError> {
     let head = bundle.head()?;
+    // What cannot be measured is told before any image is looked at.
+    labels(dataset, &head.classes)?;
+    if let Some(path) = split {
+        Split::load(path, dataset)?;
+    }
     let model = bundle.file(bundle::MODEL)?;
     let network = NetworkFile {
         model,
@@ -38,17 +43,7 @@ pub fn measure(
     let distance = SplitParameters::default().distance;
     let (mut dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
     let featurized = start.elapsed().as_secs_f64();
-    for label in &mut features.labels {
-        let class = &dataset.classes[*label];
-        *label = head
-            .classes
-            .iter()
-            .position(|known| known == class)
-            .ok_or_else(|| TrainingError::ForeignClass {
-                class: class.clone(),
-                known: head.classes.join(", "),
-            })?;
-    }
+    features.labels = labels(&dataset, &head.classes)?;
     let parameters = json!({ "limits": limits, "split": split });
     let split = match split {
         Some(path) => Split::load(path, &dataset)?,
@@ -86,6 +81,21 @@ pub fn measure(
         parameters,
         limits,
     })
+}
+
+/// The label of each image, counted in the order of the classes that a bundle knows.
+fn labels(dataset: &Dataset, known: &[String]) -> Result<Vec<usize>, TrainingError> {
+    let items = dataset.items.iter();
+    items
+        .map(|item| {
+            let class = &dataset.classes[item.class];
+            let place = known.iter().position(|known| known == class);
+            place.ok_or_else(|| TrainingError::ForeignClass {
+                class: class.clone(),
+                known: known.join(", "),
+            })
+        })
+        .collect()
 }
 
 /// What the user should know where some of the `measured` rows of `dataset` are images that the model of `run` was trained
