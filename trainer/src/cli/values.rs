@@ -109,6 +109,7 @@ mod tests {
             "publish --bundle run --to store --name ../other",
             "lr-find --data images --from-rate 0",
             "lr-find --data images --steps 3",
+            "setup --backbone resnet-of-tomorrow",
             "batch --input s3://photos --output s3://scores --state-machine batch",
             "sweep --data images --out sweep --backbone resnet18,resnet-of-tomorrow",
         ] {
