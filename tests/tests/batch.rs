@@ -257,6 +257,22 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
 }
 
 #[test]
+fn what_is_no_place_for_results_is_refused_before_any_work() {
+    let place = Place::new();
+    place.images(2);
+    let image = "images/00/00000.png";
+    for (output, part) in [
+        ("bundle", "never changes"),
+        ("images/scores", "folder of the images"),
+        (image, "is a file"),
+    ] {
+        let said = say(&mut place.local(&place.text("images"), &place.text(output))).ended_with(2);
+        assert!(said.stderr.contains(part), "{said:?}");
+    }
+    assert!(!place.path("images/scores").exists() && !place.path("cache/batch").exists());
+}
+
+#[test]
 fn relative_paths_mean_the_same_from_every_folder() {
     let place = Place::new();
     let expected = place.images(6);
@@ -527,7 +543,6 @@ fn a_state_machine_scores_a_list() {
         (place.text("mixed.txt"), "s3://results/x", arn, "--local"),
         (place.text("bundle"), "s3://results/x", arn, "--local"),
         ("s3://photos/in/".to_owned(), "elsewhere", arn, "--local"),
-        ("s3://photos/in/".to_owned(), "s3://results/x", "batch", "not the ARN"),
         (
             "s3://photos/in/".to_owned(),
             "s3://results/x",

@@ -247,6 +247,12 @@ fn each_line_becomes_a_row_in_its_place() {
     let document = said.json();
     assert_eq!((document.as_array().map(Vec::len), &document[0]), (Some(2), &found[0]));
     say(&mut trainer(&["featurize"])).ended_with(2);
+
+    // Nothing at all is a failure, unless it may be a part of more.
+    let said = say(&mut trainer(&["featurize", "/none.png"])).ended_with(1);
+    assert_eq!(rows(&said)[0]["error"]["code"], "not_found");
+    assert!(said.stderr.contains("the rows say why"), "{said:?}");
+    featurize(b"/none.png\n", &[], &[]).ended_with(3);
 }
 
 #[test]

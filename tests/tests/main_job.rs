@@ -91,6 +91,7 @@ fn a_run_holds_everything_and_its_figures_agree() {
     assert_eq!(metrics["calibration"]["method"], manifest["calibration"]["method"]);
     for file in [
         "split.tsv",
+        "trained_on.txt",
         "bundle/manifest.json",
         "bundle/model.onnx",
         "bundle/svm.json",
@@ -191,6 +192,29 @@ fn evaluating_on_images_that_were_trained_on_is_told() {
         let report = std::fs::read_to_string(report).expect("a report");
         assert!(report.contains(&expected));
     }
+    // Copies under other names are the same images, and the split names none of them.
+    for class in CLASSES {
+        let copies = trained.path("copies").join(class);
+        std::fs::create_dir_all(&copies).expect("a folder");
+        for entry in std::fs::read_dir(trained.path("data").join(class))
+            .expect("a class")
+            .flatten()
+        {
+            let name = format!("copy-of-{}", entry.file_name().display());
+            std::fs::copy(entry.path(), copies.join(name)).expect("a copy");
+        }
+    }
+    let mut evaluate = trainer(&[
+        "evaluate",
+        "--json",
+        "--bundle",
+        &run,
+        "--data",
+        &trained.text("copies"),
+    ]);
+    let document = say(evaluate.current_dir(trained.folder.path())).ended_with(0).json();
+    let note = document["notes"][0].as_str().expect("a note");
+    assert!(note.starts_with(&expected) && note.contains("other images"), "{note}");
     let split = trained.text("run/split.tsv");
     let mut evaluate = trainer(&[
         "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,

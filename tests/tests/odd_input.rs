@@ -192,6 +192,24 @@ fn what_can_be_known_at_once_is_said_before_any_feature_is_computed() {
 }
 
 #[test]
+fn what_cannot_be_measured_is_said_before_any_feature_is_computed() {
+    let workshop = Workshop::new(8);
+    say_within(60, &workshop.train("data", "trained")).ended_with(0);
+    let refuse = |more: &[&str], word: &str| {
+        let evaluate = ["evaluate", "--bundle", "trained", "--data", "data", "--out", "run"];
+        let mut evaluate = workshop.trainer(&[&evaluate[..], more].concat());
+        let said = say_within(60, evaluate.env("IKAT_CACHE", workshop.path("empty")));
+        refused(&workshop, said, &[word]);
+        assert!(!workshop.path("empty/features").exists(), "{more:?}");
+    };
+    refuse(&["--split", "nowhere.tsv"], "nowhere.tsv");
+    std::fs::write(workshop.path("foreign.txt"), "green/none.png\n").expect("written");
+    refuse(&["--split", "foreign.txt"], "names no image of this data set");
+    picture(&workshop.path("data/violet/1.png"), 0, 100);
+    refuse(&[], "does not know the class violet");
+}
+
+#[test]
 fn variables_are_switches_too_and_named_where_they_are_wrong() {
     let workshop = Workshop::new(0);
     let with = |variable: &str, value: &str, arguments: &[&str]| {

@@ -4,6 +4,7 @@
 //! joins an execution that runs, collects from one that succeeded, and redrives one that failed or was stopped.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use aws_sdk_sfn::Client;
@@ -30,12 +31,35 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How often an operation is tried in all.
 const ATTEMPTS: u32 = 5;
 
+/// The ARN of a state machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arn {
+    text: String,
+    region: String,
+    /// How the ARNs of its executions begin.
+    executions: String,
+}
+
+impl FromStr for Arn {
+    type Err = BatchError;
+
+    fn from_str(text: &str) -> Result<Self, BatchError> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["arn", partition, "states", region, account, "stateMachine", name, ..] = parts[..] else {
+            return Err(BatchError::Arn(text.to_owned()));
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            region: region.to_owned(),
+            executions: format!("arn:{partition}:states:{region}:{account}:execution:{name}"),
+        })
+    }
+}
+
 /// A state machine of the template.
 pub struct StateMachine {
     client: Client,
-    arn: String,
-    /// How the ARNs of its executions begin.
-    executions: String,
+    arn: Arn,
 }
 
 /// What a state machine is to do.
@@ -49,23 +73,18 @@ pub struct Order<'a> {
 }
 
 impl StateMachine {
-    /// The state machine with this ARN, in its region, with the environment's credentials.
+    /// The state machine `arn`, in its region, with the environment's credentials.
     ///
     /// # Errors
-    /// [`BatchError::Arn`]. Nothing is asked yet.
-    pub async fn connect(arn: &str) -> Result<Self, BatchError> {
-        let parts: Vec<&str> = arn.split(':').collect();
-        let ["arn", partition, "states", region, account, "stateMachine", name, ..] = parts[..] else {
-            return Err(BatchError::Arn(arn.to_owned()));
-        };
+    /// [`BatchError::Store`]. Nothing is asked yet.
+    pub async fn connect(arn: &Arn) -> Result<Self, BatchError> {
         let environment = Environment::load(ENDPOINT_VARIABLE).await.ok_or(StoreError::NoRegion)?;
         let settings = Builder::from(&environment.settings)
-            .region(Region::new(region.to_owned()))
+            .region(Region::new(arn.region.clone()))
             .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
         Ok(Self {
             client: Client::from_conf(settings.build()),
-            arn: arn.to_owned(),
-            executions: format!("arn:{partition}:states:{region}:{account}:execution:{name}"),
+            arn: arn.clone(),
         })
     }
 
@@ -74,7 +93,7 @@ impl StateMachine {
     /// # Errors
     /// See [`BatchError`]. An image at fault is none: it is among the failures.
     pub async fn run(&self, order: &Order<'_>, cache: &Path, progress: &dyn Progress) -> Result<Summary, BatchError> {
-        let job = Job::new(order.input, order.output, &self.arn);
+        let job = Job::new(order.input, order.output, &self.arn.text);
         let place = Output::connect(order.output).await?;
         if let Some(summary) = place.finished(&job, progress).await? {
             return Ok(summary);
@@ -101,7 +120,7 @@ impl StateMachine {
         progress: &dyn Progress,
     ) -> Result<String, BatchError> {
         let name = format!("ikat-{}", job.id());
-        let arn = format!("{}:{name}", self.executions);
+        let arn = format!("{}:{name}", self.arn.executions);
         let found = self.client.describe_execution().execution_arn(&arn).send().await;
         match found {
             Ok(found) => {
@@ -120,12 +139,12 @@ impl StateMachine {
                 let started = self
                     .client
                     .start_execution()
-                    .state_machine_arn(&self.arn)
+                    .state_machine_arn(&self.arn.text)
                     .name(&name)
                     .input(input)
                     .send()
                     .await
-                    .map_err(|error| explain(&self.arn, "start an execution of it", &error))?;
+                    .map_err(|error| explain(&self.arn.text, "start an execution of it", &error))?;
                 progress.note(&format!("Started {}", started.execution_arn));
                 Ok(started.execution_arn)
             }

@@ -1,6 +1,7 @@
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use shared::bundle::MANIFEST;
 use shared::store::Location;
 
 use super::Session;
@@ -8,10 +9,12 @@ use super::failure::{Done, Failure};
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
 use super::resources::{Resources, writable};
+use super::values;
 use crate::batch::local::{self, Scorer};
 use crate::batch::output::{FAILURES, RESULTS, SUMMARY, TABLE};
-use crate::batch::state_machine::{Order, StateMachine};
+use crate::batch::state_machine::{Arn, Order, StateMachine};
 use crate::batch::{Input, Summary};
+use crate::runs::RECORD;
 
 /// Score many images, by AWS Step Functions or on this machine's cores.
 ///
@@ -29,13 +32,13 @@ pub struct Arguments {
     #[arg(long, value_name = "OUTPUT")]
     output: String,
     /// ARN of the state machine: `StateMachine` among the stack's outputs
-    #[arg(long, value_name = "ARN")]
-    state_machine: Option<String>,
+    #[arg(long, value_name = "ARN", value_parser = values::state_machine)]
+    state_machine: Option<Arn>,
     /// Batches that the state machine has scored at once
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     concurrency: u32,
     /// Score on this machine instead
-    #[arg(long)]
+    #[arg(long, conflicts_with = "state_machine")]
     local: bool,
     /// A run or the bundle in it, for --local
     #[arg(long, value_name = "BUNDLE")]
@@ -57,10 +60,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             let Some(path) = &arguments.bundle else {
                 return Err(Failure::usage("--local scores with a bundle: name it with --bundle"));
             };
-            let bundle = arguments.trust.read(path)?;
             if let Location::Folder(folder) = Location::parse(&arguments.output)? {
-                writable(&folder)?;
+                check_output(&folder, &input)?;
             }
+            let bundle = arguments.trust.read(path)?;
             let runtime = Resources::runtime(&cache, session)?;
             let scorer = Scorer {
                 bundle: &bundle,
@@ -100,6 +103,39 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
 }
 
+/// Refuses what is no place for results: it is no folder, is never to change, would be among the images of the next job,
+/// or cannot be written.
+fn check_output(output: &Path, input: &Input) -> Result<(), Failure> {
+    let refused = |reason: &str| {
+        Err(Failure::usage(format!(
+            "{} {reason}: choose another folder with --output",
+            output.display()
+        )))
+    };
+    if output.is_file() {
+        return refused("is a file, and results go to a folder");
+    }
+    if output.join(RECORD).exists() || output.join(MANIFEST).exists() {
+        return refused("is a run or a bundle, which never changes");
+    }
+    if let Input::Folder(images) = input
+        && real(output).starts_with(real(images))
+    {
+        return refused("lies in the folder of the images");
+    }
+    writable(&output.join(SUMMARY))
+}
+
+/// `path` without links, as much of it as there is.
+fn real(path: &Path) -> PathBuf {
+    let place = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let found = place.ancestors().find_map(|there| {
+        let rest = place.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(rest))
+    });
+    found.unwrap_or(place)
+}
+
 fn text(summary: &Summary) -> String {
     let mut text = format!("{:>10}  label\n", "images");
     for (label, count) in &summary.labels {
@@ -128,4 +164,44 @@ fn text(summary: &Summary) -> String {
         "\n\nResults:  {TABLE}, {RESULTS}, {FAILURES} and {SUMMARY} in {output}"
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_go_to_no_run_no_bundle_no_file_and_not_among_the_images() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| place.path().join(name);
+        for (file, contents) in [
+            ("run/run.json", "{}"),
+            ("run/bundle/manifest.json", "{}"),
+            ("images/1.jpg", "x"),
+        ] {
+            shared::files::write_atomically(&path(file), contents.as_bytes()).expect("written");
+        }
+        let images = Input::Folder(path("images"));
+        let check = |output: &str| check_output(&path(output), &images);
+        for (output, part) in [
+            ("run", "a run or a bundle"),
+            ("run/bundle", "a run or a bundle"),
+            ("images", "folder of the images"),
+            ("images/new/scores", "folder of the images"),
+            ("run/../images/scores", "folder of the images"),
+            ("images/1.jpg", "is a file"),
+        ] {
+            let said = check(output).expect_err(output).text();
+            assert!(said.contains(part) && said.contains("--output"), "{said}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(path("images"), path("link")).expect("a link");
+            check("link/scores").expect_err("among the images");
+        }
+        for output in ["scores", "images-scores/1", "run/../scores"] {
+            check(output).expect(output);
+        }
+        assert!(!path("scores").exists(), "nothing of the check stays");
+    }
 }

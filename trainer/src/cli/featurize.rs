@@ -72,6 +72,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             session.note(&format!("{rows} rows"));
             Ok(Done::Complete)
         }
+        // What comes by standard input is often a part of a larger job, which is not to fail by one part.
+        Ok(Counts { errors, rows }) if errors == rows && !arguments.stdin => {
+            Err(Failure::failed("none of the images has features: the rows say why"))
+        }
         Ok(Counts { errors, rows }) => {
             session.note(&format!(
                 "{rows} rows; {errors} of them say why an image has no features"

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::values;
 use crate::{backbone, setup};
 
 /// Obtain the runtime library and a network, so that later commands work offline.
@@ -13,7 +14,7 @@ use crate::{backbone, setup};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Networks to obtain, from the catalogue
-    #[arg(long, value_name = "NAME", default_value = backbone::DEFAULT)]
+    #[arg(long, value_name = "NAME", default_value = backbone::DEFAULT, value_parser = values::network)]
     backbone: Vec<String>,
     /// Also the runtime library for CUDA devices: 290 MB to download
     #[arg(long)]

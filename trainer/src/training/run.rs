@@ -14,7 +14,7 @@ use crate::evaluation::{Metrics, Predictions};
 use crate::image_reader::Images;
 use crate::refine::{Epoch, tensorboard};
 use crate::report::{self, Report};
-use crate::runs::{self, DataSummary, Kind, Record};
+use crate::runs::{self, DataSummary, Kind, Record, TrainedOn};
 
 /// What a training or a measurement gives.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Run {
     pub data: DataSummary,
     /// Which images were trained on, and which were kept for the test.
     pub split: Split,
+    /// The contents that were trained on, where this is a training.
+    pub trained_on: TrainedOn,
     /// What was left out.
     pub skipped: Vec<Skipped>,
     /// Folds that C was chosen by; 0 where nothing was held out.
@@ -65,8 +67,8 @@ impl Saved {
 
 impl Run {
     /// Writes the run to `out`, or to a folder of its own among the runs of the working folder: `metrics.json`,
-    /// `predictions.csv`, `split.tsv`, `parameters.json`, `epochs.json`, `skipped.json`, `tensorboard/` where there are epochs, the report with at most
-    /// `pictures` test images, and after a training `bundle/`.
+    /// `predictions.csv`, `split.tsv`, `parameters.json`, `epochs.json`, `skipped.json`, `tensorboard/` where there are
+    /// epochs, the report with at most `pictures` test images, and after a training `trained_on.txt` and `bundle/`.
     ///
     /// # Errors
     /// [`runs::RunError::Occupied`] where the folder holds something, what the file system says, and what
@@ -119,6 +121,7 @@ impl Run {
         }
         add(runs::SKIPPED, runs::json(&self.skipped, &json(runs::SKIPPED)))?;
         if self.kind == Kind::Train {
+            files.insert(runs::TRAINED_ON.to_owned(), self.trained_on.to_text().into());
             let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);
             let contents = self.bundle.files.iter();
             files.extend(contents.map(|(name, contents)| (inside(name), contents.clone())));
