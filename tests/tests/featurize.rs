@@ -247,6 +247,15 @@ fn each_line_becomes_a_row_in_its_place() {
     let document = said.json();
     assert_eq!((document.as_array().map(Vec::len), &document[0]), (Some(2), &found[0]));
     say(&mut trainer(&["featurize"])).ended_with(2);
+
+    // What a data set keeps beside its images is none of it, whether it is there or not.
+    let aside = place.text("photos/.ikat/excluded/dotted/01.png");
+    let said = featurize(format!("{aside}\n{file}\n").as_bytes(), &[], &[]).ended_with(0);
+    assert_eq!(rows(&said), found[..1]);
+    assert!(
+        said.stderr.contains("1 files in a folder .ikat were passed over"),
+        "{said:?}"
+    );
 }
 
 #[test]
