@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::output::printable;
+use crate::shell;
 use crate::signing::SigningKey;
 
 /// Make a pair of keys for signing bundles.
@@ -34,8 +35,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     let file = printable(&arguments.out.to_string_lossy());
     let text = format!(
-        "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {file} ...\nTrust:  \
+        "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {word} ...\nTrust:  \
          IKAT_TRUSTED_KEY={public} scorer ...",
+        word = shell::quote(&arguments.out.to_string_lossy()),
         public = document.public_key
     );
     session.output.result(&document, &text)?;

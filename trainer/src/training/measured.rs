@@ -13,6 +13,7 @@ use crate::dataset::{Dataset, Side, Split, SplitParameters};
 use crate::evaluation::{Evaluation, Metrics, Seconds};
 use crate::image_reader::Images;
 use crate::runs::{DataSummary, Kind, Record, SPLIT};
+use crate::shell;
 
 /// Measures a bundle on a data set, all of it or the test part of a split file. Where the bundle's `run` is known, a note
 /// says how many of the images it was trained on.
@@ -119,7 +120,7 @@ fn note(
     Ok(Some(format!(
         "{count} of these {} images {how}, so that the figures flatter; use --split {} to measure on the others.",
         measured.len(),
-        path.display()
+        shell::quote(&path.to_string_lossy())
     )))
 }
 
