@@ -7,6 +7,7 @@ mod folder_lock;
 mod lanczos;
 mod list;
 mod near_duplicates;
+mod notes;
 mod path_text;
 mod read;
 mod relocate;

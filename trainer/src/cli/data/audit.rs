@@ -116,6 +116,9 @@ impl Arguments {
             let note = if class.rare { "  rare: collect more" } else { "" };
             let _ = writeln!(text, "{:>7}  {}{note}", class.images, printable(&class.label));
         }
+        if let Some(note) = &audit.note {
+            let _ = writeln!(text, "\n{}", printable(note));
+        }
         if let Some(leakage) = &audit.leakage {
             let _ = writeln!(
                 text,
