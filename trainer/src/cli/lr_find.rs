@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         writable(out)?;
     }
     let training = &arguments.training;
-    training.check()?;
+    training.check(true, session)?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;

@@ -65,13 +65,13 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let training = &arguments.training;
-    training.check()?;
     let kinds: Vec<ClassifierKind> = arguments
         .classifier
         .iter()
         .map(|classifier| classifier.kind())
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
+    training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
     let mut sweep = Sweep {

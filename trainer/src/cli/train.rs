@@ -124,7 +124,7 @@ impl Job {
         session: &Session,
     ) -> Result<Done, Failure> {
         let training = &self.training;
-        training.check()?;
+        training.check(classifier != Classifier::Svm, session)?;
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;

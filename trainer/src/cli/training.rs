@@ -113,8 +113,16 @@ impl TrainingArguments {
         }
     }
 
-    /// Refuses options of the refinement that no recipe can have, before anything is computed.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// Refuses options of the refinement that no recipe can have, before anything is computed, and warns of those that were
+    /// typed where no network `is_refined`. Files and the environment speak to trainings of every kind at once.
+    pub fn check(&self, is_refined: bool, session: &Session) -> Result<(), Failure> {
+        let unused = RecipeArguments::among(&session.typed);
+        if !is_refined && !unused.is_empty() {
+            session.warn(&format!(
+                "only the classifiers dnn and svm-refined refine a network: svm has no use for {}",
+                unused.join(" and ")
+            ));
+        }
         let recipe = self.recipe.recipe(self.split.seed(), true);
         recipe.check().map_err(Failure::usage)
     }
