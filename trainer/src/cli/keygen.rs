@@ -28,7 +28,8 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let key = SigningKey::generate();
-    key.write(&arguments.out)?;
+    key.write(&arguments.out)
+        .map_err(|error| Failure::hinted(&error, "choose another file with --out"))?;
     let document = Document {
         private_key: &arguments.out,
         public_key: key.public(),

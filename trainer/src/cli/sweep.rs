@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
-use shared::files;
 use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network;
 use super::output::{list_skipped, printable};
-use super::resources::Resources;
+use super::resources::{Resources, save};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -106,7 +105,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let groups = sweep::groups(&entries);
     let page = arguments.out.join("comparison.html");
     let html = report::comparison(&Comparison::new(&entries)?, &groups)?;
-    files::write_atomically(&page, html.as_bytes())?;
+    save(&page, html.as_bytes(), "--out")?;
     list_skipped(&skipped);
     let document = Document {
         page: &page,
