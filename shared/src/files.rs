@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 /// The SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -107,7 +108,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    file: tempfile::NamedTempFile,
+    file: NamedTempFile,
 }
 
 impl AtomicFile {
@@ -121,9 +122,7 @@ impl AtomicFile {
             _ => Path::new("."),
         };
         std::fs::create_dir_all(folder)?;
-        let mut builder = tempfile::Builder::new();
-        open_to_all(builder.prefix(".ikat-").suffix(".tmp"));
-        let file = builder.tempfile_in(folder)?;
+        let file = temporary(folder)?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
@@ -143,23 +142,23 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.file.as_file_mut().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.as_file_mut().flush()
     }
 }
 
-/// Temporary files are private to their owner; what this one becomes is an ordinary file, for whom the umask leaves.
-#[cfg(unix)]
-fn open_to_all(builder: &mut tempfile::Builder<'_, '_>) {
-    use std::os::unix::fs::PermissionsExt;
-    builder.permissions(std::fs::Permissions::from_mode(0o666));
+/// A new file of a temporary name in `folder`, which is removed where it gets no other. It is an ordinary file, for whom the
+/// umask leaves, and an error says nothing of its name, which nobody knows.
+pub(crate) fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
+    tempfile::Builder::new()
+        .prefix(".ikat-")
+        .suffix(".tmp")
+        .make_in(folder, open)
 }
-
-#[cfg(not(unix))]
-fn open_to_all(_: &mut tempfile::Builder<'_, '_>) {}
 
 #[cfg(test)]
 mod tests {
@@ -185,6 +184,15 @@ mod tests {
             .map(|entry| entry.expect("entry").file_name())
             .collect();
         assert_eq!(names, ["model.json"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_error_says_nothing_of_the_temporary_name() {
+        // Nobody may make a file there, whoever runs the tests.
+        let error = write_atomically(Path::new("/proc/model.json"), b"one").expect_err("no place for files");
+        assert!(error.raw_os_error().is_some(), "{error}");
+        assert!(!error.to_string().contains(".ikat-"), "{error}");
     }
 
     #[cfg(unix)]

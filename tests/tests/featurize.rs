@@ -253,6 +253,15 @@ fn each_line_becomes_a_row_in_its_place() {
     assert_eq!(rows(&said)[0]["error"]["code"], "not_found");
     assert!(said.stderr.contains("the rows say why"), "{said:?}");
     featurize(b"/none.png\n", &[], &[]).ended_with(3);
+
+    // What a data set keeps beside its images is none of it, whether it is there or not.
+    let aside = place.text("photos/.ikat/excluded/dotted/01.png");
+    let said = featurize(format!("{aside}\n{file}\n").as_bytes(), &[], &[]).ended_with(0);
+    assert_eq!(rows(&said), found[..1]);
+    assert!(
+        said.stderr.contains("1 files in a folder .ikat were passed over"),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -108,6 +108,15 @@ fn what_is_no_run_and_what_is_changed_is_told() {
         "{unknown:?}"
     );
     work.trainer(&["runs", "compare", "small"]).ended_with(2);
+    // There can be no file below another one.
+    let page = "large/run.json/page.html";
+    let unwritten = work
+        .trainer(&["runs", "compare", "--out", page, "small", "large"])
+        .ended_with(1);
+    assert!(
+        unwritten.stderr.contains(&format!("{page}: ")) && unwritten.stderr.contains("--out"),
+        "{unwritten:?}"
+    );
 
     work.trainer(&["evaluate", "--bundle", "large", "--data", "data", "--out", "changed"])
         .ended_with(0);

@@ -36,6 +36,7 @@ pub mod runs;
 pub mod scoring;
 pub mod search;
 pub mod setup;
+mod shell;
 pub mod signing;
 pub mod svm;
 pub mod sweep;

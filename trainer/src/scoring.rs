@@ -13,7 +13,7 @@ use shared::network::Runtime;
 use shared::pipeline::Pipeline;
 use shared::service::{Answer, Request, Service, ServiceError, Version};
 
-use crate::dataset;
+use crate::{dataset, shell};
 
 /// What came out for one file.
 #[derive(Debug, Serialize)]
@@ -49,7 +49,7 @@ pub fn score_files(
 ) -> Vec<Scored> {
     let mut score = |path: &Path| {
         if path.is_dir() {
-            let folder = path.display();
+            let folder = shell::quote(&path.to_string_lossy());
             let message = format!("it is a folder: `trainer batch --local --input {folder}` scores all that is in it");
             return Err(ServiceError::bad_request(message));
         }

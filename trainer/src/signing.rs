@@ -95,8 +95,10 @@ impl SigningKey {
             .prefix(".ikat-")
             .suffix(".tmp")
             .tempfile_in(folder)
-            .map_err(failed)?;
-        file.write_all(pem.as_bytes())
+            // The error itself names the temporary file.
+            .map_err(|error| failed(error.kind().into()))?;
+        file.as_file_mut()
+            .write_all(pem.as_bytes())
             .and_then(|()| file.as_file().sync_all())
             .map_err(failed)?;
         file.persist_noclobber(path)

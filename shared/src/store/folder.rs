@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{Condition, Object, ObjectInfo, StoreError, off_the_executor};
-use crate::files::{AtomicFile, sha256_hex, write_atomically};
+use crate::files::{AtomicFile, sha256_hex, temporary, write_atomically};
 
 /// How the names of lock files and unfinished files begin, which no key may use.
 pub(super) const RESERVED: &str = ".ikat-";
@@ -125,12 +125,7 @@ impl FolderStore {
 /// Creates the file with all its contents, or finds that the name is taken.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = create_folder_of(path)?;
-    let unfinished = tempfile::Builder::new()
-        .prefix(RESERVED)
-        .suffix(".tmp")
-        .tempfile_in(folder)
-        .map_err(failed(path))?
-        .into_temp_path();
+    let unfinished = temporary(folder).map_err(failed(path))?.into_temp_path();
     write_atomically(&unfinished, bytes).map_err(failed(path))?;
     unfinished
         .persist_noclobber(path)

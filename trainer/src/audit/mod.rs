@@ -30,6 +30,8 @@ pub struct Audit {
     pub images: usize,
     /// Images of each class, in the order of names.
     pub classes: Vec<ClassCount>,
+    /// Whether they look like something else than classes, for people to read.
+    pub note: Option<String>,
     /// Names that promise another format than the content has.
     pub wrong_extensions: Vec<WrongExtension>,
     /// Pictures whose shorter side is below the limit.
@@ -125,6 +127,7 @@ pub fn audit(
     Ok(Audit {
         images: dataset.items.len(),
         classes: classes(dataset),
+        note: dataset.note(),
         wrong_extensions: wrong_extensions(dataset, pictures),
         tiny: tiny(dataset, pictures, smallest_side),
         leakage: split.map(|split| leakage(dataset, &features.groups, split)),

@@ -15,6 +15,7 @@ use crate::batch::output::{FAILURES, RESULTS, SUMMARY, TABLE};
 use crate::batch::state_machine::{Arn, Order, StateMachine};
 use crate::batch::{Input, Summary};
 use crate::runs::RECORD;
+use crate::shell;
 
 /// Score many images, by AWS Step Functions or on this machine's cores.
 ///
@@ -152,13 +153,14 @@ fn text(summary: &Summary) -> String {
     if *passing > 0 {
         let _ = write!(text, " ({passing} of them may be scored later)");
     }
-    let output = printable(&summary.job.output);
     if *failed > 0 {
+        let failures = shell::quote(&format!("{}/{FAILURES}", summary.job.output));
         let _ = write!(
             text,
-            "\nAgain:    trainer batch --input {output}/{FAILURES} --output ANOTHER ..."
+            "\nAgain:    trainer batch --input {failures} --output ANOTHER ..."
         );
     }
+    let output = printable(&summary.job.output);
     let _ = write!(
         text,
         "\n\nResults:  {TABLE}, {RESULTS}, {FAILURES} and {SUMMARY} in {output}"

@@ -1,3 +1,4 @@
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use super::failure::{Done, Failure};
 use super::location::{block_on, store};
 use super::resources::Resources;
 use crate::backbone;
-use crate::dataset::{Dataset, SplitParameters};
+use crate::dataset::{Dataset, SplitParameters, hidden_below};
 use crate::demo::{self, DemoClass};
 use crate::evaluation::{self, Metrics};
 use crate::training::{self, Parameters, Quantization};
@@ -17,6 +18,11 @@ use crate::{publish, report, runs, scoring, svm};
 
 /// Name of the demo's model.
 const NAME: &str = "clothing-texture";
+/// What the demo makes in its folder; a repeated one adds a run with a number behind [`RUN`].
+const DATA: &str = "data";
+const IMAGE: &str = "new-image.jpg";
+const RUN: &str = "run";
+const STORE: &str = "store";
 
 /// See the whole way at work: draw images, train, evaluate, publish, score.
 ///
@@ -24,7 +30,7 @@ const NAME: &str = "clothing-texture";
 /// publishes it to a folder, and classifies an image that was not in the set, the way the scorer does.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder for everything that the demo makes
+    /// Folder for everything that the demo makes; must hold nothing else
     #[arg(long, value_name = "DIR", default_value = "ikat-demo")]
     dir: PathBuf,
     /// Images per class
@@ -56,9 +62,10 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let dir = &arguments.dir;
-    let data = dir.join("data");
+    check_own(dir)?;
+    let data = dir.join(DATA);
     demo::generate(&data, arguments.per_class, arguments.seed, &session.progress)?;
-    let image = dir.join("new-image.jpg");
+    let image = dir.join(IMAGE);
     demo::write(&image, DemoClass::Striped, arguments.per_class, arguments.seed)?;
 
     let dataset = Dataset::scan(&data)?;
@@ -88,7 +95,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let run = vacant(dir)?;
     let report = trained.save(Some(&run), report::DEFAULT_PICTURES, &workplace)?.report();
 
-    let models = dir.join("store");
+    let models = dir.join(STORE);
     let model = models.join(NAME);
     let (published, answer) = block_on(async {
         let objects = store(&models.to_string_lossy()).await?;
@@ -128,12 +135,66 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     Ok(Done::Complete)
 }
 
+/// Refuses a folder that holds what the demo does not make: it is somebody's, a data set for example. What is hidden may
+/// be left there by a system, or by a demo that was cut short.
+fn check_own(dir: &Path) -> Result<(), Failure> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Failure::failed(format!("{}: {error}", dir.display()))),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if !hidden_below(Path::new(&name)) && !is_ours(&name.to_string_lossy()) {
+            return Err(Failure::failed(format!(
+                "{} holds {}, which is not the demo's: choose a folder that is empty or not there yet with --dir",
+                dir.display(),
+                Path::new(&name).display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the demo makes something of this name.
+fn is_ours(name: &str) -> bool {
+    let number = name.strip_prefix(RUN).and_then(|rest| rest.strip_prefix('-'));
+    [DATA, IMAGE, RUN, STORE].contains(&name) || number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 /// The first of `run`, `run-2`, `run-3` ... that holds nothing yet: a finished run is never overwritten.
 fn vacant(dir: &Path) -> Result<PathBuf, Failure> {
-    let names = std::iter::once("run".to_owned()).chain((2..).map(|number| format!("run-{number}")));
+    let names = std::iter::once(RUN.to_owned()).chain((2..).map(|number| format!("{RUN}-{number}")));
     names
         .map(|name| dir.join(name))
         .take(10_000)
         .find(|path| runs::check_vacant(path).is_ok())
         .ok_or_else(|| Failure::usage(format!("{} holds too many runs", dir.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_stays_out_of_folders_that_hold_something_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path();
+        assert!(check_own(&dir.join("none")).is_ok());
+        for name in [DATA, STORE, RUN, "run-2", ".ikat-run-x"] {
+            std::fs::create_dir(dir.join(name)).expect("a folder");
+        }
+        std::fs::write(dir.join(IMAGE), "").expect("written");
+        assert!(check_own(dir).is_ok());
+        for name in ["striped", "running", "run-x"] {
+            std::fs::create_dir(dir.join(name)).expect("a folder");
+            let text = check_own(dir).expect_err(name).text();
+            assert!(
+                text.contains(&format!("holds {name}, ")) && text.contains("--dir"),
+                "{text}"
+            );
+            std::fs::remove_dir(dir.join(name)).expect("removed");
+        }
+        assert!(check_own(&dir.join(IMAGE)).is_err());
+    }
 }

@@ -1,9 +1,12 @@
 use std::io::{self, BufReader, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::resources::Resources;
+use crate::dataset::OWN_FOLDER;
 use crate::device::Device;
 use crate::feature_rows::{self, Counts, Featurization, Line, RowsError};
 use crate::features::{CacheKey, Networks};
@@ -20,7 +23,8 @@ pub struct Arguments {
     /// Images
     #[arg(value_name = "IMAGE", required_unless_present = "stdin")]
     images: Vec<String>,
-    /// Read a line for each image from standard input
+    /// Read a line for each image from standard input; what lies in a folder `.ikat`, where a data set keeps what was set
+    /// aside, is passed over
     #[arg(long, conflicts_with = "images")]
     stdin: bool,
     /// Also ask addresses in private networks
@@ -51,11 +55,18 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         threads: arguments.resources.threads(),
         allow_private: arguments.allow_private,
     };
+    let set_aside = Arc::new(AtomicU64::new(0));
     let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
         if io::stdin().is_terminal() {
             session.note("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
         }
-        Box::new(feature_rows::lines(BufReader::new(io::stdin())))
+        let set_aside = Arc::clone(&set_aside);
+        let lines = feature_rows::lines(BufReader::new(io::stdin()));
+        Box::new(lines.filter(move |line| {
+            let passed_over = line.is_set_aside();
+            set_aside.fetch_add(passed_over.into(), Ordering::Relaxed);
+            !passed_over
+        }))
     } else {
         let lines: Vec<Line> = arguments.images.iter().map(|image| Line::parse(image)).collect();
         Box::new(lines.into_iter())
@@ -67,6 +78,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     } else {
         feature_rows::write(lines, &featurization, io::stdout(), &session.progress)
     };
+    let passed_over = set_aside.load(Ordering::Relaxed);
+    if passed_over > 0 {
+        session.note(&format!(
+            "{passed_over} files in a folder {OWN_FOLDER} were passed over"
+        ));
+    }
     match written {
         Ok(Counts { errors: 0, rows }) => {
             session.note(&format!("{rows} rows"));

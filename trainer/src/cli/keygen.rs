@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::output::printable;
+use crate::shell;
 use crate::signing::SigningKey;
 
 /// Make a pair of keys for signing bundles.
@@ -27,15 +28,17 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let key = SigningKey::generate();
-    key.write(&arguments.out)?;
+    key.write(&arguments.out)
+        .map_err(|error| Failure::hinted(&error, "choose another file with --out"))?;
     let document = Document {
         private_key: &arguments.out,
         public_key: key.public(),
     };
     let file = printable(&arguments.out.to_string_lossy());
     let text = format!(
-        "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {file} ...\nTrust:  \
+        "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {word} ...\nTrust:  \
          IKAT_TRUSTED_KEY={public} scorer ...",
+        word = shell::quote(&arguments.out.to_string_lossy()),
         public = document.public_key
     );
     session.output.result(&document, &text)?;

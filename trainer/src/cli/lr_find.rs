@@ -3,13 +3,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
-use shared::files;
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::output::printable;
-use super::resources::{Resources, writable};
+use super::resources::{Resources, save, writable};
 use super::training::TrainingArguments;
 use super::values;
 use crate::dataset::Dataset;
@@ -73,7 +72,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         writable(out)?;
     }
     let training = &arguments.training;
-    training.check()?;
+    training.check(true, session)?;
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
@@ -90,7 +89,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     let curve = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;
     if let Some(out) = &arguments.out {
-        files::write_atomically(out, report::rate_plot(&curve)?.as_bytes())?;
+        save(out, report::rate_plot(&curve)?.as_bytes(), "--out")?;
     }
     let document = Document {
         curve: &curve,

@@ -34,7 +34,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 use self::bar::Bar;
 use self::failure::{Done, Failure};
@@ -102,6 +103,8 @@ struct Session {
     output: Output,
     progress: Bar,
     cache: Option<PathBuf>,
+    /// The options that were typed, and come neither from the environment nor from a file.
+    typed: Vec<Id>,
 }
 
 impl Session {
@@ -130,7 +133,7 @@ impl Session {
 /// Runs the program with the arguments that it was started with.
 pub fn run() -> ExitCode {
     match parse(&std::env::args_os().collect::<Vec<_>>()) {
-        Ok(arguments) => match dispatch(arguments) {
+        Ok((arguments, typed)) => match dispatch(arguments, typed) {
             Ok(done) => done.into(),
             Err(failure) => failure.report(),
         },
@@ -149,8 +152,9 @@ enum Parsing {
     Configuration(configuration::ConfigurationError),
 }
 
-/// Flags win over the environment, which wins over the file: the file's values become clap's defaults.
-fn parse(arguments: &[OsString]) -> Result<Arguments, Parsing> {
+/// The arguments, and which of the command's options were typed. Flags win over the environment, which wins over the file:
+/// the file's values become clap's defaults.
+fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
         .and_then(|configuration| configuration.apply(command()))
@@ -158,14 +162,25 @@ fn parse(arguments: &[OsString]) -> Result<Arguments, Parsing> {
     let matches = command
         .try_get_matches_from(arguments)
         .map_err(|error| Parsing::Clap(configuration::with_variables(error, arguments)))?;
-    Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)
+    let arguments = Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)?;
+    Ok((arguments, typed(&matches)))
 }
 
-fn dispatch(Arguments { common, command }: Arguments) -> Result<Done, Failure> {
+/// What was typed for the command that is run.
+fn typed(mut matches: &ArgMatches) -> Vec<Id> {
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
+    let is_typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(is_typed).cloned().collect()
+}
+
+fn dispatch(Arguments { common, command }: Arguments, typed: Vec<Id>) -> Result<Done, Failure> {
     let session = Session {
         output: Output::new(common.json),
         progress: Bar::new(common.quiet),
         cache: common.cache,
+        typed,
     };
     match command {
         Command::Demo(arguments) => demo::run(&arguments, &session),

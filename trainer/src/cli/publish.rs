@@ -7,6 +7,7 @@ use super::failure::{Done, Failure};
 use super::location::{BundleArguments, block_on, store};
 use super::values;
 use crate::publish::{self, PublishError};
+use crate::shell;
 use crate::signing::SigningKey;
 
 /// Publish a bundle as the live version of a model.
@@ -55,15 +56,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Some(canary) => format!(
             "Version {} answers for {} % of the images at {model}; version {} is live.\n\n\
             Make it live:   the same command without --canary\n\
-            End the trial:  trainer rollback --to {} --name {name}",
+            End the trial:  trainer rollback --to {} --name {}",
             canary.version,
             100.0 * canary.share,
             published.version,
-            arguments.to
+            shell::quote(&arguments.to),
+            shell::quote(name)
         ),
         None => format!(
-            "Version {} is live at {model}\n\nServe it:  IKAT_MODEL={model} scorer --listen 127.0.0.1:9000",
-            published.version
+            "Version {} is live at {model}\n\nServe it:  IKAT_MODEL={} scorer --listen 127.0.0.1:9000",
+            published.version,
+            shell::quote(&model)
         ),
     };
     session.output.result(&published, &text)?;

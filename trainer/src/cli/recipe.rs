@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::ValueEnum;
+use clap::{Args, Command, Id, ValueEnum};
 
 use crate::device::Device;
 use crate::refine::engine::Optimizer;
 use crate::refine::network::{Precision, Statistics};
 use crate::refine::{HeadStart, Recipe, Schedule, Trained};
+
+/// The option that also says where features are computed.
+const DEVICE: &str = "device";
 
 /// How the network is refined, for the classifiers dnn and svm-refined.
 #[derive(Debug, clap::Args)]
@@ -168,6 +171,16 @@ enum Numbers {
 }
 
 impl RecipeArguments {
+    /// Those of the options `typed` that say nothing but how a network is refined, as they are typed.
+    pub fn among(typed: &[Id]) -> Vec<String> {
+        let command = Self::augment_args(Command::new("refinement"));
+        let of_refinement = command.get_arguments().filter(|option| option.get_id() != DEVICE);
+        let typed = of_refinement.filter(|option| typed.contains(option.get_id()));
+        typed
+            .filter_map(|option| Some(format!("--{}", option.get_long()?)))
+            .collect()
+    }
+
     /// The preset with what was given changed in it; `balanced` tells whether rare classes weigh as much as frequent
     /// ones.
     pub fn recipe(&self, seed: u64, balanced: bool) -> Recipe {
@@ -301,6 +314,13 @@ mod tests {
     fn recipe(arguments: &[&str]) -> Recipe {
         let all = std::iter::once("trainer").chain(arguments.iter().copied());
         Line::try_parse_from(all).expect("options").recipe.recipe(7, true)
+    }
+
+    #[test]
+    fn options_of_the_refinement_are_known_among_those_typed() {
+        let typed = ["learning_rate", "device", "seed", "epochs"].map(Id::from);
+        assert_eq!(RecipeArguments::among(&typed), ["--epochs", "--learning-rate"]);
+        assert!(RecipeArguments::among(&[]).is_empty());
     }
 
     #[test]

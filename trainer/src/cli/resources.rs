@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::Path;
 
+use shared::files;
 use shared::image::Limits;
 use shared::network::Runtime;
 
@@ -35,6 +36,17 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
         source,
     })?;
     Ok(())
+}
+
+/// Writes what came out to the file at `path`, whose place is chosen with `option`.
+pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
+    files::write_atomically(path, bytes).map_err(|source| {
+        let error = RunError::File {
+            path: path.to_path_buf(),
+            source,
+        };
+        Failure::hinted(&error, format!("choose another place with {option}"))
+    })
 }
 
 /// The right to write a run to `out`, where that folder was named and holds nothing.

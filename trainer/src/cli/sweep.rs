@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
-use shared::files;
 use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network;
 use super::output::{list_skipped, printable};
-use super::resources::Resources;
+use super::resources::{Resources, save};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -65,13 +64,13 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let training = &arguments.training;
-    training.check()?;
     let kinds: Vec<ClassifierKind> = arguments
         .classifier
         .iter()
         .map(|classifier| classifier.kind())
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
+    training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
     let mut sweep = Sweep {
@@ -106,7 +105,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let groups = sweep::groups(&entries);
     let page = arguments.out.join("comparison.html");
     let html = report::comparison(&Comparison::new(&entries)?, &groups)?;
-    files::write_atomically(&page, html.as_bytes())?;
+    save(&page, html.as_bytes(), "--out")?;
     list_skipped(&skipped);
     let document = Document {
         page: &page,

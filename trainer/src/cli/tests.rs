@@ -4,7 +4,7 @@ use std::path::Path;
 use clap::{ArgAction, FromArgMatches};
 
 use super::failure::Failure;
-use super::{Arguments, command};
+use super::{Arguments, command, typed};
 use crate::configuration::{Configuration, TEMPLATE};
 use crate::runs::RunError;
 use crate::setup::SetupError;
@@ -194,4 +194,17 @@ fn a_file_can_stand_for_required_options() {
     let command = configuration.apply(command()).expect("known options");
     let matches = command.try_get_matches_from(["trainer", "train"]).expect("complete");
     Arguments::from_arg_matches(&matches).expect("valid");
+}
+
+#[test]
+fn options_that_were_typed_are_told_from_those_of_a_file() {
+    let configuration =
+        Configuration::parse("[train]\nepochs = 3\n", Path::new("ikat.toml")).expect("a parameter file");
+    let command = configuration.apply(command()).expect("known options");
+    let line = ["trainer", "--json", "train", "--data", "images", "--mixup", "0.2"];
+    let matches = command.try_get_matches_from(line).expect("complete");
+    let typed = typed(&matches);
+    for (name, expected) in [("data", true), ("mixup", true), ("epochs", false), ("views", false)] {
+        assert_eq!(typed.iter().any(|id| id == name), expected, "{name}");
+    }
 }

@@ -17,6 +17,7 @@ use crate::evaluation::{self, Metrics};
 use crate::feature_rows;
 use crate::features::CacheKey;
 use crate::runs::BUNDLE;
+use crate::shell;
 use crate::training::{self, Choice, Run, Saved, Workplace};
 
 /// Train a classifier on a folder of class folders.
@@ -123,7 +124,7 @@ impl Job {
         session: &Session,
     ) -> Result<Done, Failure> {
         let training = &self.training;
-        training.check()?;
+        training.check(classifier != Classifier::Svm, session)?;
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
@@ -201,7 +202,9 @@ fn text(run: &Run, saved: &Saved) -> String {
     let _ = write!(
         text,
         "\n{how}; version {version}\n\nRun:      {folder}\nReport:   {report}\nPublish:  trainer publish --bundle \
-         {folder} --to STORE --name {name}",
+         {bundle} --to STORE --name {name}",
+        bundle = shell::quote(&saved.folder.to_string_lossy()),
+        name = shell::quote(name),
     );
     text
 }

@@ -25,7 +25,7 @@ const EXPORT: &str = "Bundle and report";
 /// What a training needs to know besides the network.
 #[derive(Debug, clap::Args)]
 pub struct TrainingArguments {
-    /// Name of the model [default: the name of the data folder]
+    /// Name of the model [default: the name of the data folder or list]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -113,8 +113,16 @@ impl TrainingArguments {
         }
     }
 
-    /// Refuses options of the refinement that no recipe can have, before anything is computed.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// Refuses options of the refinement that no recipe can have, before anything is computed, and warns of those that were
+    /// typed where no network `is_refined`. Files and the environment speak to trainings of every kind at once.
+    pub fn check(&self, is_refined: bool, session: &Session) -> Result<(), Failure> {
+        let unused = RecipeArguments::among(&session.typed);
+        if !is_refined && !unused.is_empty() {
+            session.warn(&format!(
+                "only the classifiers dnn and svm-refined refine a network: svm has no use for {}",
+                unused.join(" and ")
+            ));
+        }
         let recipe = self.recipe.recipe(self.split.seed(), true);
         recipe.check().map_err(Failure::usage)
     }
@@ -129,21 +137,56 @@ impl TrainingArguments {
 
     /// The name that was given, or one made of the data folder's that can stand in an address.
     fn model_name(&self, data: &Path) -> String {
-        let folder = || {
-            let path = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
-            path.file_name().map(|name| name.to_string_lossy().into_owned())
-        };
-        let name = self.name.clone().or_else(folder).unwrap_or_default();
-        let allowed = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-        let name: String = name
-            .chars()
-            .map(|character| if allowed(character) { character } else { '-' })
-            .collect();
-        let name = name.trim_matches(['-', '.']);
-        if name.is_empty() {
-            "model".to_owned()
-        } else {
-            name.to_owned()
+        allowed_name(&self.name.clone().unwrap_or_else(|| name_of(data)))
+    }
+}
+
+/// The name of a folder, or that of a list without its ending.
+fn name_of(data: &Path) -> String {
+    let path = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
+    let name = if path.is_file() {
+        path.file_stem()
+    } else {
+        path.file_name()
+    };
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `name` with nothing in it that cannot stand in an address.
+fn allowed_name(name: &str) -> String {
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+    let name: String = name
+        .chars()
+        .map(|character| if allowed(character) { character } else { '-' })
+        .collect();
+    let name = name.trim_matches(['-', '.']);
+    if name.is_empty() {
+        "model".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_named_for_its_folder_or_its_list() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let named = |name: &str| name_of(&folder.path().join(name));
+        std::fs::create_dir(folder.path().join("photos.v2")).expect("a folder");
+        std::fs::write(folder.path().join("ex.csv"), "").expect("written");
+        assert_eq!(named("photos.v2"), "photos.v2");
+        assert_eq!(named("photos.v2/."), "photos.v2");
+        assert_eq!(named("ex.csv"), "ex");
+        assert_eq!(name_of(Path::new("s3://bucket/photos.v2")), "photos.v2");
+    }
+
+    #[test]
+    fn what_cannot_stand_in_an_address_is_replaced() {
+        for (name, expected) in [("my photos", "my-photos"), ("-é-", "model"), ("..", "model")] {
+            assert_eq!(allowed_name(name), expected);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::{Dataset, DatasetError, Item, Skipped, list};
 use crate::runs::RECORD;
@@ -184,6 +184,12 @@ fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
             .cmp(right.as_os_str().as_encoded_bytes())
     });
     Ok(entries)
+}
+
+/// Whether the scanner passes over what is at `path` below a root, because of its name or that of a folder on the way.
+pub(crate) fn hidden_below(path: &Path) -> bool {
+    let mut names = path.components();
+    names.any(|name| matches!(name, Component::Normal(name) if hidden(Path::new(name))))
 }
 
 /// What systems leave in folders of images, and nobody means as one.

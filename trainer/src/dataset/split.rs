@@ -1,7 +1,7 @@
 //! Dividing a data set: what is trained on, and what is kept for the test.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -183,15 +183,21 @@ fn units(dataset: &Dataset, groups: &[usize], parameters: &SplitParameters) -> V
         if parameters.group {
             units.join(row, *first_of_group.entry(groups[row]).or_insert(row));
         }
-        // The class folder, the subfolder, and at least a file in it.
-        let mut parts = item.path.components();
-        if let (By::Subdir, (Some(class), Some(folder), Some(_))) =
-            (parameters.by, (parts.next(), parts.next(), parts.next()))
-        {
-            units.join(row, *first_of_folder.entry((class, folder)).or_insert(row));
+        if let (By::Subdir, Some(folder)) = (parameters.by, item.subfolder()) {
+            units.join(row, *first_of_folder.entry(folder).or_insert(row));
         }
     }
     units.numbered()
+}
+
+impl Item {
+    /// The class folder and the subfolder of it that the image lies in, if any.
+    pub(super) fn subfolder(&self) -> Option<(Component<'_>, Component<'_>)> {
+        let mut parts = self.path.components();
+        let folder = (parts.next()?, parts.next()?);
+        // At least a file in it.
+        parts.next().map(|_| folder)
+    }
 }
 
 /// Units for the test, such that about `1 - ratio` of the images are in them.

@@ -12,7 +12,7 @@ use shared::service::ServiceError;
 use shared::store::{Location, S3Store};
 
 use super::RowsError;
-use crate::dataset::{Dataset, Item, Skipped};
+use crate::dataset::{Dataset, Item, Skipped, hidden_below};
 use crate::features::{CacheKey, Featurized, Record};
 
 /// Longest row, in bytes.
@@ -34,7 +34,8 @@ pub struct Rows {
 /// has several rows, one with features counts.
 ///
 /// An image's class is its row's label. Where no row has one, the images must lie in class folders, as
-/// [`Dataset::scan`] finds them.
+/// [`Dataset::scan`] finds them: what is hidden below the folder that all images share is passed over. That folder itself
+/// may lie in a hidden one.
 ///
 /// # Errors
 /// See [`RowsError`].
@@ -224,7 +225,11 @@ impl Gathered<'_> {
         let mut skipped = Vec::new();
         let count = self.rows.len();
         for (item, Known { label, outcome }) in self.rows {
-            let path = PathBuf::from(below(&root, &item));
+            let inside = below(&root, &item);
+            if !labelled && inside.is_some_and(|path| hidden_below(Path::new(path))) {
+                continue;
+            }
+            let path = PathBuf::from(inside.unwrap_or(&item));
             let folder = || {
                 let mut parts = path.components();
                 let first = parts.next()?.as_os_str().to_str()?;
@@ -287,12 +292,10 @@ impl Gathered<'_> {
     }
 }
 
-/// The path of `item` within `root`, or `item` itself where it lies elsewhere.
-fn below<'a>(root: &str, item: &'a str) -> &'a str {
-    match item.strip_prefix(root) {
-        Some(rest) if root.is_empty() || root == "/" || rest.starts_with('/') => rest.trim_start_matches('/'),
-        _ => item,
-    }
+/// The path of `item` within `root`; none where it lies elsewhere.
+fn below<'a>(root: &str, item: &'a str) -> Option<&'a str> {
+    let rest = item.strip_prefix(root)?;
+    (root.is_empty() || root == "/" || rest.starts_with('/')).then(|| rest.trim_start_matches('/'))
 }
 
 /// The longest folder that all of `items` are in, or below.
@@ -401,6 +404,31 @@ mod tests {
                 .collect();
             let expected = [("alone.jpg", "not in a class folder"), ("dotted/1.jpg", "gone")];
             assert_eq!(skipped, expected.map(|(path, reason)| (path.to_owned(), reason)));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_hidden_below_the_root_is_passed_over() {
+        for root in ["/home/u/.data/photos", ".data", "./photos", "s3://bucket/.data"] {
+            let at = |path: &str| format!("{root}/{path}");
+            let given = [
+                row(&at("dotted/1.jpg"), None, &[1.0]),
+                row(&at("striped/1.jpg"), None, &[2.0]),
+                row(&at("striped/.trash/2.jpg"), None, &[3.0]),
+                row(&at(".ikat/excluded/striped/3.jpg"), None, &[4.0]),
+                broken(&at(".ikat/annotations.jsonl")),
+                broken(&at("dotted/.DS_Store")),
+                broken("/home/u/.other/dotted/1.jpg"),
+            ];
+            let read = rows(&given, 1).await.expect(root);
+            let expected = [("dotted/1.jpg", "dotted"), ("striped/1.jpg", "striped")];
+            assert_eq!(
+                found(&read),
+                expected.map(|(path, class)| (path.to_owned(), class)),
+                "{root}"
+            );
+            let skipped = read.featurized.skipped.iter().map(|item| item.path.as_path());
+            assert_eq!(skipped.collect::<Vec<_>>(), [Path::new("/home/u/.other/dotted/1.jpg")]);
         }
     }
 

@@ -1,6 +1,7 @@
 //! From lines that name images to rows of features.
 
 use std::io::{BufRead, Read, Write};
+use std::path::Path;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,6 +15,7 @@ use shared::service::ServiceError;
 
 use super::RowsError;
 use crate::conveyor::{self, Addressed};
+use crate::dataset::OWN_FOLDER;
 use crate::features::{CacheKey, FeatureError, Networks, Record};
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
@@ -68,6 +70,13 @@ impl Line {
             label: label.filter(|label| !label.is_empty()).map(str::to_owned),
             problem: None,
         }
+    }
+
+    /// Whether the image lies in the folder where a data set keeps what is no image of it. Other hidden folders may be
+    /// above the data set, whose root a line does not tell.
+    pub fn is_set_aside(&self) -> bool {
+        let folder = Path::new(&self.item).parent();
+        folder.is_some_and(|folder| folder.iter().any(|name| name == OWN_FOLDER))
     }
 
     fn wrong(bytes: &[u8], problem: &'static str) -> Self {
@@ -203,6 +212,26 @@ impl Featurization<'_> {
                 outcome,
             };
             (serde_json::to_string(&row).unwrap_or_default(), is_error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_data_set_keeps_beside_its_images_is_known_by_its_folder() {
+        for (text, expected) in [
+            ("photos/.ikat/excluded/dotted/1.jpg", true),
+            ("./.ikat/1.jpg\tdotted", true),
+            ("s3://bucket/photos/.ikat/1.jpg", true),
+            ("/home/u/.data/photos/dotted/1.jpg", false),
+            ("photos/dotted/.ikat", false),
+            ("photos/my.ikat/1.jpg", false),
+            ("1.jpg", false),
+        ] {
+            assert_eq!(Line::parse(text).is_set_aside(), expected, "{text}");
         }
     }
 }

@@ -105,7 +105,8 @@ pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> 
         .prefix(".ikat-run-")
         .suffix(".tmp")
         .tempdir_in(parent)
-        .map_err(at(parent))?;
+        // The error itself names the temporary folder.
+        .map_err(|error| at(parent)(error.kind().into()))?;
     let inside = partial.path();
     for (name, contents) in files {
         let path = inside.join(name);

@@ -13,6 +13,7 @@ use crate::dataset::{Dataset, Side, Split, SplitParameters};
 use crate::evaluation::{Evaluation, Metrics, Seconds};
 use crate::image_reader::Images;
 use crate::runs::{DataSummary, Kind, SPLIT, TrainedOn};
+use crate::shell;
 
 /// Measures a bundle on a data set, all of it or the test part of a split file. Where the bundle's `run` is known, a note
 /// says how many of the images it was trained on.
@@ -129,7 +130,8 @@ fn note(
         return Ok(None);
     }
     let instead = if known.iter().all(is_named) {
-        format!("use --split {} to measure on the others", path.display())
+        let path = shell::quote(&path.to_string_lossy());
+        format!("use --split {path} to measure on the others")
     } else {
         "measure on other images".to_owned()
     };

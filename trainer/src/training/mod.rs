@@ -387,6 +387,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
 
+    let notes = [dataset.note(), parameters.split.note(dataset)];
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { train } else { &test };
     let golden = golden::choose(dataset, shown, parameters.golden_images);
@@ -402,7 +403,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
         skipped: dataset.skipped.clone(),
         folds: fitted.folds,
-        notes: fitted.notes,
+        notes: notes.into_iter().flatten().chain(fitted.notes).collect(),
         history: fitted.history,
         parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,

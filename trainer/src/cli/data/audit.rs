@@ -2,14 +2,13 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use shared::files;
 
 use super::features::FeatureArguments;
 use crate::audit::{self, Audit};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
-use crate::cli::resources::Resources;
+use crate::cli::resources::{Resources, save};
 use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
 use crate::report;
 
@@ -79,7 +78,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(path) = &arguments.html {
         let annotate = arguments.annotate.as_ref().map(reqwest::Url::as_str);
         let page = report::audit_page(&audit, &featurized.skipped, &featurized.root, annotate, limits)?;
-        files::write_atomically(path, page.as_bytes())?;
+        save(path, page.as_bytes(), "--html")?;
         session.note(&format!("Page: {}", printable(&path.to_string_lossy())));
     }
     list_skipped(&featurized.skipped);
@@ -115,6 +114,9 @@ impl Arguments {
         for class in &audit.classes {
             let note = if class.rare { "  rare: collect more" } else { "" };
             let _ = writeln!(text, "{:>7}  {}{note}", class.images, printable(&class.label));
+        }
+        if let Some(note) = &audit.note {
+            let _ = writeln!(text, "\n{}", printable(note));
         }
         if let Some(leakage) = &audit.leakage {
             let _ = writeln!(

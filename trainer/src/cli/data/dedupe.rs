@@ -12,6 +12,7 @@ use crate::cli::resources::Resources;
 use crate::dataset::{self, Dataset, FolderLock, HASH_SIZE, Picture, Skipped};
 use crate::duplicates::quarantine;
 use crate::duplicates::{self, Criteria, Duplicates};
+use crate::shell;
 
 /// Find copies of one picture, keep the best and set the others aside.
 ///
@@ -296,12 +297,12 @@ impl Arguments {
             dataset.items.len(),
             document.groups.len(),
         );
-        let data = printable(&self.data.to_string_lossy());
         let _ = match document.quarantine {
             Some(name) => write!(
                 text,
-                "\n{} files were set aside\n\nUndo:  trainer data dedupe --data {data} --restore {name}",
-                document.moved
+                "\n{} files were set aside\n\nUndo:  trainer data dedupe --data {} --restore {name}",
+                document.moved,
+                shell::quote(&self.data.to_string_lossy())
             ),
             None if document.moved > 0 => write!(text, "\n{} files would be set aside (dry run)", document.moved),
             None => write!(text, "\nNothing was moved"),

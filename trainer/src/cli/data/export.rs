@@ -2,11 +2,11 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use shared::files;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
+use crate::cli::resources::save;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
 /// Write a data set in another form: a list of paths and labels, or a folder of class folders.
@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let below = below(&dataset.root, &out)?;
     let (list, unnamed) = dataset.to_list(format, &below);
-    files::write_atomically(&out, &list).map_err(failed(&out))?;
+    save(&out, &list, "--out")?;
     let images = dataset.items.len() - unnamed.len();
     finish(&out, images, &[&dataset.skipped[..], &unnamed].concat(), session)
 }

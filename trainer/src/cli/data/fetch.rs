@@ -12,6 +12,7 @@ use crate::cli::location::block_on;
 use crate::cli::output::{list_left_out, printable};
 use crate::fetch::{self, Downloader, Options, Outcome};
 use crate::search::Unanswered;
+use crate::shell;
 
 /// Largest list, in bytes.
 const MOST_BYTES: usize = 64 << 20;
@@ -126,7 +127,8 @@ pub fn report(
         printable(&outcome.ledger.to_string_lossy()),
     );
     if !nothing {
-        let _ = write!(text, "\nNext:       trainer data dedupe --data {folder}");
+        let word = shell::quote(&data.to_string_lossy());
+        let _ = write!(text, "\nNext:       trainer data dedupe --data {word}");
     }
     let document = Document {
         data,

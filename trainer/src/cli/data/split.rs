@@ -93,6 +93,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     dataset.skipped.extend_from_slice(split.unknown());
 
     list_skipped(&dataset.skipped);
+    for note in dataset.note().into_iter().chain(parameters.note(&dataset)) {
+        session.note(&note);
+    }
     let document = Document {
         split: &arguments.out,
         train: split.train_rows().len(),

@@ -8,6 +8,7 @@ use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::printable;
+use crate::cli::resources::save;
 use crate::evaluation;
 use crate::report;
 use crate::runs::Comparison;
@@ -45,7 +46,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let ids: Vec<&str> = entries.iter().map(|entry| entry.record.id.as_str()).collect();
         format!("comparison-{}.html", &files::sha256_hex(ids.join(" ").as_bytes())[..8]).into()
     });
-    files::write_atomically(&page, report::comparison(&comparison, &[])?.as_bytes())?;
+    save(&page, report::comparison(&comparison, &[])?.as_bytes(), "--out")?;
     let document = Document {
         page: &page,
         comparison: &comparison,
