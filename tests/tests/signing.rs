@@ -6,7 +6,7 @@ use std::process::Command;
 use end_to_end::http::Http;
 use end_to_end::program::{program, say, say_within};
 use end_to_end::workshop::Workshop;
-use end_to_end::{colours, wait_until};
+use end_to_end::{colours, installed, wait_until};
 use serde_json::Value;
 
 /// Makes a key; gives the public one.
@@ -118,20 +118,18 @@ fn only_what_a_trusted_key_has_signed_is_served_published_and_scored() {
     assert_eq!(serve(&workshop, &published, &own).0, 200);
 }
 
-/// Another program finds the signature good, where there is one.
+/// Another program reads the key and finds the signature good.
 fn openssl_agrees(workshop: &Workshop, version: &str) {
+    let Some(openssl) = installed("openssl") else {
+        return;
+    };
     let folder = workshop.path("store/colours/versions").join(version);
     let file = |path: &Path| path.display().to_string();
     let public = file(&workshop.path("public.pem"));
     let key = file(&workshop.path("own.pem"));
-    let made = Command::new("openssl")
-        .args(["pkey", "-in", &key, "-pubout", "-out", &public])
-        .output();
-    if !made.is_ok_and(|output| output.status.success()) {
-        return;
-    }
+    say(Command::new(&openssl).args(["pkey", "-in", &key, "-pubout", "-out", &public])).ended_with(0);
     let (signature, manifest) = (file(&folder.join("manifest.sig")), file(&folder.join("manifest.json")));
-    say(Command::new("openssl").args([
+    say(Command::new(&openssl).args([
         "pkeyutl", "-verify", "-pubin", "-inkey", &public, "-rawin", "-sigfile", &signature, "-in", &manifest,
     ]))
     .ended_with(0);
