@@ -8,6 +8,7 @@ use end_to_end::program::{program, say, say_within};
 use end_to_end::workshop::Workshop;
 use end_to_end::{colours, installed, wait_until};
 use serde_json::Value;
+use shared::bundle::SVM;
 
 /// Makes a key; gives the public one.
 fn keygen(workshop: &Workshop, file: &str) -> String {
@@ -133,6 +134,25 @@ fn openssl_agrees(workshop: &Workshop, version: &str) {
         "pkeyutl", "-verify", "-pubin", "-inkey", &public, "-rawin", "-sigfile", &signature, "-in", &manifest,
     ]))
     .ended_with(0);
+}
+
+#[test]
+fn a_damaged_bundle_is_neither_scored_with_nor_published() {
+    let workshop = Workshop::new(0);
+    colours::bundle("a").write(&workshop.path("bundle")).expect("written");
+    std::fs::write(workshop.path("red.png"), colours::png([250, 10, 10])).expect("written");
+    let path = workshop.path("bundle").join(SVM);
+    let mut bytes = std::fs::read(&path).expect("a classifier");
+    bytes[20] ^= 1;
+    std::fs::write(&path, bytes).expect("written");
+    let score = workshop.trainer(&["score", "--bundle", "bundle", "red.png"]);
+    for command in [score, publish(&workshop, &[])] {
+        let refused = say_within(60, &command).ended_with(1).stderr;
+        assert!(
+            refused.contains(SVM) && refused.contains("take another copy") && !refused.contains("should be a run"),
+            "{refused}"
+        );
+    }
 }
 
 #[test]
