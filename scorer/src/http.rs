@@ -26,7 +26,7 @@ use crate::watchdog::before;
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// How long a client may take to send its headers, and then its body where its request's time is not over before.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest head of a request, and the most of a body that is in memory where it is let pass by.
+/// The longest head of a request, and the largest piece in which a body comes.
 const MAX_BUFFERED_BYTES: usize = 64 << 10;
 /// How much of a body that nobody reads is let pass by, and for how long.
 const MAX_PASSED_BYTES: usize = 256 << 20;
