@@ -1,11 +1,14 @@
 //! What the scorer is told: by the environment, as functions are, and by one flag.
 
+use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Parser};
 use shared::bundle::{TrustedKeys, TrustedKeysError};
 use shared::service::AllowedBuckets;
 
@@ -30,10 +33,16 @@ pub struct Arguments {
     #[arg(long = "pin", value_name = "VERSION", env = "IKAT_VERSION")]
     pinned: Option<String>,
     /// Threads that the network of one image runs on
-    #[arg(long, value_name = "N", env = "IKAT_THREADS", default_value = "1")]
+    #[arg(long, value_name = "N", env = "IKAT_THREADS", default_value = "1", value_parser = from_one::<NonZero<usize>>)]
     threads: NonZero<usize>,
     /// How long after the last look a request makes the scorer look again which version is live
-    #[arg(long, value_name = "SECONDS", env = "IKAT_REFRESH_SECONDS", default_value = "30")]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "IKAT_REFRESH_SECONDS",
+        default_value = "30",
+        value_parser = from_one::<NonZero<u32>>
+    )]
     refresh: NonZero<u32>,
     /// Buckets that requests may name images in, with commas between them; a folder may follow: photos,archive/2026
     #[arg(long, value_name = "BUCKETS", env = "IKAT_ALLOWED_BUCKETS", default_value = "")]
@@ -51,7 +60,7 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", env = "IKAT_DEADLINE_SECONDS", default_value = "30", value_parser = deadline)]
     deadline: Duration,
     /// Requests that may wait, over plain HTTP, before others are refused with 429 [default: 8 for each core]
-    #[arg(long, value_name = "N", env = "IKAT_QUEUE")]
+    #[arg(long, value_name = "N", env = "IKAT_QUEUE", value_parser = from_zero)]
     queue: Option<usize>,
     /// Namespace of the CloudWatch metrics that log lines carry; empty for none [default: Ikat as a Lambda function,
     /// else none]
@@ -149,6 +158,45 @@ impl Configuration {
     }
 }
 
+/// The arguments that the program was started with; ends it where they are none.
+pub fn parse() -> Arguments {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    Arguments::try_parse_from(&words).unwrap_or_else(|error| with_variable(error, &words).exit())
+}
+
+/// `error`, with the variable that a refused value came from: clap names the flag, which nobody may have typed.
+fn with_variable(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    if let Some(tip) = variable(&error, words) {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+fn variable(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    // As `--name <VALUE>`.
+    let ContextValue::String(shown) = error.get(ContextKind::InvalidArg)? else {
+        return None;
+    };
+    let flag = shown.split_whitespace().next()?;
+    let is_typed = |word: &OsString| word.to_str().is_some_and(|word| word.split('=').next() == Some(flag));
+    if words.iter().any(is_typed) {
+        return None;
+    }
+    let command = Arguments::command();
+    let mut options = command.get_arguments();
+    let option = options.find(|option| option.get_long() == flag.strip_prefix("--"))?;
+    let variable = option.get_env()?.display();
+    Some(format!("{flag} is set by the environment variable {variable}"))
+}
+
+fn from_one<N: FromStr>(text: &str) -> Result<N, &'static str> {
+    text.parse().map_err(|_| "give a whole number from 1")
+}
+
+fn from_zero(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "give a whole number from 0")
+}
+
 fn address(text: &str) -> Result<SocketAddr, String> {
     let expected = "give HOST:PORT, for example 127.0.0.1:9000 or localhost:9000";
     let found = text.to_socket_addrs().map_err(|error| format!("{error}; {expected}"))?;
@@ -158,12 +206,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.first().copied().ok_or_else(|| expected.to_owned())
 }
 
-fn deadline(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(deadline) if !deadline.is_zero() => Ok(deadline),
-        _ => Err("give a number of seconds above 0".to_owned()),
-    }
+fn deadline(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse::<f64>().ok();
+    let deadline = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    deadline
+        .filter(|deadline| !deadline.is_zero())
+        .ok_or("give a number of seconds above 0")
 }
 
 #[cfg(test)]
@@ -178,6 +226,24 @@ mod tests {
         for text in ["", "9000", "localhost", "localhost:port"] {
             let error = address(text).expect_err(text);
             assert!(error.contains("HOST:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refused_value_is_said_to_come_from_where_it_came_from() {
+        for (word, variable, taken) in [
+            ("--refresh=abc", "IKAT_REFRESH_SECONDS", "a whole number from 1"),
+            ("--threads=0", "IKAT_THREADS", "a whole number from 1"),
+            ("--queue=-1", "IKAT_QUEUE", "a whole number from 0"),
+            ("--deadline=x", "IKAT_DEADLINE_SECONDS", "seconds above 0"),
+        ] {
+            let said = |words: &[OsString]| {
+                let error = Arguments::try_parse_from(["scorer", word]).expect_err(word);
+                with_variable(error, words).to_string()
+            };
+            let (set, typed) = (said(&["scorer".into()]), said(&["scorer".into(), word.into()]));
+            assert!(set.contains(taken) && set.contains(variable), "{set}");
+            assert!(typed.contains(taken) && !typed.contains(variable), "{typed}");
         }
     }
 

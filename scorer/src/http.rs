@@ -26,8 +26,9 @@ use crate::watchdog::before;
 const MAX_BODY_BYTES: usize = 32 << 20;
 /// How long a client may take to send its headers, and then its body where its request's time is not over before.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of what is too large is let pass by, and for how long: most clients listen for an answer only once they have sent
-/// everything.
+/// The longest head of a request, and the largest piece in which a body comes.
+const MAX_BUFFERED_BYTES: usize = 64 << 10;
+/// How much of a body that nobody reads is let pass by, and for how long.
 const MAX_PASSED_BYTES: usize = 256 << 20;
 const PASSING: Duration = Duration::from_secs(5);
 /// The header in which a request is named, and its answer too.
@@ -84,6 +85,7 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(READ_TIMEOUT)
+            .max_buf_size(MAX_BUFFERED_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
@@ -110,9 +112,10 @@ fn announce(address: SocketAddr) {
 
 impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
+        let (parts, mut body) = request.into_parts();
+        let (method, path) = (parts.method.as_str().to_owned(), parts.uri.path().to_owned());
         let until = self.model.until();
-        let origin = self.origin(request.headers());
+        let origin = self.origin(&parts.headers);
         let request_id = origin.request_id.clone();
         let mut response = if let Some(response) = service::answer_without_model(&method, &path) {
             response
@@ -126,20 +129,29 @@ impl Server {
             self.model.answer(request, origin, until, ()).await
         // A place is taken before the body is read: bodies are what memory goes into.
         } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            match read(request, until).await {
-                Ok(request) => self.model.answer(request, origin, until, place).await,
-                Err(error) => {
-                    let mut response = self.model.refuse(&method, &path, &error, &origin);
-                    // The rest of the request is not read.
-                    response.headers.push(("connection", "close".to_owned()));
-                    response
+            match read(&mut body, until).await {
+                Ok(body) => {
+                    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+                    let request = Request {
+                        method,
+                        path,
+                        content_type: content_type.map(str::to_owned),
+                        body,
+                    };
+                    self.model.answer(request, origin, until, place).await
                 }
+                Err(error) => self.model.refuse(&method, &path, &error, &origin),
             }
         } else {
             let message = "as many requests as are let to are waiting: try again in a moment";
             let error = ServiceError::new(ErrorCode::TooManyRequests, message);
             self.model.refuse(&method, &path, &error, &origin)
         };
+        // Most clients listen for an answer only once they have sent everything, and a connection that is closed before
+        // takes the answer with it.
+        if !pass_by(&mut body, before(until, PASSING)).await {
+            response.headers.push(("connection", "close".to_owned()));
+        }
         response.headers.push((REQUEST_ID, request_id));
         to_hyper(response)
     }
@@ -157,10 +169,9 @@ impl Server {
     }
 }
 
-async fn read(request: hyper::Request<Incoming>, until: Option<Instant>) -> Result<Request, ServiceError> {
-    let (parts, mut body) = request.into_parts();
+async fn read(body: &mut Incoming, until: Option<Instant>) -> Result<Bytes, ServiceError> {
     let patience = before(until, READ_TIMEOUT);
-    let collected = tokio::time::timeout(patience, Limited::new(&mut body, MAX_BODY_BYTES).collect())
+    let collected = tokio::time::timeout(patience, Limited::new(body, MAX_BODY_BYTES).collect())
         .await
         .map_err(|_| {
             ServiceError::new(
@@ -168,33 +179,30 @@ async fn read(request: hyper::Request<Incoming>, until: Option<Instant>) -> Resu
                 "the request did not arrive whole within its time: send it faster, or a smaller image",
             )
         })?;
-    let body = match collected {
-        Ok(collected) => collected.to_bytes(),
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            let _ = tokio::time::timeout(PASSING, pass_by(body)).await;
             let message = format!("the request has more than {MAX_BODY_BYTES} bytes: send a smaller image");
-            return Err(ServiceError::new(ErrorCode::TooLarge, message));
+            Err(ServiceError::new(ErrorCode::TooLarge, message))
         }
-        Err(error) => return Err(ServiceError::bad_request(format!("the request broke off: {error}"))),
-    };
-    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    Ok(Request {
-        method: parts.method.as_str().to_owned(),
-        path: parts.uri.path().to_owned(),
-        content_type: content_type.map(str::to_owned),
-        body,
-    })
+        Err(error) => Err(ServiceError::bad_request(format!("the request broke off: {error}"))),
+    }
 }
 
-/// Reads on and keeps nothing.
-async fn pass_by(mut body: Incoming) {
-    let mut bytes = 0;
-    while let Some(Ok(frame)) = body.frame().await {
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > MAX_PASSED_BYTES {
-            break;
+/// Reads what is left of a body and keeps nothing; whether its end came within `patience`.
+async fn pass_by(body: &mut Incoming, patience: Duration) -> bool {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > MAX_PASSED_BYTES {
+                return false;
+            }
         }
-    }
+        true
+    };
+    tokio::time::timeout(patience, reading).await.unwrap_or(false)
 }
 
 fn to_hyper(response: Response) -> hyper::Response<Full<Bytes>> {

@@ -15,7 +15,6 @@ mod watchdog;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use configuration::{Arguments, Carrier, Configuration, ConfigurationError};
@@ -25,7 +24,7 @@ pub use lambda::examine as examine_event;
 
 /// Runs the program with the arguments and the environment that it was started with.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = configuration::parse();
     log_to_stderr();
     match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,

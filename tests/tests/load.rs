@@ -201,6 +201,43 @@ fn past_the_bound_the_answer_is_429_at_once() {
 }
 
 #[test]
+fn clients_that_send_everything_first_are_told_that_there_are_too_many() {
+    let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "2")]);
+    let address = scorer.address();
+    let picture = large(4000, 3000);
+    let answers: Vec<u16> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..40)
+            .map(|_| {
+                scope.spawn(|| {
+                    // A refusal leaves the connection as good as it was.
+                    let mut connection = Connection::open(address);
+                    [connection.post(&picture), connection.post(&picture)]
+                })
+            })
+            .collect();
+        let answers = clients.into_iter().map(|client| client.join().expect("two answers"));
+        answers.flatten().collect()
+    });
+    assert!(answers.iter().all(|status| matches!(status, 200 | 429)), "{answers:?}");
+    assert!(answers.contains(&429), "{answers:?}");
+}
+
+#[test]
+fn an_answer_without_the_body_waits_no_longer_for_it_than_the_deadline() {
+    let (scorer, _folder) = scorer(&[("IKAT_DEADLINE_SECONDS", "1")]);
+    let begun = Instant::now();
+    let mut client = TcpStream::connect(scorer.address()).expect("a connection");
+    client
+        .write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        .expect("a beginning");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn what_was_taken_is_finished_when_it_is_told_to_stop() {
     let (scorer, _folder) = scorer(&[("IKAT_QUEUE", "4")]);
     let (address, places) = (scorer.address(), 4 + cores());
@@ -312,10 +349,10 @@ fn a_client_that_sends_everything_first_is_told_that_it_is_too_large() {
     let (scorer, _folder) = scorer(&[]);
     let bytes = 64 << 20;
     let mut client = TcpStream::connect(scorer.address()).expect("a connection");
-    write!(client, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {bytes}\r\n\r\n").expect("a head");
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
+    client.write_all(head.as_bytes()).expect("a head");
     client.write_all(&vec![0_u8; bytes]).expect("everything is taken");
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("an answer, and the end");
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
-    assert!(answer.contains("connection: close"), "{answer}");
 }

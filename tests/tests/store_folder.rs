@@ -88,6 +88,10 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
     assert!(!info.complete && !info.live && info.problem.is_some(), "{info:?}");
     let error = rollback(&store, "m", Some(name)).await.expect_err("incomplete");
     assert!(matches!(error, PublishError::Incomplete { .. }), "{error}");
+    for model in ["m", "other"] {
+        let error = rollback(&store, model, Some("deadbeef")).await.expect_err("no version");
+        assert!(matches!(error, PublishError::NoVersion { .. }), "{error}");
+    }
     let error = load_version(&store, "m", name, None, &TrustedKeys::default())
         .await
         .expect_err("incomplete");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::Signer;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes};
 use rand::RngExt;
 use shared::bundle::{Bundle, SIGNATURE_BYTES};
 use shared::files::hex;
@@ -82,8 +82,12 @@ impl SigningKey {
                 source,
             },
         };
-        let pem = self
-            .0
+        // OpenSSL 3.0 reads no file that holds the public key too.
+        let keys = KeypairBytes {
+            secret_key: self.0.to_bytes(),
+            public_key: None,
+        };
+        let pem = keys
             .to_pkcs8_pem(LineEnding::LF)
             .map_err(|error| failed(io::Error::other(error.to_string())))?;
         let folder = match path.parent() {
@@ -163,6 +167,9 @@ mod tests {
         key.write(&path).expect("written");
         let again = SigningKey::read(&path).expect("read");
         assert_eq!(again.public(), key.public());
+        // The private key is one line between the first and the last; with the public key it would be two.
+        let pem = std::fs::read_to_string(&path).expect("a text");
+        assert_eq!(pem.lines().count(), 3);
         assert_eq!(again.sign(b"x"), key.sign(b"x"));
         let trusted = TrustedKeys::parse(&key.public()).expect("a key");
         trusted.check(b"x", Some(&again.sign(b"x"))).expect("its own signature");

@@ -32,6 +32,7 @@ const DEBIAN_PACKAGES: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("chromedriver", "chromium-driver"),
     ("make", "make"),
+    ("openssl", "openssl"),
     ("setpriv", "util-linux"),
 ];
 

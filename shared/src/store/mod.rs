@@ -314,8 +314,10 @@ impl Location {
             reason,
         };
         let Some(address) = text.strip_prefix("s3://") else {
+            let scheme = text.get(..3).unwrap_or_default();
             return match text {
                 "" => Err(invalid("it is empty")),
+                _ if scheme.eq_ignore_ascii_case("s3:") => Err(invalid("an S3 address begins with s3://")),
                 _ if text.contains("://") => Err(invalid("only s3:// addresses are known")),
                 _ => Ok(Self::Folder(PathBuf::from(text))),
             };
@@ -396,6 +398,7 @@ mod tests {
             ("s3://models/a/b/", s3("models", "a/b")),
             ("./models", Location::Folder("./models".into())),
             ("/srv/models", Location::Folder("/srv/models".into())),
+            ("./s3:", Location::Folder("./s3:".into())),
         ] {
             assert_eq!(Location::parse(text).expect(text), expected);
         }
@@ -406,6 +409,9 @@ mod tests {
             "s3://models//a",
             "s3://models/../a",
             "gs://models",
+            "s3:/models",
+            "s3:models",
+            "S3://models",
         ] {
             assert!(
                 matches!(Location::parse(text), Err(StoreError::Location { .. })),

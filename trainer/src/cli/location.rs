@@ -79,15 +79,23 @@ fn read_bundle(path: &Path, trusted: &TrustedKeys) -> Result<Bundle, Failure> {
             versions.display()
         )));
     }
-    Bundle::read(&bundle_folder(path), trusted).map_err(|error| match error {
-        BundleError::Unsigned | BundleError::Untrusted => Failure::from(error),
-        error => Failure::hinted(
+    let folder = bundle_folder(path);
+    Bundle::read(&folder, trusted).map_err(|error| match error {
+        _ if !folder.join(MANIFEST).exists() => Failure::hinted(
             &error,
             format!(
                 "{} should be a run, or the bundle in it, made by `trainer train`",
                 path.display()
             ),
         ),
+        BundleError::Missing(_) | BundleError::Damaged { .. } | BundleError::Manifest(_) => Failure::hinted(
+            &error,
+            format!(
+                "{} was damaged after it was written: take another copy of it, or train again",
+                path.display()
+            ),
+        ),
+        error => Failure::from(error),
     })
 }
 
@@ -137,5 +145,14 @@ mod tests {
             "{published}"
         );
         assert!(refusal("store").contains("should be a run"));
+        for (file, contents) in [("store/file", "x"), ("damaged/manifest.json", "{")] {
+            shared::files::write_atomically(&folder.path().join(file), contents.as_bytes()).expect("written");
+        }
+        assert!(refusal("store/file").contains("should be a run"));
+        let damaged = refusal("damaged");
+        assert!(
+            damaged.contains("take another copy") && !damaged.contains("should be a run"),
+            "{damaged}"
+        );
     }
 }

@@ -49,7 +49,7 @@ use crate::setup::Cache;
 /// Every option can also be set in ikat.toml or as an environment variable: a flag wins over
 /// IKAT_<OPTION>, which wins over the file, which wins over the default.
 #[derive(Debug, Parser)]
-#[command(name = "trainer", version, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "trainer", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(flatten)]
     common: Common,

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use clap::error::ErrorKind;
 use clap::{ArgAction, FromArgMatches};
 
 use super::failure::Failure;
@@ -87,6 +88,19 @@ fn options_are_known_by_their_earlier_names_too() {
         let words = std::iter::once("trainer").chain(line.split(' '));
         command().try_get_matches_from(words).expect(line);
     }
+}
+
+#[test]
+fn nothing_but_the_program_itself_prints_its_version() {
+    let error = |line: &str| {
+        let words = std::iter::once("trainer").chain(line.split(' '));
+        command().try_get_matches_from(words).expect_err(line).kind()
+    };
+    assert_eq!(error("--version"), ErrorKind::DisplayVersion);
+    for line in ["publish --version", "versions --version", "runs list --version"] {
+        assert_eq!(error(line), ErrorKind::UnknownArgument, "{line}");
+    }
+    assert_eq!(error("rollback --version"), ErrorKind::InvalidValue);
 }
 
 #[test]

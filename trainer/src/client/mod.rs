@@ -91,6 +91,16 @@ pub enum ClientError {
         /// Who was asked.
         endpoint: String,
     },
+    /// There was a connection, and it ended before the answer did.
+    #[error(
+        "{endpoint} broke the connection off before it had answered ({reason}): try again, and read the scorer's log"
+    )]
+    BrokenOff {
+        /// Who was asked.
+        endpoint: String,
+        /// What the system said.
+        reason: String,
+    },
     /// There is no connection.
     #[error("cannot reach {endpoint} ({reason}): check the address, and that the scorer runs")]
     Unreachable {
@@ -213,9 +223,12 @@ impl Client {
         while let Some(source) = cause.source() {
             cause = source;
         }
-        ClientError::Unreachable {
-            endpoint,
-            reason: cause.to_string(),
+        let reason = cause.to_string();
+        // Who sends in circles was never the scorer.
+        if error.is_connect() || error.is_redirect() {
+            ClientError::Unreachable { endpoint, reason }
+        } else {
+            ClientError::BrokenOff { endpoint, reason }
         }
     }
 }
@@ -228,6 +241,7 @@ impl ClientError {
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
             Self::File { .. } | Self::TooLarge { .. } => "file",
             Self::Timeout { .. } => "timeout",
+            Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { code, .. } => code,
             Self::NotAScorer { .. } => "not_a_scorer",

@@ -185,3 +185,27 @@ async fn calls_go_out_together_and_come_back_in_order() {
     assert!(summary.seconds >= 0.4, "{summary:?}");
     assert_eq!(serving.join().expect("no panic"), 3);
 }
+
+#[tokio::test]
+async fn who_is_not_there_and_who_breaks_off_are_told_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("a.png");
+    std::fs::write(&image, "an image").expect("written");
+    let request = Client::prepare(&image).await.expect("a request");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/", listener.local_addr().expect("bound"));
+    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+
+    let breaking = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 8192]);
+        let _ = stream.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{");
+    });
+    let error = client.call(request.clone()).await.expect_err("half an answer");
+    breaking.join().expect("no panic");
+    assert_eq!(error.code(), "broken_off", "{error}");
+
+    let error = client.call(request).await.expect_err("nobody");
+    assert_eq!(error.code(), "unreachable", "{error}");
+    assert!(error.to_string().contains("that the scorer runs"), "{error}");
+}

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::ConfigurationError;
 
-/// Options that say how to run at all, and so come from the command line alone.
+/// Options that say how to run at all or what to do this once, and so come from the command line alone.
 const NEVER: [&str; 3] = ["help", "version", "config"];
 /// Options whose values help texts do not repeat.
 const SECRET: [&str; 4] = ["key", "token", "secret", "password"];
