@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::json;
+use serde::Serialize;
 use shared::bundle::{self, Bundle};
 use shared::files;
 use shared::image::Limits;
@@ -12,8 +12,16 @@ use super::{NetworkFile, Run, TrainingError, Workplace, predict};
 use crate::dataset::{Dataset, Side, Split, SplitParameters};
 use crate::evaluation::{Evaluation, Metrics, Seconds};
 use crate::image_reader::Images;
-use crate::runs::{DataSummary, Kind, SPLIT, TrainedOn};
+use crate::runs::{DataSummary, Kind, RunError, SPLIT, TrainedOn};
 use crate::shell;
+
+/// What a measurement depends on besides the bundle and the images.
+#[derive(Serialize)]
+struct Parameters<'a> {
+    limits: Limits,
+    #[serde(serialize_with = "crate::dataset::as_text")]
+    split: Option<&'a Path>,
+}
 
 /// Measures a bundle on a data set, all of it or the test part of a split file. Where the bundle's `run` is known, a note
 /// says how many of the images it was trained on.
@@ -45,7 +53,7 @@ pub fn measure(
     let (mut dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
     let featurized = start.elapsed().as_secs_f64();
     features.labels = labels(&dataset, &head.classes)?;
-    let parameters = json!({ "limits": limits, "split": split });
+    let parameters = serde_json::to_value(Parameters { limits, split }).map_err(RunError::from)?;
     let split = match split {
         Some(path) => Split::load(path, &dataset)?,
         None => Split::all_for_the_test(&dataset),
