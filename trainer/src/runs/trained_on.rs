@@ -23,17 +23,17 @@ impl TrainedOn {
         }
     }
 
-    /// What the run in `folder` says; nothing where it has no such file.
+    /// What the run in `folder` says; `None` where it has no such file.
     ///
     /// # Errors
     /// [`RunError::File`].
-    pub fn load(folder: &Path) -> Result<Self, RunError> {
+    pub fn load(folder: &Path) -> Result<Option<Self>, RunError> {
         let path = folder.join(TRAINED_ON);
         match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Self {
+            Ok(text) => Ok(Some(Self {
                 contents: text.lines().map(str::to_owned).collect(),
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(source) => Err(at(&path)(source)),
         }
     }
@@ -62,9 +62,9 @@ mod tests {
     fn contents_are_known_again_from_the_file() {
         let trained_on = TrainedOn::new(&[[2; 32], [1; 32], [2; 32]]);
         let run = tempfile::tempdir().expect("a folder");
-        assert_eq!(TrainedOn::load(run.path()).expect("no file"), TrainedOn::default());
+        assert_eq!(TrainedOn::load(run.path()).expect("no file"), None);
         std::fs::write(run.path().join(TRAINED_ON), trained_on.to_text()).expect("written");
-        let loaded = TrainedOn::load(run.path()).expect("a file");
+        let loaded = TrainedOn::load(run.path()).expect("readable").expect("a file");
         assert_eq!(loaded, trained_on);
         assert!(loaded.contains(&[1; 32]) && loaded.contains(&[2; 32]) && !loaded.contains(&[3; 32]));
         assert_eq!(loaded.to_text().lines().count(), 2);

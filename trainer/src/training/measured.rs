@@ -108,7 +108,8 @@ fn labels(dataset: &Dataset, known: &[String]) -> Result<Vec<usize>, TrainingErr
 }
 
 /// What the user should know where some of the `measured` rows of `dataset` are images that the model of `run` was trained
-/// on: they have the content of such an image, whatever they are called, or else its path, as one that was encoded anew.
+/// on. They have the content of such an image, whatever they are called; of a run that keeps no contents only the paths are
+/// known, and other images may have the same ones.
 fn note(
     run: &Path,
     dataset: &Dataset,
@@ -122,29 +123,27 @@ fn note(
         Ok(split) => split.sides().collect(),
         Err(_) => vec![None; dataset.items.len()],
     };
-    let is_named = |row: &usize| sides[*row] == Some(Side::Train);
-    let rows = measured.iter().copied();
-    let (known, others): (Vec<usize>, Vec<usize>) = rows.partition(|row| trained_on.contains(&contents[*row]));
-    let named = others.into_iter().filter(is_named).count();
-    let found: Vec<String> = [
-        (known.len(), "were trained on"),
-        (named, "have the paths of images that were trained on"),
-    ]
-    .into_iter()
-    .filter(|(count, _)| *count > 0)
-    .map(|(count, how)| format!("{count} of these {} images {how}", measured.len()))
-    .collect();
-    if found.is_empty() {
+    let is_named = |row: usize| sides[row] == Some(Side::Train);
+    let is_known = |row: usize| match &trained_on {
+        Some(trained_on) => trained_on.contains(&contents[row]),
+        None => is_named(row),
+    };
+    let known: Vec<usize> = measured.iter().copied().filter(|row| is_known(*row)).collect();
+    if known.is_empty() {
         return Ok(None);
     }
-    let instead = if known.iter().all(is_named) {
-        let path = shell::quote(&path.to_string_lossy());
-        format!("use --split {path} to measure on the others")
+    let found = format!("{} of these {} images", known.len(), measured.len());
+    let split = format!("--split {}", shell::quote(&path.to_string_lossy()));
+    Ok(Some(if trained_on.is_none() {
+        format!(
+            "{found} have the paths of images that were trained on; if they are the same images, the figures flatter and \
+             {split} measures on the others."
+        )
+    } else if known.iter().all(|row| is_named(*row)) {
+        format!("{found} were trained on, so that the figures flatter; use {split} to measure on the others.")
     } else {
-        "measure on other images".to_owned()
-    };
-    let found = found.join(" and ");
-    Ok(Some(format!("{found}, so that the figures flatter; {instead}.")))
+        format!("{found} were trained on, so that the figures flatter; measure on other images.")
+    }))
 }
 
 #[cfg(test)]
@@ -154,7 +153,7 @@ mod tests {
     use crate::runs::TRAINED_ON;
 
     #[test]
-    fn images_of_the_training_part_are_counted_and_known_by_content_or_path() {
+    fn images_that_were_trained_on_are_known_by_content_and_without_contents_perhaps_by_path() {
         let dataset = |paths: &[&str]| Dataset {
             root: "data".into(),
             classes: vec!["a".to_owned()],
@@ -169,7 +168,7 @@ mod tests {
         };
         let trained = dataset(&["a/1.jpg", "a/2.jpg", "a/3.jpg", "a/added.jpg"]);
         let contents = [[1; 32], [2; 32], [3; 32], [4; 32]];
-        let encoded_anew = [[9; 32], [2; 32], [3; 32], [4; 32]];
+        let of_other_images = [[5; 32], [6; 32], [7; 32], [8; 32]];
         let all = [0, 1, 2, 3];
         let run = tempfile::tempdir().expect("a folder");
         let said = |dataset: &Dataset, contents: &[[u8; 32]], measured: &[usize]| {
@@ -182,6 +181,7 @@ mod tests {
         std::fs::write(run.path().join(SPLIT), lines).expect("a split");
         let paths = said(&trained, &contents, &all).expect("a note");
         assert!(paths.starts_with("2 of these 4 images have the paths"), "{paths}");
+        assert!(paths.contains("; if they are the same images, "), "{paths}");
         assert!(paths.contains("--split ") && paths.contains(SPLIT), "{paths}");
 
         let text = TrainedOn::new(&contents[..2]).to_text();
@@ -189,11 +189,7 @@ mod tests {
         let same = said(&trained, &contents, &all).expect("a note");
         assert!(same.starts_with("2 of these 4 images were trained on,"), "{same}");
         assert!(same.contains("--split ") && same.contains(SPLIT), "{same}");
-        let both = said(&trained, &encoded_anew, &all).expect("a note");
-        assert!(
-            both.starts_with("1 of these 4 images were trained on and 1 of these 4 images have the paths"),
-            "{both}"
-        );
+        assert_eq!(said(&trained, &of_other_images, &all), None, "paths alone say nothing");
         assert_eq!(said(&trained, &contents, &[2, 3]), None);
 
         // The split of the run is of no use where images have other names.
