@@ -163,6 +163,41 @@ fn evaluating_the_test_part_again_gives_the_same_figures() {
 }
 
 #[test]
+fn the_test_images_alone_are_measured_and_only_they_are_missed() {
+    let Some(trained) = trained() else { return };
+    let split = std::fs::read_to_string(trained.path("run/split.tsv")).expect("a split");
+    let lines = split.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let tested: Vec<String> = lines
+        .filter(|columns| columns[2] == "test")
+        .map(|columns| columns[0].to_owned())
+        .collect();
+    for path in &tested {
+        let copy = trained.path("tested").join(path);
+        std::fs::create_dir_all(copy.parent().expect("a class")).expect("a folder");
+        std::fs::copy(trained.path("data").join(path), copy).expect("a copy");
+    }
+    let (run, data, split) = (
+        trained.text("run"),
+        trained.text("tested"),
+        trained.text("run/split.tsv"),
+    );
+    let measure = || {
+        let mut evaluate = trainer(&[
+            "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
+        ]);
+        say(evaluate.current_dir(trained.folder.path()))
+    };
+    let metrics = measure().ended_with(0).json();
+    assert_eq!(metrics["confusion"], trained.said.json()["metrics"]["confusion"]);
+    assert_eq!(metrics["skipped"], json!([]));
+
+    std::fs::remove_file(trained.path("tested").join(&tested[0])).expect("removed");
+    let skipped = measure().ended_with(3).json()["skipped"].clone();
+    assert_eq!(skipped.as_array().map(Vec::len), Some(1), "{skipped}");
+    assert_eq!(skipped[0]["path"], json!(tested[0]));
+}
+
+#[test]
 fn one_image_per_class_says_what_could_not_be_done() {
     let Some(trained) = trained() else { return };
     let data = trained.path("single");

@@ -78,7 +78,7 @@ pub enum Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     pub(super) entries: Vec<Entry>,
-    pub(super) unknown: Vec<Skipped>,
+    pub(super) unknown: Vec<(Side, Skipped)>,
 }
 
 /// One image of a split, in the order of the data set's items.
@@ -157,8 +157,14 @@ impl Split {
     }
 
     /// Names in the split's file that stand for no image of the data set.
-    pub fn unknown(&self) -> &[Skipped] {
-        &self.unknown
+    pub fn unknown(&self) -> impl Iterator<Item = Skipped> + '_ {
+        self.unknown.iter().map(|(_, name)| name.clone())
+    }
+
+    /// Those of [`Self::unknown`] that the file puts into the test part.
+    pub fn unknown_in_test(&self) -> impl Iterator<Item = Skipped> + '_ {
+        let test = self.unknown.iter().filter(|(side, _)| *side == Side::Test);
+        test.map(|(_, name)| name.clone())
     }
 
     /// A division with every image in the test part.

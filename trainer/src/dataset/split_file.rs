@@ -55,7 +55,8 @@ impl Split {
         let named = read(path)?;
         let images: HashSet<&PathBuf> = dataset.items.iter().map(|item| &item.path).collect();
         let left_out: HashSet<&PathBuf> = dataset.skipped.iter().map(|skipped| &skipped.path).collect();
-        let unknown: Vec<&PathBuf> = named.sides.keys().filter(|name| !images.contains(name)).collect();
+        let unknown = named.sides.iter().filter(|(name, _)| !images.contains(name));
+        let unknown: Vec<(&PathBuf, &Side)> = unknown.collect();
         if !named.sides.is_empty() && unknown.len() == named.sides.len() {
             return Err(DatasetError::SplitFile {
                 path: path.to_path_buf(),
@@ -68,10 +69,11 @@ impl Split {
         let mut split = Self::of(dataset, &groups, |_, item| {
             named.sides.get(&item.path).copied().or(named.others)
         });
-        let unknown = unknown.into_iter().filter(|name| !left_out.contains(name));
-        split.unknown.extend(unknown.map(|name| Skipped {
-            path: name.clone(),
-            reason: format!("{} names it, and the data set has no such image", path.display()),
+        let unknown = unknown.into_iter().filter(|(name, _)| !left_out.contains(name));
+        split.unknown.extend(unknown.map(|(name, side)| {
+            let reason = format!("{} names it, and the data set has no such image", path.display());
+            let path = name.clone();
+            (*side, Skipped { path, reason })
         }));
         Ok(split)
     }
@@ -163,6 +165,10 @@ mod tests {
         }
     }
 
+    fn paths(skipped: impl Iterator<Item = Skipped>) -> Vec<PathBuf> {
+        skipped.map(|skipped| skipped.path).collect()
+    }
+
     #[test]
     fn any_path_survives() {
         let mut paths: Vec<PathBuf> = [
@@ -216,11 +222,16 @@ mod tests {
         for text in ["\u{feff}./a/2.jpg\n", "././a/2.jpg\r\n./a/cut.jpg\n"] {
             let split = load(text).expect("a split");
             assert_eq!((split.train_rows(), split.test_rows()), (vec![0], vec![1]), "{text:?}");
-            assert!(split.unknown().is_empty(), "{:?}", split.unknown());
+            assert_eq!(split.unknown().next(), None);
         }
         let split = load("a/2.jpg\ndata/a/1.jpg\n").expect("a split");
-        assert_eq!(split.unknown().len(), 1);
-        assert_eq!(split.unknown()[0].path, Path::new("data/a/1.jpg"));
+        assert_eq!(paths(split.unknown()), [Path::new("data/a/1.jpg")]);
+        let split = load(&format!(
+            "{HEADER}\na/2.jpg\ta\ttest\t0\na/8.jpg\ta\ttrain\t1\na/9.jpg\ta\ttest\t2\n"
+        ));
+        let split = split.expect("a split");
+        assert_eq!(paths(split.unknown()), ["a/8.jpg", "a/9.jpg"].map(PathBuf::from));
+        assert_eq!(paths(split.unknown_in_test()), [Path::new("a/9.jpg")]);
         let error = load("data/a/1.jpg\n").expect_err("names nothing").to_string();
         assert!(error.contains("names no image of this data set"), "{error}");
     }

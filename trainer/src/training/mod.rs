@@ -332,7 +332,7 @@ fn prepared<T>(
     }
 
     let split = Split::new(&dataset, &features.groups, &parameters.split)?;
-    dataset.skipped.extend_from_slice(split.unknown());
+    dataset.skipped.extend(split.unknown());
     let train = split.train_rows();
     for (class, name) in dataset.classes.iter().enumerate() {
         if !train.iter().any(|row| dataset.items[*row].class == class) {

@@ -90,7 +90,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
     split.save(&arguments.out)?;
-    dataset.skipped.extend_from_slice(split.unknown());
+    dataset.skipped.extend(split.unknown());
 
     list_skipped(&dataset.skipped);
     for note in dataset.note().into_iter().chain(parameters.note(&dataset)) {
