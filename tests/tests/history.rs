@@ -220,6 +220,46 @@ fn a_sweep_on_other_images_is_not_done_already_and_what_was_left_out_counts_agai
     assert!(other.stderr.contains("other images"), "{other:?}");
 }
 
+#[test]
+fn a_sweep_by_another_list_of_test_images_is_not_done_already() {
+    let Some(work) = work() else { return };
+    let mut names = Vec::new();
+    for class in CLASSES {
+        for entry in std::fs::read_dir(work.path("data").join(class)).expect("a class") {
+            let name = entry.expect("an entry").file_name();
+            names.push(format!("{class}/{}", name.display()));
+        }
+    }
+    names.sort();
+    let keep_for_the_test = |first: usize| {
+        let mut list: Vec<&str> = names.iter().skip(first).step_by(4).map(String::as_str).collect();
+        list.push("striped/none.jpg");
+        std::fs::write(work.path("kept.txt"), list.join("\n")).expect("a list");
+    };
+    keep_for_the_test(0);
+    let sweep = [
+        "sweep",
+        "--json",
+        "--data",
+        "data",
+        "--out",
+        "kept-sweep",
+        "--repeats",
+        "1",
+        "--dedicated",
+        "kept.txt",
+    ];
+    let first = work.trainer(&sweep).ended_with(3).json();
+    assert_eq!(first["skipped"][0]["path"], "striped/none.jpg");
+    let again = work.trainer(&sweep).ended_with(3);
+    assert!(again.stderr.contains("was done already"), "{again:?}");
+    assert_eq!(again.json(), first);
+
+    keep_for_the_test(1);
+    let other = work.trainer(&sweep).ended_with(1);
+    assert!(other.stderr.contains("another division"), "{other:?}");
+}
+
 /// A real MLflow server, stopped with the test.
 fn mlflow(folder: &Path) -> Option<(Running, String)> {
     let program = tool("mlflow")?;

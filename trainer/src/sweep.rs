@@ -8,7 +8,7 @@ use shared::bundle::ClassifierKind;
 use crate::backbone::Backbone;
 use crate::evaluation::{Evaluation, Spread};
 use crate::report::{Figures, Group};
-use crate::runs::{Entry, PARAMETERS};
+use crate::runs::{Entry, PARAMETERS, SPLIT};
 
 /// Digits of a network's hash that tell it from another one of the same name.
 const DIGITS: usize = 6;
@@ -74,9 +74,15 @@ fn distinct_name<'a>(name: &str, sha256: &str, mut all: impl Iterator<Item = (&'
     }
 }
 
-/// What tells a finished run from the one that `setting` would give with these parameters, on images of this fingerprint;
-/// absent where nothing does.
-pub fn difference(entry: &Entry, setting: &Setting, parameters: &Value, fingerprint: &str) -> Option<&'static str> {
+/// What tells a finished run from the one that `setting` would give with these parameters, on images of this fingerprint
+/// that are divided as this text of a split says; absent where nothing does.
+pub fn difference(
+    entry: &Entry,
+    setting: &Setting,
+    parameters: &Value,
+    fingerprint: &str,
+    split: &str,
+) -> Option<&'static str> {
     let record = &entry.record;
     let json = std::fs::read(entry.folder.join(PARAMETERS)).unwrap_or_default();
     let stored = serde_json::from_slice::<Value>(&json);
@@ -88,6 +94,9 @@ pub fn difference(entry: &Entry, setting: &Setting, parameters: &Value, fingerpr
         Some("other parameters")
     } else if record.data.fingerprint != fingerprint {
         Some("other images")
+    } else if !std::fs::read(entry.folder.join(SPLIT)).is_ok_and(|stored| stored == split.as_bytes()) {
+        // The parameters only name the file that lists the test images.
+        Some("another division into training and test")
     } else {
         None
     }
@@ -208,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_another_network_resolution_or_data_set_is_not_the_same() {
+    fn a_run_of_another_network_resolution_data_set_or_division_is_not_the_same() {
         let folder = tempfile::tempdir().expect("a folder");
         let parameters = serde_json::json!({ "seed": 1 });
         std::fs::write(folder.path().join(PARAMETERS), parameters.to_string()).expect("written");
@@ -217,8 +226,9 @@ mod tests {
             record: record("1", "2026-01-01T00:00:00Z"),
             metrics: Metrics::from(Evaluation::new(&predictions(&[true]))),
         };
+        std::fs::write(folder.path().join(SPLIT), "as drawn").expect("written");
         let (network, data) = ("aa".repeat(32), "bb".repeat(32));
-        let with = |network: &str, resolution: u32, data: &str, parameters: &Value| {
+        let divided = |network: &str, resolution: u32, data: &str, parameters: &Value, split: &str| {
             let all = settings(
                 &[backbone("resnet18", network)],
                 &[resolution],
@@ -226,13 +236,20 @@ mod tests {
                 1,
                 1,
             );
-            difference(&entry, &all[0], parameters, data)
+            difference(&entry, &all[0], parameters, data, split)
+        };
+        let with = |network: &str, resolution: u32, data: &str, parameters: &Value| {
+            divided(network, resolution, data, parameters, "as drawn")
         };
         assert_eq!(with(&network, 224, &data, &parameters), None);
         assert_eq!(with("cc", 224, &data, &parameters), Some("another network"));
         assert_eq!(with(&network, 448, &data, &parameters), Some("another resolution"));
         assert_eq!(with(&network, 224, "cc", &parameters), Some("other images"));
         assert_eq!(with(&network, 224, &data, &Value::Null), Some("other parameters"));
+        assert_eq!(
+            divided(&network, 224, &data, &parameters, "drawn anew"),
+            Some("another division into training and test")
+        );
     }
 
     #[test]

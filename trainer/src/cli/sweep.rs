@@ -14,7 +14,7 @@ use super::resources::{Resources, save};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
-use crate::dataset::{Dataset, Skipped};
+use crate::dataset::{Dataset, Skipped, Split};
 use crate::evaluation;
 use crate::report::{self, Group};
 use crate::runs::{Comparison, DataSummary, Entry, RECORD};
@@ -132,8 +132,10 @@ struct Sweep<'a> {
 struct Readable {
     /// Their fingerprint, as a run keeps it.
     fingerprint: String,
-    /// What is left out.
-    skipped: Vec<Skipped>,
+    /// The near-duplicate group of each.
+    groups: Vec<usize>,
+    /// They themselves, and what is left out.
+    dataset: Dataset,
 }
 
 impl Sweep<'_> {
@@ -156,9 +158,13 @@ impl Sweep<'_> {
         let entry = Entry::load(folder)?;
         let parameters = self.parameters(setting);
         let readable = self.readable(&setting.backbone, &parameters)?;
-        let parameters = serde_json::to_value(parameters)?;
-        match sweep::difference(&entry, setting, &parameters, &readable.fingerprint) {
-            None => Ok((entry, readable.skipped.clone())),
+        let split = Split::new(&readable.dataset, &readable.groups, &parameters.split)?;
+        let (parameters, division) = (serde_json::to_value(&parameters)?, split.to_text());
+        match sweep::difference(&entry, setting, &parameters, &readable.fingerprint, &division) {
+            None => {
+                let skipped = readable.dataset.skipped.iter().cloned();
+                Ok((entry, skipped.chain(split.unknown()).collect()))
+            }
             Some(difference) => Err(Failure::failed(format!(
                 "{} was made with {difference}: choose another folder with --out, or delete that run",
                 folder.display()
@@ -180,7 +186,8 @@ impl Sweep<'_> {
         let rows = 0..dataset.items.len();
         Ok(slot.insert(Readable {
             fingerprint: DataSummary::fingerprint(&dataset, &features.contents, rows),
-            skipped: dataset.skipped,
+            groups: features.groups,
+            dataset,
         }))
     }
 
