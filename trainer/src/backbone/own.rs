@@ -1,8 +1,9 @@
 //! A user's own ONNX network, cut where its features are.
 //!
-//! A classifier ends in a linear layer over pooled features; a featurizer ends in the features themselves. Both
-//! get the outputs `features` and, where a pooling over the last feature map is found, `feature_map`; whatever
-//! does not lead to them is dropped.
+//! A classifier ends in a linear layer over pooled features; a featurizer ends in the features themselves. Both get the
+//! outputs `ikat_features` and, where a pooling over the last feature map is found, `ikat_feature_map`, or a fresh name
+//! after these where they are taken. A value that is an output of this form already keeps its own name. Whatever does not
+//! lead to them is dropped.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
