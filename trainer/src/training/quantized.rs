@@ -100,8 +100,8 @@ fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitt
 /// Share of the held-out images of the training part that were recognized; `None` where nothing was held out.
 fn accuracy(job: &Prepared, fitted: &Fitted) -> Option<f64> {
     if fitted.chosen_c.is_some() {
-        // The C that was chosen is the one that did best.
-        return fitted.c_sweep.iter().map(|entry| entry.cv_accuracy).reduce(f64::max);
+        let chosen = fitted.c_sweep.iter().find(|entry| Some(entry.c) == fitted.chosen_c);
+        return chosen.map(|entry| entry.cv_accuracy);
     }
     let recipe = job.parameters.recipe.as_ref()?;
     let rows = refined::held_out_rows(job, recipe);
