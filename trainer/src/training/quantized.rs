@@ -12,6 +12,7 @@ use super::{Fitted, Prepared, TrainingError, refined};
 use crate::dataset::read;
 use crate::onnx::proto::ModelProto;
 use crate::quantize::{self, QuantizeError, Quantized, Samples, Speeds, Workbench};
+use crate::svm::ClassWeights;
 
 /// Training images that a network is quantized by, at most.
 const IMAGES: usize = 128;
@@ -105,7 +106,7 @@ fn accuracy(job: &Prepared, fitted: &Fitted) -> Option<f64> {
     }
     let recipe = job.parameters.recipe.as_ref()?;
     let rows = refined::held_out_rows(job, recipe);
-    (!rows.is_empty()).then(|| job.recognized(fitted, &rows) as f64 / rows.len() as f64)
+    (!rows.is_empty()).then(|| job.recognized(fitted, &rows).accuracy(ClassWeights::None))
 }
 
 /// Images of the training part, spread over all of it, as the network takes them.
