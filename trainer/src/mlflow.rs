@@ -335,6 +335,8 @@ fn metrics(entry: &Entry, now: i64) -> Vec<Metric> {
         add("c_sweep.c".to_owned(), Some(swept.c), step);
         add("c_sweep.cv_accuracy".to_owned(), Some(swept.cv_accuracy), step);
         add("c_sweep.train_accuracy".to_owned(), Some(swept.train_accuracy), step);
+        let class_averaged = swept.cv_class_averaged_accuracy;
+        add("c_sweep.cv_class_averaged_accuracy".to_owned(), class_averaged, step);
     }
     let epochs = std::fs::read(entry.folder.join("epochs.json")).unwrap_or_default();
     let epochs: Vec<Epoch> = serde_json::from_slice(&epochs).unwrap_or_default();

@@ -152,19 +152,12 @@ fn group(setting: String, repeats: &[&Evaluation]) -> Group {
 /// Mean and sample standard deviation, as people read them.
 fn mean_and_spread(spread: Option<Spread>, scale: f64, unit: &str) -> String {
     let decimals = if scale > 1.0 { 1 } else { 3 };
-    match spread {
-        None => "–".to_owned(),
-        Some(Spread {
-            mean,
-            standard_deviation: None,
-            ..
-        }) => format!("{:.decimals$}{unit}", scale * mean),
-        Some(Spread {
-            mean,
-            standard_deviation: Some(deviation),
-            ..
-        }) => format!("{:.decimals$} ± {:.decimals$}{unit}", scale * mean, scale * deviation),
-    }
+    let Some(spread) = spread else {
+        return "–".to_owned();
+    };
+    let deviation = spread.standard_deviation.map(|deviation| scale * deviation);
+    let deviation = deviation.map_or_else(String::new, |deviation| format!(" ± {deviation:.decimals$}"));
+    format!("{:.decimals$}{deviation}{unit}", scale * spread.mean)
 }
 
 #[cfg(test)]

@@ -183,9 +183,8 @@ impl Sweep<'_> {
         let workplace = training.workplace(self.runtime, self.cache, self.session);
         let (limits, distance) = (parameters.limits, parameters.split.distance);
         let (dataset, features) = workplace.featurize(&self.dataset, backbone, limits, distance)?;
-        let rows = 0..dataset.items.len();
         Ok(slot.insert(Readable {
-            fingerprint: DataSummary::fingerprint(&dataset, &features.contents, rows),
+            fingerprint: DataSummary::fingerprint(&dataset, &features.contents),
             groups: features.groups,
             dataset,
         }))

@@ -62,6 +62,7 @@ impl<'a> Sections<'a> {
                 continue;
             }
             let known = option_names(command);
+            let canonical = current_name(command, &canonical).map_or(canonical, str::to_owned);
             if !known.contains(&canonical) {
                 let known = known.iter().map(String::as_str);
                 return Err(self.unknown("key", name, written, &canonical, known));
@@ -255,6 +256,16 @@ fn option_names(command: &Command) -> Vec<String> {
         .filter_map(settable)
         .map(str::to_owned)
         .collect()
+}
+
+/// The long name of the option of `command` that was called `former` before. Commands below have no say: to them, the same
+/// word may mean different options.
+fn current_name<'c>(command: &'c Command, former: &str) -> Option<&'c str> {
+    let was_called = |argument: &&Arg| {
+        let aliases = argument.get_all_aliases();
+        aliases.is_some_and(|aliases| aliases.contains(&former))
+    };
+    command.get_arguments().find(was_called).and_then(settable)
 }
 
 /// The known name with the fewest slips of the keyboard from `name`, if there are few.

@@ -18,6 +18,7 @@ fn command() -> Command {
                 .arg(data())
                 .arg(seed())
                 .arg(Arg::new("no-group").long("no-group").action(ArgAction::SetTrue))
+                .arg(Arg::new("to-rate").long("to-rate").alias("to"))
                 .arg(Arg::new("classifier").long("classifier").value_parser(["svm", "dnn"]))
                 .arg(
                     Arg::new("c-grid")
@@ -164,6 +165,17 @@ fn lists_switches_and_both_spellings_work() {
     let found = matches(file, "train --c-grid 3");
     let grid: Vec<f64> = found.get_many("c-grid").expect("set").copied().collect();
     assert_eq!(grid, [3.0], "a flag replaces the whole list");
+}
+
+#[test]
+fn a_former_name_stands_for_the_option_in_its_command_s_section() {
+    let found = matches("[train]\ndata = 'd'\nto = 0.5", "train");
+    assert_eq!(found.get_one::<String>("to-rate").map(String::as_str), Some("0.5"));
+    assert!(error("[train]\nto = 1\nto-rate = 2").contains("set twice"));
+    assert!(
+        error("to = 1").contains("unknown key `to`"),
+        "another command's `to` may be another option"
+    );
 }
 
 #[test]

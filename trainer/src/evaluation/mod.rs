@@ -18,7 +18,7 @@ use shared::classifier::Calibration;
 
 pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
-pub use paired::{PairedTest, SIGNIFICANCE, holm, p_text};
+pub use paired::{Answers, PairedTest, SIGNIFICANCE, holm, p_text};
 pub use predictions::{Predicted, Predictions, PredictionsError};
 pub use spread::Spread;
 pub use table::{aligned, table};

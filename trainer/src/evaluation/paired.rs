@@ -1,10 +1,11 @@
 //! Whether two classifiers differ, told from the images that only one of them got right.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde::Serialize;
 
-use super::Predictions;
+use super::{Predicted, Predictions};
 
 /// McNemar's test in its exact form: McNemar 1947; Dietterich, "Approximate Statistical Tests for Comparing Supervised
 /// Classification Learning Algorithms", 1998.
@@ -23,20 +24,31 @@ pub struct PairedTest {
 /// A difference below this corrected p value is taken to mean something.
 pub const SIGNIFICANCE: f64 = 0.05;
 
+/// Whether each test image, by its path and true class, was answered rightly: built once for each classifier, however many
+/// others it is compared with.
+#[derive(Debug)]
+pub struct Answers<'a>(HashMap<(&'a Path, &'a str), bool>);
+
+impl<'a> Answers<'a> {
+    /// Those in `predictions`.
+    pub fn of(predictions: &'a Predictions) -> Self {
+        let answer = |row: &'a Predicted| {
+            let truth = predictions.classes[row.truth].as_str();
+            ((row.path.as_path(), truth), row.is_right())
+        };
+        Self(predictions.rows.iter().map(answer).collect())
+    }
+}
+
 impl PairedTest {
     /// Compares the answers for the images that both have, by path and true class. Absent where there is none.
-    pub fn new(first: &Predictions, second: &Predictions) -> Option<Self> {
-        let answers: HashMap<_, _> = first
-            .rows
-            .iter()
-            .map(|row| ((&row.path, &first.classes[row.truth]), row.is_right()))
-            .collect();
+    pub fn new(first: &Answers, second: &Answers) -> Option<Self> {
         let (mut images, mut only_first, mut only_second) = (0, 0, 0);
-        for row in &second.rows {
-            if let Some(right) = answers.get(&(&row.path, &second.classes[row.truth])) {
+        for (image, first_is_right) in &first.0 {
+            if let Some(second_is_right) = second.0.get(image) {
                 images += 1;
-                only_first += usize::from(*right && !row.is_right());
-                only_second += usize::from(!right && row.is_right());
+                only_first += usize::from(*first_is_right && !second_is_right);
+                only_second += usize::from(!first_is_right && *second_is_right);
             }
         }
         (images > 0).then(|| Self {
@@ -90,7 +102,6 @@ fn two_sided_sign_test(a: usize, b: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::Predicted;
 
     fn predictions(answers: &[(&str, usize, usize)]) -> Predictions {
         let row = |(path, truth, best): &(&str, usize, usize)| Predicted {
@@ -109,9 +120,10 @@ mod tests {
     fn only_images_of_both_with_one_truth_count() {
         let first = predictions(&[("1", 0, 0), ("2", 0, 1), ("3", 1, 1), ("4", 1, 1), ("5", 0, 0)]);
         let second = predictions(&[("4", 1, 0), ("1", 0, 0), ("2", 0, 0), ("3", 0, 0), ("6", 0, 0)]);
-        let test = PairedTest::new(&first, &second).expect("common images");
+        let test = PairedTest::new(&Answers::of(&first), &Answers::of(&second)).expect("common images");
         assert_eq!((test.images, test.only_first, test.only_second), (3, 1, 1));
-        assert_eq!(PairedTest::new(&first, &predictions(&[("9", 0, 0)])), None);
+        let other = predictions(&[("9", 0, 0)]);
+        assert_eq!(PairedTest::new(&Answers::of(&first), &Answers::of(&other)), None);
     }
 
     /// Against `statsmodels.stats.multitest.multipletests(p, method="holm")`.

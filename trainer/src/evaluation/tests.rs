@@ -146,6 +146,7 @@ fn metrics_have_the_contract_s_keys_and_survive_a_file() {
         c: 0.1,
         cv_accuracy: 0.9,
         train_accuracy: 1.0,
+        cv_class_averaged_accuracy: None,
     }];
     metrics.train_count = Some(20);
     let folder = tempfile::tempdir().expect("a temporary folder");

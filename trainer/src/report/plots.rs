@@ -5,6 +5,7 @@ use super::{Plot, ReportError, figure};
 use crate::evaluation::confidence::{bins, rejections};
 use crate::evaluation::{Evaluation, Metrics, Predictions, RocCurve, RocCurves};
 use crate::refine::{Epoch, RateCurve, RatePoint};
+use crate::svm::SweepEntry;
 
 /// At most so many classes are drawn in one plot.
 pub(super) const MOST_LINES: usize = 10;
@@ -138,6 +139,15 @@ pub(super) fn c_sweep(metrics: &Metrics) -> Result<Option<Plot>, ReportError> {
     if entries.len() < 2 || first.c <= 0.0 {
         return Ok(None);
     }
+    let along = |value: fn(&SweepEntry) -> f64| -> Vec<(f64, f64)> {
+        let points = entries.iter();
+        points.map(|entry| (entry.c.log10(), value(entry))).collect()
+    };
+    let (held_out, weighting) = if first.cv_class_averaged_accuracy.is_some() {
+        ("held out, by class", ", every class counting the same")
+    } else {
+        ("held out", "")
+    };
     let chart = LineChart {
         title: "Choice of C".to_owned(),
         x: Axis {
@@ -147,22 +157,8 @@ pub(super) fn c_sweep(metrics: &Metrics) -> Result<Option<Plot>, ReportError> {
         },
         y: share("accuracy"),
         lines: vec![
-            Line::new(
-                "held out",
-                entries
-                    .iter()
-                    .map(|entry| (entry.c.log10(), entry.cv_accuracy))
-                    .collect(),
-            )
-            .marked(),
-            Line::new(
-                "trained on",
-                entries
-                    .iter()
-                    .map(|entry| (entry.c.log10(), entry.train_accuracy))
-                    .collect(),
-            )
-            .marked(),
+            Line::new(held_out, along(SweepEntry::score)).marked(),
+            Line::new("trained on", along(|entry| entry.train_accuracy)).marked(),
         ],
     };
     let chosen = metrics
@@ -173,7 +169,7 @@ pub(super) fn c_sweep(metrics: &Metrics) -> Result<Option<Plot>, ReportError> {
         svg: chart.draw()?,
         title: chart.title,
         caption: format!(
-            "A larger C fits the training images more closely. Measured on images held out of them.{chosen}"
+            "A larger C fits the training images more closely. C is chosen by images held out of them{weighting}.{chosen}"
         ),
     }))
 }

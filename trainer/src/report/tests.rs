@@ -4,6 +4,7 @@ use shared::explain::ActivationMap;
 use super::*;
 use crate::evaluation::{Evaluation, Predicted};
 use crate::runs::ClassCount;
+use crate::svm::SweepEntry;
 
 const NASTY: &str = "</script><img src=x onerror=alert(1)>&\"'\n😀";
 
@@ -96,4 +97,27 @@ fn a_shortened_label_says_so() {
     assert_eq!(chart::shortened("plain"), "plain");
     let short = chart::shortened(&"x".repeat(40));
     assert!(short.ends_with('…') && short.chars().count() == 22);
+}
+
+#[test]
+fn the_choice_of_c_is_drawn_by_what_it_was_chosen_by() {
+    let metrics = |class_averaged: Option<f64>| {
+        let nothing = Predictions {
+            classes: vec!["a".to_owned(), "b".to_owned()],
+            rows: Vec::new(),
+        };
+        let entry = |c: f64| SweepEntry {
+            c,
+            cv_accuracy: 0.9,
+            train_accuracy: 1.0,
+            cv_class_averaged_accuracy: class_averaged,
+        };
+        Metrics {
+            c_sweep: vec![entry(0.1), entry(1.0)],
+            ..Metrics::from(Evaluation::new(&nothing))
+        }
+    };
+    let caption = |metrics: &Metrics| plots::c_sweep(metrics).expect("drawn").expect("two points").caption;
+    assert!(caption(&metrics(Some(0.7))).contains("every class counting the same"));
+    assert!(!caption(&metrics(None)).contains("every class"));
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Entry, PARAMETERS, PREDICTIONS, RunError, at};
-use crate::evaluation::{Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
+use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
 
 /// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
 const PAIRWISE: usize = 6;
@@ -191,8 +192,9 @@ fn differences(parameters: &[BTreeMap<String, String>]) -> Vec<Difference> {
 
 /// The tests to show, and the number of all of them.
 fn paired(runs: &[Compared]) -> (Vec<Pair>, usize) {
+    let answers: Vec<Answers> = runs.par_iter().map(|run| Answers::of(&run.predictions)).collect();
     let pair = |(first, second): (usize, usize)| {
-        let test = PairedTest::new(&runs[first].predictions, &runs[second].predictions)?;
+        let test = PairedTest::new(&answers[first], &answers[second])?;
         Some(Pair {
             first,
             second,
@@ -201,7 +203,8 @@ fn paired(runs: &[Compared]) -> (Vec<Pair>, usize) {
         })
     };
     let after = |first: usize| (first + 1..runs.len()).map(move |second| (first, second));
-    let mut pairs: Vec<Pair> = (0..runs.len()).flat_map(after).filter_map(pair).collect();
+    let all: Vec<(usize, usize)> = (0..runs.len()).flat_map(after).collect();
+    let mut pairs: Vec<Pair> = all.into_par_iter().filter_map(pair).collect();
     let p_values: Vec<f64> = pairs.iter().map(|pair| pair.test.p_value).collect();
     for (pair, corrected) in pairs.iter_mut().zip(holm(&p_values)) {
         pair.corrected_p_value = corrected;

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::{RECORD, RunError, at};
-use crate::dataset::{Dataset, Side, Split, escape};
+use crate::dataset::{Dataset, Item, Side, Split, escape};
 
 /// The newest form of the record that this version reads and writes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -116,25 +116,20 @@ impl DataSummary {
         let root = dataset.root.canonicalize().unwrap_or_else(|_| dataset.root.clone());
         Self {
             root: root.to_string_lossy().into_owned(),
-            fingerprint: Self::fingerprint(dataset, contents, 0..dataset.items.len()),
+            fingerprint: Self::fingerprint(dataset, contents),
             images: dataset.items.len(),
             left_out: dataset.skipped.len(),
             classes,
         }
     }
 
-    /// The hash of the path, class and content of these rows of a data set, in whatever order.
-    pub fn fingerprint(dataset: &Dataset, contents: &[[u8; 32]], rows: impl IntoIterator<Item = usize>) -> String {
-        let line = |row: usize| {
-            let item = &dataset.items[row];
-            format!(
-                "{}\t{}\t{}\n",
-                escape(&item.path),
-                dataset.classes[item.class],
-                hex(&contents[row])
-            )
+    /// The hash of the path, class and content of each image of a data set, in whatever order.
+    pub fn fingerprint(dataset: &Dataset, contents: &[[u8; 32]]) -> String {
+        let line = |(item, content): (&Item, &[u8; 32])| {
+            let (path, label) = (escape(&item.path), &dataset.classes[item.class]);
+            format!("{path}\t{label}\t{}\n", hex(content))
         };
-        let mut lines: Vec<String> = rows.into_iter().map(line).collect();
+        let mut lines: Vec<String> = dataset.items.iter().zip(contents).map(line).collect();
         lines.sort_unstable();
         hex(&lines.iter().fold(Sha256::new(), Sha256::chain_update).finalize())
     }

@@ -21,6 +21,7 @@ use shared::classifier::{Calibration, LinearClassifier, Thresholds};
 
 pub(crate) use calibration::calibrated_log_loss;
 pub use calibration::{ACCEPT_ALL, fit_temperature, fit_thresholds};
+pub(crate) use cross_validation::first_best;
 pub use cross_validation::{CSweep, SweepEntry};
 pub use estimator::{LinearSvm, LinearSvmParams, LinearSvmValidParams};
 pub use folds::{Fold, Folds, stratified_grouped};

@@ -102,6 +102,22 @@ pub enum ClassWeights {
     None,
 }
 
+impl ClassWeights {
+    /// The share of images that are recognized, `right` of `images` in each class. Balanced, each class that has images
+    /// counts the same: otherwise who forgets rare classes would win.
+    pub fn accuracy(self, right: &[usize], images: &[usize]) -> f64 {
+        let share = |right: usize, images: usize| right as f64 / images.max(1) as f64;
+        match self {
+            Self::Balanced => {
+                let of_class = right.iter().zip(images).map(|(right, images)| share(*right, *images));
+                let present = images.iter().filter(|images| **images > 0).count();
+                of_class.sum::<f64>() / present.max(1) as f64
+            }
+            Self::None => share(right.iter().sum(), images.iter().sum()),
+        }
+    }
+}
+
 /// Why no classifier was trained.
 #[derive(Debug, thiserror::Error)]
 pub enum SvmError {

@@ -10,7 +10,7 @@ use super::{Fitted, Parameters, Prepared, TrainingError, Workplace, refined, wit
 use crate::backbone::Backbone;
 use crate::dataset::Dataset;
 use crate::refine::RefineError;
-use crate::svm::{Fold, stratified_grouped};
+use crate::svm::{ClassWeights, Fold, first_best, stratified_grouped};
 
 /// In the order of preference where they do equally well: the simplest first.
 const CANDIDATES: [ClassifierKind; 3] = [ClassifierKind::Svm, ClassifierKind::Dnn, ClassifierKind::SvmRefined];
@@ -35,12 +35,32 @@ pub struct Candidate {
     pub images: usize,
     /// How many of them it recognized.
     pub right: usize,
+    /// The share that it is compared by: of the images that it recognized, or, where class weights are balanced, the mean of
+    /// that share over the classes.
+    pub score: f64,
 }
 
-impl Candidate {
-    /// Share of the images that it recognized.
-    pub fn accuracy(&self) -> f64 {
-        self.right as f64 / self.images.max(1) as f64
+/// Images of each class, and how many of them a classifier recognizes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Recognized {
+    images: Vec<usize>,
+    right: Vec<usize>,
+}
+
+impl Recognized {
+    /// The share of the images that is recognized.
+    pub fn accuracy(&self, weights: ClassWeights) -> f64 {
+        weights.accuracy(&self.right, &self.images)
+    }
+
+    fn and(mut self, more: &Self) -> Self {
+        for (sums, more) in [(&mut self.images, &more.images), (&mut self.right, &more.right)] {
+            sums.resize(more.len(), 0);
+            for (sum, more) in sums.iter_mut().zip(more) {
+                *sum += more;
+            }
+        }
+        self
     }
 }
 
@@ -75,19 +95,19 @@ fn compare(
     begin: Instant,
     limit: Duration,
 ) -> Result<Choice, TrainingError> {
-    let mut right: Vec<Vec<usize>> = Vec::new();
+    let mut recognized: Vec<Vec<Recognized>> = Vec::new();
     let mut ended = None;
     for (job, held_out) in folds {
-        right.push(vec![job.recognized(&job.svm()?, held_out)]);
+        recognized.push(vec![job.recognized(&job.svm()?, held_out)]);
     }
     if let Some(recipe) = &parameters.recipe {
-        for ((job, held_out), right) in folds.iter().zip(&mut right) {
+        for ((job, held_out), recognized) in folds.iter().zip(&mut recognized) {
             // As much again is needed for the whole training part.
             let left = limit.saturating_sub(begin.elapsed()) / 2;
             match refined::both(job, recipe, Instant::now() + left) {
                 Ok(refined) => {
                     for fitted in &refined {
-                        right.push(job.recognized(fitted, held_out));
+                        recognized.push(job.recognized(fitted, held_out));
                     }
                 }
                 Err(TrainingError::Refine(RefineError::OutOfTime)) => {
@@ -98,44 +118,49 @@ fn compare(
             }
         }
     }
-    let images: Vec<usize> = folds.iter().map(|(_, held_out)| held_out.len()).collect();
-    Ok(decide(&right, &images, ended))
+    Ok(decide(&recognized, parameters.svm.class_weights, ended))
 }
 
-/// The best on the folds that all candidates were tried on; `right` counts by fold and candidate.
-fn decide(right: &[Vec<usize>], images: &[usize], ended: Option<&str>) -> Choice {
-    let whole = right.iter().filter(|right| right.len() == CANDIDATES.len()).count();
+/// The best on the folds that all candidates were tried on, by the weights that C is chosen by too; `recognized` stands by
+/// fold and candidate.
+fn decide(recognized: &[Vec<Recognized>], weights: ClassWeights, ended: Option<&str>) -> Choice {
+    let is_whole = |of_fold: &&Vec<Recognized>| of_fold.len() == CANDIDATES.len();
+    let whole = recognized.iter().filter(is_whole).count();
     let (tried, folds) = if whole > 0 {
         (CANDIDATES.len(), whole)
     } else {
-        (1, right.len())
+        (1, recognized.len())
     };
     let candidates: Vec<Candidate> = (0..tried)
-        .map(|index| Candidate {
-            classifier: CANDIDATES[index],
-            images: images[..folds].iter().sum(),
-            right: right[..folds].iter().map(|right| right[index]).sum(),
+        .map(|index| {
+            let of_folds = recognized[..folds].iter().map(|of_fold| &of_fold[index]);
+            let all = of_folds.fold(Recognized::default(), Recognized::and);
+            Candidate {
+                classifier: CANDIDATES[index],
+                images: all.images.iter().sum(),
+                right: all.right.iter().sum(),
+                score: all.accuracy(weights),
+            }
         })
         .collect();
-    let mut best = candidates[0];
-    for candidate in &candidates {
-        if candidate.right > best.right {
-            best = *candidate;
-        }
-    }
+    let best = candidates[first_best(candidates.iter().map(|candidate| candidate.score))];
     let told = candidates.iter().map(|candidate| {
-        let share = 100.0 * candidate.accuracy();
+        let share = 100.0 * candidate.score;
         format!("{} {share:.1} %", candidate.classifier.name())
     });
     let told: Vec<String> = told.collect();
     let chosen = best.classifier.name();
+    let weighting = match weights {
+        ClassWeights::Balanced => ", every class counting the same",
+        ClassWeights::None => "",
+    };
     let mut reason = match (tried, best.images) {
         (_, 0) => format!("{chosen} is trained: there was nothing to hold out, to compare by."),
         (1, _) => format!("{chosen} is trained: nothing else was tried."),
         _ => format!(
-            "{chosen} is trained: of {} images held out in {folds} of {} folds, {} were recognized.",
+            "{chosen} is trained: of {} images held out in {folds} of {} folds, {} were recognized{weighting}.",
             best.images,
-            right.len(),
+            recognized.len(),
             told.join(", ")
         ),
     };
@@ -176,13 +201,20 @@ impl<'a> Prepared<'a> {
         (job, rows(&fold.held_out))
     }
 
-    /// How many of `rows` a classifier recognizes.
-    pub(super) fn recognized(&self, fitted: &Fitted, rows: &[usize]) -> usize {
-        let is_right = |row: &&usize| {
-            let features = fitted.features.matrix.row(**row).to_vec();
-            fitted.head.predict(&features).best == self.dataset.items[**row].class
+    /// How many of `rows` a classifier recognizes, by class.
+    pub(super) fn recognized(&self, fitted: &Fitted, rows: &[usize]) -> Recognized {
+        let none = vec![0; self.dataset.classes.len()];
+        let mut recognized = Recognized {
+            images: none.clone(),
+            right: none,
         };
-        rows.iter().filter(is_right).count()
+        for row in rows {
+            let class = self.dataset.items[*row].class;
+            let features = fitted.features.matrix.row(*row).to_vec();
+            recognized.images[class] += 1;
+            recognized.right[class] += usize::from(fitted.head.predict(&features).best == class);
+        }
+        recognized
     }
 }
 
@@ -190,24 +222,54 @@ impl<'a> Prepared<'a> {
 mod tests {
     use super::*;
 
+    /// Candidates on a fold of one class.
+    fn of_one_class(images: usize, right: &[usize]) -> Vec<Recognized> {
+        let recognized = |right: &usize| Recognized {
+            images: vec![images],
+            right: vec![*right],
+        };
+        right.iter().map(recognized).collect()
+    }
+
     #[test]
     fn the_best_on_common_folds_wins_and_the_simplest_of_equals() {
-        let choice = decide(&[vec![8, 9, 9], vec![10]], &[10, 10], Some("it was late"));
+        let folds = [of_one_class(10, &[8, 9, 9]), of_one_class(10, &[10])];
+        let choice = decide(&folds, ClassWeights::None, Some("it was late"));
         assert_eq!(choice.classifier, ClassifierKind::Dnn);
         assert_eq!(choice.candidates.len(), 3);
         assert_eq!((choice.candidates[0].images, choice.candidates[0].right), (10, 8));
         assert!(choice.reason.contains("svm 80.0 %"), "{}", choice.reason);
         assert!(choice.reason.contains("it was late"));
-        let equal = decide(&[vec![9, 9, 8]], &[10], None);
+        let equal = decide(&[of_one_class(10, &[9, 9, 8])], ClassWeights::None, None);
         assert_eq!(equal.classifier, ClassifierKind::Svm);
     }
 
     #[test]
+    fn balanced_weights_count_rare_classes_as_much_as_frequent_ones() {
+        let of_fold = [[90, 2], [80, 8], [79, 8]].map(|right| Recognized {
+            images: vec![90, 10],
+            right: right.to_vec(),
+        });
+        let folds = [of_fold.to_vec()];
+        let balanced = decide(&folds, ClassWeights::Balanced, None);
+        assert_eq!(balanced.classifier, ClassifierKind::Dnn);
+        let reason = &balanced.reason;
+        assert!(
+            reason.contains("svm 60.0 %") && reason.contains("every class counting the same"),
+            "{reason}"
+        );
+        let by_image = decide(&folds, ClassWeights::None, None);
+        assert_eq!(by_image.classifier, ClassifierKind::Svm);
+        assert!(!by_image.reason.contains("every class"), "{}", by_image.reason);
+    }
+
+    #[test]
     fn without_refinements_or_folds_the_svm_is_left() {
-        let alone = decide(&[vec![8], vec![10]], &[10, 10], Some("it was late"));
+        let folds = [of_one_class(10, &[8]), of_one_class(10, &[10])];
+        let alone = decide(&folds, ClassWeights::Balanced, Some("it was late"));
         assert_eq!((alone.classifier, alone.candidates.len()), (ClassifierKind::Svm, 1));
         assert_eq!(alone.candidates[0].right, 18);
-        let nothing = decide(&[], &[], None);
+        let nothing = decide(&[], ClassWeights::Balanced, None);
         assert_eq!(nothing.classifier, ClassifierKind::Svm);
         assert!(nothing.reason.contains("nothing to hold out"), "{}", nothing.reason);
     }

@@ -12,6 +12,7 @@ use super::{Fitted, Prepared, TrainingError, refined};
 use crate::dataset::read;
 use crate::onnx::proto::ModelProto;
 use crate::quantize::{self, QuantizeError, Quantized, Samples, Speeds, Workbench};
+use crate::svm::ClassWeights;
 
 /// Training images that a network is quantized by, at most.
 const IMAGES: usize = 128;
@@ -100,12 +101,12 @@ fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitt
 /// Share of the held-out images of the training part that were recognized; `None` where nothing was held out.
 fn accuracy(job: &Prepared, fitted: &Fitted) -> Option<f64> {
     if fitted.chosen_c.is_some() {
-        // The C that was chosen is the one that did best.
-        return fitted.c_sweep.iter().map(|entry| entry.cv_accuracy).reduce(f64::max);
+        let chosen = fitted.c_sweep.iter().find(|entry| Some(entry.c) == fitted.chosen_c);
+        return chosen.map(|entry| entry.cv_accuracy);
     }
     let recipe = job.parameters.recipe.as_ref()?;
     let rows = refined::held_out_rows(job, recipe);
-    (!rows.is_empty()).then(|| job.recognized(fitted, &rows) as f64 / rows.len() as f64)
+    (!rows.is_empty()).then(|| job.recognized(fitted, &rows).accuracy(ClassWeights::None))
 }
 
 /// Images of the training part, spread over all of it, as the network takes them.

@@ -105,17 +105,21 @@ fn text(comparison: &Comparison, page: &Path) -> String {
         let label = |index: usize| printable(&comparison.runs[index].folder);
         let (first, second) = (label(pair.first), label(pair.second));
         let test = &pair.test;
+        let corrected = if comparison.tests > 1 {
+            let p = evaluation::p_text(pair.corrected_p_value);
+            format!("; corrected for {} pairs (Holm): p = {p}", comparison.tests)
+        } else {
+            String::new()
+        };
         let _ = writeln!(
             text,
             "{first} and {second}: {}. Of {} common test images, {} only {first} got right, {} only {second} (McNemar's \
-             exact test: p = {}; after Holm's correction for {} tests {}).",
+             exact test: p = {}{corrected}).",
             pair.verdict(&first, &second),
             test.images,
             test.only_first,
             test.only_second,
-            evaluation::p_text(test.p_value),
-            comparison.tests,
-            evaluation::p_text(pair.corrected_p_value)
+            evaluation::p_text(test.p_value)
         );
     }
     let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));
