@@ -64,8 +64,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Some(path) => Some(Split::load(path, &featurized)?),
         None => None,
     };
-    let unknown = split.as_ref().map(Split::unknown).unwrap_or_default();
-    featurized.skipped.extend_from_slice(unknown);
+    featurized.skipped.extend(split.iter().flat_map(Split::unknown));
     let audit = audit::audit(
         &featurized,
         &pictures,
