@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
-use super::moves;
-use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, unescape, vacant};
+use super::moves::{self, plain};
+use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, vacant};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
@@ -181,7 +181,7 @@ impl Desk {
             return Err(DatasetError::NoClasses(root.to_path_buf()).into());
         }
         let lock = FolderLock::acquire(root)?;
-        let (journal, steps) = Journal::open(root, &path).map_err(|source| DeskError::Journal { path, source })?;
+        let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
         let completed = moves::complete(root, &steps);
         let mut desk = Self {
             root: root.to_path_buf(),
@@ -499,9 +499,4 @@ fn scan(folder: &Path) -> Result<Option<Dataset>, DatasetError> {
         Err(DatasetError::NoClasses(_)) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The path that an escaped one stands for. What was not escaped by us leads nowhere.
-fn plain(path: &str) -> PathBuf {
-    unescape(path).unwrap_or_default()
 }

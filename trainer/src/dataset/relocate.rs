@@ -12,14 +12,20 @@ use super::{EXCLUDED, OWN_FOLDER};
 /// # Errors
 /// Where it leads elsewhere, or what the file system answers.
 pub(crate) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    let shown = path.strip_prefix(Path::new(OWN_FOLDER).join(EXCLUDED)).unwrap_or(path);
-    let plain = |part: Component| matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."));
-    if shown.as_os_str().is_empty() || !shown.components().all(plain) {
+    if !named_inside(path) {
         return Err(outside());
     }
     let file = root.join(path);
     below(root, &file)?;
     Ok(file)
+}
+
+/// Whether `path` names a place for an image of a data set, also an excluded one. Where links lead it does not ask:
+/// they change, and a journal tells of earlier.
+pub(crate) fn named_inside(path: &Path) -> bool {
+    let shown = path.strip_prefix(Path::new(OWN_FOLDER).join(EXCLUDED)).unwrap_or(path);
+    let plain = |part: Component| matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."));
+    !shown.as_os_str().is_empty() && shown.components().all(plain)
 }
 
 /// Sees that the folder of `file`, or as much of it as there is, lies below `root` whatever links lead there.
