@@ -271,8 +271,28 @@ fn a_label_that_differs_by_case_alone_is_refused() {
     desk.exclude(&["b/1.jpg".to_owned()]).expect("moved");
     drop(desk);
     let mut desk = open(folder.path());
-    clash(desk.add_class("B"));
+    let refused = desk.add_class("B");
+    assert!(matches!(refused, Err(DeskError::ExcludedClash { .. })), "{refused:?}");
     desk.relabel(&["a/1.jpg".to_owned()], "b").expect("the very label");
+}
+
+#[test]
+fn the_case_of_a_class_is_corrected_by_way_of_another() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let labels = |desk: &Desk| -> Vec<String> {
+        let classes = desk.page(&Query::default()).classes;
+        classes.into_iter().map(|class| class.label).collect()
+    };
+    desk.relabel(&["b/1.jpg".to_owned()], "other").expect("moved");
+    desk.relabel(&["other/1.jpg".to_owned()], "B").expect("moved");
+    assert_eq!(labels(&desk), ["B", "a", "other"]);
+    for _ in 0..2 {
+        let now = revision(&desk);
+        desk.undo(now).expect("undone");
+    }
+    assert_eq!(labels(&desk), ["a", "b", "other"]);
+    assert!(folder.path().join("b/1.jpg").exists());
 }
 
 #[test]
