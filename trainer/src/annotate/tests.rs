@@ -184,6 +184,21 @@ fn a_class_folder_that_became_a_link_locks_nobody_out() {
 
 #[cfg(unix)]
 #[test]
+fn a_relative_link_comes_back_as_it_was() {
+    let folder = data();
+    let link = folder.path().join("a/link.jpg");
+    std::os::unix::fs::symlink("sub/3.jpg", &link).expect("a link");
+    let mut desk = open(folder.path());
+    desk.relabel(&["a/link.jpg".to_owned()], "b").expect("moved");
+    let there = fs::read_link(folder.path().join("b/link.jpg")).expect("a link");
+    assert_eq!(there, Path::new("../a/sub/3.jpg"));
+    let now = revision(&desk);
+    desk.undo(now).expect("undone");
+    assert_eq!(fs::read_link(link).expect("a link"), Path::new("sub/3.jpg"));
+}
+
+#[cfg(unix)]
+#[test]
 fn a_picture_behind_a_link_stays_where_it_is() {
     let (folder, elsewhere) = (data(), tempfile::tempdir().expect("a folder"));
     fs::write(elsewhere.path().join("1.jpg"), "one").expect("a file");
