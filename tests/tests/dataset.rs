@@ -100,6 +100,25 @@ fn copies_are_set_aside_and_come_back() {
     assert!(nothing.stderr.contains("there is none"), "{nothing:?}");
 }
 
+#[test]
+fn a_missing_copy_is_told_with_its_quarantine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let quarantine = folder.path().join(".ikat/quarantine/20260101T000000Z");
+    std::fs::create_dir_all(quarantine.join("c")).expect("a folder");
+    std::fs::write(quarantine.join("c/r.png"), "").expect("a file");
+    let journal = "{\"path\":\"c/q.png\"}\n{\"path\":\"c/r.png\"}\n";
+    std::fs::write(quarantine.join("moves.jsonl"), journal).expect("a journal");
+    let text = folder.path().to_string_lossy().into_owned();
+    for back in ["1 files are back", "0 files are back"] {
+        let told = say(&mut trainer(&["data", "dedupe", "--data", &text, "--restore"])).ended_with(3);
+        assert!(told.stdout.contains(back), "{told:?}");
+        let advice = "c/q.png is missing from .ikat/quarantine/20260101T000000Z: put it there and run --restore \
+                      20260101T000000Z, or delete that folder";
+        assert!(told.stdout.contains(advice), "{told:?}");
+    }
+    assert!(folder.path().join("c/r.png").exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn the_only_file_behind_a_link_stays() {

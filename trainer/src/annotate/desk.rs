@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
-use super::moves;
-use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, escape, list_of, unescape, vacant};
+use super::moves::{self, plain};
+use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_of, vacant};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
@@ -142,6 +142,17 @@ pub enum DeskError {
     /// No folder may have this name.
     #[error("{0:?} cannot be the name of a class: it must not be empty, begin with a dot or hold a slash")]
     Label(String),
+    /// Excluded images have a label that differs in upper and lower case alone.
+    #[error(
+        "the label {label:?} differs only in upper and lower case from {excluded:?}, which excluded images have: give those \
+         another label first"
+    )]
+    ExcludedClash {
+        /// The label of the excluded images.
+        excluded: String,
+        /// The new one.
+        label: String,
+    },
     /// Somebody else has changed the data set meanwhile.
     #[error("another window has changed the data set meanwhile: look again before you undo")]
     Stale,
@@ -181,7 +192,7 @@ impl Desk {
             return Err(DatasetError::NoClasses(root.to_path_buf()).into());
         }
         let lock = FolderLock::acquire(root)?;
-        let (journal, steps) = Journal::open(root, &path).map_err(|source| DeskError::Journal { path, source })?;
+        let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
         let completed = moves::complete(root, &steps);
         let mut desk = Self {
             root: root.to_path_buf(),
@@ -289,20 +300,21 @@ impl Desk {
     /// Makes a class without images; its folder appears with the first one.
     ///
     /// # Errors
-    /// [`DeskError::Label`], and [`DatasetError::CaseClash`] within [`DeskError::Dataset`].
+    /// [`DeskError::Label`], [`DeskError::ExcludedClash`], and [`DatasetError::CaseClash`] within [`DeskError::Dataset`].
     pub fn add_class(&mut self, label: &str) -> Result<(), DeskError> {
         self.check(label)?;
-        self.classes.insert(label.to_owned());
+        self.name_class(label);
         Ok(())
     }
 
     /// Gives these images another label, or their place in the data set again: one step.
     ///
     /// # Errors
-    /// [`DeskError::Label`], [`DatasetError::CaseClash`] within [`DeskError::Dataset`], and [`DeskError::Journal`].
+    /// [`DeskError::Label`], [`DeskError::ExcludedClash`], [`DatasetError::CaseClash`] within [`DeskError::Dataset`], and
+    /// [`DeskError::Journal`].
     pub fn relabel(&mut self, paths: &[String], label: &str) -> Result<Reply, DeskError> {
         self.check(label)?;
-        self.classes.insert(label.to_owned());
+        self.name_class(label);
         self.step(paths, |_, rest| Path::new(label).join(rest))
     }
 
@@ -335,24 +347,36 @@ impl Desk {
         self.carry_out(again, Vec::new(), Event::Redone)
     }
 
-    /// Sees that a folder can have this name, and that the data set can be read with it. Excluded images count, as they may
-    /// come back.
+    /// Sees that a folder can have this name, and that the data set can be read with it. Excluded images count, as they
+    /// may come back; a class without images does not, as another may take its place.
     fn check(&self, label: &str) -> Result<(), DeskError> {
         if !is_label(label) {
             return Err(DeskError::Label(label.to_owned()));
         }
-        let lower = label.to_lowercase();
-        let mut known = self
-            .classes
-            .iter()
-            .chain(self.pictures.values().map(|(label, _)| label));
-        match known.find(|known| *known != label && known.to_lowercase() == lower) {
-            Some(known) => Err(DeskError::Dataset(DatasetError::CaseClash {
-                first: known.clone(),
+        let pictures = self.pictures.values();
+        // Those of the data set come first.
+        let labels: BTreeSet<(bool, &str)> = pictures.map(|(label, excluded)| (*excluded, label.as_str())).collect();
+        let clash = labels
+            .into_iter()
+            .find(|(_, known)| case_clash([*known, label]).is_some());
+        match clash {
+            None => Ok(()),
+            Some((false, known)) => Err(DeskError::Dataset(DatasetError::CaseClash {
+                first: known.to_owned(),
                 second: label.to_owned(),
             })),
-            None => Ok(()),
+            Some((true, known)) => Err(DeskError::ExcludedClash {
+                excluded: known.to_owned(),
+                label: label.to_owned(),
+            }),
         }
+    }
+
+    /// Adds a class, in the place of an empty one that differs in case alone.
+    fn name_class(&mut self, label: &str) {
+        self.classes
+            .retain(|known| case_clash([known.as_str(), label]).is_none());
+        self.classes.insert(label.to_owned());
     }
 
     fn current(&self, revision: u64, step: Option<Vec<Move>>, what: &'static str) -> Result<Vec<Move>, DeskError> {
@@ -467,7 +491,7 @@ impl Desk {
             .map(|label| label.as_os_str().to_string_lossy().into_owned());
         let label = label.unwrap_or_default();
         if !excluded {
-            self.classes.insert(label.clone());
+            self.name_class(&label);
         }
         if let Some(found) = self.suspicions.remove(&made.from) {
             self.suspicions.insert(made.to.clone(), found);
@@ -499,9 +523,4 @@ fn scan(folder: &Path) -> Result<Option<Dataset>, DatasetError> {
         Err(DatasetError::NoClasses(_)) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The path that an escaped one stands for. What was not escaped by us leads nowhere.
-fn plain(path: &str) -> PathBuf {
-    unescape(path).unwrap_or_default()
 }

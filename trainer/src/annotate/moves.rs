@@ -5,7 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::journal::{Move, Steps};
-use crate::dataset::{inside, relocate_exactly, same_file, unescape};
+use crate::dataset::{inside, named_inside, relocate_exactly, same_file, unescape};
+
+/// Whether a move is one within the data set, by its names alone.
+pub(super) fn is_named_inside(planned: &Move) -> bool {
+    [&planned.from, &planned.to]
+        .into_iter()
+        .all(|path| named_inside(&plain(path)))
+}
 
 /// Sees that a move stays in the data set in `root`, also by the links that are there now.
 pub(super) fn check(root: &Path, planned: &Move) -> io::Result<()> {
@@ -20,9 +27,12 @@ pub(super) fn carry_out(root: &Path, planned: &Move) -> io::Result<()> {
 
 /// Both places of a move on disk.
 fn ends(root: &Path, planned: &Move) -> io::Result<(PathBuf, PathBuf)> {
-    // What was not escaped by us is no path.
-    let at = |path: &str| inside(root, &unescape(path).unwrap_or_default());
-    Ok((at(&planned.from)?, at(&planned.to)?))
+    Ok((inside(root, &plain(&planned.from))?, inside(root, &plain(&planned.to))?))
+}
+
+/// The path that an escaped one stands for. What was not escaped by us leads nowhere.
+pub(super) fn plain(path: &str) -> PathBuf {
+    unescape(path).unwrap_or_default()
 }
 
 /// Carries out what a killed program left of its last step, and gives those moves. Where the journal does not tell what

@@ -216,7 +216,9 @@ async fn on_desk<T: serde::Serialize + Send + 'static>(
         Ok(Ok(reply)) => Json(reply).into_response(),
         Ok(Err(error)) => {
             let status = match &error {
-                DeskError::Label(_) | DeskError::Dataset(DatasetError::CaseClash { .. }) => StatusCode::BAD_REQUEST,
+                DeskError::Label(_)
+                | DeskError::ExcludedClash { .. }
+                | DeskError::Dataset(DatasetError::CaseClash { .. }) => StatusCode::BAD_REQUEST,
                 DeskError::Stale | DeskError::NoStep(_) => StatusCode::CONFLICT,
                 DeskError::Dataset(_) | DeskError::Journal { .. } | DeskError::Listed(_) => {
                     StatusCode::INTERNAL_SERVER_ERROR

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use anstyle::{AnsiColor, Style};
 
 use crate::backbone::BackboneError;
-use crate::dataset::Skipped;
 use crate::setup::SetupError;
 
 /// How a command that did not fail ended.
@@ -21,8 +20,8 @@ pub enum Done {
 
 impl Done {
     /// Complete where nothing was left out.
-    pub fn unless_left_out(skipped: &[Skipped]) -> Self {
-        if skipped.is_empty() {
+    pub fn unless_left_out<T>(left_out: &[T]) -> Self {
+        if left_out.is_empty() {
             Self::Complete
         } else {
             Self::Partly

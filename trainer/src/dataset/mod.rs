@@ -26,9 +26,9 @@ pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
 pub(crate) use path_text::{as_text, escape, unescape};
 pub(crate) use read::read;
-pub(crate) use relocate::{below, inside, relocate_exactly, vacant};
+pub(crate) use relocate::{below, inside, named_inside, relocate_exactly, vacant};
 pub use relocate::{relocate, same_file};
-pub(crate) use scan::{hidden_below, walk};
+pub(crate) use scan::{case_clash, hidden_below, walk};
 pub use split::{By, Side, Split, SplitParameters};
 
 /// Folder within a data set for what is no image of it; the scanner passes it over.

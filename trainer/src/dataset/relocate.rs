@@ -12,14 +12,20 @@ use super::{EXCLUDED, OWN_FOLDER};
 /// # Errors
 /// Where it leads elsewhere, or what the file system answers.
 pub(crate) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    let shown = path.strip_prefix(Path::new(OWN_FOLDER).join(EXCLUDED)).unwrap_or(path);
-    let plain = |part: Component| matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."));
-    if shown.as_os_str().is_empty() || !shown.components().all(plain) {
+    if !named_inside(path) {
         return Err(outside());
     }
     let file = root.join(path);
     below(root, &file)?;
     Ok(file)
+}
+
+/// Whether `path` names a place for an image of a data set, also an excluded one. Where links lead it does not ask:
+/// they change, and a journal tells of earlier.
+pub(crate) fn named_inside(path: &Path) -> bool {
+    let shown = path.strip_prefix(Path::new(OWN_FOLDER).join(EXCLUDED)).unwrap_or(path);
+    let plain = |part: Component| matches!(part, Component::Normal(name) if !name.as_encoded_bytes().starts_with(b"."));
+    !shown.as_os_str().is_empty() && shown.components().all(plain)
 }
 
 /// Sees that the folder of `file`, or as much of it as there is, lies below `root` whatever links lead there.
@@ -97,10 +103,32 @@ fn rename_to_vacant(from: &Path, to: &Path) -> io::Result<()> {
 fn second_name(from: &Path, to: &Path) -> io::Result<()> {
     // From another folder a relative link would lead elsewhere.
     #[cfg(unix)]
-    if fs::read_link(from).is_ok_and(|target| target.is_relative()) {
-        return std::os::unix::fs::symlink(fs::canonicalize(from)?, to);
+    if let Ok(target) = fs::read_link(from)
+        && target.is_relative()
+    {
+        return std::os::unix::fs::symlink(relative_from(to, from, &target)?, to);
     }
     fs::hard_link(from, to)
+}
+
+/// The relative `target` of the link `from`, as it reads in the folder of `to`. It is followed one step: where that is a
+/// link itself, it stays one on the way. Whoever moves a link there and back finds it as it was.
+#[cfg(unix)]
+fn relative_from(to: &Path, from: &Path, target: &Path) -> io::Result<PathBuf> {
+    let folder_of = |file: &Path| fs::canonicalize(file.parent().unwrap_or(file));
+    let (mut place, folder) = (folder_of(from)?, folder_of(to)?);
+    let mut rest = target.components().peekable();
+    // Up from a real folder. A `..` further on may stand behind a link, and is kept.
+    while let Some(part) = rest.next_if(|part| !matches!(part, Component::Normal(_))) {
+        if part == Component::ParentDir {
+            place.pop();
+        }
+    }
+    place.extend(rest);
+    let common = folder.components().zip(place.components());
+    let common = common.take_while(|(one, other)| one == other).count();
+    let up = folder.components().skip(common).map(|_| Component::ParentDir);
+    Ok(up.chain(place.components().skip(common)).collect())
 }
 
 /// `wanted`, or beside it the first name with a number that is not taken.
@@ -227,6 +255,30 @@ mod tests {
         relocate_exactly(&at("a/link"), &at("b/deep/link")).expect("moved");
         assert_eq!(fs::read_to_string(at("b/deep/link")).expect("it leads there"), "one");
         assert!(fs::symlink_metadata(at("a/link")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_relative_link_is_the_same_there_and_back() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("a")).expect("a folder");
+        fs::write(at("real"), "one").expect("written");
+        symlink("../real", at("a/chain")).expect("a link");
+        for (target, there) in [
+            ("../real", "../../real"),
+            ("chain", "../../a/chain"),
+            ("../b/x", "../x"),
+            ("../gone/../x", "../../gone/../x"),
+        ] {
+            symlink(target, at("a/link")).expect("a link");
+            relocate_exactly(&at("a/link"), &at("b/deep/link")).expect("moved");
+            assert_eq!(fs::read_link(at("b/deep/link")).expect("a link"), Path::new(there));
+            relocate_exactly(&at("b/deep/link"), &at("a/link")).expect("moved back");
+            assert_eq!(fs::read_link(at("a/link")).expect("a link"), Path::new(target));
+            fs::remove_file(at("a/link")).expect("removed");
+        }
     }
 
     #[cfg(unix)]

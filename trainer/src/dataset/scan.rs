@@ -1,6 +1,6 @@
 //! Finding the images of a folder of class folders. Nothing is opened here but folders.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -78,17 +78,24 @@ impl Dataset {
     }
 
     pub(crate) fn check_case(&self) -> Result<(), DatasetError> {
-        let mut seen = BTreeMap::new();
-        for class in &self.classes {
-            if let Some(first) = seen.insert(class.to_lowercase(), class) {
-                return Err(DatasetError::CaseClash {
-                    first: first.clone(),
-                    second: class.clone(),
-                });
-            }
+        match case_clash(self.classes.iter().map(String::as_str)) {
+            None => Ok(()),
+            Some((first, second)) => Err(DatasetError::CaseClash {
+                first: first.to_owned(),
+                second: second.to_owned(),
+            }),
         }
-        Ok(())
     }
+}
+
+/// Two of these labels that differ in upper and lower case alone, which not every system tells apart in the names of
+/// folders. A label may occur many times.
+pub(crate) fn case_clash<'a>(labels: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    labels.into_iter().find_map(|label| {
+        let first = *seen.entry(label.to_lowercase()).or_insert(label);
+        (first != label).then_some((first, label))
+    })
 }
 
 /// Going through one class folder.
@@ -204,6 +211,12 @@ fn hidden(name: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_clash_where_case_alone_tells_them_apart() {
+        assert_eq!(case_clash(["a", "b", "a"]), None);
+        assert_eq!(case_clash(["Ä", "b", "b", "ä", "B"]), Some(("Ä", "ä")));
+    }
 
     #[test]
     fn runs_that_stand_in_a_data_set_are_no_class() {

@@ -13,7 +13,9 @@ use shared::files;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use crate::dataset::{FolderLock, OWN_FOLDER, below, escape, inside, relocate, same_file, unescape};
+use crate::dataset::{
+    FolderLock, OWN_FOLDER, Skipped, below, escape, inside, named_inside, relocate, same_file, unescape,
+};
 
 const FOLDER: &str = "quarantine";
 const JOURNAL: &str = "moves.jsonl";
@@ -30,12 +32,16 @@ struct Move {
 /// What putting back did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Files that are back, by where they are now.
+    /// Name of the quarantine.
+    pub quarantine: String,
+    /// Files that came back, by where they are now. Those that an earlier call put back are not counted again.
     pub files: Vec<PathBuf>,
     /// Files that are back under another name, because theirs is taken.
     pub renamed: Vec<PathBuf>,
     /// Files that are neither in the quarantine nor where they were.
     pub missing: Vec<PathBuf>,
+    /// Files that stay in the quarantine, and why.
+    pub left: Vec<Skipped>,
 }
 
 /// Why files could not be set aside or put back.
@@ -112,16 +118,51 @@ pub fn names(root: &Path) -> Result<Vec<String>, QuarantineError> {
     Ok(names)
 }
 
-/// Moves the files of a quarantine (the latest where `name` is none) back to where they were. A file whose name is
-/// taken meanwhile gets a number.
+/// Moves the files of a quarantine back to where they were: of the one called `name`, or else of the latest that still
+/// holds a file. A file whose name is taken meanwhile gets a number; one behind a link to another place stays.
 ///
 /// # Errors
 /// See [`QuarantineError`]. What is back until then stays back; the call can be repeated.
 pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Restored, QuarantineError> {
-    let names = names(root)?;
-    let wanted = name.map_or_else(|| names.last().cloned(), |name| Some(name.to_owned()));
-    let Some(name) = wanted.filter(|name| names.contains(name)) else {
-        return Err(QuarantineError::Unknown {
+    let quarantine = Quarantine::find(root, name)?;
+    let mut restored = Restored::default();
+    for path in &quarantine.paths {
+        quarantine.put_back(root, path, &mut restored)?;
+    }
+    // Whoever finds what is missing can put it back yet.
+    if restored.missing.is_empty() && restored.left.is_empty() {
+        let journal = quarantine.folder.join(JOURNAL);
+        fs::rename(&journal, quarantine.folder.join(RESTORED)).map_err(at(&journal))?;
+    }
+    restored.quarantine = quarantine.name;
+    Ok(restored)
+}
+
+/// A quarantine that was not put back as a whole.
+struct Quarantine {
+    name: String,
+    folder: PathBuf,
+    /// What its journal names.
+    paths: Vec<PathBuf>,
+}
+
+impl Quarantine {
+    /// That of this name, or else the latest that still holds a file; where none does, the latest of all.
+    fn find(root: &Path, name: Option<&str>) -> Result<Self, QuarantineError> {
+        let names = names(root)?;
+        let mut latest = None;
+        for known in names
+            .iter()
+            .rev()
+            .filter(|known| name.is_none_or(|name| *known == name))
+        {
+            let found = Self::open(root, known)?;
+            if found.paths.iter().any(|path| found.holds(path)) {
+                return Ok(found);
+            }
+            latest.get_or_insert(found);
+        }
+        latest.ok_or_else(|| QuarantineError::Unknown {
             root: root.to_path_buf(),
             name: name.unwrap_or("to put back").to_owned(),
             known: if names.is_empty() {
@@ -129,25 +170,46 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
             } else {
                 names.join(", ")
             },
-        });
-    };
-    let folder = root.join(OWN_FOLDER).join(FOLDER).join(name);
-    let mut restored = Restored::default();
-    for path in read_journal(root, &folder)? {
-        let (kept, original) = (folder.join(&path), root.join(&path));
-        if !fs::symlink_metadata(&kept).is_ok_and(|found| !found.is_dir()) {
-            // It was put back by an interrupted call, or never moved.
-            if fs::symlink_metadata(&original).is_ok() {
-                restored.files.push(path);
-            } else {
-                restored.missing.push(path);
+        })
+    }
+
+    fn open(root: &Path, name: &str) -> Result<Self, QuarantineError> {
+        let folder = root.join(place(name));
+        Ok(Self {
+            name: name.to_owned(),
+            paths: read_journal(&folder)?,
+            folder,
+        })
+    }
+
+    fn holds(&self, path: &Path) -> bool {
+        fs::symlink_metadata(self.folder.join(path)).is_ok_and(|found| !found.is_dir())
+    }
+
+    /// Moves one file back and says in `restored` what became of it.
+    fn put_back(&self, root: &Path, path: &Path, restored: &mut Restored) -> Result<(), QuarantineError> {
+        if !self.holds(path) {
+            // Where it is back, an earlier call has counted it, or it was never moved.
+            if fs::symlink_metadata(root.join(path)).is_err() {
+                restored.missing.push(path.to_path_buf());
             }
-            continue;
+            return Ok(());
         }
+        let kept = self.folder.join(path);
+        let original = match inside(root, path).and_then(|original| below(root, &kept).map(|()| original)) {
+            Ok(original) => original,
+            Err(error) => {
+                restored.left.push(Skipped {
+                    path: path.to_path_buf(),
+                    reason: error.to_string(),
+                });
+                return Ok(());
+            }
+        };
         if same_file(&kept, &original) {
             fs::remove_file(&kept).map_err(at(&kept))?;
-            restored.files.push(path);
-            continue;
+            restored.files.push(path.to_path_buf());
+            return Ok(());
         }
         let now = relocate(&kept, &original).map_err(at(&original))?;
         let list = if now == original {
@@ -156,13 +218,13 @@ pub fn restore(root: &Path, name: Option<&str>, _lock: &FolderLock) -> Result<Re
             &mut restored.renamed
         };
         list.push(now.strip_prefix(root).unwrap_or(&now).to_path_buf());
+        Ok(())
     }
-    // Whoever finds what is missing can put it back yet.
-    if restored.missing.is_empty() {
-        let journal = folder.join(JOURNAL);
-        fs::rename(&journal, folder.join(RESTORED)).map_err(at(&journal))?;
-    }
-    Ok(restored)
+}
+
+/// The folder of the quarantine of this name, below the data folder.
+pub fn place(name: &str) -> PathBuf {
+    Path::new(OWN_FOLDER).join(FOLDER).join(name)
 }
 
 fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
@@ -185,16 +247,16 @@ fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
     Err(at(&parent)(io::ErrorKind::AlreadyExists.into()))
 }
 
-/// The paths in the journal of the quarantine in `folder`. Whoever shares a data set may have written it, or a link
-/// beside it, so both places of a file must be below `root`.
-fn read_journal(root: &Path, folder: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
+/// The paths in the journal of the quarantine in `folder`. Whoever shares a data set may have written it, so each must
+/// name a place in the data set. The links on the way are looked at when a file is moved.
+fn read_journal(folder: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
     let journal = folder.join(JOURNAL);
     let text = fs::read_to_string(&journal).map_err(at(&journal))?;
     let parse = |(number, line): (usize, &str)| {
         serde_json::from_str::<Move>(line)
             .ok()
             .and_then(|line| unescape(&line.path))
-            .filter(|path| inside(root, path).is_ok() && below(root, &folder.join(path)).is_ok())
+            .filter(|path| named_inside(path))
             .ok_or_else(|| QuarantineError::Journal {
                 path: journal.clone(),
                 line: number + 1,
@@ -257,7 +319,7 @@ mod tests {
                 fs::hard_link(folder.path().join(path), quarantine.join(path)).expect("both");
             }
             let restored = restore(folder.path(), None, &lock).expect("back");
-            assert_eq!(restored.files, paths);
+            assert_eq!(restored.files, paths[..paths.len().min(moved + 1)]);
             assert_eq!((restored.renamed.len(), restored.missing.len()), (0, 0));
             assert!(paths.iter().all(|path| folder.path().join(path).is_file()));
         }
@@ -282,10 +344,10 @@ mod tests {
         let kept = folder.path().join(OWN_FOLDER).join(FOLDER).join(&name).join("a/1.jpg");
         fs::rename(&kept, folder.path().join("away")).expect("moved");
         let restored = restore(folder.path(), None, &lock).expect("back");
-        assert_eq!(restored.missing, paths[..1]);
+        assert_eq!((&restored.missing[..], &restored.files[..]), (&paths[..1], &paths[1..]));
         fs::rename(folder.path().join("away"), &kept).expect("moved back");
         let restored = restore(folder.path(), None, &lock).expect("back");
-        assert_eq!(restored.files, paths);
+        assert_eq!(restored.files, paths[..1], "the others are back already");
         assert_eq!(names(folder.path()).expect("listed"), Vec::<String>::new());
     }
 
@@ -313,15 +375,54 @@ mod tests {
         let lock = FolderLock::acquire(folder.path()).expect("free");
         let name = set_aside(folder.path(), &paths[..1], &lock).expect("moved");
         let journal = folder.path().join(OWN_FOLDER).join(FOLDER).join(name).join(JOURNAL);
-        for linked in [folder.path().join("evil"), journal.with_file_name("kept")] {
-            std::os::unix::fs::symlink("/", linked).expect("a link");
-        }
-        let lead = ["../x.jpg", "/etc/x.jpg", "a/.x.jpg", "evil/x.jpg", "kept/x.jpg"];
+        let lead = ["../x.jpg", "/etc/x.jpg", "a/.x.jpg", ".ikat/lock"];
         let lead = lead.map(|path| format!("{{\"path\":\"{path}\"}}"));
         for line in lead.iter().map(String::as_str).chain(["nonsense"]) {
             fs::write(&journal, line).expect("written");
             let error = restore(folder.path(), None, &lock).expect_err("refused");
             assert!(matches!(error, QuarantineError::Journal { line: 1, .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_quarantine_with_nothing_left_in_it_hides_no_older_one() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let older = set_aside(folder.path(), &paths[..1], &lock).expect("moved");
+        let newer = set_aside(folder.path(), &paths[1..2], &lock).expect("moved");
+        fs::remove_file(folder.path().join(place(&newer)).join(&paths[1])).expect("lost");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!((&restored.quarantine, &restored.files[..]), (&older, &paths[..1]));
+        let restored = restore(folder.path(), None, &lock).expect("told");
+        assert_eq!((&restored.quarantine, &restored.missing[..]), (&newer, &paths[1..2]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_behind_a_link_stays_and_the_others_come_back() {
+        use std::os::unix::fs::symlink;
+        let (folder, paths) = data();
+        let disk = tempfile::tempdir().expect("a folder");
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let name = set_aside(folder.path(), &paths, &lock).expect("moved");
+        let quarantine = folder.path().join(place(&name));
+        // The place of one file is behind a link, and so is what another one is moved from.
+        fs::remove_dir(folder.path().join("b")).expect("empty");
+        symlink(disk.path(), folder.path().join("b")).expect("a link");
+        fs::rename(quarantine.join("a/deep"), disk.path().join("deep")).expect("moved");
+        symlink(disk.path().join("deep"), quarantine.join("a/deep")).expect("a link");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!(restored.files, paths[..1]);
+        let left: Vec<&PathBuf> = restored.left.iter().map(|left| &left.path).collect();
+        assert_eq!(left, [&paths[1], &paths[2]]);
+        assert!(disk.path().join("deep/2.jpg").exists() && !disk.path().join("1.jpg").exists());
+        // The journal stays for when the links are gone.
+        fs::remove_file(folder.path().join("b")).expect("unlinked");
+        fs::remove_file(quarantine.join("a/deep")).expect("unlinked");
+        fs::rename(disk.path().join("deep"), quarantine.join("a/deep")).expect("moved back");
+        assert_eq!(
+            restore(folder.path(), Some(&name), &lock).expect("back").files,
+            paths[1..]
+        );
     }
 }

@@ -86,11 +86,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         unreadable: &featurized.skipped,
     };
     session.output.result(&document, &arguments.text(&document))?;
-    Ok(if featurized.skipped.is_empty() {
-        Done::Complete
-    } else {
-        Done::Partly
-    })
+    Ok(Done::unless_left_out(&featurized.skipped))
 }
 
 /// The pictures of the images that `part` still has, in its order.
