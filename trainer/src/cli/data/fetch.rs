@@ -9,7 +9,7 @@ use shared::image::Limits;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
-use crate::cli::output::{list_left_out, printable};
+use crate::cli::output::{IN_JSON, list_left_out, printable};
 use crate::fetch::{self, Downloader, Kind, Options, Outcome};
 use crate::search::Unanswered;
 use crate::shell;
@@ -118,7 +118,7 @@ pub fn report(
         let (url, reason) = (printable(&left_out.url), printable(&left_out.reason));
         format!("line {}: {url}: {}: {reason}", left_out.line, left_out.kind.name())
     });
-    list_left_out("address(es)", lines);
+    list_left_out("address(es)", IN_JSON, lines);
     let folder = printable(&data.to_string_lossy());
     // A copy is there too, under another name.
     let copies = outcome.left_out.iter().filter(|item| item.kind == Kind::Duplicate);
