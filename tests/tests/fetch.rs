@@ -218,6 +218,32 @@ fn a_copy_is_kept_once() {
 }
 
 #[test]
+fn a_list_of_copies_alone_is_no_failure() {
+    let web = Web::start(misbehave);
+    let work = Work::new(&[("dotted", web.url("/1.jpg"))]);
+    work.fetch(&["--allow-private"]).ended_with(0);
+    std::fs::write(&work.urls, format!("dotted\t{}\n", web.url("/copy.jpg"))).expect("a list");
+    // The second time, the ledger knows it.
+    for _ in 0..2 {
+        let said = work.fetch(&["--allow-private"]).ended_with(3);
+        assert_eq!(said.json()["left_out"][0]["kind"], "duplicate", "{said:?}");
+        assert!(!said.stderr.contains("no address gave an image"), "{said:?}");
+    }
+}
+
+#[test]
+fn a_class_that_differs_by_case_from_a_folder_that_is_there_is_refused() {
+    let web = Web::start(misbehave);
+    let work = Work::new(&[("dotted", web.url("/1.jpg"))]);
+    work.fetch(&["--allow-private"]).ended_with(0);
+    std::fs::write(&work.urls, format!("Dotted\t{}\n", web.url("/2.jpg"))).expect("a list");
+    let said = work.fetch(&["--allow-private"]).ended_with(1);
+    assert!(said.stderr.contains("differ only in upper and lower case"), "{said:?}");
+    assert_eq!(web.total(), 1);
+    assert_eq!(work.images().len(), 1);
+}
+
+#[test]
 fn a_list_cannot_reach_into_the_network_it_is_fetched_in() {
     let web = Web::start(misbehave);
     let port = web

@@ -229,7 +229,7 @@ fn a_dry_run_asks_nobody_and_errors_are_told() {
     assert!(!folder.path().join("data").exists());
 
     let said: Said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(1);
-    assert!(said.stderr.contains("no address gave an image"), "{said:?}");
+    assert!(said.stderr.contains("no query found an image"), "{said:?}");
     let unanswered = json!([{ "text": "dress", "label": "dress", "reason": "the index is being rebuilt" }]);
     assert_eq!(said.json()["unanswered"], unanswered);
     let wrong = say(&mut search(
@@ -243,4 +243,21 @@ fn a_dry_run_asks_nobody_and_errors_are_told() {
         wrong.stderr.contains("cannot be the name of a class folder"),
         "{wrong:?}"
     );
+}
+
+#[test]
+fn a_search_that_finds_nothing_says_so_and_makes_nothing() {
+    let web = provider(
+        &[],
+        |_| json!({ "result_count": 0, "page_count": 0, "page_size": 20, "page": 1, "results": [] }),
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(1);
+    assert!(
+        said.stderr.contains("no query found an image: try other words"),
+        "{said:?}"
+    );
+    let document = said.json();
+    assert_eq!((&document["kept"], &document["unanswered"]), (&json!(0), &json!([])));
+    assert!(!folder.path().join("data").exists());
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::BundleArguments;
-use super::output::{list_skipped, printable};
+use super::output::{list_skipped_of_run, printable};
 use super::resources::{Resources, claim};
 use super::tracking::Tracking;
 use crate::dataset::{Dataset, Skipped};
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let saved = run.save(arguments.out.as_deref(), arguments.report_images, &workplace)?;
     arguments.tracking.log(&saved.folder, session);
 
-    list_skipped(&run.skipped);
+    list_skipped_of_run(&run.skipped, &saved.folder);
     for note in &run.notes {
         session.note(note);
     }

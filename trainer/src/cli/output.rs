@@ -1,14 +1,18 @@
 //! Results to standard output: a text for people or one JSON document for scripts.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::failure::Failure;
 use crate::dataset::Skipped;
+use crate::runs::SKIPPED;
 
 /// Most lines about what was left out.
 const MOST_LISTED: usize = 100;
+/// Where the others are, unless a file has them.
+pub const IN_JSON: &str = "--json has them all";
 
 /// Where results go.
 #[derive(Debug, Clone, Copy)]
@@ -48,20 +52,33 @@ impl Output {
 
 /// Lists on standard error what was left out, and why, also where little else is said: it is what the exit code 3 is for.
 pub fn list_skipped(skipped: &[Skipped]) {
-    let line = |item: &Skipped| format!("{}: {}", printable(&item.path.to_string_lossy()), item.reason);
-    list_left_out("file(s)", skipped.iter().map(line));
+    list_files(skipped, IN_JSON);
 }
 
-/// The same of anything else that `what` names, a line for each.
-pub fn list_left_out(what: &str, lines: impl ExactSizeIterator<Item = String>) {
+/// The same of the run that was written to `folder`, where a file has the whole list.
+pub fn list_skipped_of_run(skipped: &[Skipped], folder: &Path) {
+    let file = folder.join(SKIPPED);
+    list_files(
+        skipped,
+        &format!("{} lists them all", printable(&file.to_string_lossy())),
+    );
+}
+
+fn list_files(skipped: &[Skipped], rest: &str) {
+    let line = |item: &Skipped| format!("{}: {}", printable(&item.path.to_string_lossy()), item.reason);
+    list_left_out("file(s)", rest, skipped.iter().map(line));
+}
+
+/// The same of anything else that `what` names, a line for each; `rest` says where those are that are not shown.
+pub fn list_left_out(what: &str, rest: &str, lines: impl ExactSizeIterator<Item = String>) {
     let count = lines.len();
     if count > 0 {
-        anstream::eprintln!("{}", left_out(what, lines));
+        anstream::eprintln!("{}", left_out(what, rest, lines));
     }
 }
 
 /// The first lines, and how many more there are.
-fn left_out(what: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
+fn left_out(what: &str, rest: &str, lines: impl ExactSizeIterator<Item = String>) -> String {
     let count = lines.len();
     let mut text = format!("Left out {count} {what}:");
     for line in lines.take(MOST_LISTED) {
@@ -69,7 +86,7 @@ fn left_out(what: &str, lines: impl ExactSizeIterator<Item = String>) -> String 
         text.push_str(&line);
     }
     if count > MOST_LISTED {
-        let more = format!("\n  and {} more; --json has them all", count - MOST_LISTED);
+        let more = format!("\n  and {} more; {rest}", count - MOST_LISTED);
         text.push_str(&more);
     }
     text
@@ -96,6 +113,7 @@ mod tests {
         let lines = |count: usize| {
             left_out(
                 "file(s)",
+                "runs/1/skipped.json lists them all",
                 (0..count).map(|number| format!("{number}.jpg: not an image")),
             )
         };
@@ -106,6 +124,9 @@ mod tests {
         assert!(!lines(MOST_LISTED).contains("more"));
         let long = lines(MOST_LISTED + 7);
         assert_eq!(long.lines().count(), MOST_LISTED + 2);
-        assert!(long.ends_with("and 7 more; --json has them all"), "{long}");
+        assert!(
+            long.ends_with("and 7 more; runs/1/skipped.json lists them all"),
+            "{long}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
 use super::network::NetworkArguments;
-use super::output::{list_skipped, printable};
+use super::output::{list_skipped_of_run, printable};
 use super::resources::{Resources, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
@@ -161,7 +161,7 @@ impl Job {
         let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, session);
 
-        list_skipped(&run.skipped);
+        list_skipped_of_run(&run.skipped, &saved.folder);
         for note in &run.notes {
             session.note(note);
         }

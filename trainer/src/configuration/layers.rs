@@ -184,12 +184,15 @@ fn values(argument: &Arg, value: &Value) -> Result<Vec<String>, String> {
         Value::Array(_) => return Err("it takes one value, not a list".to_owned()),
         single => vec![scalar(single)?],
     };
+    if values.is_empty() && needs_value(argument) {
+        return Err("give at least one value, or leave the line out".to_owned());
+    }
     match values.iter().find_map(|value| refusal(argument, value)) {
         Some(reason) => Err(reason),
         // As one text, so that help shows a list as the command line takes it.
         None => Ok(match argument.get_value_delimiter() {
-            Some(delimiter) => vec![values.join(&delimiter.to_string())],
-            None => values,
+            Some(delimiter) if !values.is_empty() => vec![values.join(&delimiter.to_string())],
+            _ => values,
         }),
     }
 }
@@ -198,6 +201,11 @@ fn takes_many(argument: &Arg) -> bool {
     matches!(argument.get_action(), ArgAction::Append)
         || argument.get_value_delimiter().is_some()
         || argument.get_num_args().is_some_and(|range| range.max_values() > 1)
+}
+
+/// Whether an option without a value would leave its command without what it works with.
+fn needs_value(argument: &Arg) -> bool {
+    argument.is_required_set() || !argument.get_default_values().is_empty()
 }
 
 fn scalar(value: &Value) -> Result<String, String> {

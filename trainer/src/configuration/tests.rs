@@ -21,6 +21,12 @@ fn command() -> Command {
                 .arg(Arg::new("to-rate").long("to-rate").alias("to"))
                 .arg(Arg::new("classifier").long("classifier").value_parser(["svm", "dnn"]))
                 .arg(
+                    Arg::new("layers")
+                        .long("layers")
+                        .value_delimiter(',')
+                        .action(ArgAction::Append),
+                )
+                .arg(
                     Arg::new("c-grid")
                         .long("c-grid")
                         .value_delimiter(',')
@@ -179,6 +185,14 @@ fn a_former_name_stands_for_the_option_in_its_command_s_section() {
 }
 
 #[test]
+fn an_empty_list_is_no_value_where_the_option_needs_none() {
+    let found = matches("[train]\ndata = 'd'\nlayers = []", "train");
+    assert_eq!(found.get_many::<String>("layers").map(Iterator::count), None);
+    let found = matches("layers = ['a']\n[train]\ndata = 'd'\nlayers = []", "train");
+    assert_eq!(found.get_many::<String>("layers").map(Iterator::count), None);
+}
+
+#[test]
 fn unknown_names_are_named_with_the_file_and_the_nearest_known_name() {
     let text = error("[train]\nclasifier = 'svm'");
     assert_eq!(
@@ -204,6 +218,10 @@ fn wrong_values_are_shown_with_the_file_and_the_reason() {
         ("[train]\nclassifier = 'tree'", "[possible values: svm, dnn]"),
         ("[train]\nc-grid = [1, 'x']", "invalid value 'x'"),
         ("[train]\nc-grid = [[1]]", "a value is a text"),
+        (
+            "[train]\nc-grid = []",
+            "`train.c-grid = []`: give at least one value, or leave the line out",
+        ),
         ("[train]\nc_grid = [1]\nc-grid = [1]", "set twice"),
     ] {
         let text = error(file);

@@ -100,7 +100,7 @@ impl Ledger {
     /// # Errors
     /// See [`LedgerError`].
     pub fn open(root: &Path) -> Result<Self, LedgerError> {
-        let path = root.join(OWN_FOLDER).join(FILE);
+        let path = Self::place(root);
         let failed = |source| LedgerError::File {
             path: path.clone(),
             source,
@@ -116,6 +116,11 @@ impl Ledger {
             origins.insert(line.url.into_owned(), line.origin.into_owned());
         }
         Ok(Self { path, log, origins })
+    }
+
+    /// Where the ledger of the data set in `root` is, or would be.
+    pub fn place(root: &Path) -> PathBuf {
+        root.join(OWN_FOLDER).join(FILE)
     }
 
     /// Where it is.

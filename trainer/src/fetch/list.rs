@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use reqwest::Url;
 
+use crate::dataset::case_clash;
+
 /// Longest label, in bytes: what every file system takes as the name of a folder.
 const LABEL_BYTES: usize = 200;
 
@@ -74,17 +76,13 @@ pub fn is_label(label: &str) -> bool {
 /// # Errors
 /// [`ListError::CaseClash`].
 pub fn check_case<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<(), ListError> {
-    let mut seen: HashMap<String, &str> = HashMap::new();
-    for label in labels {
-        let first = *seen.entry(label.to_lowercase()).or_insert(label);
-        if first != label {
-            return Err(ListError::CaseClash {
-                first: first.to_owned(),
-                second: label.to_owned(),
-            });
-        }
+    match case_clash(labels) {
+        Some((first, second)) => Err(ListError::CaseClash {
+            first: first.to_owned(),
+            second: second.to_owned(),
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Reads a list. Empty lines and those that begin with `#` are passed over; an address that occurs twice with one

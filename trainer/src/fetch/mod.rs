@@ -108,6 +108,9 @@ pub enum FetchError {
     /// The data set's folder.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// Labels that cannot name class folders beside those that are there.
+    #[error(transparent)]
+    Labels(#[from] ListError),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -136,6 +139,7 @@ pub async fn fetch(
     progress: &dyn Progress,
 ) -> Result<Outcome, FetchError> {
     let _lock = FolderLock::acquire(data)?;
+    check_labels(entries, data)?;
     let ledger = Ledger::open(data)?;
     let downloader = Downloader::new(
         options.timeout,
@@ -195,6 +199,23 @@ pub async fn fetch(
     }));
     outcome.left_out.sort_by_key(|left_out| left_out.line);
     Ok(outcome)
+}
+
+/// Sees that every class has a folder of its own on every system, also beside the class folders that are there.
+fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
+    let failed = |source| DatasetError::File {
+        path: data.to_path_buf(),
+        source,
+    };
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(data).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().into_string().ok();
+        folders.extend(name.filter(|name| !name.starts_with('.') && entry.path().is_dir()));
+    }
+    let labels = entries.iter().map(|entry| entry.label.as_str());
+    check_case(folders.iter().map(String::as_str).chain(labels))?;
+    Ok(())
 }
 
 /// The images of the ledger that the data set has, by their path there: under that name, or moved to another within its

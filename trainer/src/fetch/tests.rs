@@ -48,3 +48,21 @@ fn large_pictures_become_smaller_and_others_stay_as_they_are() {
     assert_eq!((scaled.extension, scaled.width, scaled.height), ("jpg", 40, 10));
     assert!(picture(b"<html>".to_vec(), Limits::default(), 40).is_err());
 }
+
+#[test]
+fn labels_are_told_apart_from_the_class_folders_that_are_there() {
+    let data = tempfile::tempdir().expect("a folder");
+    for folder in ["dotted", ".Striped"] {
+        std::fs::create_dir(data.path().join(folder)).expect("a folder");
+    }
+    std::fs::write(data.path().join("LIST"), "").expect("a file");
+    let check = |label: &str| check_labels(&[entry(label, "http://a.example/1")], data.path());
+    for label in ["dotted", "striped", "list"] {
+        check(label).expect("a folder of its own");
+    }
+    let error = check("Dotted").expect_err("the same folder on some systems");
+    assert!(
+        matches!(error, FetchError::Labels(ListError::CaseClash { .. })),
+        "{error}"
+    );
+}

@@ -179,7 +179,10 @@ pub async fn search(
         };
         match hits {
             Ok(hits) => {
-                keep(&path, &hits)?;
+                // That there was nothing is kept too, but makes no folder for a data set.
+                if !hits.is_empty() || data.exists() {
+                    keep(&path, &hits)?;
+                }
                 let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
                 asking
                     .found

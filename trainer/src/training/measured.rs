@@ -1,6 +1,6 @@
 //! A bundle measured on a data set, and whether it was trained on some of its images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -17,10 +17,10 @@ use crate::shell;
 
 /// What a measurement depends on besides the bundle and the images.
 #[derive(Serialize)]
-struct Parameters<'a> {
+struct Parameters {
     limits: Limits,
     #[serde(serialize_with = "crate::dataset::as_text")]
-    split: Option<&'a Path>,
+    split: Option<PathBuf>,
 }
 
 /// Measures a bundle on a data set, all of it or the test part of a split file. Where the bundle's `run` is known, a note
@@ -53,7 +53,11 @@ pub fn measure(
     let (mut dataset, mut features) = workplace.features(dataset, &network, limits, distance)?;
     let featurized = start.elapsed().as_secs_f64();
     features.labels = labels(&dataset, &head.classes)?;
-    let parameters = serde_json::to_value(Parameters { limits, split }).map_err(RunError::from)?;
+    let parameters = serde_json::to_value(Parameters {
+        limits,
+        split: split.map(Path::to_owned),
+    })
+    .map_err(RunError::from)?;
     let split = match split {
         Some(path) => Split::load(path, &dataset)?,
         None => Split::all_for_the_test(&dataset),

@@ -9,8 +9,8 @@ use shared::image::Limits;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
-use crate::cli::output::{list_left_out, printable};
-use crate::fetch::{self, Downloader, Options, Outcome};
+use crate::cli::output::{IN_JSON, list_left_out, printable};
+use crate::fetch::{self, Downloader, Kind, Options, Outcome};
 use crate::search::Unanswered;
 use crate::shell;
 
@@ -84,14 +84,16 @@ impl TransferArguments {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Document<'a> {
+pub struct Document<'a> {
+    /// Folder of the class folders.
     #[serde(serialize_with = "crate::dataset::as_text")]
-    data: &'a Path,
+    pub data: &'a Path,
+    /// What became of the addresses.
     #[serde(flatten)]
-    outcome: &'a Outcome,
+    pub outcome: &'a Outcome,
     /// Of a search.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unanswered: Option<&'a [Unanswered]>,
+    pub unanswered: Option<&'a [Unanswered]>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -116,9 +118,11 @@ pub fn report(
         let (url, reason) = (printable(&left_out.url), printable(&left_out.reason));
         format!("line {}: {url}: {}: {reason}", left_out.line, left_out.kind.name())
     });
-    list_left_out("address(es)", lines);
+    list_left_out("address(es)", IN_JSON, lines);
     let folder = printable(&data.to_string_lossy());
-    let nothing = outcome.kept + outcome.known == 0;
+    // A copy is there too, under another name.
+    let copies = outcome.left_out.iter().filter(|item| item.kind == Kind::Duplicate);
+    let nothing = outcome.kept + outcome.known + copies.count() == 0;
     let mut text = format!(
         "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}",
         outcome.kept,

@@ -5,13 +5,13 @@ use clap::ValueEnum;
 use reqwest::Url;
 use serde::Serialize;
 
-use super::fetch::{TransferArguments, report};
+use super::fetch::{Document, TransferArguments, report};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
 use crate::cli::output::printable;
 use crate::cli::values;
-use crate::fetch;
+use crate::fetch::{self, Ledger, Outcome};
 use crate::search::{self, Name, Provider, Query, Unanswered};
 
 /// Search for images and download them into class folders.
@@ -89,29 +89,46 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     provider.check_key()?;
     let options = arguments.transfer.options();
-    let (found, outcome) = block_on(async {
-        let found = search::search(
-            &provider,
-            &queries,
-            arguments.per_query.into(),
-            arguments.again,
-            &arguments.data,
-            &session.progress,
-        )
-        .await?;
-        let outcome = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress).await?;
-        Ok::<_, Failure>((found, outcome))
-    })??;
+    let found = block_on(search::search(
+        &provider,
+        &queries,
+        arguments.per_query.into(),
+        arguments.again,
+        &arguments.data,
+        &session.progress,
+    ))??;
     for Unanswered { query, reason } in &found.unanswered {
         session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
         session.note(&format!("{} requests sent, {remaining} left", found.requests));
     }
+    if found.entries.is_empty() {
+        return arguments.nothing_found(&found.unanswered, session);
+    }
+    let fetching = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress);
+    let outcome = block_on(fetching)??;
     report(&outcome, &arguments.data, Some(&found.unanswered), session)
 }
 
 impl Arguments {
+    /// Says that there is nothing to fetch.
+    fn nothing_found(&self, unanswered: &[Unanswered], session: &Session) -> Result<Done, Failure> {
+        let outcome = Outcome {
+            ledger: Ledger::place(&self.data),
+            ..Outcome::default()
+        };
+        let document = Document {
+            data: &self.data,
+            outcome: &outcome,
+            unanswered: Some(unanswered),
+        };
+        session.output.result(&document, "0 images found")?;
+        Err(Failure::failed(
+            "no query found an image: try other words, fewer --licence, or another --provider",
+        ))
+    }
+
     fn plan(&self, provider: &Provider, queries: &[Query], session: &Session) -> Result<Done, Failure> {
         let key = provider.check_key().err().map(|missing| missing.to_string());
         let plan = Plan {
