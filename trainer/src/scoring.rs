@@ -49,7 +49,7 @@ pub fn score_files(
 ) -> Vec<Scored> {
     let mut score = |path: &Path| {
         if path.is_dir() {
-            let folder = shell::quote(&path.to_string_lossy());
+            let folder = shell::quote(path);
             let message = format!("it is a folder: `trainer batch --local --input {folder}` scores all that is in it");
             return Err(ServiceError::bad_request(message));
         }

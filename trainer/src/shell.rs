@@ -1,14 +1,17 @@
 //! Words of commands that are printed to be copied into a shell.
 
+use std::ffi::OsStr;
+
 /// What no shell reads as anything but itself, besides letters and digits.
 const PLAIN: &str = "_./:=@%+,-";
 
-/// `text` as one word of a POSIX shell: in single quotes, unless it needs none. Control characters are escaped for the
+/// A text or a path as one word of a POSIX shell: in single quotes, unless it needs none. Control characters are escaped for the
 /// terminal's sake; a name with one must be typed.
-pub(crate) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: impl AsRef<OsStr>) -> String {
+    let text = text.as_ref().to_string_lossy();
     let is_plain = |character: char| character.is_ascii_alphanumeric() || PLAIN.contains(character);
     if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
+        return text.into_owned();
     }
     let mut quoted = "'".to_owned();
     for character in text.chars() {

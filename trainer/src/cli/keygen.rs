@@ -38,7 +38,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let text = format!(
         "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {word} ...\nTrust:  \
          IKAT_TRUSTED_KEY={public} scorer ...",
-        word = shell::quote(&arguments.out.to_string_lossy()),
+        word = shell::quote(&arguments.out),
         public = document.public_key
     );
     session.output.result(&document, &text)?;

@@ -203,7 +203,7 @@ fn text(run: &Run, saved: &Saved) -> String {
         text,
         "\n{how}; version {version}\n\nRun:      {folder}\nReport:   {report}\nPublish:  trainer publish --bundle \
          {bundle} --to STORE --name {name}",
-        bundle = shell::quote(&saved.folder.to_string_lossy()),
+        bundle = shell::quote(&saved.folder),
         name = shell::quote(name),
     );
     text

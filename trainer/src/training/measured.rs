@@ -138,7 +138,7 @@ fn note(
         return Ok(None);
     }
     let found = format!("{} of these {} images", known.len(), measured.len());
-    let split = format!("--split {}", shell::quote(&path.to_string_lossy()));
+    let split = format!("--split {}", shell::quote(&path));
     Ok(Some(if trained_on.is_none() {
         format!(
             "{found} have the paths of images that were trained on; if they are the same images, the figures flatter and \

@@ -313,7 +313,7 @@ impl Arguments {
                 text,
                 "\n{} files were set aside\n\nUndo:  trainer data dedupe --data {} --restore {name}",
                 document.moved,
-                shell::quote(&self.data.to_string_lossy())
+                shell::quote(&self.data)
             ),
             None if document.moved > 0 => write!(text, "\n{} files would be set aside (dry run)", document.moved),
             None => write!(text, "\nNothing was moved"),

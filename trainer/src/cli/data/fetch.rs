@@ -131,7 +131,7 @@ pub fn report(
         printable(&outcome.ledger.to_string_lossy()),
     );
     if !nothing {
-        let word = shell::quote(&data.to_string_lossy());
+        let word = shell::quote(data);
         let _ = write!(text, "\nNext:       trainer data dedupe --data {word}");
     }
     let document = Document {
