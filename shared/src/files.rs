@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+/// How the names of files begin that are not finished.
+pub(crate) const UNFINISHED: &str = ".ikat-";
+
 /// The SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
@@ -138,6 +141,16 @@ impl AtomicFile {
         self.file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
+
+    /// As [`Self::finish`], but replaces nothing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] where something has the name, or whatever the file system answers.
+    pub fn finish_new(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist_noclobber(&self.path).map_err(|error| error.error)?;
+        Ok(())
+    }
 }
 
 impl Write for AtomicFile {
@@ -150,12 +163,25 @@ impl Write for AtomicFile {
     }
 }
 
+/// `path` without links, as much of it as there is.
+///
+/// # Errors
+/// Where it is empty, or relative to a working folder that is gone.
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let place = std::path::absolute(path)?;
+    let found = place.ancestors().find_map(|there| {
+        let rest = place.strip_prefix(there).ok()?;
+        Some(there.canonicalize().ok()?.join(rest))
+    });
+    Ok(found.unwrap_or(place))
+}
+
 /// A new file of a temporary name in `folder`, which is removed where it gets no other. It is an ordinary file, for whom the
 /// umask leaves, and an error says nothing of its name, which nobody knows.
-pub(crate) fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
     tempfile::Builder::new()
-        .prefix(".ikat-")
+        .prefix(UNFINISHED)
         .suffix(".tmp")
         .make_in(folder, open)
 }

@@ -5,16 +5,16 @@
 //! an advisory lock on a file beside it.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::{Condition, Object, ObjectInfo, StoreError, off_the_executor};
-use crate::files::{AtomicFile, sha256_hex, temporary, write_atomically};
+use crate::files::{AtomicFile, UNFINISHED, sha256_hex, write_atomically};
 
 /// How the names of lock files and unfinished files begin, which no key may use.
-pub(super) const RESERVED: &str = ".ikat-";
+pub(super) const RESERVED: &str = UNFINISHED;
 
 /// A folder whose files are the objects. The etag is the SHA-256 of the contents.
 #[derive(Debug, Clone)]
@@ -124,15 +124,13 @@ impl FolderStore {
 
 /// Creates the file with all its contents, or finds that the name is taken.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let folder = create_folder_of(path)?;
-    let unfinished = temporary(folder).map_err(failed(path))?.into_temp_path();
-    write_atomically(&unfinished, bytes).map_err(failed(path))?;
-    unfinished
-        .persist_noclobber(path)
-        .map_err(|refused| match refused.error.kind() {
-            ErrorKind::AlreadyExists => condition_failed(path),
-            _ => failed(path)(refused.error),
-        })
+    create_folder_of(path)?;
+    let mut file = AtomicFile::create(path).map_err(failed(path))?;
+    file.write_all(bytes).map_err(failed(path))?;
+    file.finish_new().map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => condition_failed(path),
+        _ => failed(path)(error),
+    })
 }
 
 /// Replaces the file under its lock, where `etag` names its present contents.

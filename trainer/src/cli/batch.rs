@@ -2,6 +2,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use shared::bundle::MANIFEST;
+use shared::files::real_path;
 use shared::store::Location;
 
 use super::Session;
@@ -120,21 +121,11 @@ fn check_output(output: &Path, input: &Input) -> Result<(), Failure> {
         return refused("is a run or a bundle, which never changes");
     }
     if let Input::Folder(images) = input
-        && real(output).starts_with(real(images))
+        && real_path(output)?.starts_with(real_path(images)?)
     {
         return refused("lies in the folder of the images");
     }
     writable(&output.join(SUMMARY))
-}
-
-/// `path` without links, as much of it as there is.
-fn real(path: &Path) -> PathBuf {
-    let place = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let found = place.ancestors().find_map(|there| {
-        let rest = place.strip_prefix(there).ok()?;
-        Some(there.canonicalize().ok()?.join(rest))
-    });
-    found.unwrap_or(place)
 }
 
 fn text(summary: &Summary) -> String {
@@ -154,7 +145,7 @@ fn text(summary: &Summary) -> String {
         let _ = write!(text, " ({passing} of them may be scored later)");
     }
     if *failed > 0 {
-        let failures = shell::quote(&format!("{}/{FAILURES}", summary.job.output));
+        let failures = shell::quote(format!("{}/{FAILURES}", summary.job.output));
         let _ = write!(
             text,
             "\nAgain:    trainer batch --input {failures} --output ANOTHER ..."

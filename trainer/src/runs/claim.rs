@@ -1,8 +1,8 @@
 //! One program at a time writes a run folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use shared::files::{LockedFile, sha256_hex, try_lock};
+use shared::files::{LockedFile, real_path, sha256_hex, try_lock};
 
 use super::{RunError, at};
 
@@ -19,21 +19,14 @@ impl Claim {
     /// # Errors
     /// [`RunError::Busy`] where another program has it, or [`RunError::File`].
     pub fn acquire(folder: &Path, locks: &Path) -> Result<Self, RunError> {
-        let digits = &sha256_hex(place(folder)?.as_os_str().as_encoded_bytes())[..16];
+        // By one name, however the folder is reached.
+        let place = real_path(folder).map_err(at(folder))?;
+        let digits = &sha256_hex(place.as_os_str().as_encoded_bytes())[..16];
         let path = locks.join(format!("run-{digits}.lock"));
         let file = try_lock(&path).map_err(at(&path))?;
         let file = file.ok_or_else(|| RunError::Busy(folder.to_path_buf()))?;
         Ok(Self { _file: file })
     }
-}
-
-/// The folder by one name, however it is reached; it need not exist yet.
-fn place(folder: &Path) -> Result<PathBuf, RunError> {
-    let absolute = std::path::absolute(folder).map_err(at(folder))?;
-    let known = |path: &Path| path.canonicalize().ok();
-    Ok(known(&absolute)
-        .or_else(|| Some(known(absolute.parent()?)?.join(absolute.file_name()?)))
-        .unwrap_or(absolute))
 }
 
 #[cfg(test)]
