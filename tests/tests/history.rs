@@ -27,6 +27,16 @@ impl Work {
     }
 }
 
+/// Sweeps twice, and gives what both say: the second finds all done, and leaves out `missing` as the first did.
+fn swept_twice(work: &Work, sweep: &[&str], missing: &str) -> Value {
+    let first = work.trainer(sweep).ended_with(3).json();
+    assert_eq!(first["skipped"][0]["path"], missing);
+    let again = work.trainer(sweep).ended_with(3);
+    assert!(again.stderr.contains("was done already"), "{again:?}");
+    assert_eq!(again.json(), first);
+    first
+}
+
 fn work() -> Option<&'static Work> {
     static WORK: OnceLock<Option<Work>> = OnceLock::new();
     WORK.get_or_init(|| {
@@ -202,16 +212,12 @@ fn a_sweep_on_other_images_is_not_done_already_and_what_was_left_out_counts_agai
         "--repeats",
         "1",
     ];
-    let first = work.trainer(&sweep).ended_with(3).json();
-    assert_eq!(first["skipped"][0]["path"], "dotted/broken.jpg");
+    let first = swept_twice(work, &sweep, "dotted/broken.jpg");
     let accuracy = &first["groups"][0]["figures"]["accuracy"];
     assert!(
         accuracy["mean"].is_f64() && accuracy["standard_deviation"].is_null(),
         "{first}"
     );
-    let again = work.trainer(&sweep).ended_with(3);
-    assert!(again.stderr.contains("was done already"), "{again:?}");
-    assert_eq!(again.json(), first);
 
     let added = work.path("grown/dotted/added.jpg");
     let image = std::fs::read_dir(work.path("data/striped")).expect("a class").next();
@@ -249,11 +255,7 @@ fn a_sweep_by_another_list_of_test_images_is_not_done_already() {
         "--dedicated",
         "kept.txt",
     ];
-    let first = work.trainer(&sweep).ended_with(3).json();
-    assert_eq!(first["skipped"][0]["path"], "striped/none.jpg");
-    let again = work.trainer(&sweep).ended_with(3);
-    assert!(again.stderr.contains("was done already"), "{again:?}");
-    assert_eq!(again.json(), first);
+    swept_twice(work, &sweep, "striped/none.jpg");
 
     keep_for_the_test(1);
     let other = work.trainer(&sweep).ended_with(1);
