@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::error::ErrorKind;
@@ -199,6 +199,42 @@ fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
         }
         assert!(stated >= expected, "{name}: {stated}");
     }
+}
+
+#[test]
+fn every_option_that_a_file_can_set_stands_in_the_parameter_file() {
+    /// Sections that take the parameters of another one too, as is said there.
+    const LIKE: [(&str, &str); 4] = [
+        ("refine", "train"),
+        ("lr-find", "train"),
+        ("sweep", "train"),
+        ("data-search", "data-fetch"),
+    ];
+    fn visit(command: &clap::Command, section: &str, above: &BTreeSet<String>, file: &toml::Table) {
+        let mut stated = above.clone();
+        let like = LIKE.iter().filter(|(name, _)| *name == section);
+        for name in like.map(|(_, like)| *like).chain([section]) {
+            let table = file.get(name).and_then(toml::Value::as_table);
+            stated.extend(table.into_iter().flat_map(toml::Table::keys).cloned());
+        }
+        for long in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let only_typed = ["config", "version"].contains(&long);
+            assert!(only_typed || stated.contains(long), "--{long} of [{section}]");
+        }
+        for below in command.get_subcommands() {
+            let name = below.get_name();
+            let section = if section.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{section}-{name}")
+            };
+            visit(below, &section, &stated, file);
+        }
+    }
+    let file: toml::Table = everything_set().parse().expect("a parameter file");
+    let above = file.iter().filter(|(_, value)| !value.is_table());
+    let above = above.map(|(key, _)| key.clone()).collect();
+    visit(&command(), "", &above, &file);
 }
 
 #[test]
