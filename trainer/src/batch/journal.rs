@@ -152,11 +152,6 @@ impl Journal {
         self.entries.is_empty()
     }
 
-    /// Whether trying again may change a result.
-    pub fn has_passing(&self) -> bool {
-        self.entries.values().any(|entry| entry.passing)
-    }
-
     /// Every class that a result has a score for, sorted.
     pub fn classes(&self) -> impl Iterator<Item = &str> {
         self.classes.iter().map(String::as_str)
@@ -237,9 +232,9 @@ mod tests {
         assert!(matches!(Journal::open(&path), Err(BatchError::Busy(_))));
         journal.append(&broken("a", true)).expect("appended");
         journal.append(&broken("b", false)).expect("appended");
-        assert!(!journal.is_settled("a") && journal.is_settled("b") && journal.has_passing());
+        assert!(!journal.is_settled("a") && journal.is_settled("b"));
         journal.append(&scored("a", "y")).expect("appended");
-        assert!(journal.is_settled("a") && !journal.has_passing());
+        assert!(journal.is_settled("a"));
         assert_eq!(labels(&journal)[0], ("a".to_owned(), "y".to_owned()));
         assert_eq!(journal.classes().collect::<Vec<_>>(), ["y"]);
         journal.append("{}").expect_err("no result");
