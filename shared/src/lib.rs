@@ -3,9 +3,10 @@
 //! The whole way lives here once, so that a model cannot be served differently from how it was
 //! trained: [`image`] decodes and turns upright, [`preprocessing`] fits the picture to the network's
 //! input, [`network`] runs it, [`classifier`] turns features into margins and probabilities, and
-//! [`pipeline`] puts the four in a row. [`explain`] tells which part of a picture spoke for a class. [`bundle`] is the trained model as files, [`store`] the place
-//! where bundles are published, and [`service`] the request and response of the scoring function,
-//! independent of whether Lambda, HTTP or a test carries them.
+//! [`pipeline`] puts the four in a row. [`explain`] tells which part of a picture spoke for a class.
+//! [`bundle`] is the trained model as files, [`store`] the place where bundles are published, and
+//! [`service`] the request and response of the scoring function, independent of whether Lambda, HTTP or a
+//! test carries them.
 //!
 //! Nothing here knows of training, command lines or terminals.
 

@@ -23,8 +23,9 @@ use toml::Table;
 
 pub use origin::with_variables;
 
-/// The default parameter file, every parameter commented out at its default, for users to start from.
-pub const TEMPLATE: &str = include_str!("../../../resources/ikat.toml");
+/// The parameter file for users to start from, every parameter commented out at its default.
+#[cfg(test)]
+pub(crate) const TEMPLATE: &str = include_str!("../../../resources/ikat.toml");
 /// The file that is read where no other is named, if it is there.
 pub const FILE_NAME: &str = "ikat.toml";
 /// The variable that names another file.
