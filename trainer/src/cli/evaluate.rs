@@ -21,8 +21,8 @@ use crate::{report, training};
 pub struct Arguments {
     #[command(flatten)]
     bundle: BundleArguments,
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Only the test part of this split file (split.tsv of a run)
     #[arg(long, value_name = "FILE")]

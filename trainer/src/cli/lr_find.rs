@@ -27,8 +27,8 @@ const WIDTH: f32 = 40.0;
 /// training.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// File for the curve as SVG; must not exist already [default: none]
     #[arg(long, value_name = "FILE")]

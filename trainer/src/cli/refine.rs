@@ -14,8 +14,8 @@ use super::training::Classifier;
 /// run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     #[command(flatten)]
     job: Job,

@@ -29,8 +29,8 @@ use crate::training::{self, Parameters};
 /// is run again. It ends in one page, comparison.html, with mean and spread.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Folder for the runs and the comparison
     #[arg(long, value_name = "DIR")]

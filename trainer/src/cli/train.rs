@@ -27,8 +27,8 @@ use crate::training::{self, Choice, Run, Saved, Workplace};
 /// Interrupted, it goes on where it was when the same command is run again.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: Option<PathBuf>,
     /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix. With
     /// the --backbone and --resolution that they were computed with, for the classifier svm alone

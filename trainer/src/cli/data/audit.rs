@@ -19,8 +19,8 @@ use crate::report;
 /// see the image prefers another one. Changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Split file to check for copies on both sides
     #[arg(long, value_name = "FILE")]

@@ -14,8 +14,8 @@ use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
 /// Divide a data set into a training and a test part and write the assignment to a file.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
+    #[arg(long, value_name = "DIR|FILE")]
     data: PathBuf,
     /// Where to write the assignment
     #[arg(long, value_name = "FILE", default_value = "split.tsv")]
