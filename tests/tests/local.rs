@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use end_to_end::colours::{COLOURS, bundle, png};
+use end_to_end::colours::{COLOURS, bundle, library, png};
 use end_to_end::program::{program, say, trainer};
 use end_to_end::tool;
 use serde_json::Value;
@@ -24,6 +24,28 @@ fn one_command_publishes_a_model_and_calls_the_function() {
     let said = said.ended_with(0);
     assert!(said.stdout.contains("local-blue"), "{said:?}");
     assert!(said.stdout.contains("5 of 5 calls answered"), "{said:?}");
+}
+
+#[test]
+fn files_are_scored_side_by_side_in_their_order() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    bundle("local").write(at("bundle").as_ref()).expect("written");
+    let paths: Vec<String> = (0..20).map(|number| at(&format!("{number}.png"))).collect();
+    for (number, path) in paths.iter().enumerate() {
+        std::fs::write(path, png(COLOURS[number % 3].1)).expect("written");
+    }
+    for threads in ["1", "3"] {
+        let mut score = trainer(&["score", "--json", "--bundle", &at("bundle"), "--threads", threads]);
+        score.args(&paths).env("ORT_DYLIB_PATH", library());
+        let said = say(&mut score).ended_with(0).json();
+        let results = said["results"].as_array().expect("a list");
+        assert_eq!(results.len(), paths.len());
+        for (number, (result, path)) in results.iter().zip(&paths).enumerate() {
+            assert_eq!(result["path"], path.as_str());
+            assert_eq!(result["label"], format!("local-{}", COLOURS[number % 3].0));
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use shared::network::Runtime;
 use shared::pipeline::Pipeline;
 use shared::service::{Answer, Request, Service, ServiceError, Version};
 
+use crate::threads::by_workers;
 use crate::{dataset, shell};
 
 /// What came out for one file.
@@ -39,15 +40,15 @@ pub enum Outcome {
     },
 }
 
-/// Scores each of `paths`, keeping the best `top_k` classes of each.
+/// Scores each of `paths` by one of `pipelines`, which work side by side, keeping the best `top_k` classes of each.
 pub fn score_files(
-    mut pipeline: Pipeline,
+    mut pipelines: Vec<Pipeline>,
     manifest: &Manifest,
     paths: &[PathBuf],
     top_k: Option<usize>,
     limits: Limits,
 ) -> Vec<Scored> {
-    let mut score = |path: &Path| {
+    let score = |pipeline: &mut Pipeline, path: &Path| {
         if path.is_dir() {
             let folder = shell::quote(path);
             let message = format!("it is a folder: `trainer batch --local --input {folder}` scores all that is in it");
@@ -57,19 +58,16 @@ pub fn score_files(
         let (prediction, timing) = pipeline.predict(&bytes)?;
         Ok(Answer::new(manifest, &prediction, timing, top_k))
     };
-    paths
-        .iter()
-        .map(|path| {
-            let outcome = match score(path) {
-                Ok(answer) => Outcome::Answer(answer),
-                Err(error) => Outcome::Error { error },
-            };
-            Scored {
-                path: path.clone(),
-                outcome,
-            }
-        })
-        .collect()
+    by_workers(&mut pipelines, paths, |pipeline, path| {
+        let outcome = match score(pipeline, path) {
+            Ok(answer) => Outcome::Answer(answer),
+            Err(error) => Outcome::Error { error },
+        };
+        Scored {
+            path: path.clone(),
+            outcome,
+        }
+    })
 }
 
 /// Asks a scoring function made of `bundle` what `image` is, as a client would: with the image in base64.

@@ -5,22 +5,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// `work` on each item, by up to `threads` threads; what comes out in the order of the items.
 pub(crate) fn in_order<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let threads = threads.clamp(1, items.len().max(1));
-    if threads == 1 {
-        return items.iter().map(work).collect();
+    by_workers(&mut vec![(); threads], items, |(), item| work(item))
+}
+
+/// `work` on each item, by a thread for each of `workers`; what comes out in the order of the items.
+pub(crate) fn by_workers<W: Send, T: Sync, R: Send>(
+    workers: &mut [W],
+    items: &[T],
+    work: impl Fn(&mut W, &T) -> R + Sync,
+) -> Vec<R> {
+    if let [worker] = workers {
+        return items.iter().map(|item| work(worker, item)).collect();
     }
     let next = AtomicUsize::new(0);
-    let take = || {
+    let take = |worker: &mut W| {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(index) else { break done };
-            done.push((index, work(item)));
+            done.push((index, work(worker, item)));
         }
     };
+    let take = &take;
     let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| worker.join();
-        let joined = workers.into_iter().map(join);
+        let threads: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| scope.spawn(move || take(worker)))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join();
+        let joined = threads.into_iter().map(join);
         joined
             .flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
@@ -31,6 +44,8 @@ pub(crate) fn in_order<T: Sync, R: Send>(items: &[T], threads: usize, work: impl
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
@@ -42,5 +57,19 @@ mod tests {
                 assert_eq!(in_order(&items, threads, |item| 2 * item), doubled);
             }
         }
+    }
+
+    #[test]
+    fn workers_work_at_once_each_with_its_own() {
+        let meeting = Barrier::new(3);
+        let mut counts = [0; 3];
+        let items: Vec<usize> = (0..9).collect();
+        let doubled = by_workers(&mut counts, &items, |count, item| {
+            meeting.wait();
+            *count += 1;
+            2 * item
+        });
+        assert_eq!(doubled, [0, 2, 4, 6, 8, 10, 12, 14, 16]);
+        assert_eq!(counts, [3; 3]);
     }
 }

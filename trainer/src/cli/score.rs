@@ -45,14 +45,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let bundle = arguments.bundle.read()?;
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
-    let pipeline = bundle.pipeline(&runtime, arguments.resources.limits(), 1)?;
-    let results = scoring::score_files(
-        pipeline,
-        &bundle.manifest,
-        &arguments.images,
-        arguments.top_k,
-        arguments.resources.limits(),
-    );
+    let (limits, images) = (arguments.resources.limits(), &arguments.images);
+    let threads = arguments.resources.threads().min(images.len());
+    let pipelines = (0..threads).map(|_| bundle.pipeline(&runtime, limits, 1));
+    let pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
+    let results = scoring::score_files(pipelines, &bundle.manifest, images, arguments.top_k, limits);
     match arguments.format {
         Format::Csv if !session.output.is_json() => session.output.text(&rows(&results, &bundle.manifest.classes))?,
         Format::Json => Output::new(true).result(&Document { results: &results }, "")?,
