@@ -3,7 +3,8 @@
 //! The execution is named after the job, so that Step Functions itself keeps it from running twice: the same command
 //! joins an execution that runs, collects from one that succeeded, and redrives one that failed or was stopped.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use shared::aws::Environment;
 use shared::store::{Location, ObjectStore, S3Store, StoreError};
 
 use super::map_results::{self, Details};
-use super::{BatchError, Input, Job, Journal, Output, Summary};
+use super::new_file::NewFile;
+use super::{BatchError, Input, Job, Journal, Output, Summary, failed};
 use crate::progress::Progress;
 
 /// Environment variable that names another server for Step Functions alone.
@@ -107,7 +109,7 @@ impl StateMachine {
             return Err(BatchError::Empty(job.input));
         }
         let summary = place.write(&job, &journal, &folder).await?;
-        std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
+        std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
         Ok(summary)
     }
 
@@ -273,18 +275,16 @@ impl Told {
 }
 
 /// The items of a list as the map reads them: a JSON object a line, in a file beside the list.
-fn map_lines(list: &Path) -> Result<std::path::PathBuf, BatchError> {
-    use std::io::Write;
+fn map_lines(list: &Path) -> Result<PathBuf, BatchError> {
     let path = list.with_extension("map.jsonl");
-    let failed = || super::failed(&path);
-    let mut writer = std::io::BufWriter::new(std::fs::File::create(&path).map_err(failed())?);
+    let mut file = NewFile::create(&path)?;
     for item in super::input::items(list)? {
         if !item.starts_with("s3://") {
             return Err(BatchError::NotInBucket(item));
         }
-        writeln!(writer, "{}", json!({ "s3": item })).map_err(failed())?;
+        writeln!(file, "{}", json!({ "s3": item })).map_err(failed(&path))?;
     }
-    writer.flush().map_err(failed())?;
+    file.finish()?;
     Ok(path)
 }
 
