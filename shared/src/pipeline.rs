@@ -168,4 +168,64 @@ impl Pipeline {
         let classify = start.elapsed();
         Ok((prediction, map, Timing { classify, ..timing }))
     }
+
+    /// Shows where in a decoded image the evidence for a class is, where the network offers that.
+    ///
+    /// # Errors
+    /// [`PipelineError::Network`].
+    pub fn evidence(&mut self, image: &RgbImage, class: usize) -> Result<Option<ActivationMap>, PipelineError> {
+        let (activations, _) = self.featurizer.activations(image, Outputs::VectorsAndMap)?;
+        Ok(ActivationMap::of_class(&activations, &self.head, class))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classifier::{Calibration, Thresholds};
+    use crate::network::Tensor;
+    use crate::preprocessing::{ChannelOrder, Geometry};
+
+    /// A network with its own last layer that prefers the second of two classes.
+    struct Fixed;
+
+    impl Network for Fixed {
+        fn run(&mut self, _: &Tensor, _: Outputs) -> Result<Activations, NetworkError> {
+            Ok(Activations {
+                vectors: vec![0.5, 1.0],
+                size: 2,
+                map: Some(Tensor::new([1, 2, 1, 2], vec![1.0, 0.0, 0.0, 2.0])),
+            })
+        }
+    }
+
+    #[test]
+    fn evidence_is_shown_for_any_class() {
+        let preprocessing = Preprocessing {
+            resolution: 8,
+            geometry: Geometry::Letterbox,
+            background: [0; 3],
+            channels: ChannelOrder::Rgb,
+            mean: [127.0; 3],
+            std: [128.0; 3],
+        };
+        let head = Head {
+            classes: vec!["a".to_owned(), "b".to_owned()],
+            classifier: None,
+            calibration: Calibration::Temperature { scale: 1.0 },
+            thresholds: Thresholds {
+                probability: 0.0,
+                margin: 0.0,
+            },
+        };
+        let featurizer = Featurizer::new(Limits::default(), preprocessing, Box::new(Fixed));
+        let mut pipeline = Pipeline::new(featurizer, head);
+        let image = RgbImage::new(4, 4);
+        let (prediction, best, _) = pipeline.explain(&image).expect("explained");
+        assert_eq!(prediction.best, 1);
+        assert_eq!(best, pipeline.evidence(&image, 1).expect("a map"));
+        let other = pipeline.evidence(&image, 0).expect("run").expect("a map");
+        assert_eq!(other.values, [1.0, 0.0]);
+        assert_eq!(pipeline.evidence(&image, 2).expect("run"), None);
+    }
 }

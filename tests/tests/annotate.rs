@@ -185,6 +185,71 @@ fn images_are_relabelled_excluded_and_brought_back_also_after_a_restart() {
     assert_eq!(errors, Vec::<String>::new());
 }
 
+fn caption(browser: &Browser) -> String {
+    let caption = browser.run("return document.getElementById('caption').textContent");
+    caption.as_str().expect("text").to_owned()
+}
+
+#[test]
+fn what_is_moved_is_what_is_shown_large() {
+    let folder = data(4);
+    let at = |path: &str| folder.path().join(path);
+    let Some(browser) = Browser::start(700, 500) else {
+        return;
+    };
+    let site = Site::start(folder.path());
+    browser.go(&site.url);
+    wait_until("the images", || cards(&browser) == 8);
+    browser.run("const s = document.getElementById('label'); s.value = 'dotted'; s.dispatchEvent(new Event('input'))");
+    wait_until("one class", || cards(&browser) == 4);
+    browser.run("document.querySelector('.card').focus()");
+    browser.press(ENTER);
+    assert_eq!(caption(&browser), "dotted: dotted/0000.png");
+    // A second press before the answer means the same picture; the next one is shown after it.
+    browser.run(
+        "for (const key of '11') document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }))",
+    );
+    wait_until("the next one", || caption(&browser) == "dotted: dotted/0001.png");
+    wait_until("the message", || {
+        browser.run("return document.getElementById('said').textContent") == "1 moved to <b>&\"striped"
+    });
+    browser.press("1");
+    wait_until("the one after it", || caption(&browser) == "dotted: dotted/0002.png");
+    assert!(!at("dotted/0001.png").exists() && at("dotted/0002.png").exists());
+    browser.press("z");
+    wait_until("the undo", || cards(&browser) == 3);
+    assert_eq!(caption(&browser), "dotted: dotted/0002.png");
+    browser.press(ESCAPE);
+
+    // A click on a class, by keyboard too, leaves the focus there; what gets it is not under the header.
+    click(&browser, "dotted/0002.png");
+    browser.run("const b = document.querySelector('#targets button'); b.focus(); b.click()");
+    wait_until("the move", || cards(&browser) == 2);
+    assert_eq!(
+        browser.run("return document.activeElement === document.querySelector('#targets button')"),
+        true
+    );
+    browser.run("const s = document.getElementById('label'); s.value = ''; s.dispatchEvent(new Event('input'))");
+    wait_until("all classes", || cards(&browser) == 8);
+    browser.run("window.scrollTo(0, document.body.scrollHeight); document.querySelector('.card').focus()");
+    assert_eq!(
+        browser.run(
+            "return document.querySelector('.card').getBoundingClientRect().top >= document.querySelector('header').getBoundingClientRect().bottom"
+        ),
+        true
+    );
+    assert_eq!(browser.console(), Vec::<String>::new());
+
+    // Without the trainer, what could not be moved is selected again.
+    click(&browser, "dotted/0001.png");
+    drop(site);
+    browser.press("1");
+    wait_until("the message", || said(&browser).contains("does not answer"));
+    wait_until("the selection", || {
+        browser.run("return document.querySelectorAll('[aria-selected=true]').length") == 1
+    });
+}
+
 #[test]
 fn five_thousand_images_are_shown_a_page_at_a_time() {
     let folder = data(2500);
@@ -277,6 +342,14 @@ fn the_audits_page_leads_to_the_image_on_the_annotation_page() {
     wait_until("the one image", || cards(&browser) == 1);
     let path = browser.run("return document.querySelector('.card').dataset.path");
     assert!(folder.path().join(path.as_str().expect("a path")).exists());
-    browser.run("const s = document.getElementById('sort'); s.dispatchEvent(new Event('input'))");
+    // It stays in sight where it is moved, and the others are one click away.
+    browser.run("document.querySelector('.card').click()");
+    browser.press("x");
+    wait_until("the exclusion", || said(&browser) == "1 excluded");
+    assert_eq!(cards(&browser), 1);
+    browser.press("z");
+    wait_until("the undo", || said(&browser).starts_with("undone"));
+    assert_eq!(cards(&browser), 1);
+    browser.run("document.getElementById('all').click()");
     wait_until("all of them", || cards(&browser) == 12);
 }

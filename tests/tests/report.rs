@@ -113,6 +113,18 @@ fn filters_links_and_keys_work_and_everything_from_outside_is_text() {
     browser.run("document.querySelector('a[href=\"#images?truth=2&predicted=2\"]').click()");
     shows(&browser, &format!("{cell} of {total} images"));
     browser.run("document.getElementById('reset').click()");
+    shows(&browser, &format!("{total} of {total} images"));
+    // Once more, though the address stays the same; an empty bound is none.
+    browser.run("document.querySelector('a[href=\"#images?truth=2&predicted=2\"]').click()");
+    shows(&browser, &format!("{cell} of {total} images"));
+    browser.run("document.getElementById('reset').click()");
+    choose(&browser, "most", "");
+    shows(&browser, &format!("{total} of {total} images"));
+    assert_eq!(
+        browser.run("return [...document.querySelectorAll('.said')].every((said) => said.lastChild.offsetHeight < 30)"),
+        true,
+        "a long name breaks no percentage"
+    );
 
     choose(&browser, "sort", "path");
     browser.run("document.querySelector('.card').click()");

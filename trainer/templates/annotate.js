@@ -9,6 +9,8 @@
   let offset = 0;
   let selected = new Set();
   let anchor = 0;
+  // Path of the picture that is shown large; none while it is being moved.
+  let large = null;
 
   const element = (name, className, text) => {
     const made = document.createElement(name);
@@ -17,8 +19,10 @@
     return made;
   };
   const say = (text, warn = false) => {
-    status.textContent = text;
-    status.className = warn ? "warn" : "";
+    for (const place of [status, byId("said")]) {
+      place.textContent = text;
+      place.className = warn ? "warn" : "";
+    }
   };
   const address = (path, values) => `${path}?${new URLSearchParams({ ...values, token })}`;
   const ask = async (path, body) => {
@@ -39,15 +43,19 @@
   let latest = Promise.resolve();
   const queue = (work) => (latest = latest.then(work, work));
   const load = () => queue(refresh);
+  // An audit's page links to single images.
+  const single = () => new URLSearchParams(location.hash.slice(1)).get("path");
   const refresh = async () => {
     const excluded = label.value === EXCLUDED;
     const query = { sort: sort.value, offset, limit: limit.value, excluded };
     if (!excluded && label.value) query.label = label.value;
-    // An audit's page links to single images.
-    const single = new URLSearchParams(location.hash.slice(1)).get("path");
-    if (single) query.path = single;
+    if (single()) query.path = single();
     const found = await ask(address("/api/images", query));
     if (!found) return false;
+    if (query.label && !found.classes.some((known) => known.label === query.label)) {
+      label.value = "";
+      return refresh();
+    }
     if (offset > 0 && offset >= found.total) {
       offset = Math.max(0, offset - Number(limit.value));
       return refresh();
@@ -65,6 +73,7 @@
     label.replaceChildren(new Option(`all (${all})`, ""), ...page.classes.map((found) => new Option(`${found.label} (${found.count})`, found.label)),
       new Option(`excluded (${page.excluded})`, EXCLUDED));
     label.value = [...label.options].some((option) => option.value === chosen) ? chosen : "";
+    const pressed = [...byId("targets").children].indexOf(document.activeElement);
     byId("targets").replaceChildren(...page.classes.map((found, index) => {
       const button = element("button");
       button.type = "button";
@@ -79,9 +88,18 @@
       button.addEventListener("click", exclude);
       return button;
     })());
+    byId("targets").children[pressed]?.focus();
     const focused = [...grid.children].indexOf(document.activeElement);
     grid.replaceChildren(...page.images.map(card));
     if (focused >= 0) grid.children[Math.min(focused, page.images.length - 1)]?.focus();
+    if (byId("zoom").open) {
+      // What was moved makes room for the next one.
+      const at = page.images.findIndex((image) => image.path === large);
+      if (!page.images.length) byId("zoom").close();
+      else if (at < 0) zoom(Math.min(anchor, page.images.length - 1));
+      else anchor = at;
+    }
+    byId("all").hidden = !single();
     byId("undo").disabled = !page.can_undo;
     byId("redo").disabled = !page.can_redo;
     const last = Math.min(offset + page.images.length, page.total);
@@ -134,9 +152,17 @@
     const wanted = body();
     if (!wanted) return;
     const reply = await ask(path, wanted);
-    if (!reply) (wanted.images ?? []).forEach((image) => selected.add(image));
+    // What was not moved is selected again, unless others are by now.
+    if (!reply && !selected.size) selected = new Set(wanted.images ?? []);
+    const followed = reply?.moved.find((made) => made.from === single());
+    if (followed) history.replaceState(null, "", `#${new URLSearchParams({ path: followed.to })}`);
     // Told when it can be seen.
-    if (!await refresh() || !reply) return;
+    if (!await refresh()) {
+      outline();
+      large = page.images[anchor]?.path ?? null;
+      return;
+    }
+    if (!reply) return;
     const conflicts = reply.conflicts ?? [];
     const first = conflicts.length ? `; ${conflicts.length} not: ${conflicts[0].path}: ${conflicts[0].reason}` : "";
     say(`${done(reply)}${first}`, conflicts.length > 0);
@@ -160,13 +186,17 @@
     const image = page.images[index];
     if (!image) return;
     anchor = index;
-    const picture = byId("large").firstElementChild;
-    picture.className = "";
+    large = image.path;
+    // A new element, as the old one would show the picture before until this one has come.
+    const picture = element("img");
+    picture.alt = "";
     picture.src = address("/picture", { path: image.path });
+    picture.addEventListener("error", () => picture.replaceWith("cannot be shown"));
+    picture.addEventListener("click", () => picture.classList.toggle("full"));
+    byId("large").replaceChildren(picture);
     byId("caption").textContent = `${image.label}: ${image.path}`;
     if (!byId("zoom").open) byId("zoom").showModal();
   };
-  byId("large").firstElementChild.addEventListener("click", (event) => event.target.classList.toggle("full"));
   byId("close").addEventListener("click", () => byId("zoom").close());
   byId("zoom").addEventListener("close", () => grid.children[anchor]?.focus());
 
@@ -184,6 +214,7 @@
   byId("redo").addEventListener("click", redo);
   byId("previous").addEventListener("click", () => turn(-1));
   byId("next").addEventListener("click", () => turn(1));
+  byId("all").addEventListener("click", restart);
   byId("help").addEventListener("click", () => {
     byId("keys").hidden = !byId("keys").hidden;
     byId("help").setAttribute("aria-expanded", !byId("keys").hidden);
@@ -198,6 +229,9 @@
     }
   });
 
+  // What gets the focus is not scrolled under the header.
+  new ResizeObserver(([{ target }]) => { document.documentElement.style.scrollPaddingTop = `${target.offsetHeight + 8}px`; })
+    .observe(document.querySelector("header"));
   const columns = () => getComputedStyle(grid).gridTemplateColumns.split(" ").length;
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select") || event.altKey || event.metaKey) return;
@@ -205,17 +239,21 @@
     const at = zoomed ? anchor : [...grid.children].indexOf(document.activeElement);
     const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: zoomed ? 1 : columns(), ArrowUp: zoomed ? -1 : -columns() }[event.key];
     if (event.ctrlKey && !["z", "y"].includes(event.key)) return;
-    if (event.repeat && ["z", "y"].includes(event.key)) return;
+    const send = (work) => {
+      // The large picture may be on its way already; the next one was not meant.
+      if (zoomed && large === null) return;
+      if (zoomed) [selected, large] = [new Set([large]), null];
+      work();
+    };
+    // A key that is held walks and turns pages, and changes nothing.
+    if (event.repeat && /^([1-9xyza ]|Enter|Escape)$/.test(event.key)) { event.preventDefault(); return; }
     if (step !== undefined && page.images.length) {
       const next = Math.max(0, Math.min(page.images.length - 1, at < 0 ? 0 : at + step));
       if (zoomed) zoom(next); else grid.children[next].focus();
     } else if (/^[1-9]$/.test(event.key) && page.classes[event.key - 1]) {
-      if (zoomed) selected = new Set([page.images[at].path]);
-      relabel(page.classes[event.key - 1].label);
-    } else if (event.key === "x") {
-      if (zoomed) selected = new Set([page.images[at].path]);
-      exclude();
-    } else if (event.key === "z") undo();
+      send(() => relabel(page.classes[event.key - 1].label));
+    } else if (event.key === "x") send(exclude);
+    else if (event.key === "z") undo();
     else if (event.key === "y") redo();
     else if (event.key === "n") turn(1);
     else if (event.key === "p") turn(-1);

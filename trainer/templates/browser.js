@@ -19,13 +19,11 @@
     return made;
   };
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
-  const confidence = (image) => image.scores[image.best];
-  const margin = (image) => {
-    let second = 0;
-    image.scores.forEach((score, index) => { if (index !== image.best && score > second) second = score; });
-    return confidence(image) - second;
-  };
-  data.images.forEach((image) => { image.margin = margin(image); });
+  // An image's scores begin with its answer, and go on with the likeliest of the other classes.
+  data.images.forEach((image) => {
+    const [[best, score], [, second] = [0, 0]] = image.scores;
+    [image.best, image.confidence, image.margin] = [best, score, score - second];
+  });
 
   for (const [select, first] of [[truth, "any"], [predicted, "any"]]) {
     select.append(new Option(first, ""));
@@ -73,8 +71,8 @@
     made.type = "button";
     const caption = element("span", "caption");
     const said = element("span", "said");
-    said.append(element("span", "", `${verdict(image)} ${data.classes[image.best]}`), element("span", "", percent(confidence(image))));
-    caption.append(said, bar(confidence(image)));
+    said.append(element("span", "", `${verdict(image)} ${data.classes[image.best]}`), element("span", "", percent(image.confidence)));
+    caption.append(said, bar(image.confidence));
     if (image.best !== image.truth) caption.append(element("span", "faint", `is ${data.classes[image.truth]}`));
     made.append(picture(image), caption);
     made.addEventListener("click", () => open(position));
@@ -99,12 +97,13 @@
     path: (a, b) => (a.path < b.path ? -1 : Number(a.path > b.path)),
   };
   const apply = () => {
-    const [low, high] = [Number(least.value) / 100, Number(most.value) / 100];
+    // An empty field is no bound.
+    const [low, high] = [Number(least.value) / 100, Number(most.value || 100) / 100];
     shown = data.images.filter((image) =>
       (outcome.value === "" || (outcome.value === "right") === (image.best === image.truth)) &&
       (truth.value === "" || image.truth === Number(truth.value)) &&
       (predicted.value === "" || image.best === Number(predicted.value)) &&
-      confidence(image) >= low - 5e-5 && confidence(image) <= high + 5e-5);
+      image.confidence >= low - 5e-5 && image.confidence <= high + 5e-5);
     shown.sort(orders[sort.value]);
     count.textContent = `${shown.length} of ${data.images.length} images`;
     redraw();
@@ -118,10 +117,8 @@
     byId("path").textContent = image.path;
     byId("position").textContent = `${current + 1} of ${shown.length}; true class: ${data.classes[image.truth]}`;
     byId("large").replaceChildren(picture(image));
-    const order = image.scores.map((_, index) => index).sort((a, b) => image.scores[b] - image.scores[a]);
-    byId("scores").replaceChildren(...order.slice(0, 20).flatMap((index) => [
-      element("span", index === image.truth ? "truth" : "", data.classes[index]),
-      bar(image.scores[index]), element("span", "", percent(image.scores[index]))]));
+    byId("scores").replaceChildren(...image.scores.flatMap(([index, score]) => [
+      element("span", index === image.truth ? "truth" : "", data.classes[index]), bar(score), element("span", "", percent(score))]));
     if (!dialog.open) dialog.showModal();
   };
 
@@ -162,6 +159,8 @@
     grid.children[current]?.focus();
   });
   window.addEventListener("hashchange", follow);
+  // The same link again changes no address.
+  document.addEventListener("click", (event) => { if (event.target.closest("a")?.hash === location.hash) follow(); });
   more.addEventListener("click", draw);
   new IntersectionObserver((seen) => { if (seen.some((entry) => entry.isIntersecting)) draw(); },
     { rootMargin: "600px" }).observe(more);

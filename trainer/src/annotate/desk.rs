@@ -21,6 +21,8 @@ const MOST: usize = 500;
 pub struct Suspicion {
     /// Path below the data folder.
     pub path: String,
+    /// The label that was looked at.
+    pub label: String,
     /// The class that a classifier prefers.
     pub suggested: String,
     /// By how much; above 0 it would have answered otherwise.
@@ -246,36 +248,38 @@ impl Desk {
     pub fn page(&self, query: &Query) -> Page {
         let mut counts: BTreeMap<&str, usize> = self.classes.iter().map(|label| (label.as_str(), 0)).collect();
         let mut excluded = 0;
-        let mut found: Vec<(&String, &String)> = Vec::new();
+        let mut found: Vec<(&String, &String, bool)> = Vec::new();
         for (path, (label, out)) in &self.pictures {
             if *out {
                 excluded += 1;
             } else {
                 *counts.entry(label).or_default() += 1;
             }
-            let asked_for = query.path.as_ref().is_none_or(|wanted| wanted == path);
-            if asked_for && *out == query.excluded && query.label.as_ref().is_none_or(|wanted| wanted == label) {
-                found.push((path, label));
+            let asked_for = match &query.path {
+                Some(wanted) => wanted == path,
+                None => *out == query.excluded && query.label.as_ref().is_none_or(|wanted| wanted == label),
+            };
+            if asked_for {
+                found.push((path, label, *out));
             }
         }
         if query.sort == Sort::Suspicion {
-            let doubt = |path: &String| {
-                self.suspicions
-                    .get(path)
+            let doubt = |path: &str, label: &str| {
+                self.doubt(path, label)
                     .map_or(f32::NEG_INFINITY, |found| found.suspicion)
             };
-            found.sort_by(|a, b| doubt(b.0).total_cmp(&doubt(a.0)));
+            found.sort_by(|a, b| doubt(b.0, b.1).total_cmp(&doubt(a.0, a.1)));
         }
         let images = found
             .iter()
             .skip(query.offset)
             .take(query.limit.min(MOST))
-            .map(|(path, label)| {
-                let suspicion = self.suspicions.get(*path);
+            .map(|(path, label, out)| {
+                let suspicion = self.doubt(path, label);
                 Picture {
                     path: (*path).clone(),
                     label: (*label).clone(),
-                    excluded: query.excluded,
+                    excluded: *out,
                     suspicion: suspicion.map(|found| found.suspicion),
                     suggested: suspicion.map(|found| found.suggested.clone()),
                 }
@@ -295,6 +299,11 @@ impl Desk {
             can_undo: !self.steps.done.is_empty(),
             can_redo: !self.steps.undone.is_empty(),
         }
+    }
+
+    /// How doubtful the label of an image is. One that was changed is no longer the one that was looked at.
+    fn doubt(&self, path: &str, label: &str) -> Option<&Suspicion> {
+        self.suspicions.get(path).filter(|found| found.label == label)
     }
 
     /// Makes a class without images; its folder appears with the first one.

@@ -375,6 +375,7 @@ fn the_most_doubtful_labels_come_first() {
     let folder = data();
     let doubt = |path: &str, suspicion| Suspicion {
         path: path.to_owned(),
+        label: path[..1].to_owned(),
         suggested: "b".to_owned(),
         suspicion,
     };
@@ -388,4 +389,46 @@ fn the_most_doubtful_labels_come_first() {
     let page = desk.page(&query);
     let shown: Vec<_> = page.images.iter().map(|image| &image.path[..]).collect();
     assert_eq!((page.total, shown), (4, vec!["a/2.jpg", "a/1.jpg"]));
+}
+
+#[test]
+fn a_corrected_label_is_no_longer_doubtful() {
+    let folder = data();
+    let doubt = Suspicion {
+        path: "a/2.jpg".to_owned(),
+        label: "a".to_owned(),
+        suggested: "b".to_owned(),
+        suspicion: 1.5,
+    };
+    let mut desk = Desk::open(folder.path(), vec![doubt]).expect("a desk");
+    let first = |desk: &Desk| {
+        let query = Query {
+            sort: Sort::Suspicion,
+            limit: 1,
+            ..Query::default()
+        };
+        desk.page(&query).images[0].clone()
+    };
+    assert_eq!(first(&desk).suggested.as_deref(), Some("b"));
+    desk.relabel(&["a/2.jpg".to_owned()], "b").expect("moved");
+    assert_eq!(first(&desk).suspicion, None);
+    let now = revision(&desk);
+    desk.undo(now).expect("undone");
+    assert_eq!(first(&desk).path, "a/2.jpg");
+    assert_eq!(first(&desk).suspicion, Some(1.5));
+}
+
+#[test]
+fn a_single_image_is_found_wherever_it_is() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    let reply = desk.exclude(&["b/1.jpg".to_owned()]).expect("moved");
+    let query = Query {
+        path: Some(reply.moved[0].to.clone()),
+        limit: 1,
+        ..Query::default()
+    };
+    let page = desk.page(&query);
+    assert_eq!(page.total, 1);
+    assert!(page.images[0].excluded);
 }

@@ -25,6 +25,8 @@ struct Page<'a> {
     /// Address of the annotation page; empty where there is none.
     annotate: &'a str,
     classes: &'a [ClassCount],
+    /// Whether they look like something else than classes.
+    note: Option<&'a str>,
     leakage: String,
     sections: Vec<Section>,
     lists: Vec<List>,
@@ -130,6 +132,7 @@ pub fn audit_page(
         style: STYLE,
         annotate: annotate.unwrap_or_default(),
         classes: &audit.classes,
+        note: audit.note.as_deref(),
         leakage: audit.leakage.as_ref().map_or_else(String::new, |leakage| {
             format!(
                 "{} of {} test images ({:.1} %) have a near-duplicate among the training images.",

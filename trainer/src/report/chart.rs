@@ -23,8 +23,10 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(140, 107, 177),
     RGBColor(128, 128, 128),
 ];
-/// Labels are cut to so many characters.
+/// Labels beside an axis are cut to so many characters.
 const LABEL: usize = 22;
+/// Names in a legend are cut to so many, with which it is narrower than the chart.
+const NAME: usize = 40;
 
 /// A chart of lines.
 pub struct LineChart {
@@ -175,7 +177,7 @@ impl LineChart {
             };
             chart
                 .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(width)))?
-                .label(shortened(&line.name))
+                .label(cut(&line.name, NAME))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
             if line.marked {
                 let marks = line.points.iter();
@@ -229,15 +231,33 @@ fn mix(a: (f64, f64), b: (f64, f64), share: f64) -> (f64, f64) {
     (a.0 + share * (b.0 - a.0), a.1 + share * (b.1 - a.1))
 }
 
-/// A label that fits into a legend or beside an axis.
+/// A label that fits beside an axis, or into a legend with a figure behind it.
 pub(super) fn shortened(label: &str) -> String {
-    let plain = label
+    cut(label, LABEL)
+}
+
+/// `text` on one line and without its middle where it has not the room: names that are alike differ at an end.
+fn cut(text: &str, room: usize) -> String {
+    let plain: Vec<char> = text
         .chars()
-        .map(|character| if character.is_control() { ' ' } else { character });
-    if label.chars().count() <= LABEL {
-        return plain.collect();
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .collect();
+    if fitting(plain.iter(), room) == plain.len() {
+        return plain.into_iter().collect();
     }
-    plain.take(LABEL - 1).chain(['…']).collect()
+    let front = fitting(plain.iter(), room / 2);
+    let back = fitting(plain.iter().rev(), (room - 1) / 2);
+    let kept = plain[..front].iter().chain(&['…']);
+    kept.chain(&plain[plain.len() - back..]).collect()
+}
+
+/// How many of the characters have room. Those from Hangul on, which are ideographs and emoji, are twice as wide.
+fn fitting<'a>(characters: impl Iterator<Item = &'a char>, room: usize) -> usize {
+    let ends = characters.scan(0, |end, character| {
+        *end += if *character < '\u{1100}' { 1 } else { 2 };
+        Some(*end)
+    });
+    ends.take_while(|end| *end <= room).count()
 }
 
 /// A matrix of counts as SVG: rows shaded by their shares, in the colour of the text around it.
@@ -278,7 +298,6 @@ fn draw_matrix(svg: &mut String, labels: &[String], counts: &[Vec<usize>]) -> Re
             let share = if total == 0 { 0.0 } else { *images as f64 / total as f64 };
             let corners = [(x, y), (x + cell, y + cell)];
             area.draw(&Rectangle::new(corners, COLOURS[0].mix(0.6 * share).filled()))?;
-            area.draw(&Rectangle::new(corners, INK.mix(0.3)))?;
             if cell >= 20 && *images > 0 {
                 area.draw_text(
                     &images.to_string(),
@@ -293,6 +312,13 @@ fn draw_matrix(svg: &mut String, labels: &[String], counts: &[Vec<usize>]) -> Re
             let upright = text(small, HPos::Left).transform(FontTransform::Rotate90);
             let x = left + row as i32 * cell + cell / 2;
             area.draw_text(&label, &upright, (x, top + count * cell + 8))?;
+        }
+    }
+    let (right, bottom) = (left + count * cell, top + count * cell);
+    for line in 0..=count {
+        let (x, y) = (left + line * cell, top + line * cell);
+        for ends in [[(left, y), (right, y)], [(x, top), (x, bottom)]] {
+            area.draw(&PathElement::new(ends, INK.mix(0.4)))?;
         }
     }
     area.present()?;

@@ -53,6 +53,9 @@ struct Page<'a> {
     tests: usize,
     paired: Vec<PairRow>,
     charts: Vec<Plot>,
+    classes: usize,
+    /// How many of them have a plot.
+    plotted: usize,
     differences: &'a [Difference],
 }
 
@@ -77,6 +80,7 @@ struct PairRow {
 /// # Errors
 /// See [`ReportError`].
 pub fn comparison(comparison: &Comparison, groups: &[Group]) -> Result<String, ReportError> {
+    let classes = classes(comparison);
     let page = Page {
         title: format!("{} runs compared", comparison.runs.len()),
         style: STYLE,
@@ -95,7 +99,9 @@ pub fn comparison(comparison: &Comparison, groups: &[Group]) -> Result<String, R
         significance: SIGNIFICANCE,
         tests: comparison.tests,
         paired: pairs(comparison),
-        charts: charts(comparison)?,
+        classes: classes.len(),
+        plotted: classes.len().min(CLASSES),
+        charts: charts(comparison, &classes)?,
         differences: &comparison.differences,
     };
     page.render().map_err(|error| ReportError::Page(error.to_string()))
@@ -133,8 +139,20 @@ fn pairs(comparison: &Comparison) -> Vec<PairRow> {
     rows.collect()
 }
 
+/// The classes of all runs, by name.
+fn classes(comparison: &Comparison) -> Vec<&String> {
+    let mut classes: Vec<&String> = comparison
+        .runs
+        .iter()
+        .flat_map(|run| &run.predictions.classes)
+        .collect();
+    classes.sort_unstable();
+    classes.dedup();
+    classes
+}
+
 /// The averages of all runs, and each class, overlaid.
-fn charts(comparison: &Comparison) -> Result<Vec<Plot>, ReportError> {
+fn charts(comparison: &Comparison, classes: &[&String]) -> Result<Vec<Plot>, ReportError> {
     let curves: Vec<(&str, RocCurves)> = comparison
         .runs
         .iter()
@@ -172,14 +190,7 @@ fn charts(comparison: &Comparison) -> Result<Vec<Plot>, ReportError> {
     charts.extend(overlaid("All together (micro)".to_owned(), &|run| {
         curves[run].1.micro_average.clone()
     })?);
-    let mut classes: Vec<&String> = comparison
-        .runs
-        .iter()
-        .flat_map(|run| &run.predictions.classes)
-        .collect();
-    classes.sort_unstable();
-    classes.dedup();
-    for class in classes.into_iter().take(CLASSES) {
+    for &class in classes.iter().take(CLASSES) {
         charts.extend(overlaid(class.clone(), &|run| {
             let known = &comparison.runs[run].predictions.classes;
             let index = known.iter().position(|known| known == class)?;

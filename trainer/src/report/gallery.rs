@@ -168,7 +168,8 @@ struct Studio<'a> {
 
 impl Studio<'_> {
     fn show(&self, row: usize, pipeline: &mut Pipeline) -> Option<Shown> {
-        let image = picture(self.source, &self.predictions.rows[row].path, self.limits)?;
+        let predicted = &self.predictions.rows[row];
+        let image = picture(self.source, &predicted.path, self.limits)?;
         let (width, height) = (image.width(), image.height());
         // Halving first keeps a photo of many megapixels cheap.
         let near = 2 * self.side;
@@ -177,7 +178,8 @@ impl Studio<'_> {
         } else {
             image.clone()
         };
-        let map = pipeline.explain(&image.into_rgb8()).ok().and_then(|(_, map, _)| map);
+        // Of the answer that is shown: at full size a picture can be answered otherwise than as small as it was read.
+        let map = pipeline.evidence(&image.into_rgb8(), predicted.best).ok().flatten();
         Some(Shown {
             row,
             thumbnail: small_copy(&reduced, self.side),

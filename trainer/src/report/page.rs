@@ -9,13 +9,15 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Plot, Report, ReportError, SCRIPT, STYLE, figure, interval, percent, plots};
-use crate::evaluation::Evaluation;
+use crate::evaluation::{Evaluation, Predicted};
 use crate::runs::{ClassCount, flatten};
 
 /// Up to so many classes, the confusion matrix is a table.
 const MATRIX: usize = 40;
 /// Beyond, so many mistakes are listed.
 const MISTAKES: usize = 50;
+/// So many of an image's scores are on the page, or many classes would make it too large.
+const SCORES: usize = 20;
 
 #[derive(Template)]
 #[template(path = "report.html")]
@@ -90,8 +92,8 @@ struct Data<'a> {
 struct Image {
     path: String,
     truth: usize,
-    best: usize,
-    scores: Vec<f64>,
+    /// Classes with their scores: the answer first, then the likeliest.
+    scores: Vec<(usize, f64)>,
     width: u32,
     height: u32,
     thumbnail: String,
@@ -322,17 +324,23 @@ fn facts<'a>(report: &Report) -> Vec<(&'a str, String)> {
     facts
 }
 
+fn scores(row: &Predicted) -> Vec<(usize, f64)> {
+    let rounded = |score: &f32| (f64::from(*score) * 1e4).round() / 1e4;
+    let mut scores: Vec<(usize, f64)> = row.probabilities.iter().map(rounded).enumerate().collect();
+    scores.sort_by(|a, b| (b.0 == row.best).cmp(&(a.0 == row.best)).then(b.1.total_cmp(&a.1)));
+    scores.truncate(SCORES);
+    scores
+}
+
 /// The images as JSON that can stand within a page: nothing in it ends the script or begins markup.
 fn data(report: &Report) -> Result<String, ReportError> {
     let predictions = report.predictions;
     let images = report.gallery.images.iter().map(|shown| {
         let row = &predictions.rows[shown.row];
-        let rounded = |score: &f32| (f64::from(*score) * 1e4).round() / 1e4;
         Image {
             path: row.path.to_string_lossy().into_owned(),
             truth: row.truth,
-            best: row.best,
-            scores: row.probabilities.iter().map(rounded).collect(),
+            scores: scores(row),
             width: shown.width,
             height: shown.height,
             thumbnail: STANDARD.encode(&shown.thumbnail),

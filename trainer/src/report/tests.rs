@@ -1,9 +1,11 @@
 use serde_json::json;
 use shared::explain::ActivationMap;
+use shared::image::Limits;
 
 use super::*;
+use crate::audit::{Audit, Doubt};
 use crate::evaluation::{Evaluation, Predicted};
-use crate::runs::ClassCount;
+use crate::runs::{ClassCount, Compared, Comparison};
 use crate::svm::SweepEntry;
 
 const NASTY: &str = "</script><img src=x onerror=alert(1)>&\"'\n😀";
@@ -88,6 +90,11 @@ fn nothing_is_asked_of_the_network() {
 fn many_classes_and_no_images_are_reports_too() {
     let page = rendered(400, 100);
     assert!(page.contains("The most frequent mistakes"));
+    let (_, data) = page.split_once("id=\"data\">").expect("images");
+    let (data, _) = data.split_once("</script>").expect("an end");
+    let data: Value = serde_json::from_str(data).expect("JSON");
+    let scores = data["images"][7]["scores"].as_array().expect("scores");
+    assert_eq!((scores.len(), &scores[0][0]), (20, &json!(8)), "the answer first");
     let empty = rendered(0, 2);
     assert!(empty.contains("no test image") && !empty.contains("id=\"grid\""));
 }
@@ -96,7 +103,70 @@ fn many_classes_and_no_images_are_reports_too() {
 fn a_shortened_label_says_so() {
     assert_eq!(chart::shortened("plain"), "plain");
     let short = chart::shortened(&"x".repeat(40));
-    assert!(short.ends_with('…') && short.chars().count() == 22);
+    assert!(short.contains('…') && short.chars().count() == 22);
+    let wide = chart::shortened(&"類".repeat(40));
+    assert!(wide.contains('…') && wide.chars().count() < 12);
+}
+
+#[test]
+fn long_names_keep_their_areas_and_their_ends_in_a_legend() {
+    let labels = ["a", "b"].map(|end| format!("{}{end}", "x".repeat(40)));
+    let row = |truth: usize| Predicted {
+        path: format!("{truth}.jpg").into(),
+        truth,
+        best: truth,
+        probabilities: (0..2).map(|class| if class == truth { 0.9 } else { 0.1 }).collect(),
+    };
+    let predictions = Predictions {
+        classes: labels.to_vec(),
+        rows: (0..2).map(row).collect(),
+    };
+    let svg = plots::roc(&predictions).expect("drawn").svg;
+    assert!(svg.contains("xa 1.000") && svg.contains("xb 1.000"), "{svg}");
+    let runs = [1, 2].map(|seed| {
+        Line::new(
+            format!("efficientnet-lite0-448-svm-refined-seed{seed}"),
+            vec![(0.0, 0.0), (1.0, 1.0)],
+        )
+    });
+    let svg = plots::roc_chart("Runs", runs.into()).draw().expect("drawn");
+    assert!(svg.contains("refined-seed1") && svg.contains("refined-seed2"), "{svg}");
+}
+
+#[test]
+fn a_matrix_of_many_classes_is_a_small_file() {
+    let classes = 500;
+    let labels: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
+    let counts: Vec<Vec<usize>> = (0..classes)
+        .map(|row| (0..classes).map(|column| usize::from(row == column)).collect())
+        .collect();
+    let svg = chart::matrix("Confusion", &labels, &counts).expect("drawn");
+    assert!(svg.len() < 1_000_000, "{} bytes", svg.len());
+}
+
+#[test]
+fn the_page_of_an_audit_tells_what_its_text_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let doubt = |number: usize| Doubt {
+        path: format!("train/{number}.jpg"),
+        label: "train".to_owned(),
+        suggested: NASTY.to_owned(),
+        suspicion: 1.0,
+    };
+    let audit = Audit {
+        images: 200,
+        classes: Vec::new(),
+        note: Some(format!("The folders look like parts of a data set. {NASTY}")),
+        wrong_extensions: Vec::new(),
+        tiny: Vec::new(),
+        leakage: None,
+        labels: (0..200).map(doubt).collect(),
+        odd: Vec::new(),
+    };
+    let page = audit_page(&audit, &[], folder.path(), None, Limits::default()).expect("drawn");
+    assert!(page.contains("The folders look like parts of a data set."));
+    assert!(page.contains("Doubtful labels (200)") && page.contains("The first 120 are shown."));
+    assert!(!page.contains("<img src=x"), "markup from a label");
 }
 
 #[test]
@@ -120,4 +190,30 @@ fn the_choice_of_c_is_drawn_by_what_it_was_chosen_by() {
     let caption = |metrics: &Metrics| plots::c_sweep(metrics).expect("drawn").expect("two points").caption;
     assert!(caption(&metrics(Some(0.7))).contains("every class counting the same"));
     assert!(!caption(&metrics(None)).contains("every class"));
+}
+
+#[test]
+fn a_comparison_says_how_many_classes_have_a_plot() {
+    let page = |classes: usize| {
+        let predictions = Predictions {
+            classes: (0..classes).map(|class| class.to_string()).collect(),
+            rows: Vec::new(),
+        };
+        let runs = vec![Compared {
+            id: "id".to_owned(),
+            folder: "run".to_owned(),
+            name: "run".to_owned(),
+            metrics: Metrics::from(Evaluation::new(&predictions)),
+            predictions,
+        }];
+        let compared = Comparison {
+            runs,
+            differences: Vec::new(),
+            paired: Vec::new(),
+            tests: 0,
+        };
+        comparison(&compared, &[]).expect("drawn")
+    };
+    assert!(page(13).contains("Of 13 classes, the first 12 by name have a plot."));
+    assert!(!page(12).contains("by name have a plot"));
 }
