@@ -274,8 +274,9 @@ impl<'a, B: Convolve> Run<'a, B> {
             }
             Operation::L2Normalization => {
                 let rows = self.rows(operator)?;
-                let length = rows.clone().powi_scalar(2).sum_dim(1).sqrt().clamp_min(1e-12);
-                Value::Rows(rows / length)
+                // Kept from zero before the root, whose slope is infinite there: it would make every gradient no number.
+                let squares = rows.clone().powi_scalar(2).sum_dim(1).clamp_min(1e-24);
+                Value::Rows(rows / squares.sqrt())
             }
             Operation::Multiply => self.pairwise(operator, |a, b| a * b, |a, b| a * b)?,
             Operation::Add => self.pairwise(operator, |a, b| a + b, |a, b| a + b)?,
