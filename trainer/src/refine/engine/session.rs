@@ -17,8 +17,12 @@ use crate::threads::in_order;
 /// do not depend on these.
 const IMAGES_A_THREAD: usize = 4;
 
-/// Steps after which the moving average has its full length.
+/// How slowly the moving average comes to its full length: after n steps no more than (1 + n) / (10 + n) of it stays.
 const AVERAGE_WARMUP: f32 = 10.0;
+
+/// Numbers that are added up at once. Of four times as many the processor's threads would take parts as it comes, and the sum
+/// be another one each time.
+const ADDED_UP: usize = 1 << 20;
 
 /// See [`Engine`].
 pub(in crate::refine) struct Session<B: AutodiffBackend> {
@@ -441,8 +445,8 @@ fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>,
 /// Of the gradients taken together as one vector.
 fn euclidean_length<'a, B: Backend>(gradients: impl Iterator<Item = &'a Tensor<B, 1>>) -> Result<f64, EngineError> {
     let mut squares = 0.0_f64;
-    for gradient in gradients {
-        let square = numbers(gradient.clone().powi_scalar(2).sum())?;
+    for part in gradients.flat_map(|gradient| gradient.clone().split(ADDED_UP, 0)) {
+        let square = numbers(part.powi_scalar(2).sum())?;
         squares += square.iter().map(|value| f64::from(*value)).sum::<f64>();
     }
     Ok(squares.sqrt())
@@ -450,7 +454,22 @@ fn euclidean_length<'a, B: Backend>(gradients: impl Iterator<Item = &'a Tensor<B
 
 #[cfg(test)]
 mod tests {
+    use burn_flex::{Flex, FlexDevice};
+
     use super::*;
+
+    #[test]
+    fn the_length_of_a_gradient_does_not_depend_on_the_number_of_threads() {
+        let values: Vec<f32> = (0..5_000_000).map(|index| (index as f32 * 0.37).sin()).collect();
+        let gradient = tensor::<Flex>(&values, &FlexDevice);
+        let length = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let length = || euclidean_length([&gradient].into_iter()).expect("a length");
+            pool.expect("threads").install(length).to_bits()
+        };
+        let alone = length(1);
+        assert!((2..8).all(|threads| length(threads) == alone));
+    }
 
     #[test]
     fn used_up_memory_is_told_from_other_failures() {
