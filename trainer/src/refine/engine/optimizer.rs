@@ -50,15 +50,15 @@ impl Optimizer {
         }
     }
 
-    /// The parameter after step number `step` (from 1) at learning rate `rate`; `decayed` tells whether weight
-    /// decay applies.
+    /// Takes step number `step` (from 1) at learning rate `rate`; `decayed` tells whether weight decay applies. Tensors that
+    /// nobody else holds are changed where they are.
     pub(super) fn update<B: Backend>(
         self,
-        parameter: Tensor<B, 1>,
+        parameter: &mut Tensor<B, 1>,
         gradient: Tensor<B, 1>,
         memory: &mut Memory<B>,
         (rate, decayed, step): (f32, bool, u64),
-    ) -> Result<Tensor<B, 1>, EngineError> {
+    ) -> Result<(), EngineError> {
         match (self, &mut memory.tensors[..]) {
             (Self::Sgd { momentum, weight_decay }, [velocity]) => {
                 let gradient = if decayed && weight_decay > 0.0 {
@@ -66,19 +66,20 @@ impl Optimizer {
                 } else {
                     gradient
                 };
-                *velocity = velocity.clone().mul_scalar(momentum) + gradient;
-                Ok(parameter - velocity.clone().mul_scalar(rate))
+                velocity.inplace(|velocity| velocity.mul_scalar(momentum) + gradient);
+                parameter.inplace(|parameter| parameter - velocity.clone().mul_scalar(rate));
             }
             (Self::AdamW { weight_decay }, [mean, square]) => {
-                *mean = mean.clone().mul_scalar(BETA.0) + gradient.clone().mul_scalar(1.0 - BETA.0);
-                *square = square.clone().mul_scalar(BETA.1) + gradient.powi_scalar(2).mul_scalar(1.0 - BETA.1);
+                mean.inplace(|mean| mean.mul_scalar(BETA.0) + gradient.clone().mul_scalar(1.0 - BETA.0));
+                square.inplace(|square| square.mul_scalar(BETA.1) + gradient.powi_scalar(2).mul_scalar(1.0 - BETA.1));
                 let correction = |beta: f32| (1.0 - f64::from(beta).powf(step as f64)) as f32;
                 let direction = mean.clone().div_scalar(correction(BETA.0))
                     / square.clone().div_scalar(correction(BETA.1)).sqrt().add_scalar(EPSILON);
                 let kept = if decayed { 1.0 - rate * weight_decay } else { 1.0 };
-                Ok(parameter.mul_scalar(kept) - direction.mul_scalar(rate))
+                parameter.inplace(|parameter| parameter.mul_scalar(kept) - direction.mul_scalar(rate));
             }
-            _ => Err(EngineError::State),
+            _ => return Err(EngineError::State),
         }
+        Ok(())
     }
 }

@@ -307,6 +307,35 @@ fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
     }
 }
 
+/// Its length is zero, and so is what it has to teach.
+#[test]
+fn a_picture_without_features_stops_no_training() {
+    let head = HeadLayer {
+        weights: vec![0.3, -0.2, 0.5, 0.1, -0.4, 0.2, 0.1, 0.3],
+        biases: vec![0.0, 0.1],
+        normalized: true,
+    };
+    let mut backbone = network();
+    backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
+    let normalizing = head.on(&backbone, None).expect("a network");
+    let graph = Graph::read(&normalizing.model, Some("clip"), &normalizing.logits).expect("a graph");
+    let plan = Plan {
+        rate_scales: vec![1.0; graph.parameters.len()],
+        graph,
+        ..plan(Statistics::Frozen, SGD)
+    };
+    let mut values = images(4)[..4 * 64].to_vec();
+    values[..64].fill(0.0);
+    let inputs = Inputs {
+        shape: vec![4, 4, 4],
+        values,
+    };
+    let mut engine = open(&Device::Cpu, plan).expect("a processor");
+    engine.step(&Batch { inputs, ..batch() }, 0.1, 1).expect("a step");
+    let values = engine.parameters(Version::Current).expect("values");
+    assert!(values.iter().flatten().all(|value| value.abs() < 10.0), "{values:?}");
+}
+
 /// Eight bits of mantissa are right to half a percent; what is updated and what is inferred stays in 32 bits.
 #[test]
 fn short_numbers_teach_nearly_the_same() {

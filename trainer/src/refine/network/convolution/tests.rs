@@ -22,7 +22,7 @@ const SHAPES: [[usize; 10]; 16] = [
     [2, 4, 2, 3, 4, 3, 2, 1, 1, 4],
     [1, 2, 1, 1, 2, 5, 1, 2, 1, 2],
     // More lines than are unfolded at once: tiles of several images, and of parts of them.
-    [40, 3, 5, 5, 2, 3, 1, 1, 1, 1],
+    [9, 128, 12, 12, 2, 3, 1, 1, 1, 1],
     [2, 64, 40, 64, 3, 3, 1, 1, 1, 1],
 ];
 
