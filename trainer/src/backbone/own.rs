@@ -12,7 +12,7 @@ use prost::Message;
 use shared::files::sha256_hex;
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
-use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
+use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
 use crate::onnx::{Constants, Form, add_output, integers, prune};
 use crate::setup::Cache;
@@ -52,8 +52,9 @@ pub(super) fn read(
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
     let preprocessing = match (normalization, stored) {
-        (Some(PreprocessingOverride { mean, std }), _) => {
-            catalogue::preprocessing(resolution, ChannelOrder::Rgb, mean, std)
+        (Some(given), stored) => {
+            let stored = stored.and_then(|entry| serde_json::from_str::<Preprocessing>(&entry.value).ok());
+            given.preprocessing(resolution, stored.map_or(ChannelOrder::Rgb, |stored| stored.channels))
         }
         (None, Some(entry)) => serde_json::from_str::<Preprocessing>(&entry.value)
             .map_err(|error| own(format!("its metadata {PREPROCESSING_KEY} is not readable ({error})")))?,
