@@ -579,3 +579,19 @@ fn every_nasty_file_gets_the_status_that_its_manifest_expects() {
     let (status, answer) = scorer.post("/", "image/png", &colours::png([250, 10, 10]));
     assert_eq!((status, answer["label"].as_str()), (200, Some("a-red")));
 }
+
+#[test]
+fn a_run_fills_an_empty_folder_however_it_is_named() {
+    let workshop = Workshop::new(8);
+    for folder in ["here", "disk"] {
+        std::fs::create_dir(workshop.path(folder)).expect("a folder");
+    }
+    std::os::unix::fs::symlink(workshop.path("disk"), workshop.path("link")).expect("a link");
+    let text = |name: &str| workshop.path(name).display().to_string();
+    let mut here = workshop.train_by(&text("colours.onnx"), &text("data"), ".");
+    say_within(60, here.current_dir(workshop.path("here"))).ended_with(0);
+    say_within(60, &workshop.train("data", "link")).ended_with(0);
+    for folder in ["here", "disk"] {
+        assert!(workshop.path(folder).join("run.json").is_file(), "{folder}");
+    }
+}

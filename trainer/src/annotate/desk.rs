@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves::{self, plain};
-use crate::dataset::{Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_of, vacant};
+use crate::dataset::{
+    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_of, vacant,
+};
 use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
@@ -370,10 +372,13 @@ impl Desk {
             .find(|(_, known)| case_clash([*known, label]).is_some());
         match clash {
             None => Ok(()),
-            Some((false, known)) => Err(DeskError::Dataset(DatasetError::CaseClash {
-                first: known.to_owned(),
-                second: label.to_owned(),
-            })),
+            Some((false, known)) => {
+                let clash = CaseClash {
+                    first: known.to_owned(),
+                    second: label.to_owned(),
+                };
+                Err(DeskError::Dataset(clash.into()))
+            }
             Some((true, known)) => Err(DeskError::ExcludedClash {
                 excluded: known.to_owned(),
                 label: label.to_owned(),

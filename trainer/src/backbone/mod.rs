@@ -56,6 +56,19 @@ pub struct PreprocessingOverride {
     pub std: [f32; 3],
 }
 
+impl PreprocessingOverride {
+    /// The preprocessing of a network that takes squares of this side, with its channels in this order.
+    fn preprocessing(self, resolution: u32, channels: ChannelOrder) -> Preprocessing {
+        let in_order = |mut values: [f32; 3]| {
+            if channels == ChannelOrder::Bgr {
+                values.reverse();
+            }
+            values
+        };
+        catalogue::preprocessing(resolution, channels, in_order(self.mean), in_order(self.std))
+    }
+}
+
 /// Why a network cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
@@ -116,17 +129,19 @@ pub fn obtain(
     }
     let entry = catalogue::find(choice)?;
     let preprocessing = match normalization {
-        Some(PreprocessingOverride { mean, std }) => {
-            catalogue::preprocessing(entry.resolution, ChannelOrder::Rgb, mean, std)
-        }
+        Some(given) => given.preprocessing(entry.resolution, entry.channels),
         None => entry.preprocessing(),
     };
     let forms = match weights {
         Some(path) => build(entry, path, &file_hash(path)?, &preprocessing, cache)?,
-        None if cached(entry, &entry.sha256, cache).exist() => cached(entry, &entry.sha256, cache),
         None => {
-            let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
-            build(entry, &weights, &entry.sha256, &preprocessing, cache)?
+            let forms = cached(entry, &entry.sha256, &preprocessing, cache);
+            if forms.exist() {
+                forms
+            } else {
+                let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
+                build(entry, &weights, &entry.sha256, &preprocessing, cache)?
+            }
         }
     };
     Ok(Backbone {
@@ -147,9 +162,15 @@ pub fn is_file(choice: &Path) -> bool {
         .is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 
-fn cached(entry: &CatalogueEntry, weights_sha256: &str, cache: &Cache) -> Forms {
+/// Where a network is kept: by what it is built from, which is also the preprocessing that its file tells of.
+fn cached(entry: &CatalogueEntry, weights_sha256: &str, preprocessing: &Preprocessing, cache: &Cache) -> Forms {
     let hash: String = weights_sha256.chars().take(16).collect();
-    Forms::in_cache(cache, &format!("{}-{hash}-{BUILD}", entry.name))
+    let mut stem = format!("{}-{hash}-{BUILD}", entry.name);
+    if *preprocessing != entry.preprocessing() {
+        let json = serde_json::to_string(preprocessing).unwrap_or_default();
+        stem = format!("{stem}-{}", &sha256_hex(json.as_bytes())[..8]);
+    }
+    Forms::in_cache(cache, &stem)
 }
 
 fn build(
@@ -159,7 +180,7 @@ fn build(
     preprocessing: &Preprocessing,
     cache: &Cache,
 ) -> Result<Forms, BackboneError> {
-    let forms = cached(entry, weights_sha256, cache);
+    let forms = cached(entry, weights_sha256, preprocessing, cache);
     let weights = Weights::read(weights)?;
     let model = entry
         .architecture
@@ -180,4 +201,43 @@ fn file_hash(path: &Path) -> Result<String, BackboneError> {
         source,
     })?;
     Ok(sha256_hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_kept_by_the_preprocessing_that_its_file_tells_of() {
+        let entry = find(DEFAULT).expect("the default");
+        let cache = Cache::at(Path::new("cache"));
+        let place = |preprocessing: &Preprocessing| cached(entry, &entry.sha256, preprocessing, &cache).served;
+        let own = entry.preprocessing();
+        let given = |mean: f32| {
+            let given = PreprocessingOverride {
+                mean: [mean; 3],
+                std: own.std,
+            };
+            given.preprocessing(entry.resolution, entry.channels)
+        };
+        let places = [&own, &given(1.0), &given(2.0)].map(place);
+        assert!(
+            places[0] != places[1] && places[0] != places[2] && places[1] != places[2],
+            "{places:?}"
+        );
+        assert_eq!(place(&own), places[0]);
+    }
+
+    #[test]
+    fn what_is_given_as_red_green_blue_is_turned_for_a_network_that_takes_blue_first() {
+        let given = PreprocessingOverride {
+            mean: [1.0, 2.0, 3.0],
+            std: [4.0, 5.0, 6.0],
+        };
+        let turned = given.preprocessing(224, ChannelOrder::Bgr);
+        assert_eq!((turned.channels, turned.background), (ChannelOrder::Bgr, [1, 2, 3]));
+        assert_eq!((turned.mean, turned.std), ([3.0, 2.0, 1.0], [6.0, 5.0, 4.0]));
+        let same = given.preprocessing(224, ChannelOrder::Rgb);
+        assert_eq!((same.mean, same.std), (given.mean, given.std));
+    }
 }

@@ -12,7 +12,7 @@ use prost::Message;
 use shared::files::sha256_hex;
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
-use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride, catalogue};
+use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
 use crate::onnx::{Constants, Form, add_output, integers, prune};
 use crate::setup::Cache;
@@ -47,13 +47,15 @@ pub(super) fn read(
         .as_mut()
         .ok_or_else(|| own("it holds no graph".to_owned()))?;
 
+    check_whole(graph).map_err(own)?;
     let resolution = image_input(graph).map_err(own)?.unwrap_or(DEFAULT_RESOLUTION);
     take_any_batch(graph);
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
     let preprocessing = match (normalization, stored) {
-        (Some(PreprocessingOverride { mean, std }), _) => {
-            catalogue::preprocessing(resolution, ChannelOrder::Rgb, mean, std)
+        (Some(given), stored) => {
+            let stored = stored.and_then(|entry| serde_json::from_str::<Preprocessing>(&entry.value).ok());
+            given.preprocessing(resolution, stored.map_or(ChannelOrder::Rgb, |stored| stored.channels))
         }
         (None, Some(entry)) => serde_json::from_str::<Preprocessing>(&entry.value)
             .map_err(|error| own(format!("its metadata {PREPROCESSING_KEY} is not readable ({error})")))?,
@@ -80,6 +82,21 @@ pub(super) fn read(
         feature_size,
         preprocessing,
     })
+}
+
+/// Checks that no weights lie in a file beside it: only the network itself is read, kept and served.
+fn check_whole(graph: &GraphProto) -> Result<(), String> {
+    let outside = graph.initializer.iter().find_map(|tensor| {
+        let mut described = tensor.external_data.iter();
+        described.find(|entry| entry.key == "location")
+    });
+    match outside {
+        Some(location) => Err(format!(
+            "it has its weights in another file ({}): save both as one, as `onnx.save(onnx.load(FILE), NEW)` does",
+            location.value
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Checks that the one input is a batch of RGB images, and gives the side of the square if it is fixed.
@@ -200,6 +217,7 @@ struct Found {
 /// Following values back to where they come from.
 struct Trace<'a> {
     graph: &'a GraphProto,
+    constants: Constants<'a>,
     producers: HashMap<&'a str, &'a NodeProto>,
 }
 
@@ -211,6 +229,7 @@ impl<'a> Trace<'a> {
             .flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node)));
         Self {
             graph,
+            constants: Constants::of(graph),
             producers: outputs.collect(),
         }
     }
@@ -276,17 +295,18 @@ impl<'a> Trace<'a> {
     fn linear(&self, value: &'a str) -> Option<(&'a str, usize)> {
         let mut node = *self.producers.get(value)?;
         if node.op_type == "Add" {
-            node = node
-                .input
-                .iter()
-                .find_map(|input| self.producers.get(input.as_str()))
-                .copied()?;
+            // One of the two is the bias: what adds up values of the images is no linear layer.
+            let [left, right] = node.input.as_slice() else {
+                return None;
+            };
+            let product = match (self.constants.get(left), self.constants.get(right)) {
+                (None, Some(_)) => left,
+                (Some(_), None) => right,
+                _ => return None,
+            };
+            node = *self.producers.get(product.as_str())?;
         }
-        let weight = self
-            .graph
-            .initializer
-            .iter()
-            .find(|tensor| Some(&tensor.name) == node.input.get(1))?;
+        let weight = self.constants.get(node.input.get(1)?)?;
         let transposed = node
             .attribute
             .iter()
@@ -303,8 +323,8 @@ impl<'a> Trace<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::proto::INT64;
-    use crate::onnx::{GraphBuilder, add_tensor, float_value};
+    use crate::onnx::proto::{INT64, StringStringEntryProto};
+    use crate::onnx::{GraphBuilder, add_node, add_tensor, float_value};
     use crate::refine::head::HeadLayer;
 
     /// A classifier whose convolution and output have the names that a refinement gives its last layer.
@@ -355,6 +375,46 @@ mod tests {
         assert_eq!(batch_of([0, -1]), None);
         assert_eq!(batch_of([-1, 2]), None);
         assert_eq!(batch_of([1, -1]), Some(1));
+    }
+
+    #[test]
+    fn the_last_layer_is_the_one_with_constants_whichever_node_makes_them() {
+        let features = |change: &dyn Fn(&mut GraphProto)| {
+            let mut model = classifier();
+            let graph = model.graph.as_mut().expect("a graph");
+            change(graph);
+            let found = Trace::new(graph).features(&graph.output[0]).expect("features");
+            found.value
+        };
+        // Shared weights, as exporters write them.
+        let by_identity = features(&|graph: &mut GraphProto| {
+            graph.node[3].input[1] = "same".to_owned();
+            let same = add_node(graph, "same", "Identity", &["weight"], &[]);
+            assert_eq!(same, "same");
+            let last = graph.node.len() - 1;
+            graph.node.swap(3, last);
+        });
+        assert_eq!(by_identity, "flat");
+        // A sum of two values of an image is the features themselves, not a bias.
+        let residual = features(&|graph: &mut GraphProto| {
+            graph.node[3].output[0] = "product".to_owned();
+            let sum = add_node(graph, "sum", "Add", &["product", "flat"], &[]);
+            graph.output[0].name = sum;
+        });
+        assert_eq!(residual, "sum");
+    }
+
+    #[test]
+    fn weights_in_another_file_are_asked_for_as_one() {
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        assert_eq!(check_whole(graph), Ok(()));
+        graph.initializer[1].external_data = vec![StringStringEntryProto {
+            key: "location".to_owned(),
+            value: "own.onnx.data".to_owned(),
+        }];
+        let reason = check_whole(graph).expect_err("in two files");
+        assert!(reason.contains("(own.onnx.data)"), "{reason}");
     }
 
     #[test]

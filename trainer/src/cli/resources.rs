@@ -25,12 +25,12 @@ pub struct Resources {
     max_megapixels: u64,
 }
 
-/// Checks that a file or folder can be made at `path`, so that no work is done whose result has no place. Nothing of the
-/// check stays.
+/// Checks that a file or folder can be made at `path`, or in a folder that is there, so that no work is done whose result
+/// has no place. Nothing of the check stays.
 pub fn writable(path: &Path) -> Result<(), Failure> {
     let place = std::path::absolute(path)?;
-    let there = place.ancestors().skip(1).find(|ancestor| ancestor.exists());
-    let folder = there.unwrap_or(&place);
+    let mut folders = place.ancestors().skip(usize::from(!place.is_dir()));
+    let folder = folders.find(|ancestor| ancestor.exists()).unwrap_or(&place);
     tempfile::tempfile_in(folder).map_err(|source| RunError::File {
         path: path.to_path_buf(),
         source,

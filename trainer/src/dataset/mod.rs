@@ -28,7 +28,8 @@ pub(crate) use path_text::{as_text, escape, unescape};
 pub(crate) use read::read;
 pub(crate) use relocate::{below, inside, named_inside, relocate_exactly, vacant};
 pub use relocate::{relocate, same_file};
-pub(crate) use scan::{case_clash, hidden_below, walk};
+pub use scan::CaseClash;
+pub(crate) use scan::{case_clash, check_case, hidden_below, walk};
 pub use split::{By, Side, Split, SplitParameters};
 
 /// Folder within a data set for what is no image of it; the scanner passes it over.
@@ -91,17 +92,9 @@ pub enum DatasetError {
          of images per class"
     )]
     NoClasses(PathBuf),
-    /// Two class folders differ in upper and lower case alone.
-    #[error(
-        "the class folders {first} and {second} differ only in upper and lower case, which not every system tells \
-         apart: rename one, or put their images together"
-    )]
-    CaseClash {
-        /// One of them.
-        first: String,
-        /// The other.
-        second: String,
-    },
+    /// Two classes differ in upper and lower case alone.
+    #[error(transparent)]
+    CaseClash(#[from] CaseClash),
     /// A label cannot name a folder.
     #[error("the label {0:?} cannot be the name of a folder; export a list instead")]
     FolderName(String),

@@ -78,13 +78,34 @@ impl Dataset {
     }
 
     pub(crate) fn check_case(&self) -> Result<(), DatasetError> {
-        match case_clash(self.classes.iter().map(String::as_str)) {
-            None => Ok(()),
-            Some((first, second)) => Err(DatasetError::CaseClash {
-                first: first.to_owned(),
-                second: second.to_owned(),
-            }),
-        }
+        Ok(check_case(self.classes.iter().map(String::as_str))?)
+    }
+}
+
+/// Two classes that differ in upper and lower case alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the classes {first:?} and {second:?} differ only in upper and lower case, which not every system tells apart in the \
+     names of folders: rename one, or give both the same name"
+)]
+pub struct CaseClash {
+    /// One of them.
+    pub first: String,
+    /// The other.
+    pub second: String,
+}
+
+/// Sees that every label gets a class folder of its own on every system.
+///
+/// # Errors
+/// Two that do not.
+pub(crate) fn check_case<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<(), CaseClash> {
+    match case_clash(labels) {
+        None => Ok(()),
+        Some((first, second)) => Err(CaseClash {
+            first: first.to_owned(),
+            second: second.to_owned(),
+        }),
     }
 }
 
@@ -216,6 +237,15 @@ mod tests {
     fn labels_clash_where_case_alone_tells_them_apart() {
         assert_eq!(case_clash(["a", "b", "a"]), None);
         assert_eq!(case_clash(["Ä", "b", "b", "ä", "B"]), Some(("Ä", "ä")));
+        // A list and a folder say it alike.
+        let clash = check_case(["Ä", "ä"]).expect_err("a clash");
+        let said = [
+            clash.to_string(),
+            DatasetError::from(clash.clone()).to_string(),
+            crate::fetch::ListError::from(clash).to_string(),
+        ];
+        assert!(said[0].starts_with("the classes \"Ä\" and \"ä\" differ"), "{said:?}");
+        assert!(said.iter().all(|text| *text == said[0]), "{said:?}");
     }
 
     #[test]

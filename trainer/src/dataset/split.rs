@@ -95,7 +95,8 @@ impl Split {
     ///
     /// Each class is divided by itself, as near to the ratio as its units allow; a unit is an image, or whatever the
     /// parameters keep together. A class of at least two units has an image on each side; one of a single unit is
-    /// trained on. The draw depends on the seed, the names of the classes and the paths of the images, on nothing else.
+    /// trained on. Where a unit has images of several classes, this holds for the one that it is drawn with, and every class
+    /// still has an image to train on. The draw depends on the seed, the names of the classes and the paths of the images, on nothing else.
     ///
     /// # Errors
     /// A ratio out of range, or what [`Split::load`] says of the dedicated file.
@@ -125,6 +126,7 @@ impl Split {
                 sides[row] = Side::Test;
             }
         }
+        train_every_class(dataset, &units, &mut sides);
         Ok(Self::of(dataset, groups, |row, _| Some(sides[row])))
     }
 
@@ -232,6 +234,26 @@ fn draw(mut units: Vec<Vec<usize>>, ratio: f64, mut random: ChaCha8Rng) -> Vec<V
     test
 }
 
+/// Takes a unit back from the test for each class that has no image to train on: those of all its images were drawn with
+/// other classes.
+fn train_every_class(dataset: &Dataset, units: &[usize], sides: &mut [Side]) {
+    let mut trained = vec![false; dataset.classes.len()];
+    for (item, side) in dataset.items.iter().zip(sides.iter()) {
+        trained[item.class] |= *side == Side::Train;
+    }
+    for (item, unit) in dataset.items.iter().zip(units) {
+        if trained[item.class] {
+            continue;
+        }
+        for (row, other) in units.iter().enumerate() {
+            if other == unit {
+                sides[row] = Side::Train;
+                trained[dataset.items[row].class] = true;
+            }
+        }
+    }
+}
+
 /// Random numbers for one class, whatever other classes there are.
 fn generator(seed: u64, class: &str) -> ChaCha8Rng {
     let mut hasher = Sha256::new();
@@ -298,6 +320,20 @@ mod tests {
                 // Groups and folders together make units of twelve.
                 assert!((24..=36).contains(&test.len()), "{by:?} {}", test.len());
             }
+        }
+    }
+
+    #[test]
+    fn a_class_whose_only_image_is_a_copy_of_another_class_is_trained_on() {
+        let dataset = dataset(&[("a", 40), ("b", 1)]);
+        let groups: Vec<usize> = (0..40).chain([7]).collect();
+        for seed in 0..20 {
+            let parameters = SplitParameters {
+                seed,
+                ..SplitParameters::default()
+            };
+            let (train, _) = split(&dataset, &groups, &parameters);
+            assert!(train.contains(&7) && train.contains(&40), "{seed}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use reqwest::Url;
 
-use crate::dataset::case_clash;
+use crate::dataset::{CaseClash, check_case};
 
 /// Longest label, in bytes: what every file system takes as the name of a folder.
 const LABEL_BYTES: usize = 200;
@@ -49,16 +49,8 @@ pub enum ListError {
     #[error("the list is empty")]
     Empty,
     /// Two labels differ in upper and lower case alone.
-    #[error(
-        "the labels {first:?} and {second:?} differ only in upper and lower case, which not every system tells apart in \
-         the names of folders: write the same one everywhere"
-    )]
-    CaseClash {
-        /// One of them.
-        first: String,
-        /// The other.
-        second: String,
-    },
+    #[error(transparent)]
+    CaseClash(#[from] CaseClash),
 }
 
 /// Whether a folder may have this name: one plain component that no system takes for something else.
@@ -69,20 +61,6 @@ pub fn is_label(label: &str) -> bool {
         && !label.starts_with('.')
         && label.trim() == label
         && label.chars().all(plain)
-}
-
-/// Sees that every label gets a class folder of its own on every system.
-///
-/// # Errors
-/// [`ListError::CaseClash`].
-pub fn check_case<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<(), ListError> {
-    match case_clash(labels) {
-        Some((first, second)) => Err(ListError::CaseClash {
-            first: first.to_owned(),
-            second: second.to_owned(),
-        }),
-        None => Ok(()),
-    }
 }
 
 /// Reads a list. Empty lines and those that begin with `#` are passed over; an address that occurs twice with one

@@ -27,10 +27,10 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
-pub use list::{Entry, ListError, Refused, check_case, is_label, parse};
+pub use list::{Entry, ListError, Refused, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 
-use crate::dataset::{DatasetError, FolderLock};
+use crate::dataset::{CaseClash, DatasetError, FolderLock, check_case};
 use crate::progress::Progress;
 
 /// Quality of images that are encoded again, of 100.
@@ -110,7 +110,7 @@ pub enum FetchError {
     Dataset(#[from] DatasetError),
     /// Labels that cannot name class folders beside those that are there.
     #[error(transparent)]
-    Labels(#[from] ListError),
+    Labels(#[from] CaseClash),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -61,8 +61,5 @@ fn labels_are_told_apart_from_the_class_folders_that_are_there() {
         check(label).expect("a folder of its own");
     }
     let error = check("Dotted").expect_err("the same folder on some systems");
-    assert!(
-        matches!(error, FetchError::Labels(ListError::CaseClash { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, FetchError::Labels(_)), "{error}");
 }

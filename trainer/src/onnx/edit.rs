@@ -136,11 +136,7 @@ pub fn prune(graph: &mut GraphProto) {
                 .attribute
                 .iter()
                 .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-            needed.extend(
-                inner
-                    .flat_map(|graph| &graph.node)
-                    .flat_map(|node| node.input.iter().cloned()),
-            );
+            needed.extend(inner.flat_map(uses).map(|(name, _)| name));
             kept.push(node);
         }
     }
@@ -177,5 +173,37 @@ mod tests {
         };
         graph.node[0].attribute.push(inner);
         assert_eq!(fresh_name(&graph, "branch"), "branch_2");
+    }
+    #[test]
+    fn what_a_graph_deep_within_a_node_uses_is_kept() {
+        let mut builder = GraphBuilder::new("nested");
+        builder.initializer("weight", &[1], &[1.0]);
+        builder.initializer("unused", &[1], &[1.0]);
+        builder.node("used", "Neg", &["weight"], &[]);
+        builder.node("branches", "If", &["image"], &[]);
+        let mut graph = builder
+            .finish("image", &[("branches", &[])], &[])
+            .graph
+            .expect("a graph");
+        let within = |name: &str, input: &str, inner: Option<GraphProto>| GraphProto {
+            node: vec![NodeProto {
+                attribute: vec![AttributeProto {
+                    g: inner,
+                    ..AttributeProto::default()
+                }],
+                ..node(name, "If", &[input], &[])
+            }],
+            ..GraphProto::default()
+        };
+        let deepest = within("deepest", "used", None);
+        graph.node[1].attribute = vec![AttributeProto {
+            g: Some(within("deep", "image", Some(deepest))),
+            ..AttributeProto::default()
+        }];
+        prune(&mut graph);
+        let names: Vec<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["used", "branches"]);
+        let constants: Vec<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(constants, ["weight"]);
     }
 }

@@ -51,9 +51,10 @@ pub(super) struct Convolution {
 }
 
 impl Convolution {
-    /// Whether each output channel sees one input channel alone.
+    /// Whether each output channel sees one input channel, and no other sees that: what ONNX Runtime computes without a
+    /// matrix product.
     pub fn is_depthwise(&self) -> bool {
-        self.shape[1] == 1
+        self.shape[1] == 1 && self.shape[0] == self.groups
     }
 }
 

@@ -129,6 +129,53 @@ fn a_run_is_never_overwritten_and_a_change_is_noticed() {
 }
 
 #[test]
+fn an_empty_folder_is_filled() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path();
+    // As a program leaves it that was killed while it wrote.
+    fs::create_dir(folder.join(".ikat-filling-0.tmp")).expect("a folder");
+    save(folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    let entry = Entry::load(folder).expect("a run");
+    assert_eq!(entry.record.changed_files(folder), Vec::<PathBuf>::new());
+    let names = fs::read_dir(folder).expect("a folder").flatten();
+    let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["bundle", METRICS, PARAMETERS, PREDICTIONS, RECORD]);
+    fs::remove_file(folder.join(RECORD)).expect("removed");
+    assert!(matches!(check_vacant(folder), Err(RunError::Occupied(_))));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_an_empty_folder_is_one_that_keeps_its_permissions() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let place = tempfile::tempdir().expect("a folder");
+    let (real, link) = (place.path().join("real"), place.path().join("link"));
+    symlink(&real, &link).expect("a link");
+    assert!(
+        matches!(check_vacant(&link), Err(RunError::File { .. })),
+        "it leads nowhere"
+    );
+    fs::create_dir(&real).expect("a folder");
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).expect("a mode");
+    save(&link, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    assert!(Entry::load(&real).is_ok());
+    let mode = fs::metadata(&real).expect("a folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_as_it_would_be() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path().join("run");
+    let files = ["a", "a/b"].map(|name| (name.to_owned(), Bytes::new()));
+    let written = write(&folder, record("1", "2026-01-01T00:00:00Z"), &BTreeMap::from(files));
+    let error = written.expect_err("a file is no folder").to_string();
+    assert!(error.starts_with(&folder.join("a/b").display().to_string()), "{error}");
+    assert!(!error.contains(".ikat-") && !folder.exists(), "{error}");
+}
+
+#[test]
 fn deleting_takes_the_runs_own_files_alone() {
     let place = tempfile::tempdir().expect("a folder");
     let folder = place.path().join("run");

@@ -17,8 +17,8 @@ use shared::files;
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
-use crate::dataset::OWN_FOLDER;
-use crate::fetch::{Entry, ListError, check_case, is_label};
+use crate::dataset::{CaseClash, OWN_FOLDER, check_case};
+use crate::fetch::{Entry, is_label};
 use crate::progress::Progress;
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -74,7 +74,7 @@ pub enum SearchError {
     Label(String),
     /// Items or attributes cannot name class folders beside each other.
     #[error(transparent)]
-    Labels(#[from] ListError),
+    Labels(#[from] CaseClash),
     /// The provider needs a key.
     #[error("{provider} needs a key: set {variable} to yours")]
     NoKey {

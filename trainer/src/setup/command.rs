@@ -90,8 +90,8 @@ fn single(folder: &Path, extension: &str, package: &str) -> Result<PathBuf, Setu
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .find(|path| path.extension() == Some(OsStr::new(extension)))
         .ok_or_else(|| SetupError::Archive {
-            path: folder.to_path_buf(),
-            file: package.to_owned(),
-            reason: format!("the client left no .{extension} file"),
+            path: PathBuf::from(package),
+            file: format!("a .{extension} file"),
+            reason: "the client left none".to_owned(),
         })
 }

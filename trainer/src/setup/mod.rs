@@ -139,6 +139,23 @@ impl SetupError {
             _ => None,
         }
     }
+
+    /// The same for people to read, who never see the temporary `folder`: the file that was `wanted` stands for one in it,
+    /// and the name alone for an archive in it.
+    fn outside(self, folder: &Path, wanted: &Path) -> Self {
+        match self {
+            Self::File { path, source } if path.starts_with(folder) => Self::File {
+                path: wanted.to_path_buf(),
+                source,
+            },
+            Self::Archive { path, file, reason } => {
+                let name = path.strip_prefix(folder).ok().map(Path::to_path_buf);
+                let path = name.unwrap_or(path);
+                Self::Archive { path, file, reason }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The file of `source` with the given SHA-256, from the cache or fetched into it.
