@@ -132,16 +132,15 @@ pub fn obtain(
         Some(given) => given.preprocessing(entry.resolution, entry.channels),
         None => entry.preprocessing(),
     };
-    let forms = match weights {
-        Some(path) => build(entry, path, &file_hash(path)?, &preprocessing, cache)?,
-        None => {
-            let forms = cached(entry, &entry.sha256, &preprocessing, cache);
-            if forms.exist() {
-                forms
-            } else {
-                let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
-                build(entry, &weights, &entry.sha256, &preprocessing, cache)?
-            }
+    let forms = if let Some(path) = weights {
+        build(entry, path, &file_hash(path)?, &preprocessing, cache)?
+    } else {
+        let forms = cached(entry, &entry.sha256, &preprocessing, cache);
+        if forms.exist() {
+            forms
+        } else {
+            let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;
+            build(entry, &weights, &entry.sha256, &preprocessing, cache)?
         }
     };
     Ok(Backbone {
