@@ -405,6 +405,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         folds: fitted.folds,
         notes: notes.into_iter().flatten().chain(fitted.notes).collect(),
         history: fitted.history,
+        refined_on: fitted.refined_on,
         parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,
     })
