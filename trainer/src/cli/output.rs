@@ -64,6 +64,15 @@ pub fn list_skipped_of_run(skipped: &[Skipped], folder: &Path) {
     );
 }
 
+/// The same of the runs in `folder`, each of which has a file of its own.
+pub fn list_skipped_of_runs(skipped: &[Skipped], folder: &Path) {
+    let files = folder.join("*").join(SKIPPED);
+    list_files(
+        skipped,
+        &format!("{} list them all", printable(&files.to_string_lossy())),
+    );
+}
+
 fn list_files(skipped: &[Skipped], rest: &str) {
     let line = |item: &Skipped| format!("{}: {}", printable(&item.path.to_string_lossy()), item.reason);
     list_left_out("file(s)", rest, skipped.iter().map(line));
