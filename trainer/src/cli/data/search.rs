@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use reqwest::Url;
 use serde::Serialize;
 
-use super::fetch::{Document, TransferArguments, report};
+use super::fetch::{TransferArguments, report};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
@@ -103,32 +103,20 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(remaining) = found.remaining {
         session.note(&format!("{} requests sent, {remaining} left", found.requests));
     }
-    if found.entries.is_empty() {
-        return arguments.nothing_found(&found.unanswered, session);
-    }
-    let fetching = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress);
-    let outcome = block_on(fetching)??;
+    let outcome = if found.entries.is_empty() {
+        // What fetches nothing makes no folder.
+        Outcome {
+            ledger: Ledger::place(&arguments.data),
+            ..Outcome::default()
+        }
+    } else {
+        let fetching = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress);
+        block_on(fetching)??
+    };
     report(&outcome, &arguments.data, Some(&found.unanswered), session)
 }
 
 impl Arguments {
-    /// Says that there is nothing to fetch.
-    fn nothing_found(&self, unanswered: &[Unanswered], session: &Session) -> Result<Done, Failure> {
-        let outcome = Outcome {
-            ledger: Ledger::place(&self.data),
-            ..Outcome::default()
-        };
-        let document = Document {
-            data: &self.data,
-            outcome: &outcome,
-            unanswered: Some(unanswered),
-        };
-        session.output.result(&document, "0 images found")?;
-        Err(Failure::failed(
-            "no query found an image: try other words, fewer --licence, or another --provider",
-        ))
-    }
-
     fn plan(&self, provider: &Provider, queries: &[Query], session: &Session) -> Result<Done, Failure> {
         let key = provider.check_key().err().map(|missing| missing.to_string());
         let plan = Plan {
