@@ -78,6 +78,11 @@ struct Plan<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if !arguments.licence.is_empty() && arguments.provider != ProviderName::Openverse {
+        return Err(Failure::usage(
+            "only Openverse can be asked for licences: choose --provider openverse, or leave --licence out",
+        ));
+    }
     let queries = search::queries(&arguments.items, &arguments.attributes)?;
     let provider = Provider::new(
         arguments.provider.name(),
@@ -123,7 +128,7 @@ impl Arguments {
             provider: provider.title(),
             queries,
             requests_at_most: provider.cost(queries.len(), self.per_query.into()),
-            images_at_most: queries.len() * usize::from(self.per_query),
+            images_at_most: queries.len() * provider.most(self.per_query.into()),
             key,
         };
         let lines = queries
