@@ -58,6 +58,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let input = Input::parse(&arguments.input)?;
     let cache = session.cache()?;
     let summary = match &arguments.state_machine {
+        // Options that exclude each other are never both set.
         _ if arguments.local => {
             let Some(path) = &arguments.bundle else {
                 return Err(Failure::usage("--local scores with a bundle: name it with --bundle"));

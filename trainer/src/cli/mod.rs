@@ -157,7 +157,7 @@ enum Parsing {
 fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
-        .and_then(|configuration| configuration.apply(command()))
+        .and_then(|configuration| configuration.apply(command(), arguments))
         .map_err(Parsing::Configuration)?;
     let matches = command
         .try_get_matches_from(arguments)

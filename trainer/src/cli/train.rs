@@ -28,7 +28,7 @@ use crate::training::{self, Choice, Run, Saved, Workplace};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "features")]
     data: Option<PathBuf>,
     /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix. With
     /// the --backbone and --resolution that they were computed with, for the classifier svm alone
