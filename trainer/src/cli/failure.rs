@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
+use super::output::tell;
 use crate::backbone::BackboneError;
 use crate::setup::SetupError;
 
@@ -97,7 +98,7 @@ impl Failure {
 
     /// Prints the failure to standard error and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        anstream::eprintln!("{}", self.text());
+        tell(&self.text());
         ExitCode::from(self.code)
     }
 
