@@ -1,6 +1,40 @@
 //! What the trainer makes of its options and its standard streams.
 
-use end_to_end::workshop::Workshop;
+use end_to_end::colours;
+use end_to_end::program::say_within;
+use end_to_end::workshop::{Workshop, picture};
+
+/// A workshop with a bundle and a picture.
+fn with_bundle() -> Workshop {
+    let workshop = Workshop::new(0);
+    let bundle = colours::bundle("all");
+    bundle.write(&workshop.path("bundle")).expect("written");
+    picture(&workshop.path("photo.png"), 0, 1);
+    workshop
+}
+
+#[test]
+fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
+    let workshop = with_bundle();
+    std::fs::write(workshop.path("ikat.toml"), "json = true").expect("written");
+    let printed = |more: &[&str]| {
+        let line = [&["score", "--bundle", "bundle", "photo.png"][..], more].concat();
+        say_within(60, &workshop.trainer(&line)).ended_with(0).stdout
+    };
+    assert!(printed(&[]).starts_with('{'));
+    assert!(printed(&["--format", "csv"]).starts_with("path,label,"));
+    assert!(printed(&["--format", "table"]).starts_with("label "));
+    assert!(printed(&["--format", "csv", "--json"]).starts_with('{'));
+}
+
+#[test]
+fn a_distance_that_every_two_pictures_have_is_refused() {
+    let workshop = Workshop::new(2);
+    let line = ["data", "dedupe", "--no-features", "--data", "data", "--distance"];
+    let said = say_within(60, &workshop.trainer(&[&line[..], &["256"]].concat())).ended_with(2);
+    assert!(said.stderr.contains("below 256"), "{said:?}");
+    say_within(60, &workshop.trainer(&[&line[..], &["0"]].concat())).ended_with(0);
+}
 
 #[cfg(target_os = "linux")]
 #[test]

@@ -115,6 +115,11 @@ impl Session {
         })
     }
 
+    /// Whether the option with this identifier was typed.
+    fn is_typed(&self, option: &str) -> bool {
+        self.typed.iter().any(|id| id == option)
+    }
+
     /// Something worth one line on standard error.
     fn note(&self, text: &str) {
         self.progress.note(text);

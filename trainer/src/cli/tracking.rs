@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Session;
 use super::location::block_on;
+use super::values;
 use crate::mlflow;
 
 /// Where a finished run is also logged.
@@ -11,7 +12,7 @@ use crate::mlflow;
 #[command(next_help_heading = "Tracking")]
 pub struct Tracking {
     /// Also log the run to this MLflow tracking server, e.g. http://127.0.0.1:5000
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = values::address)]
     mlflow: Option<String>,
     /// MLflow experiment that the run is logged to
     #[arg(long, value_name = "NAME", default_value = "ikat")]
