@@ -2,7 +2,7 @@
 
 use end_to_end::colours;
 use end_to_end::program::say_within;
-use end_to_end::workshop::{Workshop, picture};
+use end_to_end::workshop::{Workshop, convolutional, picture};
 
 /// A workshop with a bundle and a picture.
 fn with_bundle() -> Workshop {
@@ -25,6 +25,34 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
     assert!(printed(&["--format", "csv"]).starts_with("path,label,"));
     assert!(printed(&["--format", "table"]).starts_with("label "));
     assert!(printed(&["--format", "csv", "--json"]).starts_with('{'));
+}
+
+#[test]
+fn what_a_search_for_a_rate_leaves_out_is_listed() {
+    let workshop = Workshop::new(8);
+    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
+    std::fs::write(workshop.path("data/red/broken.png"), "no picture").expect("written");
+    let mut find = workshop.trainer(&[
+        "lr-find",
+        "--json",
+        "--data",
+        "data",
+        "--backbone",
+        "convolutional.onnx",
+    ]);
+    find.args([
+        "--resolution",
+        "32",
+        "--mean",
+        "0,0,0",
+        "--std",
+        "255,255,255",
+        "--steps",
+        "10",
+    ]);
+    let said = say_within(60, &find).ended_with(3);
+    assert!(said.stderr.contains("red/broken.png"), "{said:?}");
+    assert_eq!(said.json()["skipped"][0]["path"], "red/broken.png");
 }
 
 #[test]
