@@ -56,6 +56,23 @@ fn what_a_search_for_a_rate_leaves_out_is_listed() {
 }
 
 #[test]
+fn a_bundle_that_a_state_machine_would_not_score_with_is_refused() {
+    let workshop = Workshop::new(0);
+    let machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:ikat-batch";
+    let line = [
+        "batch",
+        "--input",
+        "s3://photos/in/",
+        "--output",
+        "s3://scores/x",
+        "--state-machine",
+        machine,
+    ];
+    let said = say_within(60, &workshop.trainer(&[&line[..], &["--bundle", "run"]].concat())).ended_with(2);
+    assert!(said.stderr.contains("--bundle is for --local"), "{said:?}");
+}
+
+#[test]
 fn a_distance_that_every_two_pictures_have_is_refused() {
     let workshop = Workshop::new(2);
     let line = ["data", "dedupe", "--no-features", "--data", "data", "--distance"];
