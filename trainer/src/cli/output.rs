@@ -107,6 +107,11 @@ fn left_out(what: &str, rest: &str, lines: impl ExactSizeIterator<Item = String>
     text
 }
 
+/// A share in percent, without the digits that are only those of its binary form.
+pub fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e8).round() / 1e6)
+}
+
 /// Text from outside (file names, labels) with control characters escaped, so that it can neither break
 /// a line nor command the terminal.
 pub fn printable(text: &str) -> String {
@@ -122,6 +127,13 @@ pub fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_have_the_digits_that_they_were_given() {
+        for (share, expected) in [(0.07, "7 %"), (0.1, "10 %"), (0.29, "29 %"), (0.005, "0.5 %")] {
+            assert_eq!(percent(share), expected);
+        }
+    }
 
     #[test]
     fn a_list_of_what_was_left_out_has_an_end() {
