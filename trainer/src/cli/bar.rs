@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::output::tell;
+use super::output::{printable_lines, tell};
 use crate::progress::Progress;
 
 /// A bar of known length.
@@ -94,8 +94,8 @@ impl Progress for Bar {
             return;
         }
         self.with_current(|current| match current {
-            Some(bar) => bar.suspend(|| tell(text)),
-            None => tell(text),
+            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
+            None => tell(&printable_lines(text)),
         });
     }
 }

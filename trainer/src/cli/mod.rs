@@ -39,7 +39,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Id, Parser, Subcomm
 
 use self::bar::Bar;
 use self::failure::{Done, Failure};
-use self::output::{Output, tell};
+use self::output::{Output, printable_lines, tell};
 use crate::configuration::{self, Configuration};
 use crate::progress::Progress;
 use crate::setup::Cache;
@@ -131,7 +131,7 @@ impl Session {
         let style = anstyle::Style::new()
             .bold()
             .fg_color(Some(anstyle::AnsiColor::Yellow.into()));
-        tell(&format!("{style}warning{style:#}: {text}"));
+        tell(&format!("{style}warning{style:#}: {}", printable_lines(text)));
     }
 }
 

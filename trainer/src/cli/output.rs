@@ -80,7 +80,10 @@ pub fn list_skipped_of_runs(skipped: &[Skipped], folder: &Path) {
 }
 
 fn list_files(skipped: &[Skipped], rest: &str) {
-    let line = |item: &Skipped| format!("{}: {}", printable(&item.path.to_string_lossy()), item.reason);
+    let line = |item: &Skipped| {
+        let (path, reason) = (item.path.to_string_lossy(), &item.reason);
+        format!("{}: {}", printable(&path), printable(reason))
+    };
     list_left_out("file(s)", rest, skipped.iter().map(line));
 }
 
@@ -124,9 +127,21 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The same of a text of several lines, whose breaks stay.
+pub fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_text() {
+        assert_eq!(printable("a\u{1b}[2J\nb"), r"a\u{1b}[2J\nb");
+        assert_eq!(printable_lines("a\u{1b}[2J\nb\n"), "a\\u{1b}[2J\nb\n");
+    }
 
     #[test]
     fn shares_have_the_digits_that_they_were_given() {

@@ -135,6 +135,12 @@ fn failures_say_what_happened_and_what_to_do() {
 }
 
 #[test]
+fn names_in_failures_cannot_command_the_terminal() {
+    let text = Failure::failed("a\u{1b}[2Jb is no folder\nsecond line").text();
+    assert!(text.contains("a\\u{1b}[2Jb is no folder\nsecond line"), "{text:?}");
+}
+
+#[test]
 fn weights_that_cannot_be_had_are_asked_of_what_brings_them() {
     let download = SetupError::Download {
         url: "https://weights.example/resnet18.pth".to_owned(),

@@ -25,13 +25,16 @@ impl Tracking {
     pub fn log(&self, folder: &Path, session: &Session) {
         let Some(uri) = &self.mlflow else { return };
         let logged = block_on(mlflow::log(uri, &self.mlflow_experiment, folder));
-        match logged.map_err(|failure| failure.text()) {
+        match logged {
             Ok(Ok(run)) => session.note(&format!("Logged to MLflow: {run}")),
             Ok(Err(error)) => session.warn(&format!(
                 "the run was not logged to MLflow: {error}; everything is kept in {}",
                 folder.display()
             )),
-            Err(reason) => session.warn(&reason),
+            // The run is there: its exit code is that of the training.
+            Err(failure) => {
+                let _ = failure.report();
+            }
         }
     }
 }
