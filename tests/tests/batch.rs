@@ -555,6 +555,11 @@ fn a_state_machine_scores_a_list() {
         assert!(said.stderr.contains(part), "{part}: {said:?}");
     }
     assert_eq!(stack.machine.inputs().len(), 1);
+
+    // Mended, the list is read again.
+    write(&place.path("mixed.txt"), b"s3://photos/in/00000.png\n");
+    say(&mut stack.batch(&place, &place.text("mixed.txt"), "s3://results/x")).ended_with(0);
+    assert_eq!(stack.machine.inputs().len(), 2);
 }
 
 /// Asserts that the part of the template between these words asks for nothing that `input` lacks.

@@ -201,7 +201,10 @@ fn a_sweep_on_other_images_is_not_done_already_and_what_was_left_out_counts_agai
         return;
     };
     subset(&source, &work.path("grown"), &CLASSES, 12);
-    std::fs::write(work.path("grown/dotted/broken.jpg"), b"no image").expect("a file");
+    let broken = (0..101).map(|number| format!("grown/dotted/z{number}.jpg"));
+    for name in std::iter::once("grown/dotted/broken.jpg".to_owned()).chain(broken) {
+        std::fs::write(work.path(&name), b"no image").expect("a file");
+    }
     let sweep = [
         "sweep",
         "--json",
@@ -218,12 +221,35 @@ fn a_sweep_on_other_images_is_not_done_already_and_what_was_left_out_counts_agai
         accuracy["mean"].is_f64() && accuracy["standard_deviation"].is_null(),
         "{first}"
     );
+    let listed = work.trainer(&sweep).ended_with(3).stderr;
+    assert!(
+        listed.contains("and 2 more; grown-sweep/*/skipped.json list them all"),
+        "{listed}"
+    );
 
     let added = work.path("grown/dotted/added.jpg");
     let image = std::fs::read_dir(work.path("data/striped")).expect("a class").next();
     std::fs::copy(image.expect("an image").expect("an entry").path(), added).expect("a copy");
     let other = work.trainer(&sweep).ended_with(1);
     assert!(other.stderr.contains("other images"), "{other:?}");
+}
+
+#[test]
+fn a_sweep_whose_runs_have_no_place_trains_nothing() {
+    let Some(work) = work() else { return };
+    let line = ["sweep", "--data", "data", "--repeats", "1", "--out"];
+    std::fs::write(work.path("no-folder"), "x").expect("a file");
+    let said = work.trainer(&[&line[..], &["no-folder"]].concat()).ended_with(1);
+    assert!(!said.stderr.contains("1 of 1"), "{said:?}");
+    let occupied = work.path("occupied-sweep/efficientnet-lite0-svm-seed1");
+    std::fs::create_dir_all(&occupied).expect("a folder");
+    std::fs::write(occupied.join("mine.txt"), "x").expect("a file");
+    let said = work.trainer(&[&line[..], &["occupied-sweep"]].concat()).ended_with(1);
+    assert!(
+        said.stderr.contains("hint") && !said.stderr.contains("Choosing C"),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("or none"), "{said:?}");
 }
 
 #[test]

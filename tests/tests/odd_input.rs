@@ -216,6 +216,10 @@ fn variables_are_switches_too_and_named_where_they_are_wrong() {
         let said = with("IKAT_JSON", value, &["setup", "--list"]).ended_with(0);
         assert!(!said.stdout.starts_with(['{', '[']), "{said:?}");
     }
+    // What is switched off excludes nothing.
+    let dedupe = ["data", "dedupe", "--data", "data", "--restore"];
+    let restore = with("IKAT_DRY_RUN", "0", &dedupe).ended_with(1);
+    assert!(!restore.stderr.contains("cannot be used with"), "{restore:?}");
     let wrong = with("IKAT_JSON", "perhaps", &["setup", "--list"]).ended_with(2);
     assert!(wrong.stderr.contains("IKAT_JSON"), "{wrong:?}");
     let wrong = with("IKAT_RATIO", "75", &["train", "--data", "data"]).ended_with(2);

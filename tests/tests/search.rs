@@ -261,3 +261,27 @@ fn a_search_that_finds_nothing_says_so_and_makes_nothing() {
     assert_eq!((&document["kept"], &document["unanswered"]), (&json!(0), &json!([])));
     assert!(!folder.path().join("data").exists());
 }
+
+#[test]
+fn what_a_provider_says_of_a_request_that_it_refuses_is_told() {
+    let web = Web::start(|_, _, stream| {
+        let said = json!({ "error": { "code": "SUBSCRIPTION_TOKEN_INVALID", "detail": "the token is invalid" } });
+        answer(stream, "422 Unprocessable Entity", &[], said.to_string().as_bytes());
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = search(&folder, &web, "brave", &["--items", "dress"]);
+    let said = say(command.env("BRAVE_API_KEY", "secret-key")).ended_with(1);
+    assert_eq!(
+        said.json()["unanswered"][0]["reason"],
+        "the provider answered 422 Unprocessable Entity: the token is invalid"
+    );
+}
+
+#[test]
+fn licences_are_asked_for_where_the_provider_knows_them_or_not_at_all() {
+    let web = provider(&[], |_| json!({ "photos": [] }));
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = ["--items", "dress", "--licence", "cc0"];
+    let said = say(search(&folder, &web, "pexels", &options).env("PEXELS_API_KEY", "secret-key")).ended_with(2);
+    assert!(said.stderr.contains("--licence") && web.total() == 0, "{said:?}");
+}

@@ -11,6 +11,8 @@ use rand::RngExt;
 use shared::bundle::{Bundle, SIGNATURE_BYTES};
 use shared::files::hex;
 
+use crate::shell;
+
 /// A key file is a few lines.
 const MOST_BYTES: u64 = 16 << 10;
 
@@ -35,7 +37,10 @@ pub enum SigningError {
     #[error("{0} holds no Ed25519 private key in PEM (PKCS #8): make one with `trainer keygen`")]
     NoKey(PathBuf),
     /// Others on this machine may read the file.
-    #[error("{path} can be read by others (mode {mode:03o}): take that away with `chmod 600 {path}`")]
+    #[error(
+        "{path} can be read by others (mode {mode:03o}): take that away with `chmod 600 {}`",
+        shell::quote(.path)
+    )]
     Exposed {
         /// Which file.
         path: PathBuf,
@@ -218,12 +223,12 @@ mod tests {
     fn a_key_that_others_can_read_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("key.pem");
+        let path = folder.path().join("my key.pem");
         SigningKey::generate().write(&path).expect("written");
         let mode = std::fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("a mode");
         let error = SigningKey::read(&path).expect_err("exposed").to_string();
-        assert!(error.contains("chmod 600"), "{error}");
+        assert!(error.contains(&format!("`chmod 600 '{}'`", path.display())), "{error}");
     }
 }

@@ -115,7 +115,7 @@ impl Input {
             Self::List(path) => list.read(path, &path.display().to_string(), path.parent())?,
             Self::ListInBucket { bucket, key } => {
                 let place = format!("s3://{bucket}/{key}");
-                let copy = file.with_extension(Path::new(key).extension().unwrap_or_default());
+                let copy = copy_beside(file, key);
                 let store = S3Store::connect(bucket, "").await?;
                 if !store.download(key, &copy).await? {
                     return Err(BatchError::Input {
@@ -171,6 +171,13 @@ fn count(file: &Path) -> std::io::Result<u64> {
 fn is_list(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     LISTS.iter().any(|list| ending.eq_ignore_ascii_case(list))
+}
+
+/// Where a copy of the list `key` is kept while `file` is made of it: beside that, whatever the list's ending, so that a
+/// copy is never taken for it.
+fn copy_beside(file: &Path, key: &str) -> PathBuf {
+    let ending = Path::new(key).extension().and_then(|ending| ending.to_str());
+    file.with_extension(format!("list.{}", ending.unwrap_or_default()))
 }
 
 /// The file that grows, and what is in it.
@@ -503,6 +510,16 @@ mod tests {
         );
         let reader = ImageReader::new(Limits::default(), false).expect("a reader");
         assert_eq!(&reader.read(&items[0]).await.expect("read")[..], b"an image");
+    }
+
+    #[test]
+    fn the_copy_of_a_list_is_no_list_of_items() {
+        let file = Path::new("job/items.jsonl");
+        for ending in LISTS {
+            let copy = copy_beside(file, &format!("in/some.{ending}"));
+            assert!(copy != file && copy.parent() == file.parent(), "{copy:?}");
+            assert_eq!(copy.extension().and_then(|ending| ending.to_str()), Some(ending));
+        }
     }
 
     #[test]

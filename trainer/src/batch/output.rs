@@ -39,7 +39,7 @@ pub struct Summary {
     pub succeeded: u64,
     /// How many have none.
     pub failed: u64,
-    /// How many of those may have scores when the same command is run again.
+    /// How many of those may have scores when they are tried again.
     pub passing: u64,
     /// How many images got each label.
     pub labels: BTreeMap<String, u64>,

@@ -175,6 +175,13 @@ impl StateMachine {
             }
             Input::List(_) | Input::ListInBucket { .. } => {
                 let list = folder.join("items.jsonl");
+                // Of a list that no execution could be started with: it may have been mended.
+                match std::fs::remove_file(&list) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(super::failed(&list)(error));
+                    }
+                    _ => {}
+                }
                 order.input.list(&list).await?;
                 let lines = map_lines(&list)?;
                 let key = inside(&format!("{name}/items.jsonl"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output::{printable_lines, tell};
 use crate::progress::Progress;
 
 /// A bar of known length.
@@ -47,7 +48,7 @@ impl Progress for Bar {
             } else {
                 format!(" ({total})")
             };
-            anstream::eprintln!("{stage}{steps}");
+            tell(&format!("{stage}{steps}"));
         }
         bar.set_message(stage.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -93,8 +94,8 @@ impl Progress for Bar {
             return;
         }
         self.with_current(|current| match current {
-            Some(bar) => bar.suspend(|| anstream::eprintln!("{text}")),
-            None => anstream::eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
+            None => tell(&printable_lines(text)),
         });
     }
 }

@@ -56,15 +56,14 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let input = Input::parse(&arguments.input)?;
+    check_output(&Location::parse(&arguments.output)?, &input)?;
     let cache = session.cache()?;
     let summary = match &arguments.state_machine {
+        // Options that exclude each other are never both set.
         _ if arguments.local => {
             let Some(path) = &arguments.bundle else {
                 return Err(Failure::usage("--local scores with a bundle: name it with --bundle"));
             };
-            if let Location::Folder(folder) = Location::parse(&arguments.output)? {
-                check_output(&folder, &input)?;
-            }
             let bundle = arguments.trust.read(path)?;
             let runtime = Resources::runtime(&cache, session)?;
             let scorer = Scorer {
@@ -76,6 +75,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             };
             let work = local::run(&input, &arguments.output, &scorer, cache.root(), &session.progress);
             block_on(work)??
+        }
+        Some(_) if session.is_typed("bundle") => {
+            return Err(Failure::usage(
+                "--state-machine scores with the model that its function serves: --bundle is for --local",
+            ));
         }
         Some(arn) => {
             let order = Order {
@@ -105,9 +109,34 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
 }
 
-/// Refuses what is no place for results: it is no folder, is never to change, would be among the images of the next job,
-/// or cannot be written.
-fn check_output(output: &Path, input: &Input) -> Result<(), Failure> {
+/// Refuses what is no place for results: above all where they would be among the images of the next job.
+fn check_output(output: &Location, input: &Input) -> Result<(), Failure> {
+    match (output, input) {
+        (Location::Folder(folder), _) => check_folder(folder, input),
+        (
+            Location::S3 { bucket, prefix },
+            Input::Prefix {
+                bucket: from,
+                prefix: images,
+            },
+        ) if bucket == from && key(prefix).starts_with(images.as_str()) => Err(Failure::usage(format!(
+            "s3://{bucket}/{prefix} lies in the part of the bucket that the images are in: choose another with --output"
+        ))),
+        (Location::S3 { .. }, _) => Ok(()),
+    }
+}
+
+/// The key of one of the results.
+fn key(prefix: &str) -> String {
+    if prefix.is_empty() {
+        TABLE.to_owned()
+    } else {
+        format!("{prefix}/{TABLE}")
+    }
+}
+
+/// The same of a folder: it is none, is never to change, lies in that of the images, or cannot be written.
+fn check_folder(output: &Path, input: &Input) -> Result<(), Failure> {
     let refused = |reason: &str| {
         Err(Failure::usage(format!(
             "{} {reason}: choose another folder with --output",
@@ -175,7 +204,7 @@ mod tests {
             shared::files::write_atomically(&path(file), contents.as_bytes()).expect("written");
         }
         let images = Input::Folder(path("images"));
-        let check = |output: &str| check_output(&path(output), &images);
+        let check = |output: &str| check_output(&Location::Folder(path(output)), &images);
         for (output, part) in [
             ("run", "a run or a bundle"),
             ("run/bundle", "a run or a bundle"),
@@ -196,5 +225,30 @@ mod tests {
             check(output).expect(output);
         }
         assert!(!path("scores").exists(), "nothing of the check stays");
+    }
+
+    #[test]
+    fn results_do_not_go_to_the_part_of_a_bucket_that_holds_the_images() {
+        let check = |input: &str, output: &str| {
+            let output = Location::parse(output).expect("a place");
+            check_output(&output, &Input::parse(input).expect("images"))
+        };
+        for (input, output) in [
+            ("s3://photos", "s3://photos/scores"),
+            ("s3://photos/in/", "s3://photos/in"),
+            ("s3://photos/in/", "s3://photos/in/scores"),
+            ("s3://photos/in", "s3://photos/in-scores"),
+        ] {
+            let said = check(input, output).expect_err(output).text();
+            assert!(said.contains(output) && said.contains("--output"), "{said}");
+        }
+        for (input, output) in [
+            ("s3://photos/in/", "s3://photos/in-scores"),
+            ("s3://photos/in/", "s3://photos"),
+            ("s3://photos", "s3://scores"),
+            ("s3://photos/list.csv", "s3://photos/list"),
+        ] {
+            check(input, output).expect(output);
+        }
     }
 }

@@ -34,7 +34,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value = "1")]
     concurrency: NonZero<usize>,
     /// How long to wait for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// Sign requests (AWS Signature Version 4) whatever the address, and fail where there are no credentials
     #[arg(long, alias = "sign")]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
 
+use super::output::{printable_lines, tell};
 use crate::backbone::BackboneError;
 use crate::setup::SetupError;
 
@@ -97,17 +98,17 @@ impl Failure {
 
     /// Prints the failure to standard error and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        anstream::eprintln!("{}", self.text());
+        tell(&self.text());
         ExitCode::from(self.code)
     }
 
-    /// The failure and what to do about it, with colours.
+    /// The failure and what to do about it, with colours. Names from outside that are in it cannot command the terminal.
     pub fn text(&self) -> String {
         let error = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
-        let mut text = format!("{error}error{error:#}: {}", self.message);
+        let mut text = format!("{error}error{error:#}: {}", printable_lines(&self.message));
         if let Some(hint) = &self.hint {
             let style = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
-            let _ = write!(text, "\n\n{style}hint{style:#}: {hint}");
+            let _ = write!(text, "\n\n{style}hint{style:#}: {}", printable_lines(hint));
         }
         text
     }

@@ -7,11 +7,11 @@ use shared::bundle::ClassifierKind;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
-use super::output::printable;
+use super::output::{list_skipped, printable};
 use super::resources::{Resources, save, writable};
 use super::training::TrainingArguments;
 use super::values;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Skipped};
 use crate::refine::{RateCurve, RateRange};
 use crate::{report, training};
 
@@ -56,6 +56,7 @@ struct Document<'a> {
     curve: &'a RateCurve,
     #[serde(serialize_with = "crate::dataset::as_text")]
     plot: Option<PathBuf>,
+    skipped: &'a [Skipped],
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -87,18 +88,20 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         most: arguments.to_rate,
         steps: arguments.steps,
     };
-    let curve = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;
+    let (curve, skipped) = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;
     if let Some(out) = &arguments.out {
         save(out, report::rate_plot(&curve)?.as_bytes(), "--out")?;
     }
     let document = Document {
         curve: &curve,
         plot: arguments.out.clone(),
+        skipped: &skipped,
     };
+    list_skipped(&skipped);
     session
         .output
         .result(&document, &text(&curve, arguments.out.as_deref()))?;
-    Ok(Done::Complete)
+    Ok(Done::unless_left_out(&skipped))
 }
 
 fn text(curve: &RateCurve, plot: Option<&Path>) -> String {

@@ -39,7 +39,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Id, Parser, Subcomm
 
 use self::bar::Bar;
 use self::failure::{Done, Failure};
-use self::output::Output;
+use self::output::{Output, printable_lines, tell};
 use crate::configuration::{self, Configuration};
 use crate::progress::Progress;
 use crate::setup::Cache;
@@ -115,6 +115,11 @@ impl Session {
         })
     }
 
+    /// Whether the option with this identifier was typed.
+    fn is_typed(&self, option: &str) -> bool {
+        self.typed.iter().any(|id| id == option)
+    }
+
     /// Something worth one line on standard error.
     fn note(&self, text: &str) {
         self.progress.note(text);
@@ -126,7 +131,7 @@ impl Session {
         let style = anstyle::Style::new()
             .bold()
             .fg_color(Some(anstyle::AnsiColor::Yellow.into()));
-        anstream::eprintln!("{style}warning{style:#}: {text}");
+        tell(&format!("{style}warning{style:#}: {}", printable_lines(text)));
     }
 }
 
@@ -157,7 +162,7 @@ enum Parsing {
 fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
-        .and_then(|configuration| configuration.apply(command()))
+        .and_then(|configuration| configuration.apply(command(), arguments))
         .map_err(Parsing::Configuration)?;
     let matches = command
         .try_get_matches_from(arguments)

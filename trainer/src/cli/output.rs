@@ -50,6 +50,12 @@ impl Output {
     }
 }
 
+/// Prints a line to standard error. Where nobody can be told, for a full disk for example, the work goes on: its result is
+/// what counts.
+pub fn tell(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{text}");
+}
+
 /// Lists on standard error what was left out, and why, also where little else is said: it is what the exit code 3 is for.
 pub fn list_skipped(skipped: &[Skipped]) {
     list_files(skipped, IN_JSON);
@@ -64,8 +70,20 @@ pub fn list_skipped_of_run(skipped: &[Skipped], folder: &Path) {
     );
 }
 
+/// The same of the runs in `folder`, each of which has a file of its own.
+pub fn list_skipped_of_runs(skipped: &[Skipped], folder: &Path) {
+    let files = folder.join("*").join(SKIPPED);
+    list_files(
+        skipped,
+        &format!("{} list them all", printable(&files.to_string_lossy())),
+    );
+}
+
 fn list_files(skipped: &[Skipped], rest: &str) {
-    let line = |item: &Skipped| format!("{}: {}", printable(&item.path.to_string_lossy()), item.reason);
+    let line = |item: &Skipped| {
+        let (path, reason) = (item.path.to_string_lossy(), &item.reason);
+        format!("{}: {}", printable(&path), printable(reason))
+    };
     list_left_out("file(s)", rest, skipped.iter().map(line));
 }
 
@@ -73,7 +91,7 @@ fn list_files(skipped: &[Skipped], rest: &str) {
 pub fn list_left_out(what: &str, rest: &str, lines: impl ExactSizeIterator<Item = String>) {
     let count = lines.len();
     if count > 0 {
-        anstream::eprintln!("{}", left_out(what, rest, lines));
+        tell(&left_out(what, rest, lines));
     }
 }
 
@@ -92,6 +110,11 @@ fn left_out(what: &str, rest: &str, lines: impl ExactSizeIterator<Item = String>
     text
 }
 
+/// A share in percent, without the digits that are only those of its binary form.
+pub fn percent(share: f64) -> String {
+    format!("{} %", (share * 1e8).round() / 1e6)
+}
+
 /// Text from outside (file names, labels) with control characters escaped, so that it can neither break
 /// a line nor command the terminal.
 pub fn printable(text: &str) -> String {
@@ -104,9 +127,28 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The same of a text of several lines, whose breaks stay.
+pub fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_text() {
+        assert_eq!(printable("a\u{1b}[2J\nb"), r"a\u{1b}[2J\nb");
+        assert_eq!(printable_lines("a\u{1b}[2J\nb\n"), "a\\u{1b}[2J\nb\n");
+    }
+
+    #[test]
+    fn shares_have_the_digits_that_they_were_given() {
+        for (share, expected) in [(0.07, "7 %"), (0.1, "10 %"), (0.29, "29 %"), (0.005, "0.5 %")] {
+            assert_eq!(percent(share), expected);
+        }
+    }
 
     #[test]
     fn a_list_of_what_was_left_out_has_an_end() {

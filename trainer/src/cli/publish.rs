@@ -5,6 +5,7 @@ use shared::store::versions::Canary;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{BundleArguments, block_on, store};
+use super::output::percent;
 use super::values;
 use crate::publish::{self, PublishError};
 use crate::shell;
@@ -54,11 +55,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let model = format!("{}/{name}", arguments.to.trim_end_matches('/'));
     let text = match &published.canary {
         Some(canary) => format!(
-            "Version {} answers for {} % of the images at {model}; version {} is live.\n\n\
+            "Version {} answers for {} of the images at {model}; version {} is live.\n\n\
             Make it live:   the same command without --canary\n\
             End the trial:  trainer rollback --to {} --name {}",
             canary.version,
-            100.0 * canary.share,
+            percent(canary.share),
             published.version,
             shell::quote(&arguments.to),
             shell::quote(name)

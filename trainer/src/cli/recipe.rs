@@ -181,6 +181,20 @@ impl RecipeArguments {
             .collect()
     }
 
+    /// What to say of the options `typed` that `recipe`, which was made of these, has no use for.
+    pub fn idle(&self, typed: &[Id], recipe: &Recipe) -> Vec<&'static str> {
+        let has_steps = matches!(recipe.schedule, Schedule::Steps(_)) && self.schedule != Some(Course::Constant);
+        let has_momentum = matches!(recipe.optimizer, Optimizer::Sgd { .. });
+        let options = [
+            ("rate_steps", has_steps, "--rate-steps is for --schedule steps alone"),
+            ("momentum", has_momentum, "--momentum is for --optimizer sgd alone"),
+        ];
+        let idle = options
+            .into_iter()
+            .filter(|(option, used, _)| !used && typed.iter().any(|id| id == option));
+        idle.map(|(_, _, reason)| reason).collect()
+    }
+
     /// The preset with what was given changed in it; `balanced` tells whether rare classes weigh as much as frequent
     /// ones.
     pub fn recipe(&self, seed: u64, balanced: bool) -> Recipe {
@@ -375,6 +389,23 @@ mod tests {
         let scaled = recipe(&["--recipe", "original", "--learning-rate", "0.02"]).schedule;
         assert!((scaled.rate(0, 1, 25) - 0.002).abs() < 1e-7);
         assert!(rate_step("3").is_err_and(|reason| reason.contains("20:0.01")));
+    }
+
+    #[test]
+    fn options_of_another_schedule_or_optimizer_are_told_of() {
+        let idle = |line: &str| {
+            let line = Line::try_parse_from(std::iter::once("trainer").chain(line.split(' '))).expect("options");
+            let typed = ["rate_steps", "momentum"].map(Id::from);
+            line.recipe.idle(&typed, &line.recipe.recipe(7, true)).len()
+        };
+        for (line, expected) in [
+            ("--rate-steps 3:0.1 --momentum 0.8", 2),
+            ("--rate-steps 3:0.1 --momentum 0.8 --schedule constant", 2),
+            ("--rate-steps 3:0.1 --momentum 0.8 --schedule steps --optimizer sgd", 0),
+            ("--rate-steps 3:0.1 --momentum 0.8 --recipe original", 0),
+        ] {
+            assert_eq!(idle(line), expected, "{line}");
+        }
     }
 
     #[test]

@@ -51,11 +51,19 @@ pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
 
 /// The right to write a run to `out`, where that folder was named and holds nothing.
 pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure> {
-    writable(out.unwrap_or(&Path::new(runs::FOLDER).join("run")))?;
-    let Some(out) = out else { return Ok(None) };
-    let claim = Claim::acquire(out, &cache.root().join("locks"))?;
-    runs::check_vacant(out).map_err(|error| Failure::hinted(&error, "choose another folder with --out, or none"))?;
-    Ok(Some(claim))
+    let Some(out) = out else {
+        writable(&Path::new(runs::FOLDER).join("run"))?;
+        return Ok(None);
+    };
+    claim_folder(out, cache, "choose another folder with --out, or none").map(Some)
+}
+
+/// The right to write a run to `folder`; `hint` says what to do where it holds something.
+pub fn claim_folder(folder: &Path, cache: &Cache, hint: &str) -> Result<Claim, Failure> {
+    writable(folder)?;
+    let claim = Claim::acquire(folder, &cache.root().join("locks"))?;
+    runs::check_vacant(folder).map_err(|error| Failure::hinted(&error, hint))?;
+    Ok(claim)
 }
 
 impl Resources {

@@ -50,12 +50,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let pipelines = (0..threads).map(|_| bundle.pipeline(&runtime, limits, 1));
     let pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
     let results = scoring::score_files(pipelines, &bundle.manifest, images, arguments.top_k, limits);
-    match arguments.format {
-        Format::Csv if !session.output.is_json() => session.output.text(&rows(&results, &bundle.manifest.classes))?,
+    match arguments.format(session) {
+        Format::Table => session.output.text(&table(&results))?,
         Format::Json => Output::new(true).result(&Document { results: &results }, "")?,
-        _ => session
-            .output
-            .result(&Document { results: &results }, &table(&results))?,
+        Format::Csv => session.output.text(&rows(&results, &bundle.manifest.classes))?,
     }
     let failed = results
         .iter()
@@ -65,6 +63,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         0 => Ok(Done::Complete),
         _ if failed < results.len() => Ok(Done::Partly),
         _ => Err(Failure::failed("none of the images could be classified")),
+    }
+}
+
+impl Arguments {
+    /// JSON where --json says so, unless --format alone was typed.
+    fn format(&self, session: &Session) -> Format {
+        if session.output.is_json() && (session.is_typed("json") || !session.is_typed("format")) {
+            Format::Json
+        } else {
+            self.format
+        }
     }
 }
 

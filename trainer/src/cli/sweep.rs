@@ -9,8 +9,8 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network;
-use super::output::{list_skipped, printable};
-use super::resources::{Resources, save};
+use super::output::{list_skipped_of_runs, printable};
+use super::resources::{Resources, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -71,6 +71,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
     training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
+    let page = arguments.out.join("comparison.html");
+    writable(&page)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
     let mut sweep = Sweep {
@@ -103,10 +105,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
 
     let groups = sweep::groups(&entries);
-    let page = arguments.out.join("comparison.html");
     let html = report::comparison(&Comparison::new(&entries)?, &groups)?;
     save(&page, html.as_bytes(), "--out")?;
-    list_skipped(&skipped);
+    list_skipped_of_runs(&skipped, &arguments.out);
     let document = Document {
         page: &page,
         groups: &groups,
@@ -194,6 +195,11 @@ impl Sweep<'_> {
         let training = &self.arguments.training;
         let workplace = training.workplace(self.runtime, self.cache, self.session);
         let parameters = self.parameters(setting);
+        let _claim = claim_folder(
+            folder,
+            self.cache,
+            "choose another folder with --out, or empty that one",
+        )?;
         let run = training::train(&self.dataset, &setting.backbone, &parameters, &workplace)?;
         let saved = run.save(Some(folder), training.report_images, &workplace)?;
         training.tracking.log(&saved.folder, self.session);

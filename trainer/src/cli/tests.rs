@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::Path;
 
 use clap::error::ErrorKind;
@@ -134,6 +135,12 @@ fn failures_say_what_happened_and_what_to_do() {
 }
 
 #[test]
+fn names_in_failures_cannot_command_the_terminal() {
+    let text = Failure::failed("a\u{1b}[2Jb is no folder\nsecond line").text();
+    assert!(text.contains("a\\u{1b}[2Jb is no folder\nsecond line"), "{text:?}");
+}
+
+#[test]
 fn weights_that_cannot_be_had_are_asked_of_what_brings_them() {
     let download = SetupError::Download {
         url: "https://weights.example/resnet18.pth".to_owned(),
@@ -153,7 +160,7 @@ fn weights_that_cannot_be_had_are_asked_of_what_brings_them() {
 #[test]
 fn the_parameter_file_speaks_of_options_that_exist_at_their_defaults() {
     let configuration = Configuration::parse(&everything_set(), Path::new("ikat.toml")).expect("a parameter file");
-    let configured = configuration.apply(command()).expect("known options");
+    let configured = configuration.apply(command(), &[]).expect("known options");
     let original = command();
     for (name, expected) in [
         ("train", 14),
@@ -241,7 +248,7 @@ fn every_option_that_a_file_can_set_stands_in_the_parameter_file() {
 fn a_file_can_stand_for_required_options() {
     let text = "data = \"images\"\n[train]\nout = \"runs/first\"\nseed = 7\n";
     let configuration = Configuration::parse(text, Path::new("ikat.toml")).expect("a parameter file");
-    let command = configuration.apply(command()).expect("known options");
+    let command = configuration.apply(command(), &[]).expect("known options");
     let matches = command.try_get_matches_from(["trainer", "train"]).expect("complete");
     Arguments::from_arg_matches(&matches).expect("valid");
 }
@@ -250,11 +257,32 @@ fn a_file_can_stand_for_required_options() {
 fn options_that_were_typed_are_told_from_those_of_a_file() {
     let configuration =
         Configuration::parse("[train]\nepochs = 3\n", Path::new("ikat.toml")).expect("a parameter file");
-    let command = configuration.apply(command()).expect("known options");
+    let command = configuration.apply(command(), &[]).expect("known options");
     let line = ["trainer", "--json", "train", "--data", "images", "--mixup", "0.2"];
     let matches = command.try_get_matches_from(line).expect("complete");
     let typed = typed(&matches);
     for (name, expected) in [("data", true), ("mixup", true), ("epochs", false), ("views", false)] {
         assert_eq!(typed.iter().any(|id| id == name), expected, "{name}");
     }
+}
+
+#[test]
+fn what_is_typed_outdoes_what_it_excludes_in_the_file() {
+    let file = "data = 'images'\n[batch]\nlocal = true\n";
+    let configuration = Configuration::parse(file, Path::new("ikat.toml")).expect("a parameter file");
+    let matches = |line: &str| {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let command = configuration.apply(command(), &words).expect("known options");
+        let mut matches = command.try_get_matches_from(&words).expect(line);
+        matches.remove_subcommand().expect("a command").1
+    };
+    assert!(matches("trainer train").contains_id("data"));
+    assert!(!matches("trainer train --features rows").contains_id("data"));
+    let machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:ikat-batch";
+    let batch = "trainer batch --input s3://photos --output s3://scores";
+    assert!(matches(batch).get_flag("local"));
+    assert!(!matches(&format!("{batch} --state-machine {machine}")).get_flag("local"));
+    let both = ["trainer", "train", "--data", "images", "--features", "rows"];
+    let error = command().try_get_matches_from(both).expect_err("both");
+    assert_eq!(error.kind(), ErrorKind::ArgumentConflict);
 }

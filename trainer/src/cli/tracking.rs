@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Session;
 use super::location::block_on;
+use super::values;
 use crate::mlflow;
 
 /// Where a finished run is also logged.
@@ -11,7 +12,7 @@ use crate::mlflow;
 #[command(next_help_heading = "Tracking")]
 pub struct Tracking {
     /// Also log the run to this MLflow tracking server, e.g. http://127.0.0.1:5000
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", value_parser = values::address)]
     mlflow: Option<String>,
     /// MLflow experiment that the run is logged to
     #[arg(long, value_name = "NAME", default_value = "ikat")]
@@ -24,13 +25,16 @@ impl Tracking {
     pub fn log(&self, folder: &Path, session: &Session) {
         let Some(uri) = &self.mlflow else { return };
         let logged = block_on(mlflow::log(uri, &self.mlflow_experiment, folder));
-        match logged.map_err(|failure| failure.text()) {
+        match logged {
             Ok(Ok(run)) => session.note(&format!("Logged to MLflow: {run}")),
             Ok(Err(error)) => session.warn(&format!(
                 "the run was not logged to MLflow: {error}; everything is kept in {}",
                 folder.display()
             )),
-            Err(reason) => session.warn(&reason),
+            // The run is there: its exit code is that of the training.
+            Err(failure) => {
+                let _ = failure.report();
+            }
         }
     }
 }

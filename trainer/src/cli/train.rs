@@ -28,7 +28,7 @@ use crate::training::{self, Choice, Run, Saved, Workplace};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
-    #[arg(long, value_name = "DIR|FILE")]
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "features")]
     data: Option<PathBuf>,
     /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix. With
     /// the --backbone and --resolution that they were computed with, for the classifier svm alone
@@ -187,17 +187,7 @@ fn text(run: &Run, saved: &Saved) -> String {
     let folder = printable(&saved.folder.to_string_lossy());
     let report = printable(&saved.report().to_string_lossy());
     let images = run.metrics.train_count.unwrap_or_default();
-    let trained = if run.history.is_empty() {
-        "Trained"
-    } else {
-        "Network refined"
-    };
-    let how = match (run.metrics.chosen_c, run.folds) {
-        (None, _) => format!("{trained} on {images} images"),
-        (Some(c), 0) => format!("{trained} on {images} images, C {c}, as nothing could be held out"),
-        (Some(c), _) if !run.history.is_empty() => format!("{trained} on {images} images, C {c} by those held out"),
-        (Some(c), folds) => format!("C {c} by {folds}-fold cross-validation on {images} images"),
-    };
+    let how = how(images, run.refined_on, run.metrics.chosen_c, run.folds);
     let Manifest { name, version, .. } = &run.bundle.manifest;
     let _ = write!(
         text,
@@ -207,4 +197,52 @@ fn text(run: &Run, saved: &Saved) -> String {
         name = shell::quote(name),
     );
     text
+}
+
+/// What was trained on how many of the `images` of the training part, and what chose C.
+fn how(images: usize, refined_on: Option<usize>, chosen_c: Option<f64>, folds: usize) -> String {
+    let trained = match refined_on {
+        Some(part) if part < images => format!("Network refined on {part} of {images} images"),
+        Some(_) => format!("Network refined on {images} images"),
+        None => format!("Trained on {images} images"),
+    };
+    match (chosen_c, folds) {
+        (None, _) => trained,
+        (Some(c), 0) => format!("{trained}, C {c}, as nothing could be held out"),
+        (Some(c), _) if refined_on.is_some() => format!("{trained}, C {c} by those held out"),
+        (Some(c), folds) => format!("C {c} by {folds}-fold cross-validation on {images} images"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_were_held_out_are_not_told_as_refined_on() {
+        for (refined_on, chosen_c, folds, expected) in [
+            (Some(36), None, 0, "Network refined on 36 of 43 images"),
+            (
+                Some(36),
+                Some(1.0),
+                1,
+                "Network refined on 36 of 43 images, C 1 by those held out",
+            ),
+            (
+                Some(43),
+                Some(1.0),
+                0,
+                "Network refined on 43 images, C 1, as nothing could be held out",
+            ),
+            (
+                None,
+                Some(0.1),
+                0,
+                "Trained on 43 images, C 0.1, as nothing could be held out",
+            ),
+            (None, Some(0.1), 5, "C 0.1 by 5-fold cross-validation on 43 images"),
+        ] {
+            assert_eq!(how(43, refined_on, chosen_c, folds), expected);
+        }
+    }
 }

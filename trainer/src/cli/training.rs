@@ -124,7 +124,13 @@ impl TrainingArguments {
             ));
         }
         let recipe = self.recipe.recipe(self.split.seed(), true);
-        recipe.check().map_err(Failure::usage)
+        recipe.check().map_err(Failure::usage)?;
+        if is_refined {
+            for reason in self.recipe.idle(&session.typed, &recipe) {
+                session.warn(reason);
+            }
+        }
+        Ok(())
     }
 
     /// Where the training finds what it needs on this machine.

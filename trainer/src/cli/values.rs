@@ -94,6 +94,8 @@ mod tests {
             "--accept-quantile 1.5",
             "--near-duplicate-distance 257",
             "--backbone resnet-of-tomorrow",
+            "--mlflow 127.0.0.1:5000",
+            "--mlflow file:///tmp/mlruns",
         ] {
             let said = refusal(&format!("train --data images {option}"));
             let (name, _) = option.split_once(' ').expect("an option and its value");
@@ -103,6 +105,7 @@ mod tests {
             "score --bundle run --top-k 0 photo.jpg",
             "call --endpoint 127.0.0.1:9000 photo.jpg",
             "call --endpoint ftp://example.org photo.jpg",
+            "call --endpoint http://127.0.0.1:9000 --timeout 0 photo.jpg",
             "data search --data images --items=",
             "rollback --to store --name ../other",
             "versions --to store --name ../other",

@@ -5,6 +5,7 @@ use shared::store::versions::{VersionError, live_key};
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
+use super::output::percent;
 use super::values;
 use crate::publish;
 
@@ -34,7 +35,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let mut text = String::new();
     for version in &versions {
         let mark = match version.canary_share {
-            Some(share) => format!("trial {} %", 100.0 * share),
+            Some(share) => format!("trial {}", percent(share)),
             None if version.live => "live".to_owned(),
             None => String::new(),
         };

@@ -1,13 +1,16 @@
 //! Lays a table of parameters and the environment under a tree of commands.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use clap::Command;
-use clap::builder::{Arg, ArgAction, BoolishValueParser, ValueParser};
+use clap::builder::{Arg, ArgAction, BoolishValueParser, TypedValueParser, ValueParser};
+use clap::{Command, Id};
 use toml::{Table, Value};
 
 use super::ConfigurationError;
+use super::origin::is_typed;
 
 /// Options that say how to run at all or what to do this once, and so come from the command line alone.
 const NEVER: [&str; 3] = ["help", "version", "config"];
@@ -19,6 +22,18 @@ const SECRET: [&str; 4] = ["key", "token", "secret", "password"];
 struct Setting<'a> {
     name: String,
     value: &'a Value,
+    /// Of its section to the command: larger where it is nearer.
+    nearness: usize,
+}
+
+/// How firmly an option is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Firmness {
+    Unset,
+    /// By the file, in a section of this nearness.
+    File(usize),
+    Environment,
+    Typed,
 }
 
 /// Settings by the option's long name.
@@ -27,12 +42,20 @@ type Section<'a> = BTreeMap<String, Setting<'a>>;
 /// Sections by the command's names below the root, joined by `-`; the root's is empty.
 struct Sections<'a> {
     path: &'a Path,
+    /// The raw command line.
+    arguments: &'a [OsString],
     sections: BTreeMap<String, Section<'a>>,
 }
 
-pub(super) fn apply(table: &Table, path: &Path, command: Command) -> Result<Command, ConfigurationError> {
+pub(super) fn apply(
+    table: &Table,
+    path: &Path,
+    command: Command,
+    arguments: &[OsString],
+) -> Result<Command, ConfigurationError> {
     let mut sections = Sections {
         path,
+        arguments,
         sections: BTreeMap::new(),
     };
     sections.collect(table, &command, "", "")?;
@@ -71,6 +94,7 @@ impl<'a> Sections<'a> {
             let setting = Setting {
                 name: name.clone(),
                 value,
+                nearness: joined.len(),
             };
             if section.insert(canonical, setting).is_some() {
                 return Err(ConfigurationError::Twice {
@@ -104,9 +128,13 @@ impl<'a> Sections<'a> {
         if let Some(own) = self.sections.get(joined) {
             settings.extend(own.iter().map(|(key, setting)| (key.clone(), setting.clone())));
         }
+        let outdone = self.outdone(&command, &settings)?;
         // The closures cannot fail, so the first failure is kept beside them.
         let mut failure = None;
         let command = command.mut_args(|argument| {
+            if outdone.contains(argument.get_id()) {
+                return argument;
+            }
             self.lay_under(argument.clone(), &settings).unwrap_or_else(|error| {
                 failure.get_or_insert(error);
                 argument
@@ -122,10 +150,66 @@ impl<'a> Sections<'a> {
         failure.map_or(Ok(command), Err)
     }
 
+    /// The options of `command` that exclude one that is set more firmly: nothing is laid under them.
+    fn outdone(&self, command: &Command, settings: &Section<'a>) -> Result<Vec<Id>, ConfigurationError> {
+        let mut outdone = Vec::new();
+        for one in command.get_arguments() {
+            for other in command.get_arg_conflicts_with(one) {
+                let (first, second) = (self.firmness(one, settings), self.firmness(other, settings));
+                match first.cmp(&second) {
+                    _ if first.min(second) == Firmness::Unset => {}
+                    Ordering::Less => outdone.push(one.get_id().clone()),
+                    Ordering::Greater => outdone.push(other.get_id().clone()),
+                    // Of the environment and the command line the parser itself tells.
+                    Ordering::Equal if matches!(first, Firmness::File(_)) => {
+                        let name = |argument: &Arg| settings[settable(argument).unwrap_or_default()].name.clone();
+                        return Err(ConfigurationError::Contradiction {
+                            path: self.path.to_owned(),
+                            one: name(one),
+                            other: name(other),
+                        });
+                    }
+                    Ordering::Equal => {}
+                }
+            }
+        }
+        Ok(outdone)
+    }
+
+    fn firmness(&self, argument: &Arg, settings: &Section<'a>) -> Firmness {
+        let Some(long) = settable(argument) else {
+            return Firmness::Unset;
+        };
+        if is_typed(long, self.arguments) {
+            return Firmness::Typed;
+        }
+        if let Some(value) = environment(long) {
+            return if is_switch(argument) && is_off(&value) {
+                Firmness::Unset
+            } else {
+                Firmness::Environment
+            };
+        }
+        match settings.get(long) {
+            Some(Setting {
+                value: Value::Boolean(false),
+                ..
+            }) if is_switch(argument) => Firmness::Unset,
+            Some(setting) if setting.value.as_array().is_none_or(|items| !items.is_empty()) => {
+                Firmness::File(setting.nearness)
+            }
+            _ => Firmness::Unset,
+        }
+    }
+
     fn lay_under(&self, argument: Arg, settings: &Section<'a>) -> Result<Arg, ConfigurationError> {
         let Some(long) = settable(&argument).map(str::to_owned) else {
             return Ok(argument);
         };
+        // Off is how a switch is by itself; with a value, even this one, it would exclude other options.
+        if is_switch(&argument) && environment(&long).is_some_and(|value| is_off(&value)) {
+            return Ok(argument);
+        }
         let variable = variable(&long);
         let secret = SECRET.iter().any(|word| long.ends_with(word));
         let mut argument = if is_boolean(&argument) {
@@ -156,6 +240,21 @@ impl<'a> Sections<'a> {
 /// The environment variable of the option with this long name.
 pub(super) fn variable(long: &str) -> String {
     format!("IKAT_{}", long.replace('-', "_").to_uppercase())
+}
+
+/// What the environment says of the option with this long name.
+fn environment(long: &str) -> Option<OsString> {
+    std::env::var_os(variable(long)).filter(|value| !value.is_empty())
+}
+
+fn is_switch(argument: &Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::SetTrue)
+}
+
+/// Whether a variable of this value switches something off.
+fn is_off(value: &OsStr) -> bool {
+    let read = |text: &str| BoolishValueParser::new().parse_ref(&Command::new("probe"), None, OsStr::new(text));
+    value.to_str().is_some_and(|text| read(text).is_ok_and(|on| !on))
 }
 
 fn is_boolean(argument: &Arg) -> bool {

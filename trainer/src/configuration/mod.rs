@@ -10,6 +10,9 @@
 //! command is `[data.split]` or, because TOML lets `data` be a key or a section but not both,
 //! `[data-split]`. Keys are written with `-` or `_`. Paths are relative to the working folder, as on
 //! the command line.
+//!
+//! Of options that exclude each other (`--local` and `--state-machine`) the one that is set more firmly holds, and the other
+//! counts as unset: one may stand in the file and the other be typed.
 
 mod layers;
 mod origin;
@@ -88,6 +91,16 @@ pub enum ConfigurationError {
         /// The name with its section.
         name: String,
     },
+    /// Two options that exclude each other stand in one section.
+    #[error("{}: `{one}` and `{other}` exclude each other; keep one of them", .path.display())]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// One of them, with its section.
+        one: String,
+        /// The other.
+        other: String,
+    },
     /// The value is not one that the option takes.
     #[error("{}: `{name} = {value}`: {reason}", .path.display())]
     Value {
@@ -159,19 +172,20 @@ impl Configuration {
         })
     }
 
-    /// `command` with the environment and this file laid under its options, all the way down. Empty
-    /// variables count as unset.
+    /// `command` with the environment and this file laid under its options, all the way down, for a program that was
+    /// started with `arguments` (the raw command line). Empty variables count as unset.
     ///
     /// An option that is required only under conditions (`required_unless_present` and the like) keeps
     /// its condition.
     ///
     /// # Errors
-    /// [`ConfigurationError::Unknown`], `Twice` and `Value`.
-    pub fn apply(&self, command: Command) -> Result<Command, ConfigurationError> {
+    /// [`ConfigurationError::Unknown`], `Twice`, `Contradiction` and `Value`.
+    pub fn apply(&self, command: Command, arguments: &[OsString]) -> Result<Command, ConfigurationError> {
         layers::apply(
             &self.table,
             self.path.as_deref().unwrap_or(Path::new(FILE_NAME)),
             command,
+            arguments,
         )
     }
 }

@@ -45,7 +45,8 @@ fn options(error: &clap::Error) -> Vec<String> {
     shown.filter_map(long).collect()
 }
 
-fn is_typed(long: &str, arguments: &[OsString]) -> bool {
+/// Whether the option with this long name stands among `arguments`, the raw command line.
+pub(super) fn is_typed(long: &str, arguments: &[OsString]) -> bool {
     let words = arguments.iter().take_while(|argument| *argument != "--");
     words.filter_map(|word| word.to_str()?.strip_prefix("--")).any(|word| {
         let name = word.split_once('=').map_or(word, |(name, _)| name);

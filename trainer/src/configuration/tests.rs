@@ -36,6 +36,17 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("batch")
+                .arg(
+                    Arg::new("local")
+                        .long("local")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with_all(["state-machine", "images"]),
+                )
+                .arg(Arg::new("state-machine").long("state-machine"))
+                .arg(Arg::new("images")),
+        )
+        .subcommand(
             Command::new("data").subcommand(
                 Command::new("split")
                     .arg(data())
@@ -51,9 +62,10 @@ fn configuration(text: &str) -> Configuration {
 
 /// The matches of the subcommand that `line` ends in.
 fn matches(text: &str, line: &str) -> ArgMatches {
-    let command = configuration(text).apply(command()).expect("a valid file");
     let words = std::iter::once("trainer").chain(line.split_whitespace());
-    let mut matches = command.try_get_matches_from(words).expect("a valid line");
+    let words: Vec<OsString> = words.map(OsString::from).collect();
+    let command = configuration(text).apply(command(), &words).expect("a valid file");
+    let mut matches = command.try_get_matches_from(&words).expect("a valid line");
     while let Some((_, below)) = matches.remove_subcommand() {
         matches = below;
     }
@@ -62,13 +74,19 @@ fn matches(text: &str, line: &str) -> ArgMatches {
 
 fn error(text: &str) -> String {
     configuration(text)
-        .apply(command())
+        .apply(command(), &[])
         .expect_err("a wrong file")
         .to_string()
 }
 
 fn seed(matches: &ArgMatches) -> u64 {
     *matches.get_one("seed").expect("has a default")
+}
+
+/// Whether it is local, and by which state machine, after `line`.
+fn scoring(text: &str, line: &str) -> (bool, Option<String>) {
+    let matches = matches(text, line);
+    (matches.get_flag("local"), matches.get_one("state-machine").cloned())
 }
 
 fn data(matches: &ArgMatches) -> &str {
@@ -104,6 +122,7 @@ fn the_environment_stands_between_the_file_and_the_flag() {
             .env("IKAT_DATA", "")
             .env("IKAT_C_GRID", "5,6")
             .env("IKAT_NO_GROUP", "true")
+            .env("IKAT_LOCAL", "0")
             .env("IKAT_CONFIG", "not-an-option.toml")
             .env("IKAT_API_KEY", "hush")
             .output()
@@ -122,7 +141,15 @@ fn the_environment_stands_between_the_file_and_the_flag() {
     let grid: Vec<f64> = found.get_many("c-grid").expect("set").copied().collect();
     assert_eq!(grid, [5.0, 6.0]);
     assert!(!found.contains_id("config") || found.get_one::<String>("config").is_none());
-    let mut command = configuration("").apply(command()).expect("valid");
+    assert!(
+        !matches("[batch]\nlocal = true", "batch").get_flag("local"),
+        "off is off"
+    );
+    for line in ["batch image.jpg", "batch --state-machine arn"] {
+        assert!(!matches("", line).get_flag("local"), "what is off excludes nothing");
+    }
+    assert_eq!(scoring("[batch]\nstate-machine = 'arn'", "batch --local"), (true, None));
+    let mut command = configuration("").apply(command(), &[]).expect("valid");
     let split = command
         .find_subcommand_mut("data")
         .and_then(|data| data.find_subcommand_mut("split"))
@@ -134,7 +161,7 @@ fn the_environment_stands_between_the_file_and_the_flag() {
 #[test]
 fn a_required_option_is_satisfied_by_the_file() {
     assert_eq!(data(&matches("[train]\ndata = 'images'", "train")), "images");
-    let bare = configuration("").apply(command()).expect("valid");
+    let bare = configuration("").apply(command(), &[]).expect("valid");
     assert!(bare.try_get_matches_from(["trainer", "train"]).is_err());
 }
 
@@ -181,6 +208,34 @@ fn a_former_name_stands_for_the_option_in_its_command_s_section() {
     assert!(
         error("to = 1").contains("unknown key `to`"),
         "another command's `to` may be another option"
+    );
+}
+
+#[test]
+fn of_options_that_exclude_each_other_the_one_that_is_set_more_firmly_holds() {
+    let machine = |name: &str| (false, Some(name.to_owned()));
+    for (file, line, expected) in [
+        ("[batch]\nlocal = true", "batch --state-machine typed", machine("typed")),
+        ("[batch]\nlocal = true", "batch --state-machine=typed", machine("typed")),
+        ("[batch]\nstate-machine = 'filed'", "batch --local", (true, None)),
+        (
+            "[batch]\nstate-machine = 'filed'\nlocal = false",
+            "batch",
+            machine("filed"),
+        ),
+        (
+            "local = true\n[batch]\nstate-machine = 'nearer'",
+            "batch",
+            machine("nearer"),
+        ),
+        ("state-machine = 'filed'\n[batch]\nlocal = true", "batch", (true, None)),
+        ("[batch]\nlocal = true", "batch", (true, None)),
+    ] {
+        assert_eq!(scoring(file, line), expected, "{file} and {line}");
+    }
+    assert_eq!(
+        error("[batch]\nlocal = true\nstate-machine = 'filed'"),
+        "some/ikat.toml: `batch.local` and `batch.state-machine` exclude each other; keep one of them"
     );
 }
 
@@ -232,12 +287,14 @@ fn wrong_values_are_shown_with_the_file_and_the_reason() {
 
 #[test]
 fn help_shows_the_files_value_as_the_default() {
-    let mut command = configuration("[train]\nseed = 77").apply(command()).expect("valid");
+    let mut command = configuration("[train]\nseed = 77")
+        .apply(command(), &[])
+        .expect("valid");
     let train = command.find_subcommand_mut("train").expect("exists");
     let help = train.render_long_help().to_string();
     assert!(help.contains("[default: 77]") && help.contains("IKAT_SEED"), "{help}");
     let mut command = configuration("[train]\nc-grid = [0.5, 2]")
-        .apply(self::command())
+        .apply(self::command(), &[])
         .expect("valid");
     let train = command.find_subcommand_mut("train").expect("exists");
     let help = train.render_long_help().to_string();

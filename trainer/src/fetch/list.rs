@@ -108,6 +108,10 @@ pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<Refused>), ListError> {
 fn entry(line: &str, number: usize) -> Result<Entry, String> {
     let (label, url) = line.split_once('\t').ok_or("it has no tab")?;
     let (label, url) = (label.trim(), url.split('\t').next().unwrap_or_default().trim());
+    // What stands for bytes that were none of a text.
+    if label.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(format!("{label:?} is not what was written: save the list as UTF-8"));
+    }
     if !is_label(label) {
         return Err(format!("{label:?} cannot be the name of a class folder"));
     }
@@ -171,6 +175,14 @@ mod tests {
         for label in ["a", "polka dots", "<b>", "Größe", "😀", "x..y"] {
             assert!(is_label(label), "{label:?}");
         }
+    }
+
+    #[test]
+    fn a_label_in_another_encoding_makes_no_folder_of_another_name() {
+        let text = String::from_utf8_lossy(b"dotted\thttp://a.example/\xf6.jpg\nGr\xf6\xdfe\thttp://a.example/1.jpg\n");
+        let (entries, refused) = parse(&text).expect("a list");
+        assert_eq!(entries.len(), 1, "an address may hold anything");
+        assert!(refused[0].reason.contains("UTF-8"), "{refused:?}");
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Curve {
         let least = self.points.iter().min_by(|a, b| a.smoothed.total_cmp(&b.smoothed));
         let Some(least) = least else {
             return Err(RefineError::Recipe(
-                "the loss is not finite at the smallest rate already; give a smaller --from".to_owned(),
+                "the loss is not finite at the smallest rate already; give a smaller --from-rate".to_owned(),
             ));
         };
         Ok(RateCurve {

@@ -327,7 +327,11 @@ impl Asking<'_> {
             }
             return Ok(match serde_json::from_slice(&body) {
                 Ok(json) if status.is_success() => Ok(json),
-                _ => Err(format!("the provider answered {status}, but nothing that can be read")),
+                Ok(json) => Err(match provider::complaint(&json) {
+                    Some(complaint) => format!("the provider answered {status}: {complaint}"),
+                    None => format!("the provider answered {status}"),
+                }),
+                Err(_) => Err(format!("the provider answered {status}, but nothing that can be read")),
             });
         }
         Ok(Err(reason))

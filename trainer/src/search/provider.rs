@@ -156,14 +156,18 @@ impl Provider {
         Ok(())
     }
 
+    /// How many of the `per_query` images that a query asks for it gives at most.
+    pub fn most(&self, per_query: usize) -> usize {
+        match self.name {
+            // One page is all it gives.
+            Name::Brave => per_query.min(self.name.facts().page_size),
+            _ => per_query,
+        }
+    }
+
     /// Requests that `queries` queries for `per_query` images each take at most.
     pub fn cost(&self, queries: usize, per_query: usize) -> usize {
-        let pages = match self.name {
-            // One page is all it gives.
-            Name::Brave => 1,
-            _ => per_query.div_ceil(self.name.facts().page_size),
-        };
-        queries * pages
+        queries * self.most(per_query).div_ceil(self.name.facts().page_size)
     }
 
     /// Under which name the hits of a query are kept.
@@ -253,12 +257,6 @@ impl Provider {
     /// # Errors
     /// What the provider says is wrong, for people.
     pub fn read(&self, answer: &Value) -> Result<(Vec<Hit>, bool), String> {
-        let said = [
-            &answer["error"]["info"],
-            &answer["error"]["detail"],
-            &answer["detail"],
-            &answer["error"],
-        ];
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let hits = match self.name {
             Name::Openverse if answer["results"].is_array() => {
@@ -293,8 +291,7 @@ impl Provider {
             _ => None,
         };
         hits.ok_or_else(|| {
-            let reason = said.into_iter().find_map(text);
-            reason.unwrap_or_else(|| format!("{} answered otherwise than it documents", self.title()))
+            complaint(answer).unwrap_or_else(|| format!("{} answered otherwise than it documents", self.title()))
         })
     }
 
@@ -303,6 +300,17 @@ impl Provider {
         let value = headers.get(self.name.facts().remaining?)?.to_str().ok()?;
         value.rsplit(',').next()?.trim().parse().ok()
     }
+}
+
+/// What an answer says is wrong, where it does, in any of the providers' forms.
+pub(super) fn complaint(answer: &Value) -> Option<String> {
+    let said = [
+        &answer["error"]["info"],
+        &answer["error"]["detail"],
+        &answer["detail"],
+        &answer["error"],
+    ];
+    said.into_iter().find_map(text)
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -391,6 +399,17 @@ fn without_markup(html: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_provider_of_one_page_promises_no_more_than_that() {
+        let plan = |name, per_query| {
+            let provider = Provider::new(name, None, Vec::new());
+            (provider.most(per_query), provider.cost(3, per_query))
+        };
+        assert_eq!(plan(Name::Brave, 1000), (200, 3));
+        assert_eq!(plan(Name::Brave, 50), (50, 3));
+        assert_eq!(plan(Name::Openverse, 50), (50, 9));
+    }
 
     #[test]
     fn a_token_is_sent_to_whoever_needs_no_key() {

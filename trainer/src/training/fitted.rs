@@ -40,6 +40,8 @@ pub(super) struct Fitted {
     pub folds: usize,
     pub notes: Vec<String>,
     pub history: Vec<Epoch>,
+    /// Images that the network was refined on, where it was.
+    pub refined_on: Option<usize>,
     pub svm_seconds: Option<f64>,
     pub refine_seconds: Option<f64>,
 }
@@ -61,6 +63,7 @@ impl Fitted {
             folds: 0,
             notes: Vec::new(),
             history: Vec::new(),
+            refined_on: None,
             svm_seconds: None,
             refine_seconds: None,
         }

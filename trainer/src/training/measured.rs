@@ -92,6 +92,7 @@ pub fn measure(
         folds: 0,
         notes: told.into_iter().collect(),
         history: Vec::new(),
+        refined_on: None,
         parameters,
         limits,
     })

@@ -25,7 +25,7 @@ use shared::pipeline::PipelineError;
 use shared::preprocessing::Preprocessing;
 
 use crate::backbone::Backbone;
-use crate::dataset::{Dataset, DatasetError, Split, SplitParameters, escape, near_duplicate_groups};
+use crate::dataset::{Dataset, DatasetError, Skipped, Split, SplitParameters, escape, near_duplicate_groups};
 use crate::device::Device;
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::feature_rows::Rows;
@@ -245,7 +245,7 @@ pub fn train(
     })
 }
 
-/// Tries the learning rates of `range` on the training part of `dataset`.
+/// Tries the learning rates of `range` on the training part of `dataset`; gives what was left out of that too.
 ///
 /// # Errors
 /// See [`TrainingError`].
@@ -255,9 +255,10 @@ pub fn find_rate(
     (parameters, recipe): (&Parameters, &Recipe),
     range: RateRange,
     workplace: &Workplace,
-) -> Result<RateCurve, TrainingError> {
+) -> Result<(RateCurve, Vec<Skipped>), TrainingError> {
     with_features(dataset, backbone, parameters, workplace, |job, _, _| {
-        refined::find_rate(job, recipe, range)
+        let curve = refined::find_rate(job, recipe, range)?;
+        Ok((curve, job.dataset.skipped.clone()))
     })
 }
 
@@ -405,6 +406,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         folds: fitted.folds,
         notes: notes.into_iter().flatten().chain(fitted.notes).collect(),
         history: fitted.history,
+        refined_on: fitted.refined_on,
         parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
         limits: parameters.limits,
     })

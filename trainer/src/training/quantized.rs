@@ -93,6 +93,7 @@ fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitt
     Ok(Fitted {
         notes,
         history: float.history.clone(),
+        refined_on: float.refined_on,
         refine_seconds: float.refine_seconds,
         ..fitted
     })

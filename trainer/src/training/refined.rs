@@ -37,6 +37,7 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let refined = with_task(job, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
     let (best, epochs) = (refined.best_epoch, refined.history.len());
+    let refined_on = fold.train.len();
     let mut notes = vec![told(best, epochs, &fold)];
     let guessing = (classes as f32).ln();
     let epoch = best.checked_sub(1).and_then(|epoch| refined.history.get(epoch));
@@ -55,6 +56,7 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     Ok(Fitted {
         notes,
         history: refined.history,
+        refined_on: Some(refined_on),
         refine_seconds: Some(seconds),
         ..fitted
     })

@@ -43,6 +43,8 @@ pub struct Run {
     pub notes: Vec<String>,
     /// Epoch by epoch, where the network was refined.
     pub history: Vec<Epoch>,
+    /// Images of the training part that the network was refined on, where it was: those held out are none of them.
+    pub refined_on: Option<usize>,
     /// As given.
     pub parameters: Value,
     /// What an image may cost.

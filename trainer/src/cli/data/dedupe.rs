@@ -114,6 +114,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if !(arguments.similarity > 0.0 && arguments.similarity <= 1.0) {
         return Err(Failure::usage("--similarity is a cosine above 0 and at most 1"));
     }
+    let bits = arguments.hash_size * arguments.hash_size;
+    if arguments.distance.is_some_and(|distance| distance >= bits) {
+        return Err(Failure::usage(format!(
+            "--distance must be below {bits}, the bits of a hash: any two pictures would be copies"
+        )));
+    }
     if let Some(list) = dataset::list_of(&arguments.data).filter(|_| !arguments.dry_run) {
         return Err(Failure::failed(format!(
             "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class folders \

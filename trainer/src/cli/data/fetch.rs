@@ -84,16 +84,14 @@ impl TransferArguments {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-pub struct Document<'a> {
-    /// Folder of the class folders.
+struct Document<'a> {
     #[serde(serialize_with = "crate::dataset::as_text")]
-    pub data: &'a Path,
-    /// What became of the addresses.
+    data: &'a Path,
     #[serde(flatten)]
-    pub outcome: &'a Outcome,
+    outcome: &'a Outcome,
     /// Of a search.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unanswered: Option<&'a [Unanswered]>,
+    unanswered: Option<&'a [Unanswered]>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
@@ -123,13 +121,19 @@ pub fn report(
     // A copy is there too, under another name.
     let copies = outcome.left_out.iter().filter(|item| item.kind == Kind::Duplicate);
     let nothing = outcome.kept + outcome.known + copies.count() == 0;
-    let mut text = format!(
-        "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}",
-        outcome.kept,
-        outcome.known,
-        outcome.left_out.len(),
-        printable(&outcome.ledger.to_string_lossy()),
-    );
+    // A list without an address is refused before, so that this is a search.
+    let nothing_found = nothing && outcome.left_out.is_empty();
+    let mut text = if nothing_found {
+        "0 images found".to_owned()
+    } else {
+        format!(
+            "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}",
+            outcome.kept,
+            outcome.known,
+            outcome.left_out.len(),
+            printable(&outcome.ledger.to_string_lossy()),
+        )
+    };
     if !nothing {
         let word = shell::quote(data);
         let _ = write!(text, "\nNext:       trainer data dedupe --data {word}");
@@ -142,6 +146,9 @@ pub fn report(
     session.output.result(&document, &text)?;
     let complete = outcome.left_out.is_empty() && unanswered.is_none_or(<[_]>::is_empty);
     match (nothing, complete) {
+        (true, _) if nothing_found => Err(Failure::failed(
+            "no query found an image: try other words, fewer --licence, or another --provider",
+        )),
         (true, _) => Err(Failure::failed(format!("no address gave an image for {folder}"))),
         (false, true) => Ok(Done::Complete),
         (false, false) => Ok(Done::Partly),

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use reqwest::Url;
 use serde::Serialize;
 
-use super::fetch::{Document, TransferArguments, report};
+use super::fetch::{TransferArguments, report};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
@@ -78,6 +78,11 @@ struct Plan<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if !arguments.licence.is_empty() && arguments.provider != ProviderName::Openverse {
+        return Err(Failure::usage(
+            "only Openverse can be asked for licences: choose --provider openverse, or leave --licence out",
+        ));
+    }
     let queries = search::queries(&arguments.items, &arguments.attributes)?;
     let provider = Provider::new(
         arguments.provider.name(),
@@ -103,39 +108,27 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(remaining) = found.remaining {
         session.note(&format!("{} requests sent, {remaining} left", found.requests));
     }
-    if found.entries.is_empty() {
-        return arguments.nothing_found(&found.unanswered, session);
-    }
-    let fetching = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress);
-    let outcome = block_on(fetching)??;
+    let outcome = if found.entries.is_empty() {
+        // What fetches nothing makes no folder.
+        Outcome {
+            ledger: Ledger::place(&arguments.data),
+            ..Outcome::default()
+        }
+    } else {
+        let fetching = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress);
+        block_on(fetching)??
+    };
     report(&outcome, &arguments.data, Some(&found.unanswered), session)
 }
 
 impl Arguments {
-    /// Says that there is nothing to fetch.
-    fn nothing_found(&self, unanswered: &[Unanswered], session: &Session) -> Result<Done, Failure> {
-        let outcome = Outcome {
-            ledger: Ledger::place(&self.data),
-            ..Outcome::default()
-        };
-        let document = Document {
-            data: &self.data,
-            outcome: &outcome,
-            unanswered: Some(unanswered),
-        };
-        session.output.result(&document, "0 images found")?;
-        Err(Failure::failed(
-            "no query found an image: try other words, fewer --licence, or another --provider",
-        ))
-    }
-
     fn plan(&self, provider: &Provider, queries: &[Query], session: &Session) -> Result<Done, Failure> {
         let key = provider.check_key().err().map(|missing| missing.to_string());
         let plan = Plan {
             provider: provider.title(),
             queries,
             requests_at_most: provider.cost(queries.len(), self.per_query.into()),
-            images_at_most: queries.len() * usize::from(self.per_query),
+            images_at_most: queries.len() * provider.most(self.per_query.into()),
             key,
         };
         let lines = queries

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::printable;
+use crate::cli::output::{printable, tell};
 use crate::runs::Entry;
 
 /// Delete runs, after asking.
@@ -65,15 +65,14 @@ fn agreed(entries: &[Entry]) -> Result<bool, Failure> {
         ));
     }
     for entry in entries {
-        anstream::eprintln!(
+        tell(&format!(
             "{}  {}  {}",
             entry.record.id,
             printable(&entry.record.name),
             printable(&entry.folder.to_string_lossy())
-        );
+        ));
     }
-    anstream::eprint!("Delete for good? [y/N] ");
-    io::Write::flush(&mut io::stderr())?;
+    io::Write::write_all(&mut io::stderr(), b"Delete for good? [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

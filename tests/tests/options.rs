@@ -1,0 +1,100 @@
+//! What the trainer makes of its options and its standard streams.
+
+use end_to_end::colours;
+use end_to_end::program::say_within;
+use end_to_end::workshop::{Workshop, convolutional, picture};
+
+/// A workshop with a bundle and a picture.
+fn with_bundle() -> Workshop {
+    let workshop = Workshop::new(0);
+    let bundle = colours::bundle("all");
+    bundle.write(&workshop.path("bundle")).expect("written");
+    picture(&workshop.path("photo.png"), 0, 1);
+    workshop
+}
+
+#[test]
+fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
+    let workshop = with_bundle();
+    std::fs::write(workshop.path("ikat.toml"), "json = true").expect("written");
+    let printed = |more: &[&str]| {
+        let line = [&["score", "--bundle", "bundle", "photo.png"][..], more].concat();
+        say_within(60, &workshop.trainer(&line)).ended_with(0).stdout
+    };
+    assert!(printed(&[]).starts_with('{'));
+    assert!(printed(&["--format", "csv"]).starts_with("path,label,"));
+    assert!(printed(&["--format", "table"]).starts_with("label "));
+    assert!(printed(&["--format", "csv", "--json"]).starts_with('{'));
+}
+
+#[test]
+fn what_a_search_for_a_rate_leaves_out_is_listed() {
+    let workshop = Workshop::new(8);
+    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
+    std::fs::write(workshop.path("data/red/broken.png"), "no picture").expect("written");
+    let mut find = workshop.trainer(&[
+        "lr-find",
+        "--json",
+        "--data",
+        "data",
+        "--backbone",
+        "convolutional.onnx",
+    ]);
+    find.args([
+        "--resolution",
+        "32",
+        "--mean",
+        "0,0,0",
+        "--std",
+        "255,255,255",
+        "--steps",
+        "10",
+    ]);
+    let said = say_within(60, &find).ended_with(3);
+    assert!(said.stderr.contains("red/broken.png"), "{said:?}");
+    assert_eq!(said.json()["skipped"][0]["path"], "red/broken.png");
+}
+
+#[test]
+fn a_bundle_that_a_state_machine_would_not_score_with_is_refused() {
+    let workshop = Workshop::new(0);
+    let machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:ikat-batch";
+    let line = [
+        "batch",
+        "--input",
+        "s3://photos/in/",
+        "--output",
+        "s3://scores/x",
+        "--state-machine",
+        machine,
+    ];
+    let said = say_within(60, &workshop.trainer(&[&line[..], &["--bundle", "run"]].concat())).ended_with(2);
+    assert!(said.stderr.contains("--bundle is for --local"), "{said:?}");
+}
+
+#[test]
+fn a_distance_that_every_two_pictures_have_is_refused() {
+    let workshop = Workshop::new(2);
+    let line = ["data", "dedupe", "--no-features", "--data", "data", "--distance"];
+    let said = say_within(60, &workshop.trainer(&[&line[..], &["256"]].concat())).ended_with(2);
+    assert!(said.stderr.contains("below 256"), "{said:?}");
+    say_within(60, &workshop.trainer(&[&line[..], &["0"]].concat())).ended_with(0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_is_full_hinders_no_work_and_changes_no_exit_code() {
+    let workshop = Workshop::new(8);
+    let mut train = workshop.train("data", "run");
+    let mut score = workshop.trainer(&["score", "--bundle", "nowhere", "photo.png"]);
+    for (command, code) in [(&mut train, 0), (&mut score, 1)] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let status = command
+            .stdout(std::process::Stdio::null())
+            .stderr(full.expect("a device that is full"))
+            .status()
+            .expect("starts");
+        assert_eq!(status.code(), Some(code), "{command:?}");
+    }
+    assert!(workshop.path("run/run.json").is_file());
+}
