@@ -1,7 +1,8 @@
 //! Fitting a picture into the network's input.
 
-use fast_image_resize::images::{CroppedImageMut, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImageMut, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::RgbImage;
 
@@ -18,12 +19,13 @@ pub fn letterbox(image: &RgbImage, width: u32, height: u32, background: [u8; 3])
     let top = (height - fitted_height) / 2;
 
     let mut target = RgbImage::from_pixel(width, height, ::image::Rgb(background));
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3);
+    // With pixels of a type, so that it is compiled for that one and not for all thirteen, which are five megabytes.
+    let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw());
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     let done = source.ok().and_then(|source| {
-        let mut canvas = Image::from_slice_u8(width, height, &mut target, PixelType::U8x3).ok()?;
-        let mut window = CroppedImageMut::new(&mut canvas, left, top, fitted_width, fitted_height).ok()?;
-        Resizer::new().resize(&source, &mut window, &options).ok()
+        let canvas = TypedImage::<U8x3>::from_buffer(width, height, &mut target).ok()?;
+        let mut window = TypedCroppedImageMut::new(canvas, left, top, fitted_width, fitted_height).ok()?;
+        Resizer::new().resize_typed(&source, &mut window, &options).ok()
     });
     debug_assert!(done.is_some(), "sizes and pixel types agree by construction");
     target
