@@ -37,3 +37,71 @@ fn fitted(from: (u32, u32), into: (u32, u32)) -> (u32, u32) {
     let side = |length: u32, most: u32| ((f64::from(length) * scale).round() as u32).clamp(1, most);
     (side(from.0, into.0), side(from.1, into.1))
 }
+
+#[cfg(test)]
+mod tests {
+    use ::image::Rgb;
+
+    use super::*;
+
+    const BACKGROUND: [u8; 3] = [9, 8, 7];
+    const COLOUR: [u8; 3] = [200, 30, 120];
+
+    /// Where a picture of one colour lies in its frame: left and top, width and height.
+    fn place(picture: (u32, u32), frame: (u32, u32)) -> ((u32, u32), (u32, u32)) {
+        let picture = RgbImage::from_pixel(picture.0, picture.1, Rgb(COLOUR));
+        let fitted = letterbox(&picture, frame.0, frame.1, BACKGROUND);
+        assert_eq!(fitted.dimensions(), frame);
+        let covered = fitted.enumerate_pixels().filter(|(_, _, pixel)| pixel.0 == COLOUR);
+        let covered: Vec<(u32, u32)> = covered.map(|(x, y, _)| (x, y)).collect();
+        let (first, last) = (covered[0], covered[covered.len() - 1]);
+        let size = (last.0 - first.0 + 1, last.1 - first.1 + 1);
+        assert_eq!(covered.len() as u32, size.0 * size.1);
+        let rest = fitted.pixels().filter(|pixel| pixel.0 == BACKGROUND).count();
+        assert_eq!(covered.len() + rest, fitted.pixels().count());
+        (first, size)
+    }
+
+    #[test]
+    fn the_whole_picture_is_centred_on_the_background() {
+        for (picture, frame, expected) in [
+            ((40, 20), (16, 16), ((0, 4), (16, 8))),
+            ((20, 40), (16, 16), ((4, 0), (8, 16))),
+            ((5, 5), (16, 16), ((0, 0), (16, 16))),
+            ((16, 4), (16, 16), ((0, 6), (16, 4))),
+            // The shorter side is rounded, and an odd rest goes to the right and below.
+            ((30, 10), (16, 16), ((0, 5), (16, 5))),
+            ((10, 30), (16, 16), ((5, 0), (5, 16))),
+            ((1000, 1), (16, 16), ((0, 7), (16, 1))),
+        ] {
+            assert_eq!(place(picture, frame), expected, "{picture:?} in {frame:?}");
+        }
+    }
+
+    /// What Pillow 13 makes of the same pixels with `resize((4, 3), Image.BILINEAR)`.
+    #[test]
+    fn pixels_are_averaged_as_pillow_does() {
+        const PILLOW: [[u8; 3]; 12] = [
+            [60, 49, 33],
+            [162, 120, 95],
+            [102, 131, 158],
+            [119, 124, 220],
+            [90, 129, 95],
+            [173, 158, 75],
+            [94, 118, 80],
+            [149, 130, 110],
+            [120, 201, 151],
+            [159, 129, 77],
+            [88, 127, 42],
+            [179, 120, 48],
+        ];
+        let picture = RgbImage::from_fn(12, 9, |x, y| {
+            Rgb([x * 37 + y * 11, x * x * 5 + y * 29, (x ^ y) * 23].map(|value| value as u8))
+        });
+        let found = letterbox(&picture, 4, 3, BACKGROUND);
+        for (pixel, expected) in found.pixels().zip(PILLOW) {
+            let same = pixel.0.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 1);
+            assert!(same, "{pixel:?} instead of {expected:?}");
+        }
+    }
+}
