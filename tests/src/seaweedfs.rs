@@ -89,6 +89,8 @@ impl SeaweedFs {
             command.arg(format!("-{flag}={port}"));
         }
         let process = command
+            // Where it writes more logs.
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
