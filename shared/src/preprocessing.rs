@@ -71,3 +71,52 @@ impl Preprocessing {
         Tensor::new([1, 3, side as usize, side as usize], data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_normalized_channel_by_channel_in_the_order_of_the_tensor() {
+        let image = RgbImage::from_fn(2, 2, |x, y| {
+            ::image::Rgb([10, 20, 30].map(|value| value + (x + 2 * y) as u8))
+        });
+        let tensor = |channels| {
+            let preprocessing = Preprocessing {
+                resolution: 2,
+                geometry: Geometry::Letterbox,
+                background: [0; 3],
+                channels,
+                mean: [8.0, 16.0, 24.0],
+                std: [1.0, 2.0, 4.0],
+            };
+            preprocessing.tensor(&image)
+        };
+        let rgb = tensor(ChannelOrder::Rgb);
+        assert_eq!(rgb.shape(), [1, 3, 2, 2]);
+        assert_eq!(
+            rgb.data(),
+            [2.0, 3.0, 4.0, 5.0, 2.0, 2.5, 3.0, 3.5, 1.5, 1.75, 2.0, 2.25]
+        );
+        // Mean and scale belong to the tensor's channels, so that blue meets the first of each.
+        assert_eq!(
+            tensor(ChannelOrder::Bgr).data(),
+            [22.0, 23.0, 24.0, 25.0, 2.0, 2.5, 3.0, 3.5, -3.5, -3.25, -3.0, -2.75]
+        );
+    }
+
+    #[test]
+    fn what_is_not_square_stands_on_the_background() {
+        let preprocessing = Preprocessing {
+            resolution: 4,
+            geometry: Geometry::Letterbox,
+            background: [5; 3],
+            channels: ChannelOrder::Rgb,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        let tensor = preprocessing.tensor(&RgbImage::from_pixel(4, 2, ::image::Rgb([100; 3])));
+        let rows: Vec<f32> = tensor.data().chunks(4).map(|row| row.iter().sum()).collect();
+        assert_eq!(rows, [20.0, 400.0, 400.0, 20.0].repeat(3));
+    }
+}

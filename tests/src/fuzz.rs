@@ -20,7 +20,7 @@ use trainer::onnx::proto::ModelProto;
 use trainer::refine::network::Graph;
 use trainer::setup::Cache;
 
-use crate::bundles;
+use crate::{bundles, lasting_folder};
 
 /// A target: its name, which is that of its corpus, and what it does with an input.
 pub type Target = (&'static str, fn(&[u8]));
@@ -215,17 +215,16 @@ pub fn event(input: &[u8]) {
 
 /// The input as a file, in memory where the system has such files.
 fn file(extension: &str, input: &[u8]) -> PathBuf {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let memory = Path::new("/dev/shm");
-        let made = if memory.is_dir() {
-            tempfile::tempdir_in(memory)
+        if memory.is_dir() {
+            lasting_folder(memory)
         } else {
-            tempfile::tempdir()
-        };
-        made.expect("a folder")
+            lasting_folder(&std::env::temp_dir())
+        }
     });
-    let path = folder.path().join(format!("input.{extension}"));
+    let path = folder.join(format!("input.{extension}"));
     std::fs::write(&path, input).expect("written");
     path
 }

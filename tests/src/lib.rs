@@ -19,6 +19,7 @@ pub mod workshop;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use program::Running;
 
@@ -81,6 +82,25 @@ fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
 /// Says something to whoever runs the tests, past the harness, which keeps what passing tests print to itself.
 pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A new folder in `parent` that lasts as long as this process, for what a static holds: those are never dropped.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn lasting_folder(parent: &Path) -> PathBuf {
+    let folder = tempfile::tempdir_in(parent).expect("a folder").keep();
+    let remover = Command::new("sh")
+        .args(["-c", "trap '' HUP INT TERM; cat; rm -rf \"$0\""])
+        .arg(&folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    // Its input ends with this process, however that does.
+    std::mem::forget(remover);
+    folder
 }
 
 /// A loopback port that nobody uses.

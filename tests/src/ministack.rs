@@ -85,6 +85,7 @@ impl MiniStack {
             .env("AWS_ENDPOINT_URL", &endpoint)
             .env("HOME", folder.path())
             .env("TMPDIR", folder.path())
+            .env("STATE_DIR", folder.path().join("state"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

@@ -69,6 +69,8 @@ impl SeaweedFs {
                 "-volume.minFreeSpace=64MiB",
             ])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
+            .arg(format!("-filer.localSocket={}", folder.path().join("filer").display()))
+            .arg(format!("-s3.localSocket={}", folder.path().join("s3").display()))
             .arg(format!("-dir={}", data.display()))
             .arg(format!("-s3.config={}", config.display()));
         for (flag, port) in [
@@ -87,6 +89,8 @@ impl SeaweedFs {
             command.arg(format!("-{flag}={port}"));
         }
         let process = command
+            // Where it writes more logs.
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

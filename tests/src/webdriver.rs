@@ -15,8 +15,9 @@ pub struct Browser {
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
     session: String,
-    // Last, so that the driver ends after the session.
+    // After these, so that the driver ends after the session, and then goes what it and the browser leave behind.
     driver: Running,
+    _folder: tempfile::TempDir,
 }
 
 impl Browser {
@@ -26,10 +27,12 @@ impl Browser {
     /// When it does not come up.
     pub fn start(width: u32, height: u32) -> Option<Self> {
         let program = installed("chromedriver")?;
+        let folder = tempfile::tempdir().expect("a folder");
         let drive = |port: u16| {
             Running::start(
                 Command::new(&program)
                     .arg(format!("--port={port}"))
+                    .env("TMPDIR", folder.path())
                     .stdout(Stdio::null())
                     .stderr(Stdio::null()),
             )
@@ -49,6 +52,7 @@ impl Browser {
             runtime,
             session: format!("http://127.0.0.1:{port}"),
             driver,
+            _folder: folder,
         };
         wait_until("chromedriver", || browser.try_get("/status").is_some());
         let arguments = [

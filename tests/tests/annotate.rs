@@ -293,12 +293,20 @@ fn nobody_without_the_token_and_no_other_page_gets_in() {
         assert_eq!(site.status("GET", target, &headers), 403, "{target} {headers}");
         assert_eq!(site.status("POST", "/api/undo", &headers), 403, "{headers}");
     }
+    // Pictures that are there, and none of the data set's.
+    let outside = tempfile::tempdir().expect("a folder beside it");
+    let excluded = folder.path().join(".ikat/excluded/dotted");
+    std::fs::create_dir_all(&excluded).expect("a folder");
+    for place in [outside.path(), &excluded] {
+        std::fs::copy(folder.path().join("dotted/0000.png"), place.join("0000.png")).expect("a copy");
+    }
+    let beside = outside.path().file_name().expect("a name").to_string_lossy();
     for path in [
-        "../outside.png",
-        "%2e%2e%2foutside.png",
-        "/etc/passwd",
-        ".ikat/lock",
-        "dotted/../dotted/0000.png",
+        format!("../{beside}/0000.png"),
+        format!("%2e%2e%2f{beside}%2f0000.png"),
+        outside.path().join("0000.png").display().to_string(),
+        ".ikat/excluded/dotted/0000.png".to_owned(),
+        "dotted/../dotted/0000.png".to_owned(),
     ] {
         assert_eq!(
             site.status("GET", &format!("/thumbnail?path={path}"), &with_token),

@@ -199,32 +199,3 @@ fn a_quiet_log_keeps_the_lines_that_are_metrics() {
         assert_eq!(lines, usize::from(written), "{namespace:?}");
     }
 }
-
-#[test]
-fn past_the_bound_requests_are_refused_at_once() {
-    use std::io::Write;
-    let (_folder, scorer) = serve(&bundle("bounded"), &[("IKAT_QUEUE", "1")]);
-    let cores = std::thread::available_parallelism().expect("cores").get();
-    let waiting: Vec<_> = (0..=cores)
-        .map(|_| {
-            let mut stream = std::net::TcpStream::connect(scorer.address()).expect("a connection");
-            stream
-                .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-                .expect("a beginning");
-            stream
-        })
-        .collect();
-    wait_until("every place to be taken", || {
-        scorer.post("/", "image/png", &png([0; 3])).0 == 429
-    });
-    let begun = std::time::Instant::now();
-    let (status, answer) = scorer.post("/", "image/png", &png([0; 3]));
-    assert_eq!((status, &answer["error"]["code"]), (429, &json!("too_many_requests")));
-    assert!(
-        begun.elapsed() < std::time::Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
-    drop(waiting);
-    wait_until("a place", || scorer.post("/", "image/png", &png([0; 3])).0 == 200);
-}

@@ -7,23 +7,23 @@ use std::sync::OnceLock;
 
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::webdriver::Browser;
-use end_to_end::{free_port, on_free_port, shared_data, subset, tool};
+use end_to_end::{free_port, lasting_folder, on_free_port, shared_data, subset, tool};
 use serde_json::Value;
 
 const CLASSES: [&str; 3] = ["checkered", "dotted", "striped"];
 
 /// A working folder with a small data set and two runs, at 224 and at 448 pixels.
 struct Work {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
 }
 
 impl Work {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     fn trainer(&self, arguments: &[&str]) -> Said {
-        say(trainer(arguments).current_dir(self.folder.path()))
+        say(trainer(arguments).current_dir(&self.folder))
     }
 }
 
@@ -42,7 +42,7 @@ fn work() -> Option<&'static Work> {
     WORK.get_or_init(|| {
         let source = shared_data("clothing_pattern")?;
         let work = Work {
-            folder: tempfile::tempdir().expect("a folder"),
+            folder: lasting_folder(&std::env::temp_dir()),
         };
         subset(&source, &work.path("data"), &CLASSES, 20);
         work.trainer(&["train", "--data", "data", "--out", "runs/small"])
@@ -302,6 +302,7 @@ fn mlflow(folder: &Path) -> Option<(Running, String)> {
                 .arg("--artifacts-destination")
                 .arg(folder.join("artifacts"))
                 .current_dir(folder)
+                .env("TMPDIR", folder)
                 // It starts others, which end with its group.
                 .process_group(0)
                 .stdout(Stdio::null())

@@ -10,7 +10,7 @@ use end_to_end::http::Http;
 use end_to_end::lambda::Lambda;
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
-use end_to_end::{shared_data, subset, wait_until};
+use end_to_end::{lasting_folder, shared_data, subset, wait_until};
 use serde_json::{Value, json};
 
 /// Classes of the subset that the tests train on.
@@ -18,13 +18,13 @@ const CLASSES: [&str; 3] = ["checkered", "dotted", "striped"];
 
 /// A run on a small part of real data, made once for all tests of this file.
 struct Trained {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     said: Said,
 }
 
 impl Trained {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     fn text(&self, name: &str) -> String {
@@ -47,10 +47,10 @@ fn trained() -> Option<&'static Trained> {
     TRAINED
         .get_or_init(|| {
             let source = shared_data("clothing_pattern")?;
-            let folder = tempfile::tempdir().expect("a folder");
-            let data = folder.path().join("data");
+            let folder = lasting_folder(&std::env::temp_dir());
+            let data = folder.join("data");
             subset(&source, &data, &CLASSES, 24);
-            let run = folder.path().join("run");
+            let run = folder.join("run");
             let said = say(&mut train(&data, &run)).ended_with(0);
             Some(Trained { folder, said })
         })
@@ -147,7 +147,7 @@ fn evaluating_the_test_part_again_gives_the_same_figures() {
         "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
     ]);
     // It writes a run of its own below the working folder.
-    let metrics = say(evaluate.current_dir(trained.folder.path())).ended_with(0).json();
+    let metrics = say(evaluate.current_dir(&trained.folder)).ended_with(0).json();
     let expected = &trained.said.json()["metrics"];
     for key in [
         "accuracy",
@@ -185,7 +185,7 @@ fn the_test_images_alone_are_measured_and_only_they_are_missed() {
         let mut evaluate = trainer(&[
             "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
         ]);
-        say(evaluate.current_dir(trained.folder.path()))
+        say(evaluate.current_dir(&trained.folder))
     };
     let metrics = measure().ended_with(0).json();
     assert_eq!(metrics["confusion"], trained.said.json()["metrics"]["confusion"]);
@@ -218,7 +218,7 @@ fn evaluating_on_images_that_were_trained_on_is_told() {
     let expected = format!("{images} of these 72 images were trained on");
     for bundle in [run.clone(), trained.text("run/bundle")] {
         let mut evaluate = trainer(&["evaluate", "--json", "--bundle", &bundle, "--data", &data]);
-        let said = say(evaluate.current_dir(trained.folder.path())).ended_with(0);
+        let said = say(evaluate.current_dir(&trained.folder)).ended_with(0);
         let document = said.json();
         let note = document["notes"][0].as_str().expect("a note");
         assert!(note.starts_with(&expected) && note.contains("split.tsv"), "{note}");
@@ -247,14 +247,14 @@ fn evaluating_on_images_that_were_trained_on_is_told() {
         "--data",
         &trained.text("copies"),
     ]);
-    let document = say(evaluate.current_dir(trained.folder.path())).ended_with(0).json();
+    let document = say(evaluate.current_dir(&trained.folder)).ended_with(0).json();
     let note = document["notes"][0].as_str().expect("a note");
     assert!(note.starts_with(&expected) && note.contains("other images"), "{note}");
     let split = trained.text("run/split.tsv");
     let mut evaluate = trainer(&[
         "evaluate", "--json", "--bundle", &run, "--data", &data, "--split", &split,
     ]);
-    let said = say(evaluate.current_dir(trained.folder.path())).ended_with(0);
+    let said = say(evaluate.current_dir(&trained.folder)).ended_with(0);
     assert_eq!(said.json()["notes"], json!([]));
 }
 

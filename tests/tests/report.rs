@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use end_to_end::lasting_folder;
 use end_to_end::program::{Said, say, trainer};
 use end_to_end::webdriver::Browser;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ const ESCAPE: &str = "\u{e00c}";
 
 /// A run on drawn images whose labels and file names hold whatever a file system allows.
 struct Nasty {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     said: Said,
 }
 
@@ -31,25 +32,25 @@ const LABELS: [(&str, DemoClass); 3] = [
 fn nasty() -> &'static Nasty {
     static NASTY: OnceLock<Nasty> = OnceLock::new();
     NASTY.get_or_init(|| {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = lasting_folder(&std::env::temp_dir());
         for (label, class) in LABELS {
             for index in 0..16 {
                 let name = format!("{index}\n<b>&\"😀.jpg");
-                let path = folder.path().join("data").join(label).join(name);
+                let path = folder.join("data").join(label).join(name);
                 demo::write(&path, class, index, 5).expect("an image");
             }
         }
         let mut command = trainer(&[
             "train", "--json", "--data", "data", "--out", "run", "--name", "<i>nasty",
         ]);
-        let said = say(command.current_dir(folder.path())).ended_with(0);
+        let said = say(command.current_dir(&folder)).ended_with(0);
         Nasty { folder, said }
     })
 }
 
 impl Nasty {
     fn page(&self) -> PathBuf {
-        self.folder.path().join("run/report.html")
+        self.folder.join("run/report.html")
     }
 
     fn metrics(&self) -> Value {

@@ -31,7 +31,8 @@ impl Wanted {
         };
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                "--seconds" => wanted.seconds = arguments.next()?.parse().ok()?,
+                // None at all would be for ever.
+                "--seconds" => wanted.seconds = arguments.next()?.parse::<u32>().ok().filter(|seconds| *seconds > 0)?,
                 "--target" => wanted.target = Some(arguments.next()?),
                 "--keep" => wanted.keep = true,
                 _ => return None,
@@ -45,10 +46,14 @@ impl Wanted {
 /// panic, hang or swell is left in `target/fuzz`, and is the end.
 pub fn fuzz() -> Result<(), String> {
     let wanted = Wanted::read(env::args().skip(2)).ok_or(HELP)?;
-    let targets = match &wanted.target {
-        Some(target) => vec![target.clone()],
-        None => targets()?,
-    };
+    let mut targets = targets()?;
+    if let Some(target) = &wanted.target {
+        let known = targets.join(", ");
+        targets.retain(|name| name == target);
+        if targets.is_empty() {
+            return Err(format!("there is no target {target}: the targets are {known}"));
+        }
+    }
     let program = build()?;
     for target in targets {
         let (committed, grown) = (root().join("tests/corpus").join(&target), corpus(&target)?);
@@ -160,4 +165,36 @@ fn host() -> Result<String, String> {
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned)
         .ok_or_else(|| "rustc does not name its host".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &[&str]) -> Option<(u32, Option<String>, bool)> {
+        let wanted = Wanted::read(arguments.iter().map(|argument| (*argument).to_owned()))?;
+        Some((wanted.seconds, wanted.target, wanted.keep))
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read_or_refused() {
+        assert_eq!(read(&[]), Some((60, None, false)));
+        let all = ["--keep", "--target", "svm", "--seconds", "5"];
+        assert_eq!(read(&all), Some((5, Some("svm".to_owned()), true)));
+        for wrong in [
+            &["--seconds"][..],
+            &["--seconds", "0"],
+            &["--seconds", "x"],
+            &["svm"],
+            &["--target"],
+        ] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_targets_are_the_folders_of_the_corpus() {
+        let targets = targets().expect("the corpus");
+        assert!(targets.len() > 4 && targets.contains(&"svm".to_owned()), "{targets:?}");
+    }
 }

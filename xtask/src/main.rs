@@ -56,6 +56,7 @@ Tasks:
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
     let result = match task.as_str() {
+        "help" | "--help" | "-h" => help(),
         "setup" => setup(),
         "check" => check(),
         "test" => test(),
@@ -64,7 +65,8 @@ fn main() -> ExitCode {
         "deny" => dependencies::deny(),
         "sbom" => dependencies::sbom(),
         "fuzz" => fuzz::fuzz(),
-        _ => Err(HELP.to_owned()),
+        "" => Err(HELP.to_owned()),
+        _ => Err(format!("there is no task {task}\n\n{HELP}")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,6 +78,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[allow(clippy::print_stdout, clippy::unnecessary_wraps)] // It is asked for, and a task as all are.
+fn help() -> Result<(), String> {
+    println!("{HELP}");
+    Ok(())
 }
 
 /// Installs what is not installed yet; quick when there is nothing to do.
