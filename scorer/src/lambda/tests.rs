@@ -232,6 +232,38 @@ fn a_batch_of_a_distributed_map_has_one_result_for_each_item() {
 }
 
 #[test]
+fn the_state_machine_tries_again_what_may_pass() {
+    let path = format!("{}/../infra/template.yaml", env!("CARGO_MANIFEST_DIR"));
+    let template = std::fs::read_to_string(&path).expect(&path);
+    let rules: Vec<Vec<&str>> = template
+        .split("ErrorEquals: [")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(']')?.0.split(',').map(str::trim).collect()))
+        .collect();
+    assert_eq!(rules.len(), 2);
+    for code in [
+        ErrorCode::BadRequest,
+        ErrorCode::Forbidden,
+        ErrorCode::NotFound,
+        ErrorCode::MethodNotAllowed,
+        ErrorCode::TooLarge,
+        ErrorCode::UnsupportedFormat,
+        ErrorCode::UndecodableImage,
+        ErrorCode::TooManyRequests,
+        ErrorCode::Internal,
+        ErrorCode::ModelUnavailable,
+        ErrorCode::StorageUnavailable,
+        ErrorCode::DeadlineExceeded,
+    ] {
+        let name = format!("{code:?}");
+        for rule in &rules {
+            let is_tried = rule.iter().any(|error| *error == name);
+            assert_eq!(is_tried, code.is_passing(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn what_lambda_would_refuse_is_refused() {
     let large = "A".repeat(MAX_BYTES + 1);
     let mut event: Value = json_of(&fixture("function_url"));
