@@ -5,7 +5,7 @@
 //! `{"bucket": "...", "key": "..."}`, `{"Key": "..."}` of a listing with the bucket in the batch input, or
 //! `{"image": "<base64>"}`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use shared::service::{Answer, Item, ItemResult, S3Reference, ServiceError};
 
@@ -15,6 +15,7 @@ use shared::service::{Answer, Item, ItemResult, S3Reference, ServiceError};
 pub(super) struct Batch {
     #[serde(default)]
     batch_input: Option<BatchInput>,
+    #[serde(deserialize_with = "images")]
     items: Vec<Value>,
 }
 
@@ -26,6 +27,13 @@ struct BatchInput {
     bucket: Option<String>,
     /// Scores of so many of the likeliest classes alone.
     top_k: Option<usize>,
+}
+
+/// The items of a batch, less what a listing has for folders.
+fn images<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    let mut items = Vec::<Value>::deserialize(deserializer)?;
+    items.retain(|item| !S3Reference::is_folder(item));
+    Ok(items)
 }
 
 #[derive(Debug, Serialize)]

@@ -232,6 +232,18 @@ fn a_batch_of_a_distributed_map_has_one_result_for_each_item() {
 }
 
 #[test]
+fn what_a_listing_has_for_a_folder_is_no_image() {
+    let event = r#"{"BatchInput":{"bucket":"photos"},"Items":[{"Key":"in/"},{"Key":"in/1.jpg"}]}"#;
+    let Ok(Event::Map(batch)) = Event::read(event.into()) else {
+        panic!("another event")
+    };
+    let items = batch.items();
+    assert_eq!(items, [S3Reference::new("photos", "in/1.jpg").map(Item::Reference)]);
+    let response = json_of(&batch.response(&items, Ok(vec![Ok(answer())])).expect("an answer"));
+    assert_eq!((&response["succeeded"], &response["failed"]), (&json!(1), &json!(0)));
+}
+
+#[test]
 fn the_state_machine_tries_again_what_may_pass() {
     let path = format!("{}/../infra/template.yaml", env!("CARGO_MANIFEST_DIR"));
     let template = std::fs::read_to_string(&path).expect(&path);
