@@ -244,6 +244,33 @@ fn what_a_listing_has_for_a_folder_is_no_image() {
 }
 
 #[test]
+fn a_batch_whose_scores_are_more_than_is_carried_keeps_the_likeliest() {
+    let items: Vec<Value> = (0..20)
+        .map(|number| json!({ "s3": format!("s3://photos/{number}.jpg") }))
+        .collect();
+    let Ok(Event::Map(batch)) = Event::read(json!({ "Items": items }).to_string().into()) else {
+        panic!("another event")
+    };
+    let items = batch.items();
+    let large = Answer {
+        scores: (0..2000)
+            .map(|class| (format!("class {class}"), 1.0 / 2000.0))
+            .collect(),
+        ..answer()
+    };
+    let text = batch.response(&items, Ok(vec![Ok(large); 20])).expect("an answer");
+    assert!(((200 << 10)..(256 << 10)).contains(&text.len()), "{}", text.len());
+    let response = json_of(&text);
+    for result in response["results"].as_array().expect("results") {
+        assert_eq!(result["label"], "striped");
+        let scores = result["scores"].as_object().expect("scores");
+        assert!(scores.contains_key("class 0") && !scores.contains_key("class 1999"));
+        let warning = result["warnings"][0].as_str().expect("a warning");
+        assert!(warning.contains(&scores.len().to_string()), "{warning}");
+    }
+}
+
+#[test]
 fn the_state_machine_tries_again_what_may_pass() {
     let path = format!("{}/../infra/template.yaml", env!("CARGO_MANIFEST_DIR"));
     let template = std::fs::read_to_string(&path).expect(&path);
