@@ -313,13 +313,23 @@ fn what_lambda_would_refuse_is_refused() {
         assert!(error.message.contains("s3://bucket/key"), "{error}");
     }
     let response = Response::json(200, &"A".repeat(MAX_BYTES));
-    let answer = json_of(&limited("/", &response, |response| Form::V2.response(response)));
+    let limited = |form: Form, path: &str, response: &Response| {
+        json_of(&limited(path, response, form.most_bytes(), |response| {
+            form.response(response)
+        }))
+    };
+    let answer = limited(Form::V2, "/", &response);
     assert_eq!(answer["statusCode"], 413);
     assert!(json_of(answer["body"].as_str().expect("a body"))["error"]["code"].is_string());
     // Each path in its own form.
     let path = "/v2/models/m/infer";
-    let answer = json_of(&limited(path, &response, |response| Form::V2.response(response)));
+    let answer = limited(Form::V2, path, &response);
     assert!(json_of(answer["body"].as_str().expect("a body"))["error"].is_string());
+    // A load balancer takes less.
+    let response = Response::json(200, &"A".repeat(1 << 20));
+    for (form, status) in [(Form::V2, 200), (Form::LoadBalancer { multi_value: false }, 413)] {
+        assert_eq!(limited(form, "/", &response)["statusCode"], status, "{form:?}");
+    }
 }
 
 #[test]
