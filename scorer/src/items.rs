@@ -59,7 +59,7 @@ pub async fn each<T: Send + 'static>(
 
 /// What one item may take: at most half of the event's time, so that the others have the other half.
 fn share(deadline: Duration, until: Option<Instant>) -> Duration {
-    before(until, deadline * 2).min(deadline * 2) / 2
+    before(until, deadline.saturating_mul(2)) / 2
 }
 
 fn no_time() -> ServiceError {
@@ -124,6 +124,12 @@ mod tests {
             codes(&each(&watchdog, Some(after(0)), 1, items(&[1])).await),
             ["too_many_requests"]
         );
+    }
+
+    #[tokio::test]
+    async fn no_deadline_is_too_long() {
+        let watchdog = Watchdog::new(Duration::MAX, 1);
+        assert_eq!(codes(&each(&watchdog, None, 1, items(&[1])).await), ["done"]);
     }
 
     #[tokio::test]

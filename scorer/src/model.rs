@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::service::{self, Answer, ErrorCode, Item, Record, Request, Response, Service, ServiceError};
+use tokio::sync::Semaphore;
 
 use crate::configuration::Configuration;
 use crate::items;
@@ -28,7 +29,10 @@ impl Model {
     /// Nothing is loaded yet.
     pub fn new(configuration: Configuration) -> Self {
         Self {
-            places: configuration.pipelines + configuration.queue,
+            places: configuration
+                .pipelines
+                .saturating_add(configuration.queue)
+                .min(Semaphore::MAX_PERMITS),
             refresh: configuration.refresh,
             log: Log::new(configuration.metrics.clone()),
             watchdog: Watchdog::new(configuration.deadline, service::places(configuration.pipelines)),
@@ -195,5 +199,22 @@ impl Model {
         });
         let answered = self.watchdog.watch(work, until).await;
         answered.unwrap_or_else(|error| service::refuse(&path, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::configuration::Arguments;
+
+    #[test]
+    fn no_queue_is_too_long() {
+        let longest = usize::MAX.to_string();
+        let words = ["--listen", "127.0.0.1:0", "--model", "models/m", "--queue", &longest];
+        let arguments = Arguments::try_parse_from(std::iter::once("scorer").chain(words)).expect("arguments");
+        let (configuration, _) = Configuration::resolve(arguments).expect("a configuration");
+        assert_eq!(Model::new(configuration).places(), Semaphore::MAX_PERMITS);
     }
 }

@@ -21,10 +21,11 @@ const BATCH: usize = 20;
 /// How often a child execution tries again what the template's `Retry` names.
 const RETRIES: usize = 6;
 /// What it names of the errors that the function may end with.
-const RETRIED: [&str; 4] = [
+const RETRIED: [&str; 5] = [
     "ModelUnavailable",
     "StorageUnavailable",
     "TooManyRequests",
+    "Internal",
     "Runtime.ExitError",
 ];
 /// How the ARNs of executions begin.

@@ -38,7 +38,7 @@ async fn the_roles_may_do_this_and_no_more() {
     assert_eq!(
         roles[scorer].statements,
         [
-            allow("s3:GetObject", "arn:aws:s3:::photos/*"),
+            allow(["s3:GetObject", "s3:GetObjectVersion"], "arn:aws:s3:::photos/*"),
             allow("s3:GetObject", format!("arn:aws:s3:::{bucket}/models/colours/*")),
             allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"),
             allow(

@@ -29,6 +29,14 @@ fn the_linters_find_nothing() {
     }
 }
 
+#[test]
+fn a_request_has_the_time_that_the_stack_gives_it() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    for setting in ["Timeout: !Ref Timeout\n", "IKAT_DEADLINE_SECONDS: !Ref Timeout\n"] {
+        assert!(template.contains(&format!(" {setting}")), "{setting}");
+    }
+}
+
 /// A Cargo that leaves how it was called where the program should be.
 const CARGO: &str = r#"#!/bin/sh
 for argument; do

@@ -5,9 +5,12 @@
 //! `{"bucket": "...", "key": "..."}`, `{"Key": "..."}` of a listing with the bucket in the batch input, or
 //! `{"image": "<base64>"}`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use shared::service::{Answer, Item, ItemResult, S3Reference, ServiceError};
+use shared::service::{Answer, Item, ItemOutcome, ItemResult, S3Reference, ServiceError};
+
+/// What a state takes of an answer, 256 KiB, less room for what Step Functions puts around it.
+const MAX_BYTES: usize = (256 - 16) << 10;
 
 /// A batch.
 #[derive(Debug, Deserialize)]
@@ -15,6 +18,7 @@ use shared::service::{Answer, Item, ItemResult, S3Reference, ServiceError};
 pub(super) struct Batch {
     #[serde(default)]
     batch_input: Option<BatchInput>,
+    #[serde(deserialize_with = "images")]
     items: Vec<Value>,
 }
 
@@ -28,11 +32,49 @@ struct BatchInput {
     top_k: Option<usize>,
 }
 
+/// The items of a batch, less what a listing has for folders.
+fn images<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    let mut items = Vec::<Value>::deserialize(deserializer)?;
+    items.retain(|item| !S3Reference::is_folder(item));
+    Ok(items)
+}
+
 #[derive(Debug, Serialize)]
 struct Response {
     results: Vec<ItemResult>,
     succeeded: usize,
     failed: usize,
+}
+
+impl Response {
+    /// As text, with the scores of the likeliest classes alone where those of all are more than a state takes.
+    fn write(&mut self) -> String {
+        let mut text = self.to_json();
+        let mut most = self.answers().map(|answer| answer.scores.len()).max().unwrap_or(0);
+        while text.len() > MAX_BYTES && most > 1 {
+            most = (most * MAX_BYTES / text.len()).clamp(1, most - 1);
+            for answer in self.answers().filter(|answer| answer.scores.len() > most) {
+                answer.scores.truncate(most);
+                answer.warnings = vec![format!(
+                    "scores of the {most} likeliest classes alone: AWS Step Functions carries no more for a batch of so \
+                     many images"
+                )];
+            }
+            text = self.to_json();
+        }
+        text
+    }
+
+    fn answers(&mut self) -> impl Iterator<Item = &mut Answer> {
+        self.results.iter_mut().filter_map(|result| match &mut result.outcome {
+            ItemOutcome::Answer(answer) => Some(answer.as_mut()),
+            ItemOutcome::Error { .. } => None,
+        })
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 impl Batch {
@@ -84,7 +126,7 @@ impl Batch {
         }
         let succeeded = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         let results = outcomes.into_iter().zip(&self.items).zip(items);
-        let response = Response {
+        let mut response = Response {
             failed: self.items.len() - succeeded,
             succeeded,
             results: results
@@ -98,6 +140,6 @@ impl Batch {
                 })
                 .collect(),
         };
-        Ok(serde_json::to_string(&response).unwrap_or_default())
+        Ok(response.write())
     }
 }

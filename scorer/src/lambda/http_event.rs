@@ -41,6 +41,14 @@ impl Form {
         }
     }
 
+    /// The most bytes of an answer that it takes.
+    pub(super) fn most_bytes(self) -> usize {
+        match self {
+            Self::V2 | Self::V1 => super::MAX_BYTES,
+            Self::LoadBalancer { .. } => 1 << 20,
+        }
+    }
+
     /// Method and path of the request.
     pub(super) fn target(self, event: &Value) -> (String, String) {
         let (method, path) = match self {

@@ -146,7 +146,7 @@ pub fn examine(text: &str) {
         }) => {
             let refusal = request.err().unwrap_or_else(error);
             let refusal = service::refuse(&path, &refusal);
-            limited(&path, &refusal, |response| form.response(response));
+            limited(&path, &refusal, form.most_bytes(), |response| form.response(response));
         }
         Ok(Event::S3Batch(invocation)) => {
             invocation.items();
@@ -186,11 +186,12 @@ async fn answer(
         } => {
             let origin = origin.by(form.name()).following(traceparent.as_deref());
             let response = respond(model, (&method, &path), request, origin, until).await;
-            Ok(limited(&path, &response, |response| form.response(response)))
+            let write = |response: &Response| form.response(response);
+            Ok(limited(&path, &response, form.most_bytes(), write))
         }
         Event::Plain(request) => {
             let response = respond(model, ("POST", "/"), request, origin.by("invoke"), until).await;
-            Ok(limited("/", &response, plain))
+            Ok(limited("/", &response, MAX_BYTES, plain))
         }
         Event::S3Batch(invocation) => {
             let origin = origin.by("s3-batch");
@@ -219,14 +220,14 @@ async fn respond(
     }
 }
 
-/// The answer to a request for `path` as text, or that it is more than Lambda carries.
-fn limited(path: &str, response: &Response, write: impl Fn(&Response) -> String) -> String {
+/// The answer to a request for `path` as text, or that it is more than the `most` bytes that are carried.
+fn limited(path: &str, response: &Response, most: usize, write: impl Fn(&Response) -> String) -> String {
     let text = write(response);
-    if text.len() <= MAX_BYTES {
+    if text.len() <= most {
         return text;
     }
     let message = format!(
-        "the answer has {} bytes, more than AWS Lambda carries: ask for fewer images",
+        "the answer has {} bytes, more than the {most} that are carried: ask for fewer images",
         text.len()
     );
     write(&service::refuse(path, &ServiceError::new(ErrorCode::TooLarge, message)))

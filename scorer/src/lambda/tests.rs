@@ -232,6 +232,77 @@ fn a_batch_of_a_distributed_map_has_one_result_for_each_item() {
 }
 
 #[test]
+fn what_a_listing_has_for_a_folder_is_no_image() {
+    let event = r#"{"BatchInput":{"bucket":"photos"},"Items":[{"Key":"in/"},{"Key":"in/1.jpg"}]}"#;
+    let Ok(Event::Map(batch)) = Event::read(event.into()) else {
+        panic!("another event")
+    };
+    let items = batch.items();
+    assert_eq!(items, [S3Reference::new("photos", "in/1.jpg").map(Item::Reference)]);
+    let response = json_of(&batch.response(&items, Ok(vec![Ok(answer())])).expect("an answer"));
+    assert_eq!((&response["succeeded"], &response["failed"]), (&json!(1), &json!(0)));
+}
+
+#[test]
+fn a_batch_whose_scores_are_more_than_is_carried_keeps_the_likeliest() {
+    let items: Vec<Value> = (0..20)
+        .map(|number| json!({ "s3": format!("s3://photos/{number}.jpg") }))
+        .collect();
+    let Ok(Event::Map(batch)) = Event::read(json!({ "Items": items }).to_string().into()) else {
+        panic!("another event")
+    };
+    let items = batch.items();
+    let large = Answer {
+        scores: (0..2000)
+            .map(|class| (format!("class {class}"), 1.0 / 2000.0))
+            .collect(),
+        ..answer()
+    };
+    let text = batch.response(&items, Ok(vec![Ok(large); 20])).expect("an answer");
+    assert!(((200 << 10)..(256 << 10)).contains(&text.len()), "{}", text.len());
+    let response = json_of(&text);
+    for result in response["results"].as_array().expect("results") {
+        assert_eq!(result["label"], "striped");
+        let scores = result["scores"].as_object().expect("scores");
+        assert!(scores.contains_key("class 0") && !scores.contains_key("class 1999"));
+        let warning = result["warnings"][0].as_str().expect("a warning");
+        assert!(warning.contains(&scores.len().to_string()), "{warning}");
+    }
+}
+
+#[test]
+fn the_state_machine_tries_again_what_may_pass() {
+    let path = format!("{}/../infra/template.yaml", env!("CARGO_MANIFEST_DIR"));
+    let template = std::fs::read_to_string(&path).expect(&path);
+    let rules: Vec<Vec<&str>> = template
+        .split("ErrorEquals: [")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(']')?.0.split(',').map(str::trim).collect()))
+        .collect();
+    assert_eq!(rules.len(), 2);
+    for code in [
+        ErrorCode::BadRequest,
+        ErrorCode::Forbidden,
+        ErrorCode::NotFound,
+        ErrorCode::MethodNotAllowed,
+        ErrorCode::TooLarge,
+        ErrorCode::UnsupportedFormat,
+        ErrorCode::UndecodableImage,
+        ErrorCode::TooManyRequests,
+        ErrorCode::Internal,
+        ErrorCode::ModelUnavailable,
+        ErrorCode::StorageUnavailable,
+        ErrorCode::DeadlineExceeded,
+    ] {
+        let name = format!("{code:?}");
+        for rule in &rules {
+            let is_tried = rule.iter().any(|error| *error == name);
+            assert_eq!(is_tried, code.is_passing(), "{name}");
+        }
+    }
+}
+
+#[test]
 fn what_lambda_would_refuse_is_refused() {
     let large = "A".repeat(MAX_BYTES + 1);
     let mut event: Value = json_of(&fixture("function_url"));
@@ -242,13 +313,23 @@ fn what_lambda_would_refuse_is_refused() {
         assert!(error.message.contains("s3://bucket/key"), "{error}");
     }
     let response = Response::json(200, &"A".repeat(MAX_BYTES));
-    let answer = json_of(&limited("/", &response, |response| Form::V2.response(response)));
+    let limited = |form: Form, path: &str, response: &Response| {
+        json_of(&limited(path, response, form.most_bytes(), |response| {
+            form.response(response)
+        }))
+    };
+    let answer = limited(Form::V2, "/", &response);
     assert_eq!(answer["statusCode"], 413);
     assert!(json_of(answer["body"].as_str().expect("a body"))["error"]["code"].is_string());
     // Each path in its own form.
     let path = "/v2/models/m/infer";
-    let answer = json_of(&limited(path, &response, |response| Form::V2.response(response)));
+    let answer = limited(Form::V2, path, &response);
     assert!(json_of(answer["body"].as_str().expect("a body"))["error"].is_string());
+    // A load balancer takes less.
+    let response = Response::json(200, &"A".repeat(1 << 20));
+    for (form, status) in [(Form::V2, 200), (Form::LoadBalancer { multi_value: false }, 413)] {
+        assert_eq!(limited(form, "/", &response)["statusCode"], status, "{form:?}");
+    }
 }
 
 #[test]

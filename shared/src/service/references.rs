@@ -51,6 +51,11 @@ impl S3Reference {
         })
     }
 
+    /// Whether an item of a listing is one of the empty objects by which consoles show folders.
+    pub fn is_folder(item: &Value) -> bool {
+        item["Key"].as_str().is_some_and(|key| key.ends_with('/'))
+    }
+
     /// The newest version of the object at `key`.
     ///
     /// # Errors

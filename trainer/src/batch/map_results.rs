@@ -232,7 +232,8 @@ fn items(input: &Value) -> Vec<Value> {
     let batch = input["Items"]
         .as_array()
         .map_or_else(|| vec![input.clone()], Clone::clone);
-    batch.into_iter().map(|item| place(item, common)).collect()
+    let images = batch.into_iter().filter(|item| !S3Reference::is_folder(item));
+    images.map(|item| place(item, common)).collect()
 }
 
 /// As the scoring function names it.
@@ -324,7 +325,7 @@ mod tests {
     #[test]
     fn each_image_of_a_batch_that_failed_is_a_failure() {
         let failed = json!({
-            "Input": input(&["1", "2"]), "Status": "FAILED", "Error": "ModelUnavailable", "Cause": "no model",
+            "Input": input(&["folder/", "1", "2"]), "Status": "FAILED", "Error": "ModelUnavailable", "Cause": "no model",
         });
         let pending = json!([{ "Input": input(&["3"]), "Status": "PENDING" }]);
         let mut all = expected(&["1", "2"], Some(ErrorCode::ModelUnavailable));
