@@ -39,11 +39,12 @@ enum Firmness {
 /// Settings by the option's long name.
 type Section<'a> = BTreeMap<String, Setting<'a>>;
 
-/// Sections by the command's names below the root, joined by `-`; the root's is empty.
-struct Sections<'a> {
+/// The file and the command line.
+struct Layers<'a> {
     path: &'a Path,
     /// The raw command line.
     arguments: &'a [OsString],
+    /// By the command's names below the root, joined by `-`; the root's is empty.
     sections: BTreeMap<String, Section<'a>>,
 }
 
@@ -53,16 +54,16 @@ pub(super) fn apply(
     command: Command,
     arguments: &[OsString],
 ) -> Result<Command, ConfigurationError> {
-    let mut sections = Sections {
+    let mut layers = Layers {
         path,
         arguments,
         sections: BTreeMap::new(),
     };
-    sections.collect(table, &command, "", "")?;
-    sections.lay(command, "", &Section::new())
+    layers.collect(table, &command, "", "")?;
+    layers.lay(command, "", &Section::new())
 }
 
-impl<'a> Sections<'a> {
+impl<'a> Layers<'a> {
     /// Takes in `table`, the section of `command`, refusing what no command knows. `joined` is the
     /// command's name among the sections, `written` how the section is called in the file.
     fn collect(
