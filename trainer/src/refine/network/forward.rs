@@ -11,7 +11,6 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::convolution::Convolve;
-use super::normalization::{Normalize, by_channel};
 use super::{Graph, GraphError, Input, Layout, Operation, Operator, Window, pool};
 
 /// What flows between operators.
@@ -106,7 +105,7 @@ pub struct Pass<B: Backend> {
 ///
 /// # Errors
 /// [`GraphError::Form`] where a value has not the form that its operator expects.
-pub fn forward<B: Convolve + Normalize>(
+pub fn forward<B: Convolve>(
     graph: &Graph,
     parameters: &[Tensor<B, 1>],
     input: Value<B>,
@@ -148,7 +147,7 @@ struct Run<'a, B: Backend> {
     statistics: Vec<BatchStatistics<B>>,
 }
 
-impl<'a, B: Convolve + Normalize> Run<'a, B> {
+impl<'a, B: Convolve> Run<'a, B> {
     fn take(&mut self, name: &'a str) -> Result<Value<B>, GraphError> {
         let uses = self.remaining.entry(name).or_default();
         *uses = uses.saturating_sub(1);
@@ -348,6 +347,7 @@ impl<'a, B: Convolve + Normalize> Run<'a, B> {
         }
     }
 
+    /// Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>.
     fn normalize(&mut self, operator: &'a Operator, epsilon: f32, momentum: f32) -> Result<Tensor<B, 4>, GraphError> {
         let map = self.map(operator)?;
         let [images, _, height, width] = map.dims();
@@ -372,18 +372,24 @@ impl<'a, B: Convolve + Normalize> Run<'a, B> {
                      --batch-norm frozen",
                 ));
             }
-            let (output, [mean, variance]) = B::normalize(map, scale, shift, None, epsilon);
+            let mean = channel_means(map.clone());
+            let centred = by_channel(map, mean.clone(), |map, mean| map - mean);
+            let variance = channel_means(centred.clone() * centred.clone());
             let unbiased = count as f32 / (count as f32 - 1.0);
             self.statistics.push(BatchStatistics {
                 parameters: [mean_index, variance_index],
-                mean,
-                variance: variance.mul_scalar(unbiased),
+                mean: mean.detach(),
+                variance: variance.clone().detach().mul_scalar(unbiased),
                 momentum,
             });
-            return Ok(output);
+            let factor = scale / variance.add_scalar(epsilon).sqrt();
+            return Ok(scaled_and_shifted(centred, factor, shift));
         }
-        let given = [self.parameter::<1>(operator, 3)?, self.parameter::<1>(operator, 4)?];
-        Ok(B::normalize(map, scale, shift, Some(given), epsilon).0)
+        let mean = self.parameter::<1>(operator, 3)?;
+        let variance = self.parameter::<1>(operator, 4)?;
+        let factor = scale / variance.add_scalar(epsilon).sqrt();
+        let offset = shift - mean * factor.clone();
+        Ok(scaled_and_shifted(map, factor, offset))
     }
 
     /// Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>. What is dropped is drawn here
@@ -481,6 +487,33 @@ fn layout<B: Backend>(operator: &Operator, window: &Window, map: &Tensor<B, 4>) 
             ),
         )
     })
+}
+
+fn scaled_and_shifted<B: Backend>(map: Tensor<B, 4>, factor: Tensor<B, 1>, offset: Tensor<B, 1>) -> Tensor<B, 4> {
+    let scaled = by_channel(map, factor, |map, factor| map * factor);
+    by_channel(scaled, offset, |map, offset| map + offset)
+}
+
+/// Combines a map with one number for each channel. Written out for one image these are a row that all images share, which
+/// backends broadcast by vector instructions; channels between images and points they take one value at a time.
+fn by_channel<B: Backend>(
+    map: Tensor<B, 4>,
+    numbers: Tensor<B, 1>,
+    combine: impl Fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
+) -> Tensor<B, 4> {
+    let shape @ [images, channels, height, width] = map.dims();
+    let points = height * width;
+    let ones = Tensor::<B, 2>::ones([channels, points], (&map.device(), map.dtype()));
+    let image = ones * numbers.reshape([channels, 1]);
+    let row = image.reshape([1, channels * points]);
+    combine(map.reshape([images, channels * points]), row).reshape(shape)
+}
+
+/// Mean of each channel.
+fn channel_means<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 1> {
+    let [images, channels, height, width] = map.dims();
+    let means = map.reshape([images * channels, height * width]).mean_dim(1);
+    means.reshape([images, channels]).mean_dim(0).reshape([channels])
 }
 
 fn convolve<B: Convolve>(

@@ -7,7 +7,6 @@
 mod convolution;
 mod cut;
 mod forward;
-mod normalization;
 mod operation;
 mod pool;
 mod read;
@@ -17,7 +16,6 @@ mod tests;
 pub use convolution::{Convolve, Trainable};
 pub use cut::{Boundary, boundaries, lower_part};
 pub use forward::{BatchStatistics, Mode, Pass, Precision, Statistics, Value, forward};
-pub use normalization::Normalize;
 pub use operation::{Layout, Operation, Padding, Window};
 pub use read::write_back;
 

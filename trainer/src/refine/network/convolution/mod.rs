@@ -18,7 +18,6 @@ use burn_tensor::module::conv2d;
 use burn_tensor::ops::ConvOptions;
 use burn_tensor::{DType, FloatDType, Tensor, TensorData, TensorPrimitive};
 
-use super::normalization::Normalize;
 use geometry::Geometry;
 
 /// A backend of tensors with its way to compute a convolution.
@@ -36,9 +35,9 @@ pub trait Convolve: Backend {
 }
 
 /// A backend to train on.
-pub trait Trainable: AutodiffBackend<InnerBackend: Convolve + Normalize> + Convolve + Normalize {}
+pub trait Trainable: AutodiffBackend<InnerBackend: Convolve> + Convolve {}
 
-impl<B: AutodiffBackend<InnerBackend: Convolve + Normalize> + Convolve + Normalize> Trainable for B {}
+impl<B: AutodiffBackend<InnerBackend: Convolve> + Convolve> Trainable for B {}
 
 #[cfg(feature = "cuda")]
 impl Convolve for burn_cuda::Cuda {}
@@ -171,16 +170,16 @@ fn channels_mixed<B: Backend>(geometry: &Geometry, map: Tensor<B, 4>, kernel: Te
     kernel.matmul(map).reshape(geometry.output_shape())
 }
 
-pub(super) fn wrapped<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {
+fn wrapped<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {
     Tensor::from_primitive(TensorPrimitive::Float(tensor))
 }
 
-pub(super) fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
+fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
     wrapped(FlexTensor::from_data(TensorData::new(numbers, shape)))
 }
 
 /// The numbers of a tensor, row after row.
-pub(super) struct Numbers(FlexTensor);
+struct Numbers(FlexTensor);
 
 impl std::ops::Deref for Numbers {
     type Target = [f32];
@@ -190,6 +189,6 @@ impl std::ops::Deref for Numbers {
     }
 }
 
-pub(super) fn numbers<const D: usize>(tensor: &Tensor<Flex, D>) -> Numbers {
+fn numbers<const D: usize>(tensor: &Tensor<Flex, D>) -> Numbers {
     Numbers(tensor.clone().into_primitive().tensor().to_contiguous())
 }
