@@ -16,7 +16,7 @@ use crate::threads::in_order;
 
 /// Images that one thread of a processor learns from at once. A number of its own and not that of the threads, so that sums
 /// do not depend on these.
-const IMAGES_A_THREAD: usize = 8;
+const IMAGES_A_THREAD: usize = 4;
 
 /// How slowly the moving average comes to its full length: after n steps no more than (1 + n) / (10 + n) of it stays.
 const AVERAGE_WARMUP: f32 = 10.0;
