@@ -14,7 +14,7 @@ use super::{numbers, tensor};
 const NUMBERS: usize = 1 << 19;
 
 /// Least columns that are unfolded at once, so that a product is worth the way of its kernel through memory.
-const COLUMNS: usize = 1024;
+const COLUMNS: usize = 256;
 
 /// Least numbers that a thread copies.
 const COPIED: usize = 1 << 15;
