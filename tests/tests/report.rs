@@ -233,6 +233,7 @@ fn large_report(images: usize, classes: usize) -> String {
             truth,
             best,
             probabilities,
+            decision: None,
         }
     };
     let predictions = Predictions {

@@ -87,6 +87,7 @@ mod tests {
             truth: usize::from(!right),
             best: 0,
             probabilities: vec![*confidence, 1.0 - confidence],
+            decision: None,
         };
         Predictions {
             classes: vec!["a".to_owned(), "b".to_owned()],

@@ -169,6 +169,7 @@ mod tests {
                 truth: (image * 3 + image / 4) % classes,
                 best: 0,
                 probabilities: (0..classes).map(score).collect(),
+                decision: None,
             }
         });
         Predictions {

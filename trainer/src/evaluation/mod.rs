@@ -14,7 +14,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use shared::classifier::Calibration;
+use shared::classifier::{Calibration, Decision};
 
 pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
@@ -55,6 +55,31 @@ pub struct Evaluation {
     pub calibration: CalibrationQuality,
     /// Number of test images.
     pub test_count: usize,
+    /// Answers that are held back; absent where only the classes are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<Unknown>,
+}
+
+/// Test images that are answered with `unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Unknown {
+    /// How many.
+    pub count: usize,
+    /// Those of them whose most probable class is the right one.
+    pub right: usize,
+}
+
+impl Unknown {
+    fn of(predictions: &Predictions) -> Option<Self> {
+        let mut unknown = Self::default();
+        for row in &predictions.rows {
+            if row.decision? == Decision::Unknown {
+                unknown.count += 1;
+                unknown.right += usize::from(row.is_right());
+            }
+        }
+        Some(unknown)
+    }
 }
 
 /// One class against the rest.
@@ -121,6 +146,7 @@ impl Evaluation {
                 ece: expected_calibration_error(predictions),
             },
             test_count: images,
+            unknown: Unknown::of(predictions),
         }
     }
 
@@ -143,6 +169,15 @@ impl Evaluation {
             };
             Some(format!("No test image is of {shown}{more}."))
         }
+    }
+
+    /// How many answers are held back, for people to read; absent where none is.
+    pub fn held_back(&self) -> Option<String> {
+        let Unknown { count, right } = self.unknown.filter(|unknown| unknown.count > 0)?;
+        Some(format!(
+            "Answered with `unknown`: {count} of {} test images; the most probable class is the right one for {right} of them.",
+            self.test_count
+        ))
     }
 
     /// The same of probabilities that `calibration` made, called as in a bundle's manifest.

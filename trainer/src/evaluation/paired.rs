@@ -109,6 +109,7 @@ mod tests {
             truth: *truth,
             best: *best,
             probabilities: vec![0.5, 0.5],
+            decision: None,
         };
         Predictions {
             classes: vec!["a".to_owned(), "b".to_owned()],

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::classifier::Prediction;
+use shared::classifier::{Decision, Prediction};
 
 use crate::dataset::escape;
 
@@ -29,6 +29,8 @@ pub struct Predicted {
     pub best: usize,
     /// Probability of each class, summing to 1.
     pub probabilities: Vec<f32>,
+    /// Whether the answer is given or held back; not known of answers that were read from a table.
+    pub decision: Option<Decision>,
 }
 
 /// Why predictions cannot be written or read.
@@ -84,6 +86,7 @@ impl Predictions {
                 truth: *truth,
                 best: prediction.best,
                 probabilities: prediction.probabilities.clone(),
+                decision: Some(prediction.decision),
             });
         Self {
             classes: classes.to_vec(),
@@ -147,6 +150,7 @@ impl Predictions {
                 truth: class(&record[1])?,
                 best: class(&record[2])?,
                 probabilities: probabilities.map_err(|_| wrong("a score that is no number"))?,
+                decision: None,
             });
         }
         Ok(Self { classes, rows })
@@ -165,6 +169,7 @@ mod tests {
             truth,
             best,
             probabilities: probabilities.to_vec(),
+            decision: None,
         };
         let predictions = Predictions {
             classes,

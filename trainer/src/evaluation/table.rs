@@ -61,6 +61,9 @@ pub fn table(evaluation: &Evaluation) -> String {
         share(evaluation.auc_micro),
         share(evaluation.calibration.ece),
     );
+    if let Some(held_back) = evaluation.held_back() {
+        let _ = writeln!(text, "{held_back}");
+    }
     text
 }
 

@@ -193,3 +193,15 @@ fn the_table_names_every_class_and_count() {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }
+
+#[test]
+fn answers_that_are_held_back_are_counted() {
+    let mut predictions = [[0.8, 0.2], [0.45, 0.55], [0.9, 0.1]].map(|probabilities| prediction(&probabilities));
+    assert_eq!(evaluate(&names(2), &[0, 0, 0], &predictions).held_back(), None);
+    predictions[0].decision = Decision::Unknown;
+    predictions[1].decision = Decision::Unknown;
+    let evaluation = evaluate(&names(2), &[0, 0, 0], &predictions);
+    assert_eq!(evaluation.unknown, Some(Unknown { count: 2, right: 1 }));
+    let told = evaluation.held_back().expect("two are");
+    assert!(told.contains("2 of 3") && told.contains("for 1 of them"), "{told}");
+}

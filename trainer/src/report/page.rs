@@ -205,7 +205,12 @@ fn remarks(report: &Report) -> Vec<String> {
         )
     });
     let notes = report.record.notes.iter().cloned();
-    width.into_iter().chain(evaluation.untested()).chain(notes).collect()
+    width
+        .into_iter()
+        .chain(evaluation.held_back())
+        .chain(evaluation.untested())
+        .chain(notes)
+        .collect()
 }
 
 fn classes(evaluation: &Evaluation) -> Vec<Class<'_>> {

@@ -22,6 +22,7 @@ pub(crate) fn rendered(images: usize, classes: usize) -> String {
             truth,
             best,
             probabilities,
+            decision: None,
         }
     });
     let predictions = Predictions {
@@ -116,6 +117,7 @@ fn long_names_keep_their_areas_and_their_ends_in_a_legend() {
         truth,
         best: truth,
         probabilities: (0..2).map(|class| if class == truth { 0.9 } else { 0.1 }).collect(),
+        decision: None,
     };
     let predictions = Predictions {
         classes: labels.to_vec(),

@@ -45,6 +45,7 @@ pub(crate) fn predictions(right: &[bool]) -> Predictions {
             truth,
             best,
             probabilities: if best == 0 { vec![0.75, 0.25] } else { vec![0.25, 0.75] },
+            decision: None,
         }
     };
     Predictions {

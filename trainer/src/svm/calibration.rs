@@ -2,8 +2,9 @@
 //! had not seen.
 //!
 //! Margins of training images would be too large and the probabilities over-confident. The
-//! out-of-fold classifiers had a little less to learn from than the final one, whose margins are hence
-//! a trifle larger: the error is small and on the side of modesty.
+//! out-of-fold classifiers had less to learn from than the final one, and the more images there are, the longer the weights: in
+//! proportion to their number where C is so small that every image lies within the margin. Their margins are hence brought to
+//! the length of the final weights first.
 //!
 //! One temperature, rather than a normalized Platt sigmoid per class: on held-out handwritten digits
 //! its log-loss was 0.27 against 0.50 (150 training images) and 0.14 against 0.18 (600), its calibration

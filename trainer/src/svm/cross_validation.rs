@@ -42,9 +42,28 @@ pub struct CSweep {
     pub chosen_c: f64,
     /// Rows of the training features that were held out once, ascending.
     pub out_of_fold_rows: Vec<usize>,
-    /// Margins of these rows at the chosen C by the classifier that did not see them,
-    /// `out_of_fold_rows x classes`.
+    /// Margins of these rows at the chosen C by the classifier that did not see them, brought to the length of the final
+    /// classifier's weights, `out_of_fold_rows x classes`.
     pub out_of_fold_margins: Array2<f32>,
+    /// Length of the weights, over all classes, that gave each row of margins.
+    pub(super) out_of_fold_lengths: Vec<f32>,
+}
+
+impl CSweep {
+    /// Brings the margins to those of a classifier whose weights have this length, so that one at the same distance from its
+    /// planes has the same margin.
+    pub(super) fn scale_to(&mut self, length: f32) {
+        for (mut margins, own) in self
+            .out_of_fold_margins
+            .rows_mut()
+            .into_iter()
+            .zip(&self.out_of_fold_lengths)
+        {
+            if *own > 0.0 && length > 0.0 {
+                margins *= length / own;
+            }
+        }
+    }
 }
 
 /// Rightly classified rows at one C.
@@ -141,10 +160,15 @@ pub(crate) fn sweep(
             };
         }
     }
+    let lengths: Vec<f32> = of_fold
+        .iter()
+        .map(|planes| one_vs_rest::length(planes.iter().map(|of_problem| &of_problem[best].weights)))
+        .collect();
     Ok(CSweep {
         folds: folds.folds.len(),
         chosen_c: grid[best],
         entries,
+        out_of_fold_lengths: rows.iter().map(|(_, fold)| lengths[*fold]).collect(),
         out_of_fold_rows: rows.into_iter().map(|(row, _)| row).collect(),
         out_of_fold_margins: margins,
     })

@@ -108,7 +108,7 @@ pub fn train_on_folds(
     let examples = Examples::new(&view, labels, classes, &lengths)?;
 
     let mut notes = Vec::new();
-    let sweep = if folds.folds.is_empty() {
+    let mut sweep = if folds.folds.is_empty() {
         notes.push(format!(
             "Nothing could be held out, so C is {DEFAULT_C} and the probabilities are not calibrated."
         ));
@@ -118,6 +118,7 @@ pub fn train_on_folds(
             chosen_c: DEFAULT_C,
             out_of_fold_rows: Vec::new(),
             out_of_fold_margins: ndarray::Array2::zeros((0, classes)),
+            out_of_fold_lengths: Vec::new(),
         }
     } else {
         let problems = folds.folds.len() * one_vs_rest::problem_count(classes) * parameters.c_grid.len();
@@ -143,6 +144,8 @@ pub fn train_on_folds(
         ));
     }
 
+    let planes = fitted.classifier.weights.iter().take(one_vs_rest::problem_count(classes));
+    sweep.scale_to(one_vs_rest::length(planes));
     let truths: Vec<usize> = sweep.out_of_fold_rows.iter().map(|row| labels[*row]).collect();
     let calibration = fit_temperature(sweep.out_of_fold_margins.view(), &truths);
     let thresholds = fit_thresholds(

@@ -55,6 +55,12 @@ pub(crate) fn problems<'a>(
         .collect()
 }
 
+/// Length of the weights of all problems taken together as one vector.
+pub(crate) fn length<'a>(of_problems: impl Iterator<Item = &'a Vec<f32>>) -> f32 {
+    let squares: f64 = of_problems.flatten().map(|weight| f64::from(*weight).powi(2)).sum();
+    squares.sqrt() as f32
+}
+
 /// Number of binary problems that make one classifier.
 pub(crate) fn problem_count(classes: usize) -> usize {
     if classes == 2 { 1 } else { classes }

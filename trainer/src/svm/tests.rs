@@ -335,6 +335,34 @@ fn thresholds_accept_the_share_asked_for() {
     assert!((0.95..0.97).contains(&share), "{share}");
 }
 
+/// Every image lies within the margin then, and the margins grow with the number of images.
+#[test]
+fn thresholds_hold_for_new_images_at_a_tiny_c() {
+    let mut all = sample(460, 256, 3, 17);
+    // As a network's features: none below zero.
+    all.features.mapv_inplace(|value| value.max(0.0));
+    let known = Sample {
+        features: all.features.slice(ndarray::s![..60, ..]).to_owned(),
+        labels: all.labels[..60].to_vec(),
+    };
+    let trained = train_sample(&known, 3, &quick(&[1e-4]));
+    let head = Head {
+        classes: vec![String::new(); 3],
+        classifier: Some(trained.classifier),
+        calibration: trained.calibration,
+        thresholds: trained.thresholds,
+    };
+    let answers = all.features.rows().into_iter().zip(&all.labels).skip(60);
+    let right: Vec<bool> = answers
+        .map(|(row, label)| (head.predict(&row.to_vec()), *label))
+        .filter(|(answer, label)| answer.best == *label)
+        .map(|(answer, _)| answer.decision == Decision::Accepted)
+        .collect();
+    let accepted = right.iter().filter(|accepted| **accepted).count();
+    assert!(right.len() > 300, "{}", right.len());
+    assert!(accepted * 100 > right.len() * 85, "{accepted} of {}", right.len());
+}
+
 #[test]
 fn the_temperature_has_the_least_log_loss() {
     let mut data = sample(300, 32, 3, 14);
