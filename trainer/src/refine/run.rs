@@ -16,7 +16,7 @@ use super::batches::{Batches, divided};
 use super::checkpoint::{Checkpoint, keep_newest};
 use super::engine::{Engine, EngineError, Plan, Version, open};
 use super::head::{Classifier, HeadLayer, outputs};
-use super::network::{Boundary, Graph, GraphError, Parameter, Role, boundaries, lower_part, write_back};
+use super::network::{Boundary, Graph, GraphError, Operator, Parameter, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
 use super::views::{View, Views};
@@ -28,6 +28,9 @@ use crate::svm::calibrated_log_loss;
 
 /// Images whose logits are computed at once.
 const EVALUATED_AT_ONCE: usize = 16;
+
+/// Layers that are trained in place of the last stage where a network has no stages.
+const WITHOUT_STAGES: usize = 6;
 
 /// What is refined, on which images.
 pub struct Task<'a> {
@@ -201,7 +204,7 @@ pub fn cut_in_two(
 ) -> Result<(Option<ModelProto>, Graph), GraphError> {
     let Classifier { model, logits, .. } = classifier;
     let whole = Graph::read(model, None, logits)?;
-    Ok(match choose_cut(&boundaries(&whole), trained, &outputs(backbone)?.0)? {
+    Ok(match choose_cut(&whole, trained, &outputs(backbone)?.0)? {
         Some(cut) => (
             Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
             Graph::read(model, Some(&cut), logits)?,
@@ -210,8 +213,11 @@ pub fn cut_in_two(
     })
 }
 
-/// The value below which nothing is trained; `None` where everything is.
-fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+/// The value below which nothing is trained; `None` where everything is. `features` is where the last layer begins.
+fn choose_cut(whole: &Graph, trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+    let boundaries = boundaries(whole);
+    let is_layer = |operator: &&Operator| operator.operation.is_layer();
+    let all = whole.operators.iter().filter(is_layer).count();
     let lowest_of = |layers: usize| {
         boundaries
             .iter()
@@ -220,6 +226,7 @@ fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Resu
     let chosen = match trained {
         Trained::All => return Ok(None),
         Trained::Head => return Ok(Some(features.to_owned())),
+        Trained::Layers(layers) if layers >= all => return Ok(None),
         Trained::Layers(layers) => lowest_of(layers),
         Trained::LastStage => {
             let begins = |boundary: &Boundary| boundary.downsampled_above && boundary.layers_above > 1;
@@ -233,11 +240,14 @@ fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Resu
                         .count();
                     boundaries.get(last + 1 - run)
                 }
-                None => lowest_of(6),
+                None if all <= WITHOUT_STAGES => return Ok(None),
+                None => lowest_of(WITHOUT_STAGES),
             }
         }
     };
     match chosen {
+        // What comes after the features belongs to the last layer, and no lower part has it.
+        Some(boundary) if boundary.layers_above <= 1 => Ok(Some(features.to_owned())),
         Some(boundary) => Ok(Some(boundary.value.clone())),
         None => Err(GraphError::Unsound(
             "there is no place to cut the network in two; train all of it".to_owned(),
@@ -481,20 +491,48 @@ mod tests {
     use crate::onnx::proto::DimensionValue;
     use crate::onnx::{Constants, GraphBuilder};
 
-    #[test]
-    fn a_tensor_of_the_network_that_is_called_as_one_of_the_last_layer_is_written_back() {
+    /// One convolution, whose kernel has a name that the last layer would have, and its means.
+    fn one_convolution() -> ModelProto {
         let mut graph = GraphBuilder::new("own");
         let kernel = graph.initializer("head.weight", &[2, 3, 1, 1], &[0.5; 6]);
         let map = graph.node("head", "Conv", &["image", &kernel], &[]);
         let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
         let features = graph.node("features", "Flatten", &[&pooled], &[]);
         let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
-        let backbone = graph.finish("image", &[(&features, &shape)], &[]);
-        let layer = HeadLayer {
+        graph.finish("image", &[(&features, &shape)], &[])
+    }
+
+    fn last_layer(normalized: bool) -> HeadLayer {
+        HeadLayer {
             weights: vec![0.1; 4],
             biases: vec![0.0; 2],
-            normalized: false,
-        };
+            normalized,
+        }
+    }
+
+    #[test]
+    fn one_layer_is_the_last_and_as_many_as_there_are_is_all() {
+        let backbone = one_convolution();
+        for (normalized, dropout) in [(true, 0.5), (true, 0.0), (false, 0.5), (false, 0.0)] {
+            let layer = last_layer(normalized);
+            let classifier = layer.on(&backbone, Some(dropout)).expect("a network");
+            let cut = |trained| {
+                let (lower, graph) = cut_in_two(&backbone, &classifier, trained).expect("two parts");
+                (lower.is_some(), graph.input)
+            };
+            for trained in [Trained::Head, Trained::Layers(1)] {
+                assert_eq!(cut(trained), (true, "features".to_owned()), "{trained:?}");
+            }
+            for trained in [Trained::All, Trained::Layers(2), Trained::Layers(9), Trained::LastStage] {
+                assert_eq!(cut(trained), (false, "image".to_owned()), "{trained:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_the_network_that_is_called_as_one_of_the_last_layer_is_written_back() {
+        let backbone = one_convolution();
+        let layer = last_layer(false);
         let classifier = layer.on(&backbone, Some(0.5)).expect("a network");
         let (_, graph) = cut_in_two(&backbone, &classifier, Trained::All).expect("a graph");
         let mut parameters = graph.parameters;
