@@ -1,7 +1,6 @@
 //! The training itself: epochs, validation, checkpoints, and the network that comes out.
 
 use std::cell::Cell;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use super::network::{Boundary, Graph, GraphError, Operator, Parameter, Role, bou
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
 use super::views::{View, Views};
-use super::{Best, Epoch, RefineError, dropout_seed};
+use super::{Best, Epoch, History, RefineError, Validation, dropout_seed};
 use crate::device::Device;
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
@@ -85,7 +84,7 @@ pub struct Refined {
     /// The last layer.
     pub head: HeadLayer,
     /// Epoch by epoch.
-    pub history: Vec<Epoch>,
+    pub history: History,
     /// The network after which epoch was kept, counted from 1; 0 where no epoch did better than the start.
     pub best_epoch: usize,
     /// Logits of the validation images, `images x classes`.
@@ -147,13 +146,14 @@ pub(super) fn with_engine<T>(
 }
 
 /// The trained values in the files that they came from.
-fn export(task: &Task, graph: Graph, best: Best, mut history: Vec<Epoch>) -> Result<Refined, RefineError> {
+fn export(task: &Task, graph: Graph, best: Best, mut history: History) -> Result<Refined, RefineError> {
     let mut parameters = graph.parameters;
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
         parameter.values = values;
     }
-    if let Some(kept) = best.epoch.checked_sub(1).and_then(|epoch| history.get_mut(epoch)) {
-        kept.kept = true;
+    let kept = best.epoch.checked_sub(1);
+    if let Some(epoch) = kept.and_then(|epoch| history.epochs.get_mut(epoch)) {
+        epoch.kept = true;
     }
     let (classifier, backbone, head) = written_back(&task.head, task.backbone, parameters)?;
     Ok(Refined {
@@ -262,31 +262,23 @@ struct Loop<'a> {
     at_once: Cell<usize>,
 }
 
-/// Losses and error on the validation images.
-#[derive(Debug, Clone, Copy)]
-struct Validation {
-    loss: f32,
-    /// The loss after calibration.
-    calibrated: f32,
-    error: f32,
-}
-
 impl Loop<'_> {
-    fn run(&self, engine: &mut dyn Engine) -> Result<(Best, Vec<Epoch>), RefineError> {
+    fn run(&self, engine: &mut dyn Engine) -> Result<(Best, History), RefineError> {
         let recipe = self.task.recipe;
         let held_out: Vec<usize> = self.task.validation.clone();
         let batches = Batches::new(recipe, &self.task.labels, self.task.trained_rows(), self.task.classes);
-        let (mut history, mut best) = (Vec::new(), None);
+        let (mut history, mut best) = (History::default(), None);
         if let Some(checkpoint) = Checkpoint::load(&self.task.checkpoint)
             && engine.restore(&checkpoint.state).is_ok()
         {
             (history, best) = (checkpoint.history, checkpoint.best);
-            let done = history.len();
+            let done = history.epochs.len();
             self.task
                 .progress
                 .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
         } else if !held_out.is_empty() {
-            self.validate(engine, &held_out, (0, 0.0), &mut best)?;
+            history.before = self.validate(engine, &held_out, (0, 0.0), &mut best)?;
+            self.task.progress.note(&history.told(recipe.epochs));
         }
         let failed = |source| RefineError::Events {
             folder: self.task.events.clone().unwrap_or_default(),
@@ -300,13 +292,14 @@ impl Loop<'_> {
         let steps = batches.steps();
         let progress = self.task.progress;
         progress.begin("Refining the network", (steps * recipe.epochs) as u64);
-        progress.advance((steps * history.len()) as u64);
+        progress.advance((steps * history.epochs.len()) as u64);
         let outcome = (|| {
-            while history.len() < recipe.epochs && !is_over(recipe.patience, history.len(), best.as_ref()) {
+            while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref())
+            {
                 let begin = Instant::now();
-                let epoch = self.epoch(engine, &batches, &held_out, history.len(), &mut best)?;
-                history.push(epoch);
-                progress.note(&told(&history, recipe.epochs));
+                let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
+                history.epochs.push(epoch);
+                progress.note(&history.told(recipe.epochs));
                 if let Some(events) = &events {
                     events.add(&history).map_err(failed)?;
                 }
@@ -316,7 +309,7 @@ impl Loop<'_> {
                     best: best.clone(),
                 }
                 .save(&self.task.checkpoint)?;
-                let remaining = (recipe.epochs - history.len()) as u32;
+                let remaining = (recipe.epochs - history.epochs.len()) as u32;
                 if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
                     return Err(RefineError::OutOfTime);
                 }
@@ -468,23 +461,6 @@ fn mean_cross_entropy(logits: &[f32], truths: &[usize], classes: usize) -> f32 {
     (sum / truths.len().max(1) as f64) as f32
 }
 
-/// One line on the last epoch.
-fn told(history: &[Epoch], epochs: usize) -> String {
-    let Some(epoch) = history.last() else {
-        return String::new();
-    };
-    let mut line = format!(
-        "Epoch {}/{epochs}: loss {:.3}, training error {:.1} %",
-        history.len(),
-        epoch.train_loss,
-        100.0 * epoch.train_error
-    );
-    if let (Some(loss), Some(error)) = (epoch.validation_loss, epoch.validation_error) {
-        let _ = write!(line, "; validation loss {loss:.3}, error {:.1} %", 100.0 * error);
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -565,17 +541,5 @@ mod tests {
         assert!(!is_over(Some(1), 5, Some(&best(5))));
         assert!(!is_over(None, 5, Some(&best(0))));
         assert!(!is_over(Some(1), 0, None));
-    }
-
-    #[test]
-    fn epochs_written_before_there_was_a_calibrated_loss_are_read() {
-        let written =
-            r#"{"rate":0.5,"train_loss":1.0,"train_error":0.25,"validation_loss":0.5,"validation_error":null}"#;
-        let epoch: Epoch = serde_json::from_str(written).expect("an epoch");
-        assert_eq!(
-            (epoch.validation_loss, epoch.calibrated_validation_loss),
-            (Some(0.5), None)
-        );
-        assert!(!epoch.kept);
     }
 }

@@ -36,11 +36,11 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
-    let (best, epochs) = (refined.best_epoch, refined.history.len());
+    let (best, epochs) = (refined.best_epoch, refined.history.epochs.len());
     let refined_on = fold.train.len();
     let mut notes = vec![told(best, epochs, &fold)];
     let guessing = (classes as f32).ln();
-    let epoch = best.checked_sub(1).and_then(|epoch| refined.history.get(epoch));
+    let epoch = best.checked_sub(1).and_then(|epoch| refined.history.epochs.get(epoch));
     let kept = epoch.and_then(|epoch| epoch.validation_loss);
     if kept.is_some_and(|loss| loss > guessing) {
         notes.push(
