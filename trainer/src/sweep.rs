@@ -8,7 +8,7 @@ use shared::bundle::{ClassifierKind, MANIFEST, Manifest};
 use crate::backbone::{Backbone, BackboneError};
 use crate::evaluation::{Evaluation, Spread};
 use crate::report::{Figures, Group};
-use crate::runs::{BUNDLE, Entry, PARAMETERS, SPLIT};
+use crate::runs::{BUNDLE, Entry, PARAMETERS, SPLIT, shortest};
 
 /// Digits of a network's hash that tell it from another one of the same name.
 const DIGITS: usize = 6;
@@ -101,7 +101,7 @@ pub fn difference(
         Some("another resolution")
     } else if served.is_some_and(|served| served != setting.backbone.preprocessing) {
         Some("another --mean or --std")
-    } else if !stored.is_ok_and(|stored| stored == *parameters) {
+    } else if !stored.is_ok_and(|stored| shortest(stored) == shortest(parameters.clone())) {
         Some("other parameters")
     } else if record.data.fingerprint != fingerprint {
         Some("other images")
