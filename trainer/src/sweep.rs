@@ -227,7 +227,7 @@ mod tests {
             fixed_resolution: Some(64),
             ..backbone("own", "bbbbbbbb")
         };
-        let sweep = |sides: &[u32]| settings(&[fixed.clone()], sides, &[ClassifierKind::Svm], 1, 1);
+        let sweep = |sides: &[u32]| settings(std::slice::from_ref(&fixed), sides, &[ClassifierKind::Svm], 1, 1);
         assert!(sweep(&[]).is_ok() && sweep(&[64]).is_ok());
         let reason = sweep(&[64, 96]).expect_err("another resolution").to_string();
         assert!(

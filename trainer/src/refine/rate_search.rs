@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_loss_that_hardly_falls_suggests_nothing() {
-        let noise = |step: usize| [0.03, -0.02, 0.0, -0.04, 0.02, 0.04, -0.03][step % 7];
+        let noise = |step: usize| -> f32 { [0.03, -0.02, 0.0, -0.04, 0.02, 0.04, -0.03][step % 7] };
         let flat = curve(|step, rate| 0.5 + noise(step) + 30.0 * (rate.log10() + 1.0).max(0.0));
         assert_eq!(flat.suggestion, None);
         let rising = curve(|step, rate| 0.5 + noise(step) + rate);
