@@ -56,6 +56,56 @@ fn what_a_search_for_a_rate_leaves_out_is_listed() {
 }
 
 #[test]
+fn what_is_to_know_of_a_result_is_told_quietly_too() {
+    let workshop = Workshop::new(12);
+    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
+    let mut train = workshop.train_by("convolutional.onnx", "data", "run");
+    train.args(["--classifier", "dnn", "--epochs", "1", "--trained", "1", "--quiet"]);
+    let said = say_within(60, &train).ended_with(0);
+    assert!(said.stderr.contains("images of the training part"), "{said:?}");
+    assert!(!said.stderr.contains("Epoch 1/1"), "{said:?}");
+    let epochs = std::fs::read_to_string(workshop.path("run/epochs.json")).expect("a file");
+    assert!(
+        epochs.contains("\"epoch\": 0") && epochs.contains("\"epoch\": 1"),
+        "{epochs}"
+    );
+}
+
+#[test]
+fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
+    let workshop = Workshop::new(8);
+    let side = ["--resolution", "32"];
+    let normalization = ["--mean", "0,0,0", "--std", "255,255,255"];
+    for command in [
+        &["data", "audit"][..],
+        &["data", "dedupe", "--dry-run"],
+        &["sweep", "--repeats", "1", "--out", "sweep"],
+    ] {
+        let line = [command, &["--data", "data", "--backbone", "colours.onnx"], &side].concat();
+        let said = say_within(60, &workshop.trainer(&line)).ended_with(1);
+        assert!(said.stderr.contains("give --mean and --std"), "{said:?}");
+        say_within(60, &workshop.trainer(&[&line[..], &normalization].concat())).ended_with(0);
+    }
+    let other = ["--mean", "1,1,1", "--std", "255,255,255"];
+    let sweep = [
+        "sweep",
+        "--repeats",
+        "1",
+        "--out",
+        "sweep",
+        "--data",
+        "data",
+        "--backbone",
+        "colours.onnx",
+    ];
+    let said = say_within(60, &workshop.trainer(&[&sweep[..], &side, &other].concat())).ended_with(1);
+    assert!(
+        said.stderr.contains("was made with another --mean or --std"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_bundle_that_a_state_machine_would_not_score_with_is_refused() {
     let workshop = Workshop::new(0);
     let machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:ikat-batch";

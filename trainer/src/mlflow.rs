@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::refine::Epoch;
+use crate::refine::History;
 use crate::runs::{Entry, PARAMETERS, RECORD, RunError, flatten};
 
 /// Most parameters, and most metrics, of one request.
@@ -339,8 +339,12 @@ fn metrics(entry: &Entry, now: i64) -> Vec<Metric> {
         add("c_sweep.cv_class_averaged_accuracy".to_owned(), class_averaged, step);
     }
     let epochs = std::fs::read(entry.folder.join("epochs.json")).unwrap_or_default();
-    let epochs: Vec<Epoch> = serde_json::from_slice(&epochs).unwrap_or_default();
-    for (step, epoch) in epochs.iter().enumerate() {
+    let history: History = serde_json::from_slice(&epochs).unwrap_or_default();
+    if let Some(before) = history.before {
+        add("validation_loss".to_owned(), Some(before.loss.into()), 0);
+        add("validation_error".to_owned(), Some(before.error.into()), 0);
+    }
+    for (step, epoch) in history.epochs.iter().enumerate() {
         add("train_loss".to_owned(), Some(epoch.train_loss.into()), step + 1);
         add("train_error".to_owned(), Some(epoch.train_error.into()), step + 1);
         add(

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use shared::bundle::ClassifierKind;
+use shared::bundle::{ClassifierKind, MANIFEST, Manifest};
 
-use crate::backbone::Backbone;
+use crate::backbone::{Backbone, BackboneError};
 use crate::evaluation::{Evaluation, Spread};
 use crate::report::{Figures, Group};
-use crate::runs::{Entry, PARAMETERS, SPLIT};
+use crate::runs::{BUNDLE, Entry, PARAMETERS, SPLIT, shortest};
 
 /// Digits of a network's hash that tell it from another one of the same name.
 const DIGITS: usize = 6;
@@ -27,13 +27,16 @@ pub struct Setting {
 }
 
 /// Every combination once, the repeats of one beside each other. Without `resolutions`, each network has its own.
+///
+/// # Errors
+/// [`BackboneError::Options`] for a network that takes another resolution alone.
 pub fn settings(
     backbones: &[Backbone],
     resolutions: &[u32],
     classifiers: &[ClassifierKind],
     seed: u64,
     repeats: u64,
-) -> Vec<Setting> {
+) -> Result<Vec<Setting>, BackboneError> {
     let resolutions: Vec<Option<u32>> = if resolutions.is_empty() {
         vec![None]
     } else {
@@ -44,8 +47,10 @@ pub fn settings(
         let all = backbones.iter().map(|other| (&other.name[..], &other.sha256[..]));
         let name = distinct_name(&network.name, &network.sha256, all);
         for resolution in &resolutions {
-            let mut backbone = network.clone();
-            backbone.preprocessing.resolution = resolution.unwrap_or(backbone.preprocessing.resolution);
+            let backbone = match resolution {
+                Some(side) => network.clone().at(*side)?,
+                None => network.clone(),
+            };
             let side = resolution.map(|side| format!("-{side}")).unwrap_or_default();
             for classifier in classifiers {
                 settings.extend((0..repeats).map(|repeat| {
@@ -62,7 +67,7 @@ pub fn settings(
     }
     let mut folders = HashSet::new();
     settings.retain(|setting| folders.insert(setting.folder.clone()));
-    settings
+    Ok(settings)
 }
 
 /// The name of a network, with a few digits of its hash where another one of `all` names and hashes has the same name.
@@ -86,11 +91,17 @@ pub fn difference(
     let record = &entry.record;
     let json = std::fs::read(entry.folder.join(PARAMETERS)).unwrap_or_default();
     let stored = serde_json::from_slice::<Value>(&json);
+    let manifest = std::fs::read(entry.folder.join(BUNDLE).join(MANIFEST)).unwrap_or_default();
+    let served = Manifest::from_json(&manifest)
+        .ok()
+        .map(|manifest| manifest.preprocessing);
     if record.backbone.sha256 != setting.backbone.sha256 {
         Some("another network")
     } else if record.resolution != setting.backbone.preprocessing.resolution {
         Some("another resolution")
-    } else if !stored.is_ok_and(|stored| stored == *parameters) {
+    } else if served.is_some_and(|served| served != setting.backbone.preprocessing) {
+        Some("another --mean or --std")
+    } else if !stored.is_ok_and(|stored| shortest(stored) == shortest(parameters.clone())) {
         Some("other parameters")
     } else if record.data.fingerprint != fingerprint {
         Some("other images")
@@ -176,6 +187,7 @@ mod tests {
             trainable: "trainable.onnx".into(),
             licence: None,
             feature_size: 8,
+            fixed_resolution: None,
             preprocessing: Preprocessing {
                 resolution: 224,
                 geometry: Geometry::Letterbox,
@@ -196,7 +208,7 @@ mod tests {
             backbone("own", "bbbbbbbb"),
         ];
         let kinds = [ClassifierKind::Svm, ClassifierKind::SvmRefined, ClassifierKind::Svm];
-        let settings = settings(&networks, &[224, 448, 224], &kinds, 7, 3);
+        let settings = settings(&networks, &[224, 448, 224], &kinds, 7, 3).expect("settings");
         assert_eq!(settings.len(), 36);
         let folders: HashSet<&str> = settings.iter().map(|setting| &setting.folder[..]).collect();
         assert_eq!(folders.len(), 36);
@@ -207,6 +219,21 @@ mod tests {
         ] {
             assert!(folders.contains(folder), "{folders:?}");
         }
+    }
+
+    #[test]
+    fn a_network_that_takes_one_resolution_alone_is_swept_over_no_other() {
+        let fixed = Backbone {
+            fixed_resolution: Some(64),
+            ..backbone("own", "bbbbbbbb")
+        };
+        let sweep = |sides: &[u32]| settings(std::slice::from_ref(&fixed), sides, &[ClassifierKind::Svm], 1, 1);
+        assert!(sweep(&[]).is_ok() && sweep(&[64]).is_ok());
+        let reason = sweep(&[64, 96]).expect_err("another resolution").to_string();
+        assert!(
+            reason.contains("64 x 64 pixels alone: leave --resolution away"),
+            "{reason}"
+        );
     }
 
     #[test]
@@ -228,7 +255,8 @@ mod tests {
                 &[ClassifierKind::Svm],
                 1,
                 1,
-            );
+            )
+            .expect("settings");
             difference(&entry, &all[0], parameters, data, split)
         };
         let with = |network: &str, resolution: u32, data: &str, parameters: &Value| {

@@ -43,8 +43,28 @@ pub struct Backbone {
     pub licence: Option<String>,
     /// Length of the feature vector.
     pub feature_size: usize,
+    /// Side of the images, in pixels, where it takes no other.
+    pub fixed_resolution: Option<u32>,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+}
+
+impl Backbone {
+    /// The network for images whose sides have `resolution` pixels.
+    ///
+    /// # Errors
+    /// [`BackboneError::Options`] where it takes others alone.
+    pub fn at(mut self, resolution: u32) -> Result<Self, BackboneError> {
+        if let Some(fixed) = self.fixed_resolution.filter(|fixed| *fixed != resolution) {
+            return Err(BackboneError::Options(format!(
+                "the network {} takes images of {fixed} x {fixed} pixels alone: leave --resolution away, or export it for \
+                 any height and width",
+                self.name
+            )));
+        }
+        self.preprocessing.resolution = resolution;
+        Ok(self)
+    }
 }
 
 /// Normalization for a network that does not tell its own: per channel red, green, blue, in 8-bit units.
@@ -150,6 +170,7 @@ pub fn obtain(
         trainable: forms.trainable,
         licence: weights.is_none().then(|| entry.licence.clone()),
         feature_size: entry.feature_size,
+        fixed_resolution: None,
         preprocessing,
     })
 }

@@ -48,7 +48,8 @@ pub(super) fn read(
         .ok_or_else(|| own("it holds no graph".to_owned()))?;
 
     check_whole(graph).map_err(own)?;
-    let resolution = image_input(graph).map_err(own)?.unwrap_or(DEFAULT_RESOLUTION);
+    let fixed_resolution = image_input(graph).map_err(own)?;
+    let resolution = fixed_resolution.unwrap_or(DEFAULT_RESOLUTION);
     take_any_batch(graph);
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
@@ -80,6 +81,7 @@ pub(super) fn read(
         trainable: forms.trainable,
         licence: None,
         feature_size,
+        fixed_resolution,
         preprocessing,
     })
 }
@@ -113,10 +115,25 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
     match shape[..] {
         [_, Some(3), None, None] => Ok(None),
         [_, Some(3), Some(height), Some(width)] if height == width => Ok(u32::try_from(height).ok()),
-        [_, Some(3), height, width] => Err(format!("its input is {height:?} x {width:?}; a square is expected")),
+        [_, Some(3), height, width] => Err(format!(
+            "its input is {} x {}; a square is expected",
+            length(height),
+            length(width)
+        )),
         [_, _, _, Some(3)] => Err("its input has the channels last (NHWC); export it with channels first".to_owned()),
-        _ => Err(format!("its input has the shape {shape:?}; [N, 3, H, W] is expected")),
+        _ => {
+            let lengths: Vec<String> = shape.iter().copied().map(length).collect();
+            Err(format!(
+                "its input has the shape [{}]; [N, 3, H, W] is expected",
+                lengths.join(", ")
+            ))
+        }
     }
+}
+
+/// A length as people read it.
+fn length(length: Option<i64>) -> String {
+    length.map_or_else(|| "any".to_owned(), |length| length.to_string())
 }
 
 /// Whether a Reshape within a network tells how many images there are.
@@ -375,6 +392,22 @@ mod tests {
         assert_eq!(batch_of([0, -1]), None);
         assert_eq!(batch_of([-1, 2]), None);
         assert_eq!(batch_of([1, -1]), Some(1));
+    }
+
+    #[test]
+    fn an_input_that_is_no_square_is_told_in_numbers() {
+        let reason = |lengths: &[i64]| {
+            let mut model = classifier();
+            let graph = model.graph.as_mut().expect("a graph");
+            let fixed: Vec<DimensionValue> = lengths.iter().copied().map(DimensionValue::Fixed).collect();
+            graph.input[0] = float_value("image", &fixed);
+            image_input(graph)
+        };
+        assert_eq!(reason(&[1, 3, 64, 64]), Ok(Some(64)));
+        let expected = "its input is 64 x 48; a square is expected";
+        assert_eq!(reason(&[1, 3, 64, 48]), Err(expected.to_owned()));
+        let expected = "its input has the shape [any, 4, 64, 64]; [N, 3, H, W] is expected";
+        assert_eq!(reason(&[0, 4, 64, 64]), Err(expected.to_owned()));
     }
 
     #[test]

@@ -26,6 +26,14 @@ impl Bar {
         }
     }
 
+    /// Prints a line, whether or not it is quiet.
+    pub fn remark(&self, text: &str) {
+        self.with_current(|current| match current {
+            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
+            None => tell(&printable_lines(text)),
+        });
+    }
+
     fn with_current(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
         act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -90,13 +98,9 @@ impl Progress for Bar {
     }
 
     fn note(&self, text: &str) {
-        if self.quiet {
-            return;
+        if !self.quiet {
+            self.remark(text);
         }
-        self.with_current(|current| match current {
-            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
-            None => tell(&printable_lines(text)),
-        });
     }
 }
 

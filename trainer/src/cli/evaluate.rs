@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
     list_skipped_of_run(&run.skipped, &saved.folder);
     for note in &run.notes {
-        session.note(note);
+        session.remark(note);
     }
     let document = Document {
         id: &saved.record.id,

@@ -88,6 +88,7 @@ impl Failure {
     pub fn backbone(error: &BackboneError) -> Self {
         match error {
             BackboneError::Setup(error) => Self::setup(error),
+            BackboneError::Options(reason) => Self::usage(reason.clone()),
             error => Self {
                 message: chain(error),
                 hint: None,

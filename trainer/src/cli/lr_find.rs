@@ -22,9 +22,9 @@ const WIDTH: f32 = 40.0;
 
 /// Suggest a learning rate for a refinement.
 ///
-/// Trains for a few steps at rates that grow from very small to very large, draws the loss over them, and suggests a
-/// tenth of the rate at which it was least. Give the same options as to the refinement itself; nothing is kept of the
-/// training.
+/// Trains for a few steps at rates that grow from very small to very large, draws the loss over them, and suggests the
+/// rate at which it fell fastest, or none where it fell by no more than chance. Give the same options as to the
+/// refinement itself; nothing is kept of the training.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
@@ -114,11 +114,17 @@ fn text(curve: &RateCurve, plot: Option<&Path>) -> String {
         let bar = "█".repeat((WIDTH * point.smoothed / highest).round() as usize);
         let _ = writeln!(text, "{:8.1e} {:7.3} {bar}", point.rate, point.smoothed);
     }
-    let _ = write!(
-        text,
-        "\nSuggested: --learning-rate {:.1e}, a tenth of the rate at which the loss was least",
-        curve.suggestion
-    );
+    let _ = match curve.suggestion {
+        Some(rate) => write!(
+            text,
+            "\nSuggested: --learning-rate {rate:.1e}, at which the loss fell fastest"
+        ),
+        None => write!(
+            text,
+            "\nSuggested: nothing. The loss fell by no more than chance at any of these rates, so the default stands; with more \
+             --steps less is left to chance"
+        ),
+    };
     if let Some(plot) = plot {
         let _ = write!(text, "\nCurve:     {}", printable(&plot.to_string_lossy()));
     }
@@ -143,9 +149,15 @@ mod tests {
         };
         let curve = RateCurve {
             points: vec![point(1e-4, 1.0), point(1e-3, 0.5), point(1e-2, 2.0)],
-            suggestion: 1e-4,
+            suggestion: Some(1e-4),
         };
         insta::assert_snapshot!("lr-find", text(&curve, Some(Path::new("curve.svg"))));
         assert!(report::rate_plot(&curve).is_ok_and(|svg| svg.contains("suggested: 1.0e-4")));
+        let without = RateCurve {
+            suggestion: None,
+            ..curve
+        };
+        assert!(text(&without, None).contains("Suggested: nothing."));
+        assert!(report::rate_plot(&without).is_ok_and(|svg| !svg.contains("suggested")));
     }
 }

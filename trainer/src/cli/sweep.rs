@@ -8,7 +8,7 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::network;
+use super::network::NormalizationArguments;
 use super::output::{list_skipped_of_runs, printable};
 use super::resources::{Resources, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
@@ -48,6 +48,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     repeats: u64,
     #[command(flatten)]
+    normalization: NormalizationArguments,
+    #[command(flatten)]
     training: TrainingArguments,
 }
 
@@ -83,15 +85,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         cache: &cache,
         readable: BTreeMap::new(),
     };
-    let names = arguments.backbone.iter();
-    let networks = names.map(|name| network::obtain(name, None, None, None, &cache, session));
-    let settings = sweep::settings(
-        &networks.collect::<Result<Vec<_>, _>>()?,
-        &arguments.resolution,
-        &kinds,
-        training.split.seed(),
-        arguments.repeats,
-    );
+    let networks = &arguments.normalization.obtain(&arguments.backbone, &cache, session)?;
+    let seed = training.split.seed();
+    let settings = sweep::settings(networks, &arguments.resolution, &kinds, seed, arguments.repeats)
+        .map_err(|error| Failure::backbone(&error))?;
     let mut entries = Vec::new();
     let mut skipped: Vec<Skipped> = Vec::new();
     for (number, setting) in settings.iter().enumerate() {

@@ -163,7 +163,7 @@ impl Job {
 
         list_skipped_of_run(&run.skipped, &saved.folder);
         for note in &run.notes {
-            session.note(note);
+            session.remark(note);
         }
         let document = Document {
             id: &saved.record.id,
@@ -187,7 +187,8 @@ fn text(run: &Run, saved: &Saved) -> String {
     let folder = printable(&saved.folder.to_string_lossy());
     let report = printable(&saved.report().to_string_lossy());
     let images = run.metrics.train_count.unwrap_or_default();
-    let how = how(images, run.refined_on, run.metrics.chosen_c, run.folds);
+    let refined = run.refined_on.map(|part| (part, run.history.is_unchanged()));
+    let how = how(images, refined, run.metrics.chosen_c, run.folds);
     let Manifest { name, version, .. } = &run.bundle.manifest;
     let _ = write!(
         text,
@@ -199,17 +200,21 @@ fn text(run: &Run, saved: &Saved) -> String {
     text
 }
 
-/// What was trained on how many of the `images` of the training part, and what chose C.
-fn how(images: usize, refined_on: Option<usize>, chosen_c: Option<f64>, folds: usize) -> String {
-    let trained = match refined_on {
-        Some(part) if part < images => format!("Network refined on {part} of {images} images"),
+/// What was trained on how many of the `images` of the training part, and what chose C. A network was `refined` on a number
+/// of them, and perhaps is unchanged all the same.
+fn how(images: usize, refined: Option<(usize, bool)>, chosen_c: Option<f64>, folds: usize) -> String {
+    let trained = match refined {
+        Some((part, true)) => {
+            format!("Network as it was, for no epoch of its refinement on {part} of {images} images was better")
+        }
+        Some((part, false)) if part < images => format!("Network refined on {part} of {images} images"),
         Some(_) => format!("Network refined on {images} images"),
         None => format!("Trained on {images} images"),
     };
     match (chosen_c, folds) {
         (None, _) => trained,
         (Some(c), 0) => format!("{trained}, C {c}, as nothing could be held out"),
-        (Some(c), _) if refined_on.is_some() => format!("{trained}, C {c} by those held out"),
+        (Some(c), _) if refined.is_some() => format!("{trained}, C {c} by those held out"),
         (Some(c), folds) => format!("C {c} by {folds}-fold cross-validation on {images} images"),
     }
 }
@@ -220,16 +225,22 @@ mod tests {
 
     #[test]
     fn images_that_were_held_out_are_not_told_as_refined_on() {
-        for (refined_on, chosen_c, folds, expected) in [
-            (Some(36), None, 0, "Network refined on 36 of 43 images"),
+        for (refined, chosen_c, folds, expected) in [
+            (Some((36, false)), None, 0, "Network refined on 36 of 43 images"),
             (
-                Some(36),
+                Some((36, true)),
+                None,
+                0,
+                "Network as it was, for no epoch of its refinement on 36 of 43 images was better",
+            ),
+            (
+                Some((36, false)),
                 Some(1.0),
                 1,
                 "Network refined on 36 of 43 images, C 1 by those held out",
             ),
             (
-                Some(43),
+                Some((43, false)),
                 Some(1.0),
                 0,
                 "Network refined on 43 images, C 1, as nothing could be held out",
@@ -242,7 +253,7 @@ mod tests {
             ),
             (None, Some(0.1), 5, "C 0.1 by 5-fold cross-validation on 43 images"),
         ] {
-            assert_eq!(how(43, refined_on, chosen_c, folds), expected);
+            assert_eq!(how(43, refined, chosen_c, folds), expected);
         }
     }
 }

@@ -94,11 +94,16 @@ mod tests {
             "--accept-quantile 1.5",
             "--near-duplicate-distance 257",
             "--backbone resnet-of-tomorrow",
+            "--std 0,0,0",
+            "--std 0,1,1",
+            "--std nan,1,1",
+            "--std=-1,1,1",
+            "--mean inf,0,0",
             "--mlflow 127.0.0.1:5000",
             "--mlflow file:///tmp/mlruns",
         ] {
             let said = refusal(&format!("train --data images {option}"));
-            let (name, _) = option.split_once(' ').expect("an option and its value");
+            let (name, _) = option.split_once([' ', '=']).expect("an option and its value");
             assert!(said.contains("invalid value") && said.contains(name), "{said}");
         }
         for line in [

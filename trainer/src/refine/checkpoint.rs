@@ -8,14 +8,14 @@ use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use shared::files::write_atomically;
 
-use super::{Best, Epoch, RefineError};
+use super::{Best, History, RefineError};
 use crate::refine::engine::State;
 
 /// Everything that an interrupted refinement needs to go on.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Checkpoint {
     pub state: State,
-    pub history: Vec<Epoch>,
+    pub history: History,
     pub best: Option<Best>,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Checkpoint {
 #[derive(Serialize, Deserialize)]
 struct Header {
     steps: u64,
-    history: Vec<Epoch>,
+    history: History,
     best_epoch: Option<usize>,
 }
 
@@ -130,6 +130,7 @@ fn failed(path: &Path, error: &dyn std::error::Error) -> RefineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refine::{Epoch, Validation};
 
     #[test]
     fn the_newest_are_kept() {
@@ -159,15 +160,22 @@ mod tests {
                 steps: 7,
                 tensors: BTreeMap::from([("parameter/a".to_owned(), vec![0.1, f32::MIN_POSITIVE, -3.0])]),
             },
-            history: vec![Epoch {
-                rate: 0.1,
-                train_loss: 0.3,
-                train_error: 0.25,
-                validation_loss: Some(0.5),
-                calibrated_validation_loss: Some(0.4),
-                validation_error: None,
-                kept: false,
-            }],
+            history: History {
+                before: Some(Validation {
+                    loss: 0.6,
+                    calibrated: 0.3,
+                    error: 0.1,
+                }),
+                epochs: vec![Epoch {
+                    rate: 0.1,
+                    train_loss: 0.3,
+                    train_error: 0.25,
+                    validation_loss: Some(0.5),
+                    calibrated_validation_loss: Some(0.4),
+                    validation_error: None,
+                    kept: false,
+                }],
+            },
             best: Some(Best {
                 epoch: 0,
                 logits: vec![1.0, 2.0],

@@ -10,6 +10,7 @@ mod batches;
 mod checkpoint;
 pub mod engine;
 pub mod head;
+mod history;
 pub mod network;
 mod rate_search;
 mod recipe;
@@ -19,36 +20,15 @@ mod views;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use shared::network::NetworkError;
 
+pub use history::{Epoch, History, Validation};
 pub use rate_search::{RateCurve, RatePoint, RateRange, find_rate};
 pub use recipe::{HeadStart, Recipe, Schedule, Trained};
 pub use run::{Refined, Task, cut_in_two, refine};
 
 use engine::{EngineError, OpenError};
 use network::GraphError;
-
-/// How one pass over the training images went.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
-    /// Learning rate of the last step.
-    pub rate: f32,
-    /// Weighted mean loss over the images, in nats, on variations of them and with dropout.
-    pub train_loss: f32,
-    /// Share of the varied training images classified wrongly.
-    pub train_error: f32,
-    /// Mean cross-entropy on the validation images.
-    pub validation_loss: Option<f32>,
-    /// The same after calibration, by which epochs are compared.
-    #[serde(default)]
-    pub calibrated_validation_loss: Option<f32>,
-    /// Share of the validation images classified wrongly.
-    pub validation_error: Option<f32>,
-    /// Whether the network after this epoch was kept.
-    #[serde(default)]
-    pub kept: bool,
-}
 
 /// The network that is used.
 #[derive(Debug, Clone, PartialEq)]

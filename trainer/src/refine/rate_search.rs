@@ -9,10 +9,15 @@ use super::run::{Task, with_engine};
 use super::views::{View, Views};
 use super::{RefineError, dropout_seed};
 
-/// Share of the past in the smoothed loss.
+/// Share of the past in the moving average of the loss that ends the search.
 const SMOOTHING: f64 = 0.9;
-/// The search ends where the smoothed loss is so many times its least.
+/// The search ends where that average is so many times its least.
 const DIVERGED: f64 = 4.0;
+/// The loss is smoothed over so many points on both sides: at least, and as a share of all.
+const LEAST_REACH: usize = 2;
+const REACH: f64 = 0.05;
+/// The loss falls where it falls by so many standard errors.
+const SIGNIFICANT: f64 = 3.0;
 
 /// Which rates are tried.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,7 +37,7 @@ pub struct RatePoint {
     pub rate: f32,
     /// Loss of the minibatch before the step, in nats.
     pub loss: f32,
-    /// Exponential moving average of it.
+    /// Mean of it and of its neighbours.
     pub smoothed: f32,
 }
 
@@ -41,8 +46,8 @@ pub struct RatePoint {
 pub struct RateCurve {
     /// Step by step, to where the loss grew out of bounds.
     pub points: Vec<RatePoint>,
-    /// A tenth of the rate with the least smoothed loss: still steep, and safely below where it turns.
-    pub suggestion: f32,
+    /// Where the smoothed loss falls fastest on its way to its least; `None` where it falls by no more than chance.
+    pub suggestion: Option<f32>,
 }
 
 impl RateRange {
@@ -83,10 +88,10 @@ fn search(task: &Task, engine: &mut dyn Engine, views: &Views, range: RateRange)
     let batches = Batches::new(recipe, &task.labels, task.trained_rows(), task.classes);
     let mut curve = Curve::default();
     let mut epoch = 0;
-    while curve.points.len() < range.steps {
+    while curve.losses.len() < range.steps {
         let order = batches.order(epoch);
         for rows in divided(&order, recipe.minibatch) {
-            let step = curve.points.len();
+            let step = curve.losses.len();
             if step == range.steps {
                 break;
             }
@@ -111,7 +116,8 @@ fn search(task: &Task, engine: &mut dyn Engine, views: &Views, range: RateRange)
 /// The curve as it grows.
 #[derive(Default)]
 struct Curve {
-    points: Vec<RatePoint>,
+    rates: Vec<f32>,
+    losses: Vec<f32>,
     average: f64,
     least: Option<f64>,
 }
@@ -119,61 +125,107 @@ struct Curve {
 impl Curve {
     /// Whether the search goes on.
     fn add(&mut self, rate: f32, loss: f32) -> bool {
+        self.rates.push(rate);
+        self.losses.push(loss);
         self.average = SMOOTHING * self.average + (1.0 - SMOOTHING) * f64::from(loss);
-        let steps = self.points.len() as i32 + 1;
-        let smoothed = self.average / (1.0 - SMOOTHING.powi(steps));
-        self.points.push(RatePoint {
-            rate,
-            loss,
-            smoothed: smoothed as f32,
-        });
-        let least = self.least.map_or(smoothed, |least| least.min(smoothed));
+        let average = self.average / (1.0 - SMOOTHING.powi(self.losses.len() as i32));
+        let least = self.least.map_or(average, |least| least.min(average));
         self.least = Some(least);
-        smoothed <= DIVERGED * least
+        average <= DIVERGED * least
     }
 
     fn finished(self) -> Result<RateCurve, RefineError> {
-        let least = self.points.iter().min_by(|a, b| a.smoothed.total_cmp(&b.smoothed));
-        let Some(least) = least else {
+        if self.losses.is_empty() {
             return Err(RefineError::Recipe(
                 "the loss is not finite at the smallest rate already; give a smaller --from-rate".to_owned(),
             ));
-        };
+        }
+        let reach = LEAST_REACH.max((REACH * self.losses.len() as f64) as usize);
+        let smoothed = smoothed(&self.losses, reach);
+        let suggestion = steepest(&self.losses, &smoothed, reach).map(|step| self.rates[step]);
+        let points = self.rates.iter().zip(&self.losses).zip(&smoothed);
         Ok(RateCurve {
-            suggestion: least.rate / 10.0,
-            points: self.points,
+            points: points
+                .map(|((rate, loss), smoothed)| RatePoint {
+                    rate: *rate,
+                    loss: *loss,
+                    smoothed: *smoothed as f32,
+                })
+                .collect(),
+            suggestion,
         })
     }
+}
+
+/// The mean of each loss and those at most `reach` steps from it.
+fn smoothed(losses: &[f32], reach: usize) -> Vec<f64> {
+    let mean = |step: usize| {
+        let near = &losses[step.saturating_sub(reach)..(step + reach + 1).min(losses.len())];
+        near.iter().copied().map(f64::from).sum::<f64>() / near.len() as f64
+    };
+    (0..losses.len()).map(mean).collect()
+}
+
+/// The step at which the smoothed loss falls fastest on its way from the first rates to its least. Where the last layer
+/// begins as an SVM, hardly anything is left to fall, and nothing but chance says where it is least.
+fn steepest(losses: &[f32], smoothed: &[f64], reach: usize) -> Option<usize> {
+    // Only means of as many losses are compared.
+    let whole = reach..smoothed.len().saturating_sub(reach);
+    let least = whole.min_by(|a, b| smoothed[*a].total_cmp(&smoothed[*b]))?;
+    // What one loss differs from the next by is chance, up to where it is least.
+    let seen = &losses[..=least + reach];
+    let squares = seen.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2));
+    let variance = squares.sum::<f64>() / (2 * (seen.len() - 1)) as f64;
+    let standard_error = (2.0 * variance / (2 * reach + 1) as f64).sqrt();
+    if smoothed[reach] - smoothed[least] <= SIGNIFICANT * standard_error {
+        return None;
+    }
+    let fall = |step: &usize| smoothed[step - reach] - smoothed[step + reach];
+    (reach..=least).max_by(|a, b| fall(a).total_cmp(&fall(b)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_suggestion_lies_a_tenth_below_the_turn() {
-        let range = RateRange {
-            least: 1e-5,
-            most: 1.0,
-            steps: 101,
-        };
+    const RANGE: RateRange = RateRange {
+        least: 1e-5,
+        most: 1.0,
+        steps: 101,
+    };
+
+    /// The curve of a training whose loss at each step and rate is as given.
+    fn curve(loss: impl Fn(usize, f32) -> f32) -> RateCurve {
         let mut curve = Curve::default();
-        for step in 0..range.steps {
-            let rate = range.rate(step);
-            // Falls to a turn at 0.01, then grows.
-            let distance = (rate.log10() + 2.0).abs();
-            let loss = if rate < 0.01 {
-                0.5 + 0.2 * distance
-            } else {
-                0.5 + 10.0 * distance.powi(2)
-            };
-            if !curve.add(rate, loss) {
+        for step in 0..RANGE.steps {
+            let rate = RANGE.rate(step);
+            if !curve.add(rate, loss(step, rate)) {
                 break;
             }
         }
-        let curve = curve.finished().expect("a curve");
+        curve.finished().expect("a curve")
+    }
+
+    #[test]
+    fn the_suggestion_is_where_the_loss_falls_fastest() {
+        // Falls about 0.001, turns at 0.1, then grows.
+        let curve = curve(|_, rate| 0.5 + 0.5 / (1.0 + rate / 1e-3) + 30.0 * (rate.log10() + 1.0).max(0.0));
         assert!(curve.points.len() < 101, "{}", curve.points.len());
-        assert!((5e-4..2.5e-3).contains(&curve.suggestion), "{}", curve.suggestion);
+        let suggestion = curve.suggestion.expect("a suggestion");
+        assert!((5e-4..2e-3).contains(&suggestion), "{suggestion}");
+    }
+
+    #[test]
+    fn a_loss_that_hardly_falls_suggests_nothing() {
+        let noise = |step: usize| -> f32 { [0.03, -0.02, 0.0, -0.04, 0.02, 0.04, -0.03][step % 7] };
+        let flat = curve(|step, rate| 0.5 + noise(step) + 30.0 * (rate.log10() + 1.0).max(0.0));
+        assert_eq!(flat.suggestion, None);
+        let rising = curve(|step, rate| 0.5 + noise(step) + rate);
+        assert_eq!(rising.suggestion, None);
+        // Too few for a mean.
+        let mut short = Curve::default();
+        assert!(short.add(1e-5, 0.5) && short.add(1e-4, 0.4));
+        assert_eq!(short.finished().expect("a curve").suggestion, None);
     }
 
     #[test]

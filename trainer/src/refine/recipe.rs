@@ -91,7 +91,7 @@ pub enum Trained {
     Head,
     /// From the last layer that halves the map upwards.
     LastStage,
-    /// At most this many convolutions and linear layers, counted from the end.
+    /// At most this many convolutions and linear layers, counted from the end: 1 is the last layer alone.
     Layers(usize),
     /// Everything.
     All,

@@ -1,7 +1,6 @@
 //! The training itself: epochs, validation, checkpoints, and the network that comes out.
 
 use std::cell::Cell;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -16,11 +15,11 @@ use super::batches::{Batches, divided};
 use super::checkpoint::{Checkpoint, keep_newest};
 use super::engine::{Engine, EngineError, Plan, Version, open};
 use super::head::{Classifier, HeadLayer, outputs};
-use super::network::{Boundary, Graph, GraphError, Parameter, Role, boundaries, lower_part, write_back};
+use super::network::{Boundary, Graph, GraphError, Operator, Parameter, Role, boundaries, lower_part, write_back};
 use super::recipe::{Recipe, Trained};
 use super::tensorboard::Follower;
 use super::views::{View, Views};
-use super::{Best, Epoch, RefineError, dropout_seed};
+use super::{Best, Epoch, History, RefineError, Validation, dropout_seed};
 use crate::device::Device;
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
@@ -28,6 +27,9 @@ use crate::svm::calibrated_log_loss;
 
 /// Images whose logits are computed at once.
 const EVALUATED_AT_ONCE: usize = 16;
+
+/// Layers that are trained in place of the last stage where a network has no stages.
+const WITHOUT_STAGES: usize = 6;
 
 /// What is refined, on which images.
 pub struct Task<'a> {
@@ -82,7 +84,7 @@ pub struct Refined {
     /// The last layer.
     pub head: HeadLayer,
     /// Epoch by epoch.
-    pub history: Vec<Epoch>,
+    pub history: History,
     /// The network after which epoch was kept, counted from 1; 0 where no epoch did better than the start.
     pub best_epoch: usize,
     /// Logits of the validation images, `images x classes`.
@@ -144,13 +146,14 @@ pub(super) fn with_engine<T>(
 }
 
 /// The trained values in the files that they came from.
-fn export(task: &Task, graph: Graph, best: Best, mut history: Vec<Epoch>) -> Result<Refined, RefineError> {
+fn export(task: &Task, graph: Graph, best: Best, mut history: History) -> Result<Refined, RefineError> {
     let mut parameters = graph.parameters;
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
         parameter.values = values;
     }
-    if let Some(kept) = best.epoch.checked_sub(1).and_then(|epoch| history.get_mut(epoch)) {
-        kept.kept = true;
+    let kept = best.epoch.checked_sub(1);
+    if let Some(epoch) = kept.and_then(|epoch| history.epochs.get_mut(epoch)) {
+        epoch.kept = true;
     }
     let (classifier, backbone, head) = written_back(&task.head, task.backbone, parameters)?;
     Ok(Refined {
@@ -201,7 +204,7 @@ pub fn cut_in_two(
 ) -> Result<(Option<ModelProto>, Graph), GraphError> {
     let Classifier { model, logits, .. } = classifier;
     let whole = Graph::read(model, None, logits)?;
-    Ok(match choose_cut(&boundaries(&whole), trained, &outputs(backbone)?.0)? {
+    Ok(match choose_cut(&whole, trained, &outputs(backbone)?.0)? {
         Some(cut) => (
             Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
             Graph::read(model, Some(&cut), logits)?,
@@ -210,8 +213,11 @@ pub fn cut_in_two(
     })
 }
 
-/// The value below which nothing is trained; `None` where everything is.
-fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+/// The value below which nothing is trained; `None` where everything is. `features` is where the last layer begins.
+fn choose_cut(whole: &Graph, trained: Trained, features: &str) -> Result<Option<String>, GraphError> {
+    let boundaries = boundaries(whole);
+    let is_layer = |operator: &&Operator| operator.operation.is_layer();
+    let all = whole.operators.iter().filter(is_layer).count();
     let lowest_of = |layers: usize| {
         boundaries
             .iter()
@@ -220,6 +226,7 @@ fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Resu
     let chosen = match trained {
         Trained::All => return Ok(None),
         Trained::Head => return Ok(Some(features.to_owned())),
+        Trained::Layers(layers) if layers >= all => return Ok(None),
         Trained::Layers(layers) => lowest_of(layers),
         Trained::LastStage => {
             let begins = |boundary: &Boundary| boundary.downsampled_above && boundary.layers_above > 1;
@@ -233,11 +240,14 @@ fn choose_cut(boundaries: &[Boundary], trained: Trained, features: &str) -> Resu
                         .count();
                     boundaries.get(last + 1 - run)
                 }
-                None => lowest_of(6),
+                None if all <= WITHOUT_STAGES => return Ok(None),
+                None => lowest_of(WITHOUT_STAGES),
             }
         }
     };
     match chosen {
+        // What comes after the features belongs to the last layer, and no lower part has it.
+        Some(boundary) if boundary.layers_above <= 1 => Ok(Some(features.to_owned())),
         Some(boundary) => Ok(Some(boundary.value.clone())),
         None => Err(GraphError::Unsound(
             "there is no place to cut the network in two; train all of it".to_owned(),
@@ -252,31 +262,23 @@ struct Loop<'a> {
     at_once: Cell<usize>,
 }
 
-/// Losses and error on the validation images.
-#[derive(Debug, Clone, Copy)]
-struct Validation {
-    loss: f32,
-    /// The loss after calibration.
-    calibrated: f32,
-    error: f32,
-}
-
 impl Loop<'_> {
-    fn run(&self, engine: &mut dyn Engine) -> Result<(Best, Vec<Epoch>), RefineError> {
+    fn run(&self, engine: &mut dyn Engine) -> Result<(Best, History), RefineError> {
         let recipe = self.task.recipe;
         let held_out: Vec<usize> = self.task.validation.clone();
         let batches = Batches::new(recipe, &self.task.labels, self.task.trained_rows(), self.task.classes);
-        let (mut history, mut best) = (Vec::new(), None);
+        let (mut history, mut best) = (History::default(), None);
         if let Some(checkpoint) = Checkpoint::load(&self.task.checkpoint)
             && engine.restore(&checkpoint.state).is_ok()
         {
             (history, best) = (checkpoint.history, checkpoint.best);
-            let done = history.len();
+            let done = history.epochs.len();
             self.task
                 .progress
                 .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
         } else if !held_out.is_empty() {
-            self.validate(engine, &held_out, (0, 0.0), &mut best)?;
+            history.before = self.validate(engine, &held_out, (0, 0.0), &mut best)?;
+            self.task.progress.note(&history.told(recipe.epochs));
         }
         let failed = |source| RefineError::Events {
             folder: self.task.events.clone().unwrap_or_default(),
@@ -290,13 +292,14 @@ impl Loop<'_> {
         let steps = batches.steps();
         let progress = self.task.progress;
         progress.begin("Refining the network", (steps * recipe.epochs) as u64);
-        progress.advance((steps * history.len()) as u64);
+        progress.advance((steps * history.epochs.len()) as u64);
         let outcome = (|| {
-            while history.len() < recipe.epochs && !is_over(recipe.patience, history.len(), best.as_ref()) {
+            while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref())
+            {
                 let begin = Instant::now();
-                let epoch = self.epoch(engine, &batches, &held_out, history.len(), &mut best)?;
-                history.push(epoch);
-                progress.note(&told(&history, recipe.epochs));
+                let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
+                history.epochs.push(epoch);
+                progress.note(&history.told(recipe.epochs));
                 if let Some(events) = &events {
                     events.add(&history).map_err(failed)?;
                 }
@@ -306,7 +309,7 @@ impl Loop<'_> {
                     best: best.clone(),
                 }
                 .save(&self.task.checkpoint)?;
-                let remaining = (recipe.epochs - history.len()) as u32;
+                let remaining = (recipe.epochs - history.epochs.len()) as u32;
                 if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
                     return Err(RefineError::OutOfTime);
                 }
@@ -458,43 +461,54 @@ fn mean_cross_entropy(logits: &[f32], truths: &[usize], classes: usize) -> f32 {
     (sum / truths.len().max(1) as f64) as f32
 }
 
-/// One line on the last epoch.
-fn told(history: &[Epoch], epochs: usize) -> String {
-    let Some(epoch) = history.last() else {
-        return String::new();
-    };
-    let mut line = format!(
-        "Epoch {}/{epochs}: loss {:.3}, training error {:.1} %",
-        history.len(),
-        epoch.train_loss,
-        100.0 * epoch.train_error
-    );
-    if let (Some(loss), Some(error)) = (epoch.validation_loss, epoch.validation_error) {
-        let _ = write!(line, "; validation loss {loss:.3}, error {:.1} %", 100.0 * error);
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::onnx::proto::DimensionValue;
     use crate::onnx::{Constants, GraphBuilder};
 
-    #[test]
-    fn a_tensor_of_the_network_that_is_called_as_one_of_the_last_layer_is_written_back() {
+    /// One convolution, whose kernel has a name that the last layer would have, and its means.
+    fn one_convolution() -> ModelProto {
         let mut graph = GraphBuilder::new("own");
         let kernel = graph.initializer("head.weight", &[2, 3, 1, 1], &[0.5; 6]);
         let map = graph.node("head", "Conv", &["image", &kernel], &[]);
         let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
         let features = graph.node("features", "Flatten", &[&pooled], &[]);
         let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
-        let backbone = graph.finish("image", &[(&features, &shape)], &[]);
-        let layer = HeadLayer {
+        graph.finish("image", &[(&features, &shape)], &[])
+    }
+
+    fn last_layer(normalized: bool) -> HeadLayer {
+        HeadLayer {
             weights: vec![0.1; 4],
             biases: vec![0.0; 2],
-            normalized: false,
-        };
+            normalized,
+        }
+    }
+
+    #[test]
+    fn one_layer_is_the_last_and_as_many_as_there_are_is_all() {
+        let backbone = one_convolution();
+        for (normalized, dropout) in [(true, 0.5), (true, 0.0), (false, 0.5), (false, 0.0)] {
+            let layer = last_layer(normalized);
+            let classifier = layer.on(&backbone, Some(dropout)).expect("a network");
+            let cut = |trained| {
+                let (lower, graph) = cut_in_two(&backbone, &classifier, trained).expect("two parts");
+                (lower.is_some(), graph.input)
+            };
+            for trained in [Trained::Head, Trained::Layers(1)] {
+                assert_eq!(cut(trained), (true, "features".to_owned()), "{trained:?}");
+            }
+            for trained in [Trained::All, Trained::Layers(2), Trained::Layers(9), Trained::LastStage] {
+                assert_eq!(cut(trained), (false, "image".to_owned()), "{trained:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tensor_of_the_network_that_is_called_as_one_of_the_last_layer_is_written_back() {
+        let backbone = one_convolution();
+        let layer = last_layer(false);
         let classifier = layer.on(&backbone, Some(0.5)).expect("a network");
         let (_, graph) = cut_in_two(&backbone, &classifier, Trained::All).expect("a graph");
         let mut parameters = graph.parameters;
@@ -527,17 +541,5 @@ mod tests {
         assert!(!is_over(Some(1), 5, Some(&best(5))));
         assert!(!is_over(None, 5, Some(&best(0))));
         assert!(!is_over(Some(1), 0, None));
-    }
-
-    #[test]
-    fn epochs_written_before_there_was_a_calibrated_loss_are_read() {
-        let written =
-            r#"{"rate":0.5,"train_loss":1.0,"train_error":0.25,"validation_loss":0.5,"validation_error":null}"#;
-        let epoch: Epoch = serde_json::from_str(written).expect("an epoch");
-        assert_eq!(
-            (epoch.validation_loss, epoch.calibrated_validation_loss),
-            (Some(0.5), None)
-        );
-        assert!(!epoch.kept);
     }
 }

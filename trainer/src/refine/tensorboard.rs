@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 use shared::files::write_atomically;
 
-use super::Epoch;
+use super::{Epoch, History};
 
 /// Name of the file; TensorBoard knows it by its middle part.
 pub const FILE: &str = "events.out.tfevents.ikat";
@@ -43,19 +43,26 @@ struct Scalar {
     value: Option<f32>,
 }
 
-/// A file of all epochs, and of the test error at the end where it is known.
-pub fn encode(history: &[Epoch], test_error: Option<f32>) -> Vec<u8> {
+/// A file of all epochs, of what was before the first, and of the test error at the end where it is known.
+pub fn encode(history: &History, test_error: Option<f32>) -> Vec<u8> {
     let version = Event {
         wall_time: now(),
         file_version: Some("brain.Event:2".to_owned()),
         ..Event::default()
     };
     let mut bytes = record(&version);
-    for (number, epoch) in history.iter().enumerate() {
+    if let Some(before) = history.before {
+        let values = [
+            ("loss/validation", Some(before.loss)),
+            ("error/validation", Some(before.error)),
+        ];
+        bytes.extend(record(&event(0, values)));
+    }
+    for (number, epoch) in history.epochs.iter().enumerate() {
         bytes.extend(record(&of_epoch(number, epoch)));
     }
     if let Some(error) = test_error {
-        bytes.extend(record(&event(history.len(), [("error/test", Some(error))])));
+        bytes.extend(record(&event(history.epochs.len(), [("error/test", Some(error))])));
     }
     bytes
 }
@@ -67,15 +74,15 @@ pub(super) struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     /// Begins the file anew, with what came before.
-    pub fn begin(folder: &'a Path, history: &[Epoch]) -> io::Result<Self> {
+    pub fn begin(folder: &'a Path, history: &History) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         write_atomically(&folder.join(FILE), &encode(history, None))?;
         Ok(Self { folder })
     }
 
     /// Adds the last epoch of `history`.
-    pub fn add(&self, history: &[Epoch]) -> io::Result<()> {
-        let Some((epoch, before)) = history.split_last() else {
+    pub fn add(&self, history: &History) -> io::Result<()> {
+        let Some((epoch, before)) = history.epochs.split_last() else {
             return Ok(());
         };
         let mut file = OpenOptions::new().append(true).open(self.folder.join(FILE))?;
@@ -139,6 +146,7 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refine::Validation;
 
     const EPOCH: Epoch = Epoch {
         rate: 0.1,
@@ -168,8 +176,16 @@ mod tests {
     #[test]
     fn a_file_that_grew_says_what_one_written_at_once_does() {
         let folder = tempfile::tempdir().expect("a folder");
-        let history = [EPOCH, Epoch { rate: 0.2, ..EPOCH }];
-        let follower = Follower::begin(folder.path(), &history[..1]).expect("a file");
+        let mut history = History {
+            before: Some(Validation {
+                loss: 0.7,
+                calibrated: 0.6,
+                error: 0.4,
+            }),
+            epochs: vec![EPOCH],
+        };
+        let follower = Follower::begin(folder.path(), &history).expect("a file");
+        history.epochs.push(Epoch { rate: 0.2, ..EPOCH });
         follower.add(&history).expect("added");
         let grown = decode(&std::fs::read(folder.path().join(FILE)).expect("a file"));
         let at_once = decode(&encode(&history, Some(0.3)));
@@ -182,9 +198,10 @@ mod tests {
         };
         assert_eq!(at_once[0].file_version.as_deref(), Some("brain.Event:2"));
         let expected = numbers(&at_once);
-        assert_eq!(expected.len(), 2 * 4 + 1);
+        assert_eq!(expected.len(), 2 + 2 * 4 + 1);
+        assert_eq!(expected[0], (0, "loss/validation".to_owned(), 0.7));
         assert_eq!(expected.last(), Some(&(2, "error/test".to_owned(), 0.3)));
-        assert_eq!(numbers(&grown), expected[..8]);
+        assert_eq!(numbers(&grown), expected[..10]);
     }
 
     /// The check value of CRC-32C (RFC 3720), masked by hand.

@@ -228,7 +228,7 @@ pub(super) fn epochs(history: &[Epoch], test_error: Option<f64>) -> Result<Optio
     }))
 }
 
-/// Loss over learning rates, with the suggested one.
+/// Loss over learning rates, with the suggested one where there is one.
 pub(super) fn rates(curve: &RateCurve) -> Result<String, ReportError> {
     let along = |value: fn(&RatePoint) -> f32| -> Vec<(f64, f64)> {
         let points = curve.points.iter();
@@ -240,8 +240,18 @@ pub(super) fn rates(curve: &RateCurve) -> Result<String, ReportError> {
     let highest = smoothed.iter().fold(0.05_f64, |top, point| top.max(point.1));
     let begin = smoothed.first().map_or(-6.0, |point| point.0.floor());
     let end = smoothed.last().map_or(0.0, |point| point.0.ceil()).max(begin + 1.0);
-    let suggested = f64::from(curve.suggestion).log10();
     let within = losses.into_iter().map(|(rate, loss)| (rate, loss.min(1.1 * highest)));
+    let mut lines = vec![
+        Line::new("each minibatch", within.collect()),
+        Line::new("smoothed", smoothed).summary(),
+    ];
+    if let Some(rate) = curve.suggestion {
+        let at = f64::from(rate).log10();
+        lines.push(Line::new(
+            format!("suggested: {rate:.1e}"),
+            vec![(at, 0.0), (at, 1.1 * highest)],
+        ));
+    }
     LineChart {
         title: "Learning rates".to_owned(),
         x: Axis {
@@ -254,14 +264,7 @@ pub(super) fn rates(curve: &RateCurve) -> Result<String, ReportError> {
             range: 0.0..1.1 * highest,
             form: Form::Plain,
         },
-        lines: vec![
-            Line::new("each minibatch", within.collect()),
-            Line::new("smoothed", smoothed).summary(),
-            Line::new(
-                format!("suggested: {:.1e}", curve.suggestion),
-                vec![(suggested.max(begin), 0.0), (suggested.max(begin), 1.1 * highest)],
-            ),
-        ],
+        lines,
     }
     .draw()
 }

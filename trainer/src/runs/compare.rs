@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::{Entry, PARAMETERS, PREDICTIONS, RunError, at};
 use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
@@ -171,9 +171,33 @@ pub(crate) fn flatten(name: &str, value: &Value, flat: &mut BTreeMap<String, Str
             flat.insert(name.to_owned(), text.clone());
         }
         other => {
-            flat.insert(name.to_owned(), other.to_string());
+            flat.insert(name.to_owned(), shortest(other.clone()).to_string());
         }
     }
+}
+
+/// `value` with its numbers in as few digits as they were given: a [`Value`] holds 64 bits, and those of 32 have other digits
+/// there.
+pub(crate) fn shortest(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter();
+            Value::Object(fields.map(|(name, value)| (name, shortest(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(shortest).collect()),
+        Value::Number(number) => Value::Number(narrowed(&number).unwrap_or(number)),
+        other => other,
+    }
+}
+
+/// The shortest number that is the same in 32 bits, where `number` needs no more.
+fn narrowed(number: &Number) -> Option<Number> {
+    let wide = number.as_f64().filter(|_| number.is_f64())?;
+    let narrow = wide as f32;
+    if f64::from(narrow).to_bits() != wide.to_bits() {
+        return None;
+    }
+    Number::from_f64(narrow.to_string().parse().ok()?)
 }
 
 fn differences(parameters: &[BTreeMap<String, String>]) -> Vec<Difference> {
@@ -220,4 +244,23 @@ fn paired(runs: &[Compared]) -> (Vec<Pair>, usize) {
         pairs.retain(|pair| pair.first == best || pair.second == best);
     }
     (pairs, tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_of_32_bits_have_their_own_digits() {
+        let wide = json!({ "dropout": 0.2_f32, "steps": [[20, 0.01_f32]], "c": 0.1_f64, "half": 0.5, "epochs": 20, "none": null });
+        let text = r#"{"c":0.1,"dropout":0.2,"epochs":20,"half":0.5,"none":null,"steps":[[20,0.01]]}"#;
+        let short: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(shortest(wide.clone()), short);
+        assert_eq!(shortest(short.clone()), short);
+        let mut flat = BTreeMap::new();
+        flatten("", &wide, &mut flat);
+        assert_eq!((&flat["dropout"][..], &flat["steps"][..]), ("0.2", "[[20,0.01]]"));
+    }
 }

@@ -19,8 +19,8 @@ use shared::bundle::FileEntry;
 use shared::files;
 
 pub use claim::Claim;
-pub(crate) use compare::flatten;
 pub use compare::{Compared, Comparison, Difference, Pair};
+pub(crate) use compare::{flatten, shortest};
 pub use history::{Damaged, Entry, History};
 pub use record::{ClassCount, DataSummary, Kind, Record, SCHEMA_VERSION};
 pub use trained_on::TrainedOn;

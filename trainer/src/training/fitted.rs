@@ -12,7 +12,7 @@ use super::{NetworkFile, Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
 use crate::dataset::{Dataset, escape};
 use crate::features::Features;
-use crate::refine::Epoch;
+use crate::refine::History;
 use crate::svm::{self, SvmError};
 
 /// A data set with features, divided, ready for a classifier.
@@ -39,7 +39,7 @@ pub(super) struct Fitted {
     /// Folds that C was chosen by; 0 where nothing was held out.
     pub folds: usize,
     pub notes: Vec<String>,
-    pub history: Vec<Epoch>,
+    pub history: History,
     /// Images that the network was refined on, where it was.
     pub refined_on: Option<usize>,
     pub svm_seconds: Option<f64>,
@@ -62,7 +62,7 @@ impl Fitted {
             c_sweep: Vec::new(),
             folds: 0,
             notes: Vec::new(),
-            history: Vec::new(),
+            history: History::default(),
             refined_on: None,
             svm_seconds: None,
             refine_seconds: None,

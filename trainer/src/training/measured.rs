@@ -12,6 +12,7 @@ use super::{NetworkFile, Run, TrainingError, Workplace, predict};
 use crate::dataset::{Dataset, Side, Split, SplitParameters};
 use crate::evaluation::{Evaluation, Metrics, Seconds};
 use crate::image_reader::Images;
+use crate::refine::History;
 use crate::runs::{DataSummary, Kind, RunError, SPLIT, TrainedOn};
 use crate::shell;
 
@@ -91,7 +92,7 @@ pub fn measure(
         skipped: dataset.skipped,
         folds: 0,
         notes: told.into_iter().collect(),
-        history: Vec::new(),
+        history: History::default(),
         refined_on: None,
         parameters,
         limits,

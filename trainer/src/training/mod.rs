@@ -35,7 +35,7 @@ use crate::progress::Progress;
 use crate::quantize::QuantizeError;
 use crate::refine::{RateCurve, RateRange, Recipe, RefineError};
 use crate::report::ReportError;
-use crate::runs::{DataSummary, Kind, RunError, TrainedOn};
+use crate::runs::{DataSummary, Kind, RunError, TrainedOn, shortest};
 use crate::svm::{self, SvmError};
 
 pub use choice::{Candidate, Choice, choose};
@@ -407,7 +407,9 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         notes: notes.into_iter().flatten().chain(fitted.notes).collect(),
         history: fitted.history,
         refined_on: fitted.refined_on,
-        parameters: serde_json::to_value(*parameters).map_err(RunError::from)?,
+        parameters: serde_json::to_value(*parameters)
+            .map(shortest)
+            .map_err(RunError::from)?,
         limits: parameters.limits,
     })
 }

@@ -17,7 +17,7 @@ use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
 use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
-use crate::refine::{self, HeadStart, RateCurve, RateRange, Recipe, RefineError, Refined, Task};
+use crate::refine::{self, HeadStart, History, RateCurve, RateRange, Recipe, RefineError, Refined, Task};
 use crate::runs::RunError;
 use crate::svm::{self, Fold, Folds};
 
@@ -36,11 +36,11 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
-    let (best, epochs) = (refined.best_epoch, refined.history.len());
+    let best = refined.best_epoch;
     let refined_on = fold.train.len();
-    let mut notes = vec![told(best, epochs, &fold)];
+    let mut notes = vec![told(best, &refined.history, &fold)];
     let guessing = (classes as f32).ln();
-    let epoch = best.checked_sub(1).and_then(|epoch| refined.history.get(epoch));
+    let epoch = best.checked_sub(1).and_then(|epoch| refined.history.epochs.get(epoch));
     let kept = epoch.and_then(|epoch| epoch.validation_loss);
     if kept.is_some_and(|loss| loss > guessing) {
         notes.push(
@@ -63,7 +63,8 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
 }
 
 /// Which network is kept, and on how many images it was trained and chosen.
-fn told(best: usize, epochs: usize, fold: &Fold) -> String {
+fn told(best: usize, history: &History, fold: &Fold) -> String {
+    let epochs = history.epochs.len();
     let (trained, held_out) = (fold.train.len(), fold.held_out.len());
     let all = trained + held_out;
     let parts =
@@ -72,9 +73,19 @@ fn told(best: usize, epochs: usize, fold: &Fold) -> String {
         (0, _) => {
             "Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".to_owned()
         }
-        (_, 0) => format!(
-            "{parts}. It is kept as it was before the first of {epochs} epochs: none did better on those held out."
-        ),
+        (_, 0) => {
+            let after = history
+                .epochs
+                .iter()
+                .filter_map(|epoch| epoch.calibrated_validation_loss);
+            let losses = history.before.zip(after.reduce(f32::min));
+            let losses = losses.map_or_else(String::new, |(before, after)| {
+                format!(" (calibrated loss {:.3} before, {after:.3} at best)", before.calibrated)
+            });
+            format!(
+                "{parts}. It is kept as it was before the first of {epochs} epochs: none did better on those held out{losses}."
+            )
+        }
         _ => format!("{parts}. That of epoch {best} of {epochs} is kept: it did best on those held out."),
     }
 }
@@ -378,6 +389,7 @@ fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::refine::{Epoch, Validation};
 
     fn fold(held_out: usize) -> Fold {
         Fold {
@@ -396,13 +408,36 @@ mod tests {
 
     #[test]
     fn trained_and_held_out_images_are_told_apart() {
-        let note = told(3, 4, &fold(5));
+        let epoch = Epoch {
+            rate: 0.1,
+            train_loss: 0.5,
+            train_error: 0.25,
+            validation_loss: Some(0.4),
+            calibrated_validation_loss: Some(0.375),
+            validation_error: Some(0.2),
+            kept: false,
+        };
+        let before = Validation {
+            loss: 0.5,
+            calibrated: 0.25,
+            error: 0.2,
+        };
+        let history = History {
+            before: Some(before),
+            epochs: vec![epoch; 4],
+        };
+        let note = told(3, &history, &fold(5));
         assert!(
             note.contains("the 12 images") && note.contains("7 train") && note.contains("5 are held out"),
             "{note}"
         );
-        assert!(told(0, 4, &fold(5)).contains("before the first of 4 epochs"));
-        assert!(told(4, 4, &fold(0)).contains("Nothing was held out"));
+        let note = told(0, &history, &fold(5));
+        assert!(
+            note.contains("before the first of 4 epochs")
+                && note.ends_with("(calibrated loss 0.250 before, 0.375 at best)."),
+            "{note}"
+        );
+        assert!(told(4, &history, &fold(0)).contains("Nothing was held out"));
     }
 
     #[test]

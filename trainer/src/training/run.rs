@@ -12,7 +12,7 @@ use super::{TrainingError, Workplace};
 use crate::dataset::{Skipped, Split};
 use crate::evaluation::{Metrics, Predictions};
 use crate::image_reader::Images;
-use crate::refine::{Epoch, tensorboard};
+use crate::refine::{History, tensorboard};
 use crate::report::{self, Report};
 use crate::runs::{self, DataSummary, Kind, Record, TrainedOn};
 
@@ -42,7 +42,7 @@ pub struct Run {
     /// What the user should know.
     pub notes: Vec<String>,
     /// Epoch by epoch, where the network was refined.
-    pub history: Vec<Epoch>,
+    pub history: History,
     /// Images of the training part that the network was refined on, where it was: those held out are none of them.
     pub refined_on: Option<usize>,
     /// As given.
@@ -92,7 +92,7 @@ impl Run {
             record: &record,
             metrics: &self.metrics,
             predictions: &self.predictions,
-            history: &self.history,
+            history: &self.history.epochs,
             parameters: &self.parameters,
             skipped: &self.skipped,
             gallery: &gallery,
@@ -116,7 +116,7 @@ impl Run {
         add(runs::METRICS, runs::json(&self.metrics, &json(runs::METRICS)))?;
         add(runs::PARAMETERS, runs::json(&self.parameters, &json(runs::PARAMETERS)))?;
         add("epochs.json", runs::json(&self.history, &json("epochs.json")))?;
-        if !self.history.is_empty() {
+        if !self.history.epochs.is_empty() {
             let test_error = self.metrics.evaluation.accuracy.map(|accuracy| (1.0 - accuracy) as f32);
             let events = tensorboard::encode(&self.history, test_error);
             add(&format!("tensorboard/{}", tensorboard::FILE), Ok(events.into()))?;

@@ -37,8 +37,6 @@ pub struct Arguments {
     /// Compare hashes alone, without a network
     #[arg(long)]
     no_features: bool,
-    #[command(flatten)]
-    features: FeatureArguments,
     /// What to do with copies that carry different labels
     #[arg(long, value_enum, default_value_t = Conflicts::KeepBest)]
     conflicts: Conflicts,
@@ -48,6 +46,8 @@ pub struct Arguments {
     /// Put back what an earlier call set aside: the latest, or the one of this name
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = LATEST, conflicts_with = "dry_run")]
     restore: Option<String>,
+    #[command(flatten)]
+    features: FeatureArguments,
     #[command(flatten)]
     resources: Resources,
 }

@@ -2,20 +2,18 @@
 
 use ndarray::Array2;
 
-use crate::backbone;
 use crate::cli::Session;
 use crate::cli::failure::Failure;
+use crate::cli::network::NetworkArguments;
 use crate::cli::resources::Resources;
-use crate::cli::values;
 use crate::dataset::Dataset;
 use crate::features::Features;
 
 /// The network that the features come from.
 #[derive(Debug, clap::Args)]
 pub struct FeatureArguments {
-    /// Network for the features: a name from the catalogue (`trainer setup --list`) or an ONNX file
-    #[arg(long, value_name = "NAME|FILE", default_value = backbone::DEFAULT, value_parser = values::network)]
-    backbone: String,
+    #[command(flatten)]
+    network: NetworkArguments,
 }
 
 impl FeatureArguments {
@@ -30,8 +28,7 @@ impl FeatureArguments {
     ) -> Result<(Dataset, Features), Failure> {
         let cache = session.cache()?;
         let runtime = Resources::runtime(&cache, session)?;
-        let backbone = backbone::obtain(&self.backbone, None, None, &cache, &session.progress)
-            .map_err(|error| Failure::backbone(&error))?;
+        let backbone = self.network.obtain(&cache, session)?;
         let workplace = resources.workplace(&runtime, &cache, session);
         let (dataset, features) = workplace.featurize(dataset, &backbone, resources.limits(), distance)?;
         let rows: Vec<usize> = (0..features.labels.len()).collect();

@@ -94,7 +94,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
     list_skipped(&dataset.skipped);
     for note in dataset.note().into_iter().chain(parameters.note(&dataset)) {
-        session.note(&note);
+        session.remark(&note);
     }
     let document = Document {
         split: &arguments.out,
