@@ -235,7 +235,7 @@ fn a_learning_rate_is_suggested_and_drawn() {
             .is_some_and(|rate| rate > 0.0 && rate < 10.0)
     );
     assert!(std::fs::read_to_string(&plot).is_ok_and(|svg| svg.contains("</svg>")));
-    let said = say(&mut find()).ended_with(1);
+    let said = say(&mut find()).ended_with(2);
     assert!(said.stderr.contains("exists already"), "{}", said.stderr);
 }
 

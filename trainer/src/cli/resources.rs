@@ -38,6 +38,17 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses a file that is there already; another place is chosen with `option`.
+pub fn check_new(path: &Path, option: &str) -> Result<(), Failure> {
+    if path.exists() {
+        return Err(Failure::usage(format!(
+            "{} exists already: choose another file with {option}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Writes what came out to the file at `path`, whose place is chosen with `option`.
 pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
     files::write_atomically(path, bytes).map_err(|source| {

@@ -8,7 +8,7 @@ use crate::audit::{self, Audit};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
-use crate::cli::resources::{Resources, save};
+use crate::cli::resources::{Resources, check_new, save, writable};
 use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
 use crate::report;
 
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// How many of each list are shown; --json has them all
     #[arg(long, value_name = "N", default_value_t = 20)]
     show: usize,
-    /// Also write a page with the pictures
+    /// Also write a page with the pictures; must not exist already
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Address that `trainer annotate` printed: the page's pictures lead there
@@ -51,7 +51,15 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(page) = &arguments.html {
+        check_new(page, "--html")?;
+        writable(page)?;
+    }
     let found = Dataset::scan(&arguments.data)?;
+    if let Some(path) = &arguments.split {
+        // What is wrong with it is told before the images are read; which of them are readable, only then.
+        Split::load(path, &found)?;
+    }
     let (limits, threads) = (arguments.resources.limits(), arguments.resources.threads());
     let examined = dataset::examine(&found, HASH_SIZE, limits, threads, &session.progress);
     let (dataset, pictures) = dataset::readable(&found, examined);

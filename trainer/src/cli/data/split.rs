@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::list_skipped;
-use crate::cli::resources::{Resources, writable};
+use crate::cli::resources::{Resources, check_new, writable};
 use crate::cli::values;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
 
@@ -72,12 +72,7 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    if arguments.out.exists() {
-        return Err(Failure::failed(format!(
-            "{} exists already; choose another file with --out",
-            arguments.out.display()
-        )));
-    }
+    check_new(&arguments.out, "--out")?;
     writable(&arguments.out)?;
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters(arguments.split.seed());
