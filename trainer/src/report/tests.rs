@@ -212,8 +212,9 @@ fn a_comparison_says_how_many_classes_have_a_plot() {
             paired: Vec::new(),
             tests: 0,
         };
-        comparison(&compared, &[]).expect("drawn")
+        comparison(&compared, &[], &["old (other images)".to_owned()]).expect("drawn")
     };
     assert!(page(13).contains("Of 13 classes, the first 12 by name have a plot."));
     assert!(!page(12).contains("by name have a plot"));
+    assert!(page(1).contains("Not compared, though in the same folder: old (other images)."));
 }

@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let ids: Vec<&str> = entries.iter().map(|entry| entry.record.id.as_str()).collect();
         format!("comparison-{}.html", &files::sha256_hex(ids.join(" ").as_bytes())[..8]).into()
     });
-    save(&page, report::comparison(&comparison, &[])?.as_bytes(), "--out")?;
+    save(&page, report::comparison(&comparison, &[], &[])?.as_bytes(), "--out")?;
     let document = Document {
         page: &page,
         comparison: &comparison,
