@@ -37,3 +37,36 @@ fn pages_are_never_written_over_a_file() {
         "nothing is done before: {said:?}"
     );
 }
+
+#[test]
+fn runs_do_not_get_among_the_images() {
+    let workshop = Workshop::new(8);
+    let data = workshop.path("data");
+    let train = |more: &[&str]| {
+        let line = [
+            "train",
+            "--data",
+            ".",
+            "--backbone",
+            "../colours.onnx",
+            "--resolution",
+            "32",
+        ];
+        let mut command = workshop.trainer(&[&line[..], more].concat());
+        command.current_dir(&data);
+        say_within(120, &command)
+    };
+    for out in ["run", "red/run", "../data/deep/er"] {
+        let said = train(&["--out", out]).ended_with(2);
+        assert!(said.stderr.contains("lies in the folder of the images"), "{said:?}");
+    }
+    let sweep = workshop.trainer(&["sweep", "--data", "data", "--out", "data/sweep"]);
+    say_within(60, &sweep).ended_with(2);
+    // The place of runs that are given no other may be there.
+    for _ in 0..2 {
+        train(&[]).ended_with(0);
+    }
+    assert!(data.join("runs").is_dir());
+    let split = workshop.trainer(&["data", "split", "--data", "data"]);
+    say_within(60, &split).ended_with(0);
+}

@@ -60,6 +60,17 @@ pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
     })
 }
 
+/// Refuses a folder for runs within that of the images, `data`, unless that is a list.
+pub fn check_outside(out: &Path, data: &Path) -> Result<(), Failure> {
+    if data.is_dir() && files::real_path(out)?.starts_with(files::real_path(data)?) {
+        return Err(Failure::usage(format!(
+            "{} lies in the folder of the images: choose another folder with --out",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
 /// The right to write a run to `out`, where that folder was named and holds nothing.
 pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure> {
     let Some(out) = out else {

@@ -10,7 +10,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::network;
 use super::output::{list_skipped_of_runs, printable};
-use super::resources::{Resources, claim_folder, save, writable};
+use super::resources::{Resources, check_outside, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -78,6 +78,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             arguments.out.display()
         )));
     }
+    check_outside(&arguments.out, &arguments.data)?;
     let page = arguments.out.join("comparison.html");
     writable(&page)?;
     let cache = session.cache()?;

@@ -10,7 +10,7 @@ use super::failure::{Done, Failure};
 use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped_of_run, printable};
-use super::resources::{Resources, claim};
+use super::resources::{Resources, check_outside, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
@@ -125,6 +125,9 @@ impl Job {
     ) -> Result<Done, Failure> {
         let training = &self.training;
         training.check(classifier != Classifier::Svm, session)?;
+        if let (Source::Images(_, data), Some(out)) = (&source, &self.out) {
+            check_outside(out, data)?;
+        }
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
