@@ -70,3 +70,38 @@ fn runs_do_not_get_among_the_images() {
     let split = workshop.trainer(&["data", "split", "--data", "data"]);
     say_within(60, &split).ended_with(0);
 }
+
+#[test]
+fn a_picture_in_two_classes_and_a_folder_one_level_too_high_are_told() {
+    let workshop = Workshop::new(8);
+    std::fs::copy(workshop.path("data/red/000.png"), workshop.path("data/blue/zz.png")).expect("a copy");
+    let said = say_within(120, &workshop.train("data", "run")).ended_with(0);
+    let note = said.json()["notes"].to_string();
+    assert!(
+        note.contains("1 image stands in more than one class") && note.contains("blue/zz.png, red/000.png"),
+        "{note}"
+    );
+    let audit = ["data", "audit", "--data", "data", "--backbone", "colours.onnx"];
+    let page = ["--html", "audit.html"];
+    let said = say_within(60, &workshop.trainer(&[&audit[..], &page].concat())).ended_with(0);
+    let title = "Images that stand in more than one class (1)";
+    assert!(said.stdout.contains(title), "{said:?}");
+    assert!(
+        said.stdout.contains("blue/zz.png (blue), red/000.png (red)"),
+        "{said:?}"
+    );
+    let page = std::fs::read_to_string(workshop.path("audit.html")).expect("a page");
+    assert!(page.contains(title) && page.contains("blue/zz.png, red/000.png"));
+    let document = say_within(60, &workshop.trainer(&[&audit[..], &["--json"]].concat())).json();
+    assert_eq!(document["conflicts"][0][1]["label"], "red", "{document}");
+
+    for (part, class) in [("one", "red"), ("one", "green"), ("two", "blue")] {
+        std::fs::create_dir_all(workshop.path("above").join(part)).expect("a folder");
+        let there = workshop.path("above").join(part).join(class);
+        std::fs::rename(workshop.path("data").join(class), there).expect("moved");
+    }
+    let said = say_within(120, &workshop.train("above", "high")).ended_with(0);
+    let (warning, features) = (said.stderr.find("warning"), said.stderr.find("Computing features"));
+    assert!(warning.is_some() && warning < features, "{said:?}");
+    assert!(said.stderr.contains("give --data above/one."), "{said:?}");
+}

@@ -81,12 +81,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     check_outside(&arguments.out, &arguments.data)?;
     let page = arguments.out.join("comparison.html");
     writable(&page)?;
+    let dataset = Dataset::scan(&arguments.data)?;
+    training.warn_of(&dataset, session);
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
     let mut sweep = Sweep {
         arguments,
         session,
-        dataset: Dataset::scan(&arguments.data)?,
+        dataset,
         runtime: &runtime,
         cache: &cache,
         readable: BTreeMap::new(),

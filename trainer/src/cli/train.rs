@@ -128,6 +128,9 @@ impl Job {
         if let (Source::Images(_, data), Some(out)) = (&source, &self.out) {
             check_outside(out, data)?;
         }
+        if let Source::Images(dataset, _) = &source {
+            training.warn_of(dataset, session);
+        }
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;

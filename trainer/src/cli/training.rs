@@ -14,6 +14,7 @@ use super::resources::Resources;
 use super::svm::SvmArguments;
 use super::tracking::Tracking;
 use super::values;
+use crate::dataset::Dataset;
 use crate::report;
 use crate::setup::Cache;
 use crate::svm::ClassWeights;
@@ -131,6 +132,13 @@ impl TrainingArguments {
             }
         }
         Ok(())
+    }
+
+    /// Warns, before anything is computed, of what `dataset` may be meant to be instead.
+    pub fn warn_of(&self, dataset: &Dataset, session: &Session) {
+        for note in self.split.parameters(self.split.seed()).notes(dataset) {
+            session.warn(&note);
+        }
     }
 
     /// Where the training finds what it needs on this machine.

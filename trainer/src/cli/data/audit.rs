@@ -15,7 +15,7 @@ use crate::report;
 /// Tell what is wrong with a data set: files, balance, leakage, labels.
 ///
 /// Lists unreadable files, wrong extensions, tiny pictures, rare classes, test images with a copy among
-/// the training images, and images like no other. Ranks the labels by how much a classifier that did not
+/// the training images, images with a copy in another class, and images like no other. Ranks the labels by how much a classifier that did not
 /// see the image prefers another one. Changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -137,6 +137,12 @@ impl Arguments {
         let tiny = audit.tiny.iter();
         let tiny = tiny.map(|tiny| format!("{} ({} x {})", printable(&tiny.path), tiny.width, tiny.height));
         self.list(&mut text, "Tiny pictures", tiny);
+        let conflicts = audit.conflicts.iter().map(|images| {
+            let images = images.iter();
+            let images = images.map(|image| format!("{} ({})", printable(&image.path), printable(&image.label)));
+            images.collect::<Vec<_>>().join(", ")
+        });
+        self.list(&mut text, "Images that stand in more than one class", conflicts);
         let doubtful = audit.labels.iter().filter(|doubt| doubt.suspicion > 0.0);
         let doubtful = doubtful.map(|doubt| {
             let suggested = printable(&doubt.suggested);

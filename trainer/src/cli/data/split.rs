@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     dataset.skipped.extend(split.unknown());
 
     list_skipped(&dataset.skipped);
-    for note in dataset.note().into_iter().chain(parameters.note(&dataset)) {
+    for note in parameters.notes(&dataset) {
         session.note(&note);
     }
     let document = Document {
