@@ -105,3 +105,23 @@ fn a_picture_in_two_classes_and_a_folder_one_level_too_high_are_told() {
     assert!(warning.is_some() && warning < features, "{said:?}");
     assert!(said.stderr.contains("give --data above/one."), "{said:?}");
 }
+
+#[test]
+fn a_wrong_list_or_document_is_told_for_what_it_is() {
+    let workshop = Workshop::new(2);
+    std::fs::write(workshop.path("labels.csv"), "path;label\nnone.png;hat\n").expect("a list");
+    let said = say_within(60, &workshop.train("labels.csv", "run")).ended_with(1);
+    assert!(said.stderr.contains("none.png (there is no such file)"), "{said:?}");
+
+    let network = ["--backbone", "colours.onnx"];
+    let featurize = ["featurize", "--json", "data/red/000.png", "data/blue/000.png"];
+    let rows = say_within(60, &workshop.trainer(&[&featurize[..], &network].concat())).ended_with(0);
+    std::fs::write(workshop.path("rows.json"), rows.stdout).expect("rows");
+    let train = ["train", "--features", "rows.json", "--out", "run"];
+    let said = say_within(60, &workshop.trainer(&[&train[..], &network].concat())).ended_with(1);
+    assert!(
+        said.stderr.contains("rows.json, line 1: this is one JSON document"),
+        "{said:?}"
+    );
+    assert!(said.stderr.contains("without --json"), "{said:?}");
+}

@@ -300,7 +300,7 @@ fn with_features<T>(
     work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
     if dataset.classes.len() < 2 {
-        return Err(TrainingError::too_few_classes(dataset));
+        return Err(TrainingError::too_few_classes(&dataset.existing()));
     }
     parameters.split.check(dataset)?;
     let model = Bytes::from(read(&backbone.onnx)?);
