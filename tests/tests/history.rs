@@ -205,7 +205,7 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
         "{other:?}"
     );
     let page = std::fs::read_to_string(work.path("sweep/comparison.html")).expect("a page");
-    assert!(page.contains("1 runs compared") && page.contains("efficientnet-lite0-96-svm-seed1 (other parameters)"));
+    assert!(page.contains("1 run compared") && page.contains("efficientnet-lite0-96-svm-seed1 (other parameters)"));
 
     let other = work.trainer(&[&sweep[..], &["--folds", "3"]].concat()).ended_with(1);
     assert!(other.stderr.contains("other parameters"), "{other:?}");

@@ -12,6 +12,7 @@ use super::network::NetworkArguments;
 use super::output::{list_skipped_of_run, printable};
 use super::resources::{Resources, check_outside, claim};
 use super::training::{Classifier, TrainingArguments};
+use crate::counted::counted;
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
 use crate::feature_rows;
@@ -209,8 +210,8 @@ fn text(run: &Run, saved: &Saved) -> String {
 fn how(images: usize, refined_on: Option<usize>, chosen_c: Option<f64>, folds: usize) -> String {
     let trained = match refined_on {
         Some(part) if part < images => format!("Network refined on {part} of {images} images"),
-        Some(_) => format!("Network refined on {images} images"),
-        None => format!("Trained on {images} images"),
+        Some(_) => format!("Network refined on {}", counted(images, "image", "images")),
+        None => format!("Trained on {}", counted(images, "image", "images")),
     };
     match (chosen_c, folds) {
         (None, _) => trained,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{By, Dataset, Item, SplitParameters, escape};
+use crate::counted::counted;
 
 /// Most pictures that a note names, and most classes of each.
 const NAMED: usize = 3;
@@ -49,12 +50,8 @@ impl Dataset {
             cut(items.map(|item| escape(&item.path)).collect(), ", ")
         });
         let named = cut(named.collect(), "; ");
-        let what = match conflicts.len() {
-            0 => return None,
-            1 => "1 image stands".to_owned(),
-            count => format!("{count} images stand"),
-        };
-        Some(format!(
+        let what = counted(conflicts.len(), "image stands", "images stand");
+        (!conflicts.is_empty()).then(|| format!(
             "{what} in more than one class, as it is or as a near copy: {named}. `trainer data audit` lists all such images; \
              keep each in one class, by hand or with `trainer data dedupe`."
         ))

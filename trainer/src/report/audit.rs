@@ -11,6 +11,7 @@ use shared::image::Limits;
 use super::gallery::thumbnail;
 use super::{ReportError, STYLE};
 use crate::audit::{Audit, ClassCount, Labelled};
+use crate::counted::counted;
 use crate::dataset::{Skipped, unescape};
 
 /// Pictures of one section at most.
@@ -133,7 +134,7 @@ pub fn audit_page(
         },
     ];
     let page = Page {
-        title: format!("Audit of {} images", audit.images),
+        title: format!("Audit of {}", counted(audit.images, "image", "images")),
         style: STYLE,
         annotate: annotate.unwrap_or_default(),
         classes: &audit.classes,

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::plots::{MOST_LINES, roc_chart};
 use super::{Line, Plot, ReportError, STYLE, figure, interval, percent};
+use crate::counted::counted;
 use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE, Spread, p_text};
 use crate::runs::{Comparison, Difference};
 
@@ -84,7 +85,7 @@ struct PairRow {
 pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]) -> Result<String, ReportError> {
     let classes = classes(comparison);
     let page = Page {
-        title: format!("{} runs compared", comparison.runs.len()),
+        title: format!("{} compared", counted(comparison.runs.len(), "run", "runs")),
         style: STYLE,
         groups,
         left_out,

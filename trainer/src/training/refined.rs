@@ -12,6 +12,7 @@ use shared::files::sha256_hex;
 use super::fitted::named;
 use super::{Fitted, Prepared, TrainingError, read};
 use crate::backbone::PREPROCESSING_KEY;
+use crate::counted::counted;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
@@ -73,7 +74,8 @@ fn told(best: usize, epochs: usize, fold: &Fold) -> String {
             "Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".to_owned()
         }
         (_, 0) => format!(
-            "{parts}. It is kept as it was before the first of {epochs} epochs: none did better on those held out."
+            "{parts}. It is kept as it was before the first of {}: none did better on those held out.",
+            counted(epochs, "epoch", "epochs")
         ),
         _ => format!("{parts}. That of epoch {best} of {epochs} is kept: it did best on those held out."),
     }

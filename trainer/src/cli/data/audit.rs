@@ -9,6 +9,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
 use crate::cli::resources::{Resources, check_new, save, writable};
+use crate::counted::counted;
 use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
 use crate::report;
 
@@ -110,9 +111,9 @@ impl Arguments {
     fn text(&self, document: &Document) -> String {
         let audit = document.audit;
         let mut text = format!(
-            "{} images, {} files left out\n\n",
-            audit.images,
-            document.unreadable.len()
+            "{}, {} left out\n\n",
+            counted(audit.images, "image", "images"),
+            counted(document.unreadable.len(), "file", "files")
         );
         for class in &audit.classes {
             let note = if class.rare { "  rare: collect more" } else { "" };

@@ -9,6 +9,7 @@ use crate::cli::failure::{Done, Failure};
 use crate::cli::output::list_skipped;
 use crate::cli::resources::{Resources, check_new, writable};
 use crate::cli::values;
+use crate::counted::counted;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
 
 /// Divide a data set into a training and a test part and write the assignment to a file.
@@ -99,10 +100,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         skipped: &dataset.skipped,
     };
     let text = format!(
-        "{} images to train on, {} to test with, in {} groups of near-duplicates\n\nSplit:  {}",
-        document.train,
+        "{} to train on, {} to test with, in {} of near-duplicates\n\nSplit:  {}",
+        counted(document.train, "image", "images"),
         document.test,
-        document.groups,
+        counted(document.groups, "group", "groups"),
         arguments.out.display()
     );
     session.output.result(&document, &text)?;
