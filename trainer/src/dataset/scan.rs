@@ -277,14 +277,15 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let record = crate::runs::tests::record("1", "2026-01-01T00:00:00Z");
         let record = serde_json::to_string(&record).expect("JSON");
+        let record = record.as_str();
         for (path, text) in [
             ("dotted/1.jpg", ""),
             ("striped/1.jpg", ""),
-            ("striped/run/run.json", &record),
+            ("striped/run/run.json", record),
             ("striped/run/golden/1.png", ""),
-            ("runs/one/run.json", &record),
+            ("runs/one/run.json", record),
             ("runs/one/bundle/golden/1.png", ""),
-            ("alone/run.json", &record),
+            ("alone/run.json", record),
             ("foreign/run.json", "{}"),
             ("foreign/1.jpg", ""),
         ] {
