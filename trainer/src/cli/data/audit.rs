@@ -15,9 +15,9 @@ use crate::report;
 
 /// Tell what is wrong with a data set: files, balance, leakage, labels.
 ///
-/// Lists unreadable files, wrong extensions, tiny pictures, rare classes, test images with a copy among
-/// the training images, images with a copy in another class, and images like no other. Ranks the labels by how much a classifier that did not
-/// see the image prefers another one. Changes nothing.
+/// Lists unreadable files, wrong extensions, tiny pictures, rare classes, test images with a copy among the
+/// training images, images with a copy in another class, and images like no other. Ranks the labels by how much a
+/// classifier that did not see the image prefers another one. Changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
