@@ -109,7 +109,7 @@ fn a_missing_copy_is_told_with_its_quarantine() {
     let journal = "{\"path\":\"c/q.png\"}\n{\"path\":\"c/r.png\"}\n";
     std::fs::write(quarantine.join("moves.jsonl"), journal).expect("a journal");
     let text = folder.path().to_string_lossy().into_owned();
-    for back in ["1 files are back", "0 files are back"] {
+    for back in ["1 file is back", "0 files are back"] {
         let told = say(&mut trainer(&["data", "dedupe", "--data", &text, "--restore"])).ended_with(3);
         assert!(told.stdout.contains(back), "{told:?}");
         let advice = "c/q.png is missing from .ikat/quarantine/20260101T000000Z: put it there and run --restore \

@@ -191,8 +191,30 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
     let page = std::fs::read_to_string(work.path("sweep/comparison.html")).expect("a page");
     assert!(page.contains("Mean and spread") && page.contains("±"));
 
+    // Another sweep there adds its runs to the page, and names those that it cannot be compared with.
+    let beside = |more: &[&str]| {
+        let line = ["sweep", "--json", "--data", "data", "--out", "sweep", "--repeats", "1"];
+        work.trainer(&[&line[..], more].concat()).ended_with(0)
+    };
+    let added = beside(&["--resolution", "96"]).json();
+    assert_eq!(added["runs"].as_array().map(Vec::len), Some(5), "{added}");
+    assert_eq!(added["groups"].as_array().map(Vec::len), Some(3), "{added}");
+    let other = beside(&["--resolution", "64", "--folds", "3"]);
+    assert!(
+        other.stderr.contains("Not compared: efficientnet-lite0-96"),
+        "{other:?}"
+    );
+    let page = std::fs::read_to_string(work.path("sweep/comparison.html")).expect("a page");
+    assert!(page.contains("1 run compared") && page.contains("efficientnet-lite0-96-svm-seed1 (other parameters)"));
+
     let other = work.trainer(&[&sweep[..], &["--folds", "3"]].concat()).ended_with(1);
     assert!(other.stderr.contains("other parameters"), "{other:?}");
+    let line = ["sweep", "--data", "data", "--out"];
+    for taken in ["large", "large/bundle"] {
+        let refused = work.trainer(&[&line[..], &[taken]].concat()).ended_with(2);
+        assert!(refused.stderr.contains("a run or a bundle"), "{refused:?}");
+        assert!(!work.path(taken).join("comparison.html").exists());
+    }
 }
 
 #[test]

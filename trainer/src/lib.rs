@@ -17,6 +17,7 @@ pub mod cli;
 pub mod client;
 pub mod configuration;
 pub mod conveyor;
+mod counted;
 pub mod dataset;
 pub mod demo;
 pub mod device;

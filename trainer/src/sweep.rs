@@ -1,6 +1,7 @@
 //! Many trainings side by side: every combination of network, resolution and classifier, repeated with other seeds.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde_json::Value;
 use shared::bundle::{ClassifierKind, MANIFEST, Manifest};
@@ -8,7 +9,7 @@ use shared::bundle::{ClassifierKind, MANIFEST, Manifest};
 use crate::backbone::{Backbone, BackboneError};
 use crate::evaluation::{Evaluation, Spread};
 use crate::report::{Figures, Group};
-use crate::runs::{BUNDLE, Entry, PARAMETERS, SPLIT, shortest};
+use crate::runs::{BUNDLE, Comparison, Entry, History, PARAMETERS, RunError, SPLIT, shortest};
 
 /// Digits of a network's hash that tell it from another one of the same name.
 const DIGITS: usize = 6;
@@ -89,8 +90,6 @@ pub fn difference(
     split: &str,
 ) -> Option<&'static str> {
     let record = &entry.record;
-    let json = std::fs::read(entry.folder.join(PARAMETERS)).unwrap_or_default();
-    let stored = serde_json::from_slice::<Value>(&json);
     let manifest = std::fs::read(entry.folder.join(BUNDLE).join(MANIFEST)).unwrap_or_default();
     let served = Manifest::from_json(&manifest)
         .ok()
@@ -101,7 +100,7 @@ pub fn difference(
         Some("another resolution")
     } else if served.is_some_and(|served| served != setting.backbone.preprocessing) {
         Some("another --mean or --std")
-    } else if !stored.is_ok_and(|stored| shortest(stored) == shortest(parameters.clone())) {
+    } else if stored_parameters(entry) != Some(shortest(parameters.clone())) {
         Some("other parameters")
     } else if record.data.fingerprint != fingerprint {
         Some("other images")
@@ -111,6 +110,59 @@ pub fn difference(
     } else {
         None
     }
+}
+
+/// The parameters that a run was made with.
+fn stored_parameters(entry: &Entry) -> Option<Value> {
+    let json = std::fs::read(entry.folder.join(PARAMETERS)).ok()?;
+    serde_json::from_slice(&json).ok().map(shortest)
+}
+
+/// The finished runs of `folder` beside `entries`, which earlier sweeps left there: those that this sweep could have made
+/// too, with other networks, resolutions, classifiers or seeds, and the names of the others, each with the reason.
+/// `parameters` gives those of this sweep for a classifier and a seed.
+///
+/// # Errors
+/// [`RunError::File`] where the folder cannot be listed.
+pub fn earlier(
+    folder: &Path,
+    entries: &[Entry],
+    parameters: impl Fn(ClassifierKind, u64) -> Option<Value>,
+) -> Result<(Vec<Entry>, Vec<String>), RunError> {
+    let own: HashSet<&Path> = entries.iter().map(|entry| entry.folder.as_path()).collect();
+    let is_beside = |path: &Path| path.parent() == Some(folder) && !own.contains(path);
+    let images = entries.iter().map(|entry| entry.record.data.fingerprint.as_str());
+    let images: HashSet<&str> = images.collect();
+    let named = |path: &Path, reason: &str| {
+        let name = path.file_name().unwrap_or_default();
+        format!("{} ({reason})", name.to_string_lossy())
+    };
+    let history = History::scan(folder)?;
+    let mut found = Vec::new();
+    let mut left_out = Vec::new();
+    for entry in history.entries.into_iter().filter(|entry| is_beside(&entry.folder)) {
+        let stored = stored_parameters(&entry);
+        let seed = stored.as_ref().and_then(|stored| stored["split"]["seed"].as_u64());
+        let expected = seed
+            .and_then(|seed| parameters(entry.record.classifier, seed))
+            .map(shortest);
+        if !images.contains(entry.record.data.fingerprint.as_str()) {
+            left_out.push(named(&entry.folder, "other images"));
+        } else if expected.is_none() || stored != expected {
+            left_out.push(named(&entry.folder, "other parameters"));
+        } else if Comparison::new(std::slice::from_ref(&entry)).is_err() {
+            left_out.push(named(&entry.folder, "unreadable"));
+        } else {
+            found.push(entry);
+        }
+    }
+    let damaged = history.damaged.iter().map(|damaged| damaged.folder.as_path());
+    left_out.extend(
+        damaged
+            .filter(|path| is_beside(path))
+            .map(|path| named(path, "unreadable")),
+    );
+    Ok((found, left_out))
 }
 
 /// The runs by network, resolution and classifier, in the order of their first occurrence.
@@ -177,7 +229,8 @@ mod tests {
 
     use super::*;
     use crate::evaluation::Metrics;
-    use crate::runs::tests::{predictions, record};
+    use crate::runs::RECORD;
+    use crate::runs::tests::{predictions, record, save};
 
     fn backbone(name: &str, sha256: &str) -> Backbone {
         Backbone {
@@ -270,6 +323,38 @@ mod tests {
         assert_eq!(
             divided(&network, 224, &data, &parameters, "drawn anew"),
             Some("another division into training and test")
+        );
+    }
+
+    #[test]
+    fn earlier_runs_that_can_be_compared_stand_beside_the_new_ones() {
+        let place = tempfile::tempdir().expect("a folder");
+        let made = |name: &str, images: &str, parameters: &Value| {
+            let mut record = record(name, "2026-01-01T00:00:00Z");
+            record.data.fingerprint = images.repeat(32);
+            let folder = place.path().join(name);
+            save(&folder, record, &[true; 4], parameters);
+            folder
+        };
+        let parameters = |folds: u32, seed: u64| serde_json::json!({ "folds": folds, "split": { "seed": seed } });
+        let own = made("new", "aa", &parameters(5, 1));
+        let same = made("again", "aa", &parameters(5, 7));
+        made("folds", "aa", &parameters(3, 7));
+        made("grown", "bb", &parameters(5, 7));
+        std::fs::create_dir(place.path().join("broken")).expect("a folder");
+        std::fs::write(place.path().join("broken").join(RECORD), "{").expect("written");
+        let own = Entry::load(&own).expect("a run");
+        let now = |_, seed| Some(parameters(5, seed));
+        let (found, left_out) = earlier(place.path(), &[own], now).expect("listed");
+        let found: Vec<&Path> = found.iter().map(|entry| entry.folder.as_path()).collect();
+        assert_eq!(found, [same.as_path()]);
+        assert_eq!(
+            left_out,
+            [
+                "folds (other parameters)",
+                "grown (other images)",
+                "broken (unreadable)"
+            ]
         );
     }
 

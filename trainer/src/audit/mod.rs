@@ -38,6 +38,8 @@ pub struct Audit {
     pub tiny: Vec<Tiny>,
     /// Near-duplicates on both sides of the split, where one was given.
     pub leakage: Option<Leakage>,
+    /// Near-duplicates whose labels differ, by picture: one at most can be right.
+    pub conflicts: Vec<Vec<Labelled>>,
     /// Every image that was held out once, the most doubtful first.
     pub labels: Vec<Doubt>,
     /// Images like no other, the oddest first.
@@ -86,6 +88,15 @@ pub struct Leakage {
     pub share: f64,
 }
 
+/// An image and its label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Labelled {
+    /// Path below the data folder, escaped as in a split file.
+    pub path: String,
+    /// Its label.
+    pub label: String,
+}
+
 /// How doubtful a label is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Doubt {
@@ -131,6 +142,7 @@ pub fn audit(
         wrong_extensions: wrong_extensions(dataset, pictures),
         tiny: tiny(dataset, pictures, smallest_side),
         leakage: split.map(|split| leakage(dataset, &features.groups, split)),
+        conflicts: conflicts(dataset, &features.groups),
         labels: doubts(dataset, features, progress)?,
         odd: odd(dataset, features.matrix.view(), progress),
     })
@@ -185,6 +197,18 @@ fn leakage(dataset: &Dataset, groups: &[usize], split: &Split) -> Leakage {
         test_images: test.len(),
         images,
     }
+}
+
+fn conflicts(dataset: &Dataset, groups: &[usize]) -> Vec<Vec<Labelled>> {
+    let labelled = |row: usize| {
+        let item = &dataset.items[row];
+        Labelled {
+            path: escape(&item.path),
+            label: dataset.classes[item.class].clone(),
+        }
+    };
+    let conflicts = dataset.conflicts(groups).into_iter();
+    conflicts.map(|rows| rows.into_iter().map(labelled).collect()).collect()
 }
 
 /// Images of near-duplicate groups are held out together, or a wrong label would be confirmed by its copy.

@@ -1,15 +1,16 @@
 //! Progress on a terminal: a bar with rate and time left, on standard error.
 
+use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::{printable_lines, tell};
 use crate::progress::Progress;
 
 /// A bar of known length.
-const COUNTED: &str = "{msg} {prefix}{wide_bar} {pos}/{len} {per_sec} {eta} left";
+const COUNTED: &str = "{msg} {prefix}{wide_bar} {pos}/{len} {rate} {eta} left";
 
 /// Draws bars on a terminal; elsewhere, prints one line when a stage begins.
 pub struct Bar {
@@ -105,5 +106,39 @@ impl Progress for Bar {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+        let _ = text.write_str(&rate(state.per_sec()));
+    })
+}
+
+/// Steps a second, in three digits that mean something.
+fn rate(per_second: f64) -> String {
+    if !per_second.is_finite() || per_second < 0.001 {
+        return "0/s".to_owned();
+    }
+    let decimals = 2 - per_second.log10().floor() as i32;
+    let scale = 10_f64.powi(decimals);
+    let rounded = (per_second * scale).round() / scale;
+    let decimals = usize::try_from(decimals).unwrap_or(0);
+    format!("{rounded:.decimals$}/s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_three_digits() {
+        for (per_second, expected) in [
+            (7122.2504, "7120/s"),
+            (712.25, "712/s"),
+            (71.225, "71.2/s"),
+            (0.071_225, "0.0712/s"),
+            (0.0, "0/s"),
+            (f64::NAN, "0/s"),
+        ] {
+            assert_eq!(rate(per_second), expected);
+        }
+    }
 }

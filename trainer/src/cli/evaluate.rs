@@ -6,7 +6,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::location::BundleArguments;
 use super::output::{list_skipped_of_run, printable};
-use super::resources::{Resources, claim};
+use super::resources::{Resources, check_outside, claim};
 use super::tracking::Tracking;
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
@@ -54,6 +54,9 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(out) = &arguments.out {
+        check_outside(out, &arguments.data)?;
+    }
     let cache = session.cache()?;
     let _claim = claim(arguments.out.as_deref(), &cache)?;
     let bundle = arguments.bundle.read()?;

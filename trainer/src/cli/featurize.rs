@@ -6,6 +6,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::resources::Resources;
+use crate::counted::counted;
 use crate::dataset::OWN_FOLDER;
 use crate::device::Device;
 use crate::feature_rows::{self, Counts, Featurization, Line, RowsError};
@@ -81,12 +82,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let passed_over = set_aside.load(Ordering::Relaxed);
     if passed_over > 0 {
         session.note(&format!(
-            "{passed_over} files in a folder {OWN_FOLDER} were passed over"
+            "Passed over {} in a folder {OWN_FOLDER}",
+            counted(passed_over, "file", "files")
         ));
     }
     match written {
         Ok(Counts { errors: 0, rows }) => {
-            session.note(&format!("{rows} rows"));
+            session.note(&counted(rows, "row", "rows"));
             Ok(Done::Complete)
         }
         // What comes by standard input is often a part of a larger job, which is not to fail by one part.
@@ -95,7 +97,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         }
         Ok(Counts { errors, rows }) => {
             session.note(&format!(
-                "{rows} rows; {errors} of them say why an image has no features"
+                "{}; {errors} of them say why an image has no features",
+                counted(rows, "row", "rows")
             ));
             Ok(Done::Partly)
         }

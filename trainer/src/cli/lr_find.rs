@@ -8,7 +8,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
 use super::output::{list_skipped, printable};
-use super::resources::{Resources, save, writable};
+use super::resources::{Resources, check_new, save, writable};
 use super::training::TrainingArguments;
 use super::values;
 use crate::dataset::{Dataset, Skipped};
@@ -60,11 +60,8 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    if let Some(out) = arguments.out.as_deref().filter(|out| out.exists()) {
-        return Err(Failure::failed(format!(
-            "{} exists already: choose another file with --out",
-            out.display()
-        )));
+    if let Some(out) = &arguments.out {
+        check_new(out, "--out")?;
     }
     if arguments.to_rate <= arguments.from_rate {
         return Err(Failure::usage("--to-rate must be above --from-rate"));

@@ -38,6 +38,17 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses a file that is there already; another place is chosen with `option`.
+pub fn check_new(path: &Path, option: &str) -> Result<(), Failure> {
+    if path.exists() {
+        return Err(Failure::usage(format!(
+            "{} exists already: choose another file with {option}",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Writes what came out to the file at `path`, whose place is chosen with `option`.
 pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
     files::write_atomically(path, bytes).map_err(|source| {
@@ -47,6 +58,17 @@ pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
         };
         Failure::hinted(&error, format!("choose another place with {option}"))
     })
+}
+
+/// Refuses a folder for runs within that of the images, `data`, unless that is a list.
+pub fn check_outside(out: &Path, data: &Path) -> Result<(), Failure> {
+    if data.is_dir() && files::real_path(out)?.starts_with(files::real_path(data)?) {
+        return Err(Failure::usage(format!(
+            "{} lies in the folder of the images: choose another folder with --out",
+            out.display()
+        )));
+    }
+    Ok(())
 }
 
 /// The right to write a run to `out`, where that folder was named and holds nothing.

@@ -3,14 +3,14 @@ use std::collections::btree_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use shared::bundle::ClassifierKind;
+use shared::bundle::{ClassifierKind, MANIFEST};
 use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NormalizationArguments;
 use super::output::{list_skipped_of_runs, printable};
-use super::resources::{Resources, claim_folder, save, writable};
+use super::resources::{Resources, check_outside, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -26,7 +26,8 @@ use crate::training::{self, Parameters};
 ///
 /// Each combination is repeated with other seeds, which draw other divisions into training and test. Every training is
 /// a run of its own in the folder; interrupted, the sweep goes on with the first that is missing when the same command
-/// is run again. It ends in one page, comparison.html, with mean and spread.
+/// is run again. It ends in one page, comparison.html, with mean and spread, also of what earlier sweeps of the same images
+/// left in the folder.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
@@ -73,14 +74,23 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
     training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
+    if arguments.out.join(RECORD).exists() || arguments.out.join(MANIFEST).exists() {
+        return Err(Failure::usage(format!(
+            "{} is a run or a bundle, which never changes: choose another folder with --out",
+            arguments.out.display()
+        )));
+    }
+    check_outside(&arguments.out, &arguments.data)?;
     let page = arguments.out.join("comparison.html");
     writable(&page)?;
+    let dataset = Dataset::scan(&arguments.data)?;
+    training.warn_of(&dataset, session);
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
     let mut sweep = Sweep {
         arguments,
         session,
-        dataset: Dataset::scan(&arguments.data)?,
+        dataset,
         runtime: &runtime,
         cache: &cache,
         readable: BTreeMap::new(),
@@ -101,8 +111,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         }
     }
 
+    let (earlier, uncompared) = sweep::earlier(&arguments.out, &entries, |kind, seed| {
+        serde_json::to_value(training.parameters(&arguments.data, kind, seed)).ok()
+    })?;
+    for name in &uncompared {
+        session.note(&format!("Not compared: {name}"));
+    }
+    entries.extend(earlier);
     let groups = sweep::groups(&entries);
-    let html = report::comparison(&Comparison::new(&entries)?, &groups)?;
+    let html = report::comparison(&Comparison::new(&entries)?, &groups, &uncompared)?;
     save(&page, html.as_bytes(), "--out")?;
     list_skipped_of_runs(&skipped, &arguments.out);
     let document = Document {

@@ -10,8 +10,9 @@ use super::failure::{Done, Failure};
 use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped_of_run, printable};
-use super::resources::{Resources, claim};
+use super::resources::{Resources, check_outside, claim};
 use super::training::{Classifier, TrainingArguments};
+use crate::counted::counted;
 use crate::dataset::{Dataset, Skipped};
 use crate::evaluation::{self, Metrics};
 use crate::feature_rows;
@@ -125,6 +126,12 @@ impl Job {
     ) -> Result<Done, Failure> {
         let training = &self.training;
         training.check(classifier != Classifier::Svm, session)?;
+        if let (Source::Images(_, data), Some(out)) = (&source, &self.out) {
+            check_outside(out, data)?;
+        }
+        if let Source::Images(dataset, _) = &source {
+            training.warn_of(dataset, session);
+        }
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
@@ -208,8 +215,8 @@ fn how(images: usize, refined: Option<(usize, bool)>, chosen_c: Option<f64>, fol
             format!("Network as it was, for no epoch of its refinement on {part} of {images} images was better")
         }
         Some((part, false)) if part < images => format!("Network refined on {part} of {images} images"),
-        Some(_) => format!("Network refined on {images} images"),
-        None => format!("Trained on {images} images"),
+        Some(_) => format!("Network refined on {}", counted(images, "image", "images")),
+        None => format!("Trained on {}", counted(images, "image", "images")),
     };
     match (chosen_c, folds) {
         (None, _) => trained,

@@ -14,6 +14,7 @@ use super::resources::Resources;
 use super::svm::SvmArguments;
 use super::tracking::Tracking;
 use super::values;
+use crate::dataset::Dataset;
 use crate::report;
 use crate::setup::Cache;
 use crate::svm::ClassWeights;
@@ -25,7 +26,7 @@ const EXPORT: &str = "Bundle and report";
 /// What a training needs to know besides the network.
 #[derive(Debug, clap::Args)]
 pub struct TrainingArguments {
-    /// Name of the model [default: the name of the data folder or list]
+    /// Name of the model [default: the name of the folder of the images or the list]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -133,6 +134,13 @@ impl TrainingArguments {
         Ok(())
     }
 
+    /// Warns, before anything is computed, of what `dataset` may be meant to be instead.
+    pub fn warn_of(&self, dataset: &Dataset, session: &Session) {
+        for note in self.split.parameters(self.split.seed()).notes(dataset) {
+            session.warn(&note);
+        }
+    }
+
     /// Where the training finds what it needs on this machine.
     pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
         Workplace {
@@ -147,15 +155,15 @@ impl TrainingArguments {
     }
 }
 
-/// The name of a folder, or that of a list without its ending.
+/// The name of a folder, or of the one that a list is in: lists are called `labels.csv` and the like everywhere.
 fn name_of(data: &Path) -> String {
     let path = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
-    let name = if path.is_file() {
-        path.file_stem()
+    let folder = if path.is_file() {
+        path.parent().unwrap_or(&path)
     } else {
-        path.file_name()
+        &path
     };
-    name.unwrap_or_default().to_string_lossy().into_owned()
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// `name` with nothing in it that cannot stand in an address.
@@ -178,14 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_named_for_its_folder_or_its_list() {
+    fn a_model_is_named_for_its_folder() {
         let folder = tempfile::tempdir().expect("a folder");
         let named = |name: &str| name_of(&folder.path().join(name));
         std::fs::create_dir(folder.path().join("photos.v2")).expect("a folder");
-        std::fs::write(folder.path().join("ex.csv"), "").expect("written");
+        std::fs::write(folder.path().join("photos.v2/labels.csv"), "").expect("written");
         assert_eq!(named("photos.v2"), "photos.v2");
         assert_eq!(named("photos.v2/."), "photos.v2");
-        assert_eq!(named("ex.csv"), "ex");
+        assert_eq!(named("photos.v2/labels.csv"), "photos.v2");
         assert_eq!(name_of(Path::new("s3://bucket/photos.v2")), "photos.v2");
     }
 

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
+use super::scan::holds_runs;
 use super::{Dataset, DatasetError, Item, Skipped};
 
 /// Lists that a folder of images is read by without being told, as Hugging Face's `imagefolder` has them.
@@ -46,15 +47,17 @@ impl ListFormat {
 }
 
 /// The list that the data set at `path` is read by: `path` itself where it is a file, or the list in a folder that has
-/// fewer than two class folders.
+/// fewer than two class folders; those of runs are none.
 pub fn list_of(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path.to_path_buf());
     }
     let list = NAMES.iter().map(|name| path.join(name)).find(|list| list.is_file())?;
     let entries = fs::read_dir(path).ok()?.flatten();
-    let folders =
-        entries.filter(|entry| entry.path().is_dir() && !entry.file_name().to_string_lossy().starts_with('.'));
+    let folders = entries.filter(|entry| {
+        let path = entry.path();
+        path.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') && !holds_runs(&path)
+    });
     (folders.count() < 2).then_some(list)
 }
 
@@ -89,17 +92,32 @@ pub(super) fn read(list: &Path) -> Result<Dataset, DatasetError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    Ok(dataset(root, rows)).and_then(|dataset| {
-        if dataset.classes.is_empty() {
-            return Err(wrong(1, "it names no image"));
-        }
-        dataset.check_case()?;
-        Ok(dataset)
-    })
+    let first = rows.first().map(|row| row.line);
+    let dataset = dataset(root, rows);
+    if dataset.classes.is_empty() {
+        return Err(match (first, dataset.skipped.first()) {
+            (Some(line), Some(Skipped { path, reason })) => {
+                let named = if path.as_os_str().is_empty() {
+                    String::new()
+                } else {
+                    format!("{}: ", path.display())
+                };
+                wrong(line, &format!("{named}{reason}, and no other line names an image"))
+            }
+            _ => wrong(1, "it names no image"),
+        });
+    }
+    dataset.check_case()?;
+    Ok(dataset)
 }
 
-/// Path and label.
-type Row = (String, String);
+/// What a line says.
+struct Row {
+    /// Which one, from 1.
+    line: usize,
+    path: String,
+    label: String,
+}
 /// Line and what is wrong with it.
 type Wrong = (usize, String);
 
@@ -118,12 +136,18 @@ fn lines_of_json(text: &str) -> Result<Vec<Row>, Wrong> {
             };
             let path = field(&PATHS).ok_or_else(|| wrong("it has no file_name".to_owned()))?;
             let label = field(&LABELS).ok_or_else(|| wrong("it has no label".to_owned()))?;
-            Ok((path, label))
+            let line = number + 1;
+            Ok(Row { line, path, label })
         })
         .collect()
 }
 
 fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
+    let first = text.lines().next().unwrap_or_default();
+    // As spreadsheets write a CSV where the comma parts the decimals of a number.
+    let by_semicolon = delimiter == b',' && first.contains(';') && !first.contains(',');
+    let delimiter = if by_semicolon { b';' } else { delimiter };
+    let mut lines = Lines { text, line: 1, byte: 0 };
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .from_reader(text.as_bytes());
@@ -139,12 +163,43 @@ fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
         .records()
         .map(|record| {
             let record = record.map_err(|error| {
-                let line = error.position().map_or(0, csv::Position::line);
-                (line as usize, error.to_string())
+                let reason = match error.kind() {
+                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                        format!("the number of its columns is {len}, and that of the header {expected_len}")
+                    }
+                    _ => error.to_string(),
+                };
+                (lines.at(error.position()), reason)
             })?;
-            Ok((record[path].to_owned(), record[label].to_owned()))
+            Ok(Row {
+                line: lines.at(record.position()),
+                path: record[path].to_owned(),
+                label: record[label].to_owned(),
+            })
         })
         .collect()
+}
+
+/// Counts lines as editors do.
+struct Lines<'a> {
+    text: &'a str,
+    /// The line, from 1, in which `byte` is.
+    line: usize,
+    byte: usize,
+}
+
+impl Lines<'_> {
+    /// The line of the row at `position`, which may be the end of the line before it.
+    fn at(&mut self, position: Option<&csv::Position>) -> usize {
+        let bytes = self.text.as_bytes();
+        let start = position.map_or(self.byte, |position| position.byte() as usize);
+        let rest = bytes.get(start..).unwrap_or_default();
+        let start = start + rest.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+        let passed = bytes.get(self.byte..start).unwrap_or_default();
+        self.line += passed.iter().filter(|byte| **byte == b'\n').count();
+        self.byte = start;
+        self.line
+    }
 }
 
 /// The path without the `./` that programs like `find` begin it with.
@@ -156,10 +211,12 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
     let mut skipped = Vec::new();
     let mut seen = HashSet::new();
     let mut of_class: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for (path, label) in rows {
+    for Row { path, label, .. } in rows {
         let path = plain(Path::new(&path));
         let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
-        let reason = if !inside || path.as_os_str().is_empty() {
+        let reason = if path.as_os_str().is_empty() {
+            "it has no path"
+        } else if !inside {
             "it leads out of the list's folder"
         } else if label.trim().is_empty() {
             "it has no label"
@@ -276,7 +333,12 @@ mod tests {
         let rows = [("a/1,\"2\".jpg", "polka, dots"), ("b/\u{1f600}\nx.jpg", "<b>")];
         let before = dataset(
             folder.path().to_path_buf(),
-            rows.map(|(path, label)| (path.to_owned(), label.to_owned())).to_vec(),
+            rows.map(|(path, label)| Row {
+                line: 1,
+                path: path.to_owned(),
+                label: label.to_owned(),
+            })
+            .into(),
         );
         for (name, format) in [
             ("a.csv", ListFormat::Csv),
@@ -288,6 +350,34 @@ mod tests {
             let path = folder.path().join(name);
             fs::write(&path, list).expect("written");
             assert_eq!(Dataset::scan(&path).expect("a data set"), before, "{name}");
+        }
+    }
+
+    #[test]
+    fn semicolons_part_columns_where_no_comma_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dataset = |text: &str| Dataset::scan(&write(folder.path(), "a.csv", text));
+        let read = dataset("path;label\na, b.jpg;dotted\n").expect("a data set");
+        assert_eq!(found(&read), [("a, b.jpg".to_owned(), "dotted")]);
+        let read = dataset("path,label;1,label\nx.jpg,no,dotted\n").expect("a data set");
+        assert_eq!(found(&read), [("x.jpg".to_owned(), "dotted")]);
+    }
+
+    #[test]
+    fn a_list_without_an_image_says_why_and_in_which_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (text, expected) in [
+            ("path,label\n/etc/passwd,hat\n", "line 2: /etc/passwd: it leads out"),
+            ("path,label\r\n\r\n../1.jpg,hat\r\n", "line 3: ../1.jpg: it leads out"),
+            ("path,label\r\n,hat\r\n", "line 2: it has no path"),
+            (
+                "path,label\r\n1.jpg,hat\r\n2.jpg\r\n",
+                "line 3: the number of its columns is 1",
+            ),
+            ("path,label\n", "line 1: it names no image"),
+        ] {
+            let error = Dataset::scan(&write(folder.path(), "a.csv", text)).expect_err("no image");
+            assert!(error.to_string().contains(expected), "{text:?}: {error}");
         }
     }
 

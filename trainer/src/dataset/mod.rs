@@ -117,6 +117,18 @@ pub enum DatasetError {
 }
 
 impl Dataset {
+    /// The same data set without the images whose files are not there.
+    #[must_use]
+    pub fn existing(&self) -> Self {
+        let items = self.items.iter().cloned();
+        let (there, missing): (Vec<Item>, Vec<Item>) = items.partition(|item| self.root.join(&item.path).exists());
+        let missing = missing.into_iter().map(|item| Skipped {
+            path: item.path,
+            reason: "there is no such file".to_owned(),
+        });
+        self.restricted(there, self.skipped.iter().cloned().chain(missing).collect())
+    }
+
     /// The same data set with these items only. Classes without one are dropped and listed.
     #[must_use]
     pub fn restricted(&self, items: Vec<Item>, mut skipped: Vec<Skipped>) -> Self {

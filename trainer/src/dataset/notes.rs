@@ -1,6 +1,12 @@
 //! What a user should know of a data set that is read as it was given, and may be meant otherwise.
 
-use super::{By, Dataset, SplitParameters};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{By, Dataset, Item, SplitParameters, escape};
+use crate::counted::counted;
+
+/// Most pictures that a note names, and most classes of each.
+const NAMED: usize = 3;
 
 /// Names of the parts that data sets come in, the one to train on first.
 const PARTS: [&[&str]; 3] = [
@@ -10,8 +16,61 @@ const PARTS: [&[&str]; 3] = [
 ];
 
 impl Dataset {
-    /// A note where all class folders have the names of parts of a data set.
+    /// A note where the class folders look like something else: parts of a data set, or data sets.
     pub fn note(&self) -> Option<String> {
+        self.parts_note().or_else(|| self.level_note())
+    }
+
+    /// The images, by their rows, of each picture that stands in more than one class; near-duplicates have the same group.
+    pub fn conflicts(&self, groups: &[usize]) -> Vec<Vec<usize>> {
+        let mut rows_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (row, group) in groups.iter().enumerate() {
+            rows_of.entry(*group).or_default().push(row);
+        }
+        let class = |row: &usize| self.items[*row].class;
+        let rows_of = rows_of.into_values();
+        rows_of
+            .filter(|rows| rows.iter().any(|row| class(row) != class(&rows[0])))
+            .collect()
+    }
+
+    /// A note where pictures stand in more than one class.
+    pub(crate) fn conflict_note(&self, groups: &[usize]) -> Option<String> {
+        let conflicts = self.conflicts(groups);
+        let cut = |mut names: Vec<String>, between: &str| {
+            let more = names.len() > NAMED;
+            names.truncate(NAMED);
+            format!("{}{}", names.join(between), if more { " and more" } else { "" })
+        };
+        let named = conflicts.iter().take(NAMED + 1).map(|rows| {
+            // One of each class.
+            let mut classes = BTreeSet::new();
+            let items = rows.iter().map(|row| &self.items[*row]);
+            let items = items.filter(|item| classes.insert(item.class));
+            cut(items.map(|item| escape(&item.path)).collect(), ", ")
+        });
+        let named = cut(named.collect(), "; ");
+        let what = counted(conflicts.len(), "image stands", "images stand");
+        (!conflicts.is_empty()).then(|| format!(
+            "{what} in more than one class, as it is or as a near copy: {named}. `trainer data audit` lists all such images; \
+             keep each in one class, by hand or with `trainer data dedupe`."
+        ))
+    }
+
+    /// A note where no class folder has an image of its own, but only folders that have.
+    fn level_note(&self) -> Option<String> {
+        let first = self.root.join(self.classes.first()?);
+        let is_deeper = |item: &Item| item.path.starts_with(&self.classes[item.class]) && item.subfolder().is_some();
+        (!self.items.is_empty() && self.items.iter().all(is_deeper)).then(|| {
+            format!(
+                "No class folder holds images of its own, only folders with images: if those are the classes, give --data {}.",
+                first.display()
+            )
+        })
+    }
+
+    /// A note where all class folders have the names of parts of a data set.
+    fn parts_note(&self) -> Option<String> {
         let parts = self.classes.iter().map(|class| Some((part(class)?, class.as_str())));
         let mut parts = parts.collect::<Option<Vec<_>>>()?;
         parts.sort_unstable();
@@ -40,8 +99,18 @@ fn part(class: &str) -> Option<usize> {
 }
 
 impl SplitParameters {
+    /// What a user should know of `dataset` before it is divided.
+    pub fn notes(&self, dataset: &Dataset) -> Vec<String> {
+        let folders = match self.by {
+            // Who says so knows of the folders within the classes.
+            By::Subdir => dataset.parts_note(),
+            By::Filename => dataset.note(),
+        };
+        folders.into_iter().chain(self.note(dataset)).collect()
+    }
+
     /// A note where subfolders of `dataset` are to be kept together, and it has none.
-    pub fn note(&self, dataset: &Dataset) -> Option<String> {
+    fn note(&self, dataset: &Dataset) -> Option<String> {
         let is_drawn_by_folder = self.by == By::Subdir && self.dedicated.is_none();
         let mut items = dataset.items.iter();
         (is_drawn_by_folder && !items.any(|item| item.subfolder().is_some())).then(|| {
@@ -94,6 +163,49 @@ mod tests {
         let mut listed = dataset(&["test/1.jpg", "train/1.jpg"]);
         listed.items[0].path = "images/1.jpg".into();
         assert_eq!(listed.note(), None);
+    }
+
+    #[test]
+    fn a_folder_one_level_too_high_is_told() {
+        let deep = dataset(&["one/hat/1.jpg", "one/shoes/1.jpg", "two/1/2/3.jpg"]);
+        let note = deep.note().expect("a note");
+        assert!(note.contains("No class folder holds images of its own") && note.ends_with("give --data nested/one."));
+        for paths in [&["one/hat/1.jpg", "two/1.jpg"][..], &["one/1.jpg", "two/1.jpg"]] {
+            assert_eq!(dataset(paths).note(), None, "{paths:?}");
+        }
+        let by = |by| SplitParameters {
+            by,
+            ..SplitParameters::default()
+        };
+        assert_eq!(by(By::Filename).notes(&deep), [note]);
+        assert_eq!(by(By::Subdir).notes(&deep), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_picture_in_two_classes_is_told_with_its_paths() {
+        let both = dataset(&["a/1.jpg", "a/2.jpg", "a/3.jpg", "b/1.jpg", "b/2.jpg"]);
+        assert_eq!(both.conflicts(&[0, 1, 1, 0, 2]), [vec![0, 3]]);
+        let note = both.conflict_note(&[0, 1, 1, 0, 2]).expect("a note");
+        assert!(note.starts_with("1 image stands in more than one class"), "{note}");
+        assert!(
+            note.contains("copy: a/1.jpg, b/1.jpg. ") && note.contains("data dedupe"),
+            "{note}"
+        );
+        let note = both.conflict_note(&[0, 1, 1, 0, 1]).expect("a note");
+        assert!(note.starts_with("2 images stand"), "{note}");
+        assert!(note.contains("copy: a/1.jpg, b/1.jpg; a/2.jpg, b/2.jpg. "), "{note}");
+        let note = both.conflict_note(&[0; 5]).expect("a note");
+        assert!(note.contains("copy: a/1.jpg, b/1.jpg. "), "{note}");
+        assert_eq!(both.conflict_note(&[0, 0, 0, 1, 1]), None);
+        let paths: Vec<String> = (0..8_usize)
+            .map(|number| format!("{}/{number}.jpg", ["a", "b"][number % 2]))
+            .collect();
+        let mut paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        paths.sort_unstable();
+        let note = dataset(&paths)
+            .conflict_note(&[0, 1, 2, 3, 0, 1, 2, 3])
+            .expect("a note");
+        assert!(note.contains("a/4.jpg, b/5.jpg and more. "), "{note}");
     }
 
     #[test]

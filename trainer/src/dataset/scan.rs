@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Dataset, DatasetError, Item, Skipped, list};
-use crate::runs::RECORD;
+use crate::runs::{self, RECORD, Record};
 
 /// How deep folders within a class folder are followed.
 const MAX_DEPTH: usize = 32;
@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 32;
 impl Dataset {
     /// Finds the images of `root`: every file in its subfolders, and in their subfolders, is taken as an image of
     /// the class that the first subfolder names. Whether it is one shows when it is decoded. Links are followed,
-    /// but no folder is entered twice; what is no ordinary file is listed as skipped, and so is the folder of a run, whose
+    /// but no folder is entered twice; what is no ordinary file is listed as skipped. Folders of runs are passed over: their
     /// pictures are no images of a class. Where `root` is a list, or has one and no class folders (see
     /// [`super::list_of`]), the list says what the images are.
     ///
@@ -44,6 +44,7 @@ impl Dataset {
                 continue;
             }
             match (entry.is_dir(), name.to_str()) {
+                (true, _) if holds_runs(&entry) => {}
                 (true, Some(class)) => dataset.add_class(class, &entry),
                 (true, None) => dataset.skip(name, "the name of a class folder must be Unicode"),
                 (false, _) if list::is_list(&name) => {}
@@ -65,7 +66,9 @@ impl Dataset {
             entered: HashSet::new(),
         };
         walk.folder(folder, Path::new(class), 0);
-        if walk.class.is_none() {
+        let is_empty = walk.class.is_none();
+        // Where it could not be entered, it is listed with the reason.
+        if is_empty && self.skipped.last().is_none_or(|last| last.path != Path::new(class)) {
             self.skip(class.into(), "an empty class folder");
         }
     }
@@ -145,7 +148,11 @@ impl Walk<'_> {
             Err(error) => return self.dataset.skip(relative.to_path_buf(), &error.to_string()),
         };
         if entries.iter().any(|entry| entry.ends_with(RECORD)) {
-            return self.dataset.skip(relative.to_path_buf(), "the folder of a run");
+            if !is_run(folder) {
+                let reason = format!("it has a {RECORD} as the folder of a run, and is none that can be read");
+                self.dataset.skip(relative.to_path_buf(), &reason);
+            }
+            return;
         }
         for entry in entries {
             let Some(name) = entry.file_name() else { continue };
@@ -201,6 +208,23 @@ pub(crate) fn walk<E: From<DatasetError>>(
     Ok(())
 }
 
+/// Whether this is the folder of a run.
+fn is_run(folder: &Path) -> bool {
+    folder.join(RECORD).is_file() && Record::load(folder).is_ok()
+}
+
+/// Whether `folder` is that of a run, holds such folders and nothing else, or is kept for them and empty.
+pub(super) fn holds_runs(folder: &Path) -> bool {
+    let Ok(mut entries) = sorted(folder) else {
+        return false;
+    };
+    entries.retain(|entry| !hidden(Path::new(entry.file_name().unwrap_or_default())));
+    if entries.is_empty() {
+        return folder.ends_with(runs::FOLDER);
+    }
+    is_run(folder) || entries.iter().all(|entry| is_run(entry))
+}
+
 /// The entries of a folder in the order of their bytes, which no file system or language changes.
 fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut entries = fs::read_dir(folder)?
@@ -251,25 +275,44 @@ mod tests {
     #[test]
     fn runs_that_stand_in_a_data_set_are_no_class() {
         let folder = tempfile::tempdir().expect("a folder");
-        for path in [
-            "dotted/1.jpg",
-            "striped/1.jpg",
-            "striped/run/run.json",
-            "striped/run/golden/1.png",
-            "runs/one/run.json",
-            "runs/one/bundle/golden/1.png",
+        let record = crate::runs::tests::record("1", "2026-01-01T00:00:00Z");
+        let record = serde_json::to_string(&record).expect("JSON");
+        let record = record.as_str();
+        for (path, text) in [
+            ("dotted/1.jpg", ""),
+            ("striped/1.jpg", ""),
+            ("striped/run/run.json", record),
+            ("striped/run/golden/1.png", ""),
+            ("runs/one/run.json", record),
+            ("runs/one/bundle/golden/1.png", ""),
+            ("alone/run.json", record),
+            ("foreign/run.json", "{}"),
+            ("foreign/1.jpg", ""),
         ] {
             let path = folder.path().join(path);
             fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
-            fs::write(path, "").expect("written");
+            fs::write(path, text).expect("written");
         }
-        let dataset = Dataset::scan(folder.path()).expect("a data set");
+        let scan = || Dataset::scan(folder.path()).expect("a data set");
+        let skipped = |dataset: &Dataset| -> Vec<String> {
+            let paths = dataset.skipped.iter();
+            paths.map(|skipped| skipped.path.display().to_string()).collect()
+        };
+        let dataset = scan();
         assert_eq!(dataset.classes, ["dotted", "striped"]);
         assert_eq!(dataset.items.len(), 2);
-        let skipped: Vec<_> = dataset.skipped.iter().map(|skipped| &*skipped.reason).collect();
-        assert_eq!(
-            skipped,
-            ["the folder of a run", "an empty class folder", "the folder of a run"]
-        );
+        assert_eq!(skipped(&dataset), ["foreign"], "once: {:?}", dataset.skipped);
+
+        fs::remove_dir_all(folder.path().join("foreign")).expect("removed");
+        fs::remove_dir_all(folder.path().join("runs/one")).expect("removed");
+        fs::create_dir(folder.path().join("empty")).expect("a folder");
+        assert_eq!(skipped(&scan()), ["empty"]);
+        // A list is read as before once there are runs beside its images.
+        let list = folder.path().join("metadata.csv");
+        fs::write(&list, "path,label\ndotted/1.jpg,a\n").expect("written");
+        for path in ["empty", "striped"] {
+            fs::remove_dir_all(folder.path().join(path)).expect("removed");
+        }
+        assert_eq!(list::list_of(folder.path()), Some(list));
     }
 }

@@ -163,6 +163,11 @@ impl Gathered<'_> {
                 _ if bytes.trim_ascii().is_empty() => continue,
                 _ => {}
             }
+            if bytes.trim_ascii_start().starts_with(b"[") {
+                let reason =
+                    "this is one JSON document and not a row for each line: run `trainer featurize` without --json";
+                return Err(wrong(reason.to_owned()));
+            }
             let row: Line = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
             if row.error.is_none() && row.network != self.key.as_str() {
                 return Err(RowsError::Foreign {

@@ -1,5 +1,6 @@
 //! The page of an audit: what is wrong with a data set, in pictures.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use askama::Template;
@@ -9,7 +10,8 @@ use shared::image::Limits;
 
 use super::gallery::thumbnail;
 use super::{ReportError, STYLE};
-use crate::audit::{Audit, ClassCount};
+use crate::audit::{Audit, ClassCount, Labelled};
+use crate::counted::counted;
 use crate::dataset::{Skipped, unescape};
 
 /// Pictures of one section at most.
@@ -104,6 +106,10 @@ pub fn audit_page(
                 .collect(),
         },
         List {
+            title: "Images that stand in more than one class",
+            lines: audit.conflicts.iter().map(|images| conflict(images)).collect(),
+        },
+        List {
             title: "Test images with a copy among the training images",
             lines: audit
                 .leakage
@@ -128,7 +134,7 @@ pub fn audit_page(
         },
     ];
     let page = Page {
-        title: format!("Audit of {} images", audit.images),
+        title: format!("Audit of {}", counted(audit.images, "image", "images")),
         style: STYLE,
         annotate: annotate.unwrap_or_default(),
         classes: &audit.classes,
@@ -145,6 +151,14 @@ pub fn audit_page(
         lists: lists.into_iter().filter(|list| !list.lines.is_empty()).collect(),
     };
     page.render().map_err(|error| ReportError::Page(error.to_string()))
+}
+
+/// The paths of near-duplicates and their labels.
+fn conflict(images: &[Labelled]) -> (String, String) {
+    let paths: Vec<&str> = images.iter().map(|image| image.path.as_str()).collect();
+    let labels: BTreeSet<&str> = images.iter().map(|image| image.label.as_str()).collect();
+    let labels: Vec<&str> = labels.into_iter().collect();
+    (paths.join(", "), labels.join(" or "))
 }
 
 /// A path as a value in an address.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::plots::{MOST_LINES, roc_chart};
 use super::{Line, Plot, ReportError, STYLE, figure, interval, percent};
+use crate::counted::counted;
 use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE, Spread, p_text};
 use crate::runs::{Comparison, Difference};
 
@@ -47,6 +48,8 @@ struct Page<'a> {
     title: String,
     style: &'a str,
     groups: &'a [Group],
+    /// Runs beside these that cannot be compared with them, each with the reason.
+    left_out: &'a [String],
     figure_names: Vec<&'static str>,
     runs: Vec<Row<'a>>,
     significance: f64,
@@ -75,16 +78,17 @@ struct PairRow {
     verdict: String,
 }
 
-/// The page, with the `groups` of repeats where there are any.
+/// The page, with the `groups` of repeats where there are any, and the names of runs that are `left_out`.
 ///
 /// # Errors
 /// See [`ReportError`].
-pub fn comparison(comparison: &Comparison, groups: &[Group]) -> Result<String, ReportError> {
+pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]) -> Result<String, ReportError> {
     let classes = classes(comparison);
     let page = Page {
-        title: format!("{} runs compared", comparison.runs.len()),
+        title: format!("{} compared", counted(comparison.runs.len(), "run", "runs")),
         style: STYLE,
         groups,
+        left_out,
         figure_names: vec![
             "accuracy",
             "interval",

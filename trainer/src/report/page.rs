@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{Plot, Report, ReportError, SCRIPT, STYLE, figure, interval, percent, plots};
+use crate::counted::counted;
 use crate::evaluation::{Evaluation, Predicted};
 use crate::runs::{ClassCount, flatten};
 
@@ -312,11 +313,11 @@ fn facts<'a>(report: &Report) -> Vec<(&'a str, String)> {
         (
             "data",
             format!(
-                "{}: {} images in {} classes, {} files left out",
+                "{}: {} in {}, {} left out",
                 record.data.root,
-                record.data.images,
-                record.data.classes.len(),
-                record.data.left_out
+                counted(record.data.images, "image", "images"),
+                counted(record.data.classes.len(), "class", "classes"),
+                counted(record.data.left_out, "file", "files")
             ),
         ),
         ("fingerprint of the data", record.data.fingerprint.clone()),

@@ -3,7 +3,7 @@ use shared::explain::ActivationMap;
 use shared::image::Limits;
 
 use super::*;
-use crate::audit::{Audit, Doubt};
+use crate::audit::{Audit, Doubt, Labelled};
 use crate::evaluation::{Evaluation, Predicted};
 use crate::runs::{ClassCount, Compared, Comparison};
 use crate::svm::SweepEntry;
@@ -155,6 +155,10 @@ fn the_page_of_an_audit_tells_what_its_text_does() {
         suggested: NASTY.to_owned(),
         suspicion: 1.0,
     };
+    let labelled = |path: &str, label: &str| Labelled {
+        path: path.to_owned(),
+        label: label.to_owned(),
+    };
     let audit = Audit {
         images: 200,
         classes: Vec::new(),
@@ -162,11 +166,13 @@ fn the_page_of_an_audit_tells_what_its_text_does() {
         wrong_extensions: Vec::new(),
         tiny: Vec::new(),
         leakage: None,
+        conflicts: vec![vec![labelled("hat/1.jpg", "hat"), labelled("shoes/2.jpg", NASTY)]],
         labels: (0..200).map(doubt).collect(),
         odd: Vec::new(),
     };
     let page = audit_page(&audit, &[], folder.path(), None, Limits::default()).expect("drawn");
     assert!(page.contains("The folders look like parts of a data set."));
+    assert!(page.contains("Images that stand in more than one class (1)") && page.contains("hat/1.jpg, shoes/2.jpg"));
     assert!(page.contains("Doubtful labels (200)") && page.contains("The first 120 are shown."));
     assert!(!page.contains("<img src=x"), "markup from a label");
 }
@@ -214,8 +220,9 @@ fn a_comparison_says_how_many_classes_have_a_plot() {
             paired: Vec::new(),
             tests: 0,
         };
-        comparison(&compared, &[]).expect("drawn")
+        comparison(&compared, &[], &["old (other images)".to_owned()]).expect("drawn")
     };
     assert!(page(13).contains("Of 13 classes, the first 12 by name have a plot."));
     assert!(!page(12).contains("by name have a plot"));
+    assert!(page(1).contains("Not compared, though in the same folder: old (other images)."));
 }

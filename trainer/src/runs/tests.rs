@@ -54,7 +54,8 @@ pub(crate) fn predictions(right: &[bool]) -> Predictions {
     }
 }
 
-fn save(folder: &Path, record: Record, right: &[bool], parameters: &serde_json::Value) {
+/// Writes a run.
+pub(crate) fn save(folder: &Path, record: Record, right: &[bool], parameters: &serde_json::Value) {
     let predictions = predictions(right);
     let metrics = Metrics::from(Evaluation::new(&predictions));
     let files = BTreeMap::from([
@@ -254,10 +255,10 @@ fn p_values_are_corrected_for_all_pairs_shown_or_not() {
         .collect();
     let comparison = Comparison::new(&few).expect("comparable");
     assert_eq!((comparison.paired.len(), comparison.tests), (3, 3));
-    let page = crate::report::comparison(&comparison, &[]).expect("a page");
+    let page = crate::report::comparison(&comparison, &[], &[]).expect("a page");
     assert!(page.contains("for all 3 pairs of these runs that have"), "{page}");
     let two = Comparison::new(&few[..2]).expect("comparable");
-    let page = crate::report::comparison(&two, &[]).expect("a page");
+    let page = crate::report::comparison(&two, &[], &[]).expect("a page");
     assert!(!page.contains("corrected"), "one test needs no correction: {page}");
     let pair = &comparison.paired[1];
     assert!((pair.test.p_value - 0.031_25).abs() < 1e-12 && (pair.corrected_p_value - 0.093_75).abs() < 1e-12);

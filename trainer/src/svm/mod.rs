@@ -27,6 +27,7 @@ pub use estimator::{LinearSvm, LinearSvmParams, LinearSvmValidParams};
 pub use folds::{Fold, Folds, stratified_grouped};
 pub use parameters::{ClassWeights, Parameters, Solver, SvmError};
 
+use crate::counted::counted;
 use crate::progress::Progress;
 use problem::{Examples, squared_lengths};
 
@@ -80,8 +81,9 @@ pub fn train(
     let mut trained = train_on_folds(features, labels, &folds, classes, parameters, progress)?;
     if (1..parameters.folds).contains(&trained.sweep.folds) {
         let note = format!(
-            "Cross-validation with {} folds instead of {}: no class has images in more groups.",
-            trained.sweep.folds, parameters.folds
+            "Cross-validation with {} instead of {}: no class has images in more groups.",
+            counted(trained.sweep.folds, "fold", "folds"),
+            parameters.folds
         );
         trained.notes.insert(0, note);
     }
@@ -137,9 +139,9 @@ pub fn train_on_folds(
     let fitted = fitted?;
     if !fitted.not_converged.is_empty() {
         notes.push(format!(
-            "The solver stopped after {} passes before it reached its tolerance on {} of {classes} classes; raise \
-             max_passes, or the tolerance.",
-            parameters.max_passes,
+            "The solver stopped after {} before it reached its tolerance on {} of {classes} classes; raise max_passes, or \
+             the tolerance.",
+            counted(parameters.max_passes, "pass", "passes"),
             fitted.not_converged.len()
         ));
     }

@@ -300,7 +300,7 @@ fn with_features<T>(
     work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
 ) -> Result<T, TrainingError> {
     if dataset.classes.len() < 2 {
-        return Err(TrainingError::too_few_classes(dataset));
+        return Err(TrainingError::too_few_classes(&dataset.existing()));
     }
     parameters.split.check(dataset)?;
     let model = Bytes::from(read(&backbone.onnx)?);
@@ -388,7 +388,8 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
 
-    let notes = [dataset.note(), parameters.split.note(dataset)];
+    let mut notes = parameters.split.notes(dataset);
+    notes.extend(dataset.conflict_note(&features.groups));
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { train } else { &test };
     let golden = golden::choose(dataset, shown, parameters.golden_images);
@@ -404,7 +405,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
         skipped: dataset.skipped.clone(),
         folds: fitted.folds,
-        notes: notes.into_iter().flatten().chain(fitted.notes).collect(),
+        notes: notes.into_iter().chain(fitted.notes).collect(),
         history: fitted.history,
         refined_on: fitted.refined_on,
         parameters: serde_json::to_value(*parameters)

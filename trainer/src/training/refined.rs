@@ -12,6 +12,7 @@ use shared::files::sha256_hex;
 use super::fitted::named;
 use super::{Fitted, Prepared, TrainingError, read};
 use crate::backbone::PREPROCESSING_KEY;
+use crate::counted::counted;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
@@ -83,7 +84,8 @@ fn told(best: usize, history: &History, fold: &Fold) -> String {
                 format!(" (calibrated loss {:.3} before, {after:.3} at best)", before.calibrated)
             });
             format!(
-                "{parts}. It is kept as it was before the first of {epochs} epochs: none did better on those held out{losses}."
+                "{parts}. It is kept as it was before the first of {}: none did better on those held out{losses}.",
+                counted(epochs, "epoch", "epochs")
             )
         }
         _ => format!("{parts}. That of epoch {best} of {epochs} is kept: it did best on those held out."),

@@ -8,15 +8,16 @@ use crate::audit::{self, Audit};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
-use crate::cli::resources::{Resources, save};
+use crate::cli::resources::{Resources, check_new, save, writable};
+use crate::counted::counted;
 use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
 use crate::report;
 
 /// Tell what is wrong with a data set: files, balance, leakage, labels.
 ///
-/// Lists unreadable files, wrong extensions, tiny pictures, rare classes, test images with a copy among
-/// the training images, and images like no other. Ranks the labels by how much a classifier that did not
-/// see the image prefers another one. Changes nothing.
+/// Lists unreadable files, wrong extensions, tiny pictures, rare classes, test images with a copy among the
+/// training images, images with a copy in another class, and images like no other. Ranks the labels by how much a
+/// classifier that did not see the image prefers another one. Changes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
@@ -31,7 +32,7 @@ pub struct Arguments {
     /// How many of each list are shown; --json has them all
     #[arg(long, value_name = "N", default_value_t = 20)]
     show: usize,
-    /// Also write a page with the pictures
+    /// Also write a page with the pictures; must not exist already
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Address that `trainer annotate` printed: the page's pictures lead there
@@ -51,7 +52,15 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(page) = &arguments.html {
+        check_new(page, "--html")?;
+        writable(page)?;
+    }
     let found = Dataset::scan(&arguments.data)?;
+    if let Some(path) = &arguments.split {
+        // What is wrong with it is told before the images are read; which of them are readable, only then.
+        Split::load(path, &found)?;
+    }
     let (limits, threads) = (arguments.resources.limits(), arguments.resources.threads());
     let examined = dataset::examine(&found, HASH_SIZE, limits, threads, &session.progress);
     let (dataset, pictures) = dataset::readable(&found, examined);
@@ -102,9 +111,9 @@ impl Arguments {
     fn text(&self, document: &Document) -> String {
         let audit = document.audit;
         let mut text = format!(
-            "{} images, {} files left out\n\n",
-            audit.images,
-            document.unreadable.len()
+            "{}, {} left out\n\n",
+            counted(audit.images, "image", "images"),
+            counted(document.unreadable.len(), "file", "files")
         );
         for class in &audit.classes {
             let note = if class.rare { "  rare: collect more" } else { "" };
@@ -129,6 +138,12 @@ impl Arguments {
         let tiny = audit.tiny.iter();
         let tiny = tiny.map(|tiny| format!("{} ({} x {})", printable(&tiny.path), tiny.width, tiny.height));
         self.list(&mut text, "Tiny pictures", tiny);
+        let conflicts = audit.conflicts.iter().map(|images| {
+            let images = images.iter();
+            let images = images.map(|image| format!("{} ({})", printable(&image.path), printable(&image.label)));
+            images.collect::<Vec<_>>().join(", ")
+        });
+        self.list(&mut text, "Images that stand in more than one class", conflicts);
         let doubtful = audit.labels.iter().filter(|doubt| doubt.suspicion > 0.0);
         let doubtful = doubtful.map(|doubt| {
             let suggested = printable(&doubt.suggested);

@@ -9,6 +9,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
 use crate::cli::resources::Resources;
+use crate::counted::counted;
 use crate::dataset::{self, Dataset, FolderLock, HASH_SIZE, Picture, Skipped};
 use crate::duplicates::quarantine;
 use crate::duplicates::{self, Criteria, Duplicates};
@@ -214,7 +215,7 @@ fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Done, F
         format!("{} stays in {place}: {}", printable(&path), printable(&left.reason))
     });
     let not_back: Vec<String> = missing.chain(left).collect();
-    let mut text = format!("{} files are back", document.restored);
+    let mut text = counted(document.restored, "file is back", "files are back");
     for path in &document.renamed {
         let _ = write!(text, "\n  {} (its name was taken)", printable(path));
     }
@@ -301,7 +302,11 @@ impl Arguments {
                 text.push_str(&line(&group.kept, ""));
                 for copy in &group.copies {
                     let similarity = copy.similarity.map(|cosine| format!(", similarity {cosine:.3}"));
-                    let note = format!(", {} bits differ{}", copy.distance, similarity.unwrap_or_default());
+                    let note = format!(
+                        ", {}{}",
+                        counted(copy.distance, "bit differs", "bits differ"),
+                        similarity.unwrap_or_default()
+                    );
                     text.push_str(&line(&copy.entry, &note));
                 }
                 text.push('\n');
@@ -310,18 +315,21 @@ impl Arguments {
         let conflicts = document.groups.iter().filter(|group| group.conflict).count();
         let _ = write!(
             text,
-            "{} images; {} pictures have copies, {conflicts} of them with different labels",
-            dataset.items.len(),
-            document.groups.len(),
+            "{}; {}, {conflicts} of them with different labels",
+            counted(dataset.items.len(), "image", "images"),
+            counted(document.groups.len(), "picture has copies", "pictures have copies"),
         );
         let _ = match document.quarantine {
             Some(name) => write!(
                 text,
-                "\n{} files were set aside\n\nUndo:  trainer data dedupe --data {} --restore {name}",
-                document.moved,
+                "\n{} set aside\n\nUndo:  trainer data dedupe --data {} --restore {name}",
+                counted(document.moved, "file was", "files were"),
                 shell::quote(&self.data)
             ),
-            None if document.moved > 0 => write!(text, "\n{} files would be set aside (dry run)", document.moved),
+            None if document.moved > 0 => {
+                let files = counted(document.moved, "file", "files");
+                write!(text, "\n{files} would be set aside (dry run)")
+            }
             None => write!(text, "\nNothing was moved"),
         };
         text

@@ -7,6 +7,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
 use crate::cli::resources::save;
+use crate::counted::counted;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
 /// Write a data set in another form: a list of paths and labels, or a folder of class folders.
@@ -104,7 +105,11 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
 fn finish(out: &Path, images: usize, skipped: &[Skipped], session: &Session) -> Result<Done, Failure> {
     list_skipped(skipped);
     let document = Document { out, images, skipped };
-    let text = format!("{images} images in {}", printable(&out.to_string_lossy()));
+    let text = format!(
+        "{} in {}",
+        counted(images, "image", "images"),
+        printable(&out.to_string_lossy())
+    );
     session.output.result(&document, &text)?;
     Ok(Done::unless_left_out(skipped))
 }

@@ -10,6 +10,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
 use crate::cli::output::{IN_JSON, list_left_out, printable};
+use crate::counted::counted;
 use crate::fetch::{self, Downloader, Kind, Options, Outcome};
 use crate::search::Unanswered;
 use crate::shell;
@@ -127,10 +128,10 @@ pub fn report(
         "0 images found".to_owned()
     } else {
         format!(
-            "{} images new, {} there already, {} addresses left out\n\nImages:     {folder}\nProvenance: {}",
-            outcome.kept,
+            "{} new, {} there already, {} left out\n\nImages:     {folder}\nProvenance: {}",
+            counted(outcome.kept, "image", "images"),
             outcome.known,
-            outcome.left_out.len(),
+            counted(outcome.left_out.len(), "address", "addresses"),
             printable(&outcome.ledger.to_string_lossy()),
         )
     };

@@ -11,6 +11,7 @@ use crate::cli::failure::{Done, Failure};
 use crate::cli::location::block_on;
 use crate::cli::output::printable;
 use crate::cli::values;
+use crate::counted::counted;
 use crate::fetch::{self, Ledger, Outcome};
 use crate::search::{self, Name, Provider, Query, Unanswered};
 
@@ -106,7 +107,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
-        session.note(&format!("{} requests sent, {remaining} left", found.requests));
+        session.note(&format!(
+            "{} sent, {remaining} left",
+            counted(found.requests, "request", "requests")
+        ));
     }
     let outcome = if found.entries.is_empty() {
         // What fetches nothing makes no folder.
@@ -137,11 +141,11 @@ impl Arguments {
         let mut text = lines.collect::<Vec<_>>().join("\n");
         let _ = write!(
             text,
-            "\n\n{} queries to {}, at most {} requests and {} images",
-            queries.len(),
+            "\n\n{} to {}, at most {} and {}",
+            counted(queries.len(), "query", "queries"),
             plan.provider,
-            plan.requests_at_most,
-            plan.images_at_most
+            counted(plan.requests_at_most, "request", "requests"),
+            counted(plan.images_at_most, "image", "images")
         );
         if let Some(missing) = &plan.key {
             session.warn(missing);

@@ -7,8 +7,9 @@ use serde::Serialize;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::list_skipped;
-use crate::cli::resources::{Resources, writable};
+use crate::cli::resources::{Resources, check_new, writable};
 use crate::cli::values;
+use crate::counted::counted;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
 
 /// Divide a data set into a training and a test part and write the assignment to a file.
@@ -72,12 +73,7 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    if arguments.out.exists() {
-        return Err(Failure::failed(format!(
-            "{} exists already; choose another file with --out",
-            arguments.out.display()
-        )));
-    }
+    check_new(&arguments.out, "--out")?;
     writable(&arguments.out)?;
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters(arguments.split.seed());
@@ -93,8 +89,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     dataset.skipped.extend(split.unknown());
 
     list_skipped(&dataset.skipped);
-    for note in dataset.note().into_iter().chain(parameters.note(&dataset)) {
-        session.remark(&note);
+    for note in parameters.notes(&dataset) {
+        session.note(&note);
     }
     let document = Document {
         split: &arguments.out,
@@ -104,10 +100,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         skipped: &dataset.skipped,
     };
     let text = format!(
-        "{} images to train on, {} to test with, in {} groups of near-duplicates\n\nSplit:  {}",
-        document.train,
+        "{} to train on, {} to test with, in {} of near-duplicates\n\nSplit:  {}",
+        counted(document.train, "image", "images"),
         document.test,
-        document.groups,
+        counted(document.groups, "group", "groups"),
         arguments.out.display()
     );
     session.output.result(&document, &text)?;

@@ -8,7 +8,7 @@ use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::printable;
-use crate::cli::resources::save;
+use crate::cli::resources::{check_new, save};
 use crate::evaluation;
 use crate::report;
 use crate::runs::Comparison;
@@ -22,7 +22,7 @@ pub struct Arguments {
     /// Ids of runs or beginnings of them, names of their folders, or the folders
     #[arg(value_name = "ID", num_args = 2.., required = true)]
     ids: Vec<String>,
-    /// Where the page is written [default: comparison-DIGITS.html, the digits made of the ids]
+    /// Where the page is written; must not exist already [default: comparison-DIGITS.html, the digits made of the ids]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -39,6 +39,9 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    if let Some(page) = &arguments.out {
+        check_new(page, "--out")?;
+    }
     let entries = arguments.place.find(&arguments.ids, session)?;
     let comparison = Comparison::new(&entries)?;
     let page = arguments.out.clone().unwrap_or_else(|| {
@@ -46,7 +49,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let ids: Vec<&str> = entries.iter().map(|entry| entry.record.id.as_str()).collect();
         format!("comparison-{}.html", &files::sha256_hex(ids.join(" ").as_bytes())[..8]).into()
     });
-    save(&page, report::comparison(&comparison, &[])?.as_bytes(), "--out")?;
+    save(&page, report::comparison(&comparison, &[], &[])?.as_bytes(), "--out")?;
     let document = Document {
         page: &page,
         comparison: &comparison,

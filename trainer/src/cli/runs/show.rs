@@ -7,6 +7,7 @@ use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::printable;
+use crate::counted::counted;
 use crate::evaluation::{self, Metrics};
 use crate::report;
 use crate::runs::{Entry, Record};
@@ -62,8 +63,10 @@ fn text(entry: &Entry, changed: &[PathBuf]) -> String {
         (
             "Data",
             format!(
-                "{}: {} images, {} left out",
-                record.data.root, record.data.images, record.data.left_out
+                "{}: {}, {} left out",
+                record.data.root,
+                counted(record.data.images, "image", "images"),
+                record.data.left_out
             ),
         ),
         ("Program", record.program.clone()),
