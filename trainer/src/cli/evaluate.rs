@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
     list_skipped_of_run(&run.skipped, &saved.folder);
     for note in &run.notes {
-        session.remark(note);
+        session.note(note);
     }
     let document = Document {
         id: &saved.record.id,

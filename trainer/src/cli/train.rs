@@ -170,7 +170,7 @@ impl Job {
 
         list_skipped_of_run(&run.skipped, &saved.folder);
         for note in &run.notes {
-            session.remark(note);
+            session.note(note);
         }
         let document = Document {
             id: &saved.record.id,
