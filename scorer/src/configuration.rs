@@ -11,9 +11,13 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 use shared::bundle::{TrustedKeys, TrustedKeysError};
 use shared::service::AllowedBuckets;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Requests that wait for each core, where nothing else is said.
 const WAITING: usize = 8;
+/// What is logged, where nothing else is said.
+const LOG: &str = "warn,scorer=info";
 
 /// The scoring function of Ikat.
 ///
@@ -158,6 +162,33 @@ impl Configuration {
     }
 }
 
+/// What is logged where IKAT_LOG is `text`, and what there is to warn of. A mistake in it silences nothing, and ends nothing:
+/// to a function, a start that is refused is an outage.
+pub fn log_filter(text: &str) -> (EnvFilter, Option<String>) {
+    // A single word is a level or the name of a module, which then is all that would be heard of.
+    let words = text.split(',').map(str::trim);
+    let single = words.filter(|word| !word.is_empty() && !word.contains(['=', '[', ':']));
+    let (levels, names): (Vec<&str>, Vec<&str>) = single.partition(|word| word.parse::<LevelFilter>().is_ok());
+    let warning = names.first().map(|name| {
+        format!(
+            "IKAT_LOG: {name:?} is none of the levels off, error, warn, info, debug and trace, and taken for the name of a \
+             module: write {name}=trace where one is meant"
+        )
+    });
+    let filter = match (text.trim(), &warning) {
+        ("", _) => LOG.to_owned(),
+        (text, Some(_)) if levels.is_empty() => format!("{LOG},{text}"),
+        (text, _) => text.to_owned(),
+    };
+    match EnvFilter::try_new(filter) {
+        Ok(filter) => (filter, warning),
+        Err(error) => {
+            let warning = format!("IKAT_LOG: {text:?} is no filter ({error}), and {LOG} is taken");
+            (EnvFilter::new(LOG), Some(warning))
+        }
+    }
+}
+
 /// The arguments that the program was started with; ends it where they are none.
 pub fn parse() -> Arguments {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -244,6 +275,32 @@ mod tests {
             let (set, typed) = (said(&["scorer".into()]), said(&["scorer".into(), word.into()]));
             assert!(set.contains(taken) && set.contains(variable), "{set}");
             assert!(typed.contains(taken) && !typed.contains(variable), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_what_is_logged_silences_nothing() {
+        for (text, filter) in [
+            ("", LOG),
+            ("debug", "debug"),
+            ("WARN", "warn"),
+            ("shared=debug", "shared=debug"),
+            ("error,shared=debug", "error,shared=debug"),
+            ("scorer::http", "scorer::http"),
+        ] {
+            let (found, warning) = log_filter(text);
+            let expected = EnvFilter::new(filter).to_string();
+            assert_eq!((found.to_string(), warning), (expected, None), "{text}");
+        }
+        for (text, filter) in [
+            ("inof", "warn,scorer=info,inof"),
+            ("scorer=debug,inof", "warn,scorer=debug,inof"),
+            ("error,inof", "error,inof"),
+            ("scorer=inof", LOG),
+        ] {
+            let (found, warning) = log_filter(text);
+            assert_eq!(found.to_string(), EnvFilter::new(filter).to_string(), "{text}");
+            assert!(warning.expect(text).contains("inof"), "{text}");
         }
     }
 
