@@ -113,7 +113,7 @@ pub enum ConfigurationError {
     #[error("no model is named: set IKAT_MODEL to s3://bucket/prefix/name or to a folder that `trainer publish` wrote")]
     NoModel,
     /// What should be trusted is no key. Nothing is served rather than anything.
-    #[error("IKAT_TRUSTED_KEY: {0}")]
+    #[error("--trusted-key (or IKAT_TRUSTED_KEY): {0}")]
     Trusted(#[from] TrustedKeysError),
     /// Started by hand without an address.
     #[error("this is not AWS Lambda: start with --listen 127.0.0.1:9000 to answer plain HTTP")]
