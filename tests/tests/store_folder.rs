@@ -96,6 +96,11 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
         .await
         .expect_err("incomplete");
     assert!(matches!(error, VersionError::Missing { .. }), "{error}");
+    let error = load_version(&store, "m", "deadbeef", None, &TrustedKeys::default())
+        .await
+        .expect_err("no version");
+    assert!(matches!(error, VersionError::NoVersion { .. }), "{error}");
+    assert!(error.to_string().contains("trainer versions --to"), "{error}");
     assert_eq!(live(&store, "m").await.expect("live").version, whole.manifest.version);
 
     publish(&store, &half, "m").await.expect("the second half");
