@@ -133,6 +133,9 @@ pub enum VersionError {
         "{0:?} is not a name: use letters, digits, dots, underscores and hyphens, beginning with a letter or digit"
     )]
     Name(String),
+    /// A store is named, and no model in it.
+    #[error("{0:?} names no model: write s3://BUCKET/PREFIX/NAME, or s3://BUCKET/NAME where there is no prefix")]
+    Unnamed(String),
     /// No version is live.
     #[error("{place} does not exist: no version of {name} is published there")]
     NotPublished {
