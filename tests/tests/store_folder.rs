@@ -126,6 +126,7 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     publish_canary(&store, &two, "m", 0.1).await.expect("on trial");
     let trial = publish_canary(&store, &three, "m", 0.25).await.expect("on trial");
     assert_eq!(trial.canary.map(|canary| canary.version), Some(version(&three)));
+    assert_eq!(trial.ended_trial, Some(version(&two)));
     let shares: Vec<_> = list(&store, "m").await.expect("listed");
     let share = |of| {
         shares
@@ -135,7 +136,8 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     };
     assert_eq!((share(&one), share(&two), share(&three)), (None, None, Some(0.25)));
 
-    rollback(&store, "m", None).await.expect("ended");
+    let ended = rollback(&store, "m", None).await.expect("ended");
+    assert_eq!(ended.ended_trial, Some(version(&three)));
     let after = live(&store, "m").await.expect("live");
     assert_eq!(
         (after.version, after.canary, after.previous),
@@ -143,10 +145,15 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     );
 
     publish_canary(&store, &two, "m", 0.1).await.expect("on trial");
-    publish(&store, &two, "m").await.expect("live");
+    let promoted = publish(&store, &two, "m").await.expect("live");
+    assert_eq!(promoted.ended_trial, None);
     let after = live(&store, "m").await.expect("live");
     assert_eq!((after.version, after.canary), (version(&two), None));
     assert_eq!(after.previous, Some(version(&one)));
+
+    publish_canary(&store, &three, "m", 0.1).await.expect("on trial");
+    let other = publish(&store, &one, "m").await.expect("live");
+    assert_eq!(other.ended_trial, Some(version(&three)));
 }
 
 #[tokio::test]
