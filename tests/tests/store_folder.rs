@@ -7,7 +7,7 @@ use end_to_end::bundles::bundle;
 use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
 use shared::store::{FolderStore, ObjectStore};
-use trainer::publish::{PublishError, publish, publish_canary, rollback, versions as list};
+use trainer::publish::{PublishError, models, publish, publish_canary, rollback, versions as list};
 
 /// Tells the child processes of the race where to publish what.
 const RACE_STORE: &str = "IKAT_TEST_RACE_STORE";
@@ -154,6 +154,22 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     publish_canary(&store, &three, "m", 0.1).await.expect("on trial");
     let other = publish(&store, &one, "m").await.expect("live");
     assert_eq!(other.ended_trial, Some(version(&three)));
+}
+
+#[tokio::test]
+async fn the_models_in_a_store_are_listed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = store(folder.path());
+    assert!(models(&store).await.expect("listed").is_empty());
+    let bundle = bundle(1, 100);
+    for name in ["shirts", "dresses"] {
+        publish(&store, &bundle, name).await.expect("published");
+    }
+    std::fs::create_dir(folder.path().join("notes")).expect("no model");
+    let all = models(&store).await.expect("listed");
+    let names: Vec<&str> = all.iter().map(|model| model.name.as_str()).collect();
+    assert_eq!(names, ["dresses", "shirts"]);
+    assert_eq!(all[0].version, bundle.manifest.version);
 }
 
 #[tokio::test]

@@ -52,6 +52,20 @@ pub struct VersionInfo {
     pub accuracy: Option<f64>,
 }
 
+/// One model in a store.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelInfo {
+    /// Its name.
+    pub name: String,
+    /// The version that is live.
+    pub version: String,
+    /// The version on trial beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// When this was decided, RFC 3339 in UTC.
+    pub published_at: String,
+}
+
 /// Why nothing was published. Whatever was live before still is.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -247,6 +261,31 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
         return Err(incomplete(name, &version, problem));
     }
     make_live(store, name, &version, &sha256_hex(&json), before).await
+}
+
+/// All models in the store that have a live version, by name.
+///
+/// # Errors
+/// What the store says, or [`VersionError::Live`] where a `live.json` is damaged.
+pub async fn models(store: &ObjectStore) -> Result<Vec<ModelInfo>, PublishError> {
+    let found = store.folders("").await?;
+    let looks: Vec<_> = found
+        .into_iter()
+        .filter(|name| versions::is_name(name))
+        .map(|name| model(store, name))
+        .collect();
+    let models: Vec<Option<ModelInfo>> = stream::iter(looks).buffered(PARALLEL).try_collect().await?;
+    Ok(models.into_iter().flatten().collect())
+}
+
+async fn model(store: &ObjectStore, name: String) -> Result<Option<ModelInfo>, PublishError> {
+    let live = versions::find_live(store, &name).await?;
+    Ok(live.map(|(live, _)| ModelInfo {
+        name,
+        version: live.version,
+        canary: live.canary,
+        published_at: live.published_at,
+    }))
 }
 
 /// All versions of `name` in the store, oldest first, half-published ones among them.
