@@ -25,7 +25,7 @@ const LOG: &str = "warn,scorer=info";
 /// IKAT_VERSION pins a version instead of the live one. ORT_DYLIB_PATH names the ONNX Runtime library, which is else
 /// looked for in /opt/lib, in the trainer's cache and beside this program.
 #[derive(Debug, Parser)]
-#[command(name = "scorer", version)]
+#[command(name = "scorer", version, allow_negative_numbers = true)]
 pub struct Arguments {
     /// Answer plain HTTP at this address instead of serving Lambda, for example 127.0.0.1:9000 or localhost:9000
     #[arg(long, value_name = "HOST:PORT", env = "IKAT_LISTEN", value_parser = address)]
@@ -275,6 +275,14 @@ mod tests {
             let (set, typed) = (said(&["scorer".into()]), said(&["scorer".into(), word.into()]));
             assert!(set.contains(taken) && set.contains(variable), "{set}");
             assert!(typed.contains(taken) && !typed.contains(variable), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_number_below_zero_is_refused_as_a_number() {
+        for option in ["--refresh", "--threads", "--queue", "--deadline"] {
+            let error = Arguments::try_parse_from(["scorer", option, "-1"]).expect_err(option);
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{error}");
         }
     }
 
