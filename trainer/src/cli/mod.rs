@@ -9,6 +9,7 @@ mod demo;
 mod evaluate;
 mod failure;
 mod featurize;
+mod interruption;
 mod keygen;
 mod location;
 mod lr_find;

@@ -8,6 +8,7 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::interruption;
 use super::network;
 use super::output::{list_skipped_of_runs, printable};
 use super::resources::{Resources, claim_folder, save, writable};
@@ -71,6 +72,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
     training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
+    interruption::goes_on(session);
     let page = arguments.out.join("comparison.html");
     writable(&page)?;
     let cache = session.cache()?;

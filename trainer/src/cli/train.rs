@@ -7,6 +7,7 @@ use shared::bundle::{ClassifierKind, Manifest};
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::interruption;
 use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped_of_run, printable};
@@ -125,6 +126,7 @@ impl Job {
     ) -> Result<Done, Failure> {
         let training = &self.training;
         training.check(classifier != Classifier::Svm, session)?;
+        interruption::goes_on(session);
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
