@@ -14,7 +14,7 @@ pub struct Arguments {
     /// Where models are kept: s3://bucket/prefix or a folder
     #[arg(long, value_name = "STORE", alias = "from")]
     to: String,
-    /// Name of the model there [default: none; the models are listed, each with its live version]
+    /// Name of the model there [default: none; all models are listed]
     #[arg(long, value_parser = values::model_name)]
     name: Option<String>,
 }
