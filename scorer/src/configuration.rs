@@ -11,9 +11,13 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 use shared::bundle::{TrustedKeys, TrustedKeysError};
 use shared::service::AllowedBuckets;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Requests that wait for each core, where nothing else is said.
 const WAITING: usize = 8;
+/// What is logged, where nothing else is said.
+const LOG: &str = "warn,scorer=info";
 
 /// The scoring function of Ikat.
 ///
@@ -21,7 +25,7 @@ const WAITING: usize = 8;
 /// IKAT_VERSION pins a version instead of the live one. ORT_DYLIB_PATH names the ONNX Runtime library, which is else
 /// looked for in /opt/lib, in the trainer's cache and beside this program.
 #[derive(Debug, Parser)]
-#[command(name = "scorer", version)]
+#[command(name = "scorer", version, allow_negative_numbers = true)]
 pub struct Arguments {
     /// Answer plain HTTP at this address instead of serving Lambda, for example 127.0.0.1:9000 or localhost:9000
     #[arg(long, value_name = "HOST:PORT", env = "IKAT_LISTEN", value_parser = address)]
@@ -109,7 +113,7 @@ pub enum ConfigurationError {
     #[error("no model is named: set IKAT_MODEL to s3://bucket/prefix/name or to a folder that `trainer publish` wrote")]
     NoModel,
     /// What should be trusted is no key. Nothing is served rather than anything.
-    #[error("IKAT_TRUSTED_KEY: {0}")]
+    #[error("--trusted-key (or IKAT_TRUSTED_KEY): {0}")]
     Trusted(#[from] TrustedKeysError),
     /// Started by hand without an address.
     #[error("this is not AWS Lambda: start with --listen 127.0.0.1:9000 to answer plain HTTP")]
@@ -155,6 +159,33 @@ impl Configuration {
     /// The name that the model was published under, if one was said: the last part of its place.
     pub fn model_name(&self) -> Option<&str> {
         Path::new(self.model.as_deref()?).file_name()?.to_str()
+    }
+}
+
+/// What is logged where IKAT_LOG is `text`, and what there is to warn of. A mistake in it silences nothing, and ends nothing:
+/// to a function, a start that is refused is an outage.
+pub fn log_filter(text: &str) -> (EnvFilter, Option<String>) {
+    // A single word is a level or the name of a module, which then is all that would be heard of.
+    let words = text.split(',').map(str::trim);
+    let single = words.filter(|word| !word.is_empty() && !word.contains(['=', '[', ':']));
+    let (levels, names): (Vec<&str>, Vec<&str>) = single.partition(|word| word.parse::<LevelFilter>().is_ok());
+    let warning = names.first().map(|name| {
+        format!(
+            "IKAT_LOG: {name:?} is none of the levels off, error, warn, info, debug and trace, and taken for the name of a \
+             module: write {name}=trace where one is meant"
+        )
+    });
+    let filter = match (text.trim(), &warning) {
+        ("", _) => LOG.to_owned(),
+        (text, Some(_)) if levels.is_empty() => format!("{LOG},{text}"),
+        (text, _) => text.to_owned(),
+    };
+    match EnvFilter::try_new(filter) {
+        Ok(filter) => (filter, warning),
+        Err(error) => {
+            let warning = format!("IKAT_LOG: {text:?} is no filter ({error}), and {LOG} is taken");
+            (EnvFilter::new(LOG), Some(warning))
+        }
     }
 }
 
@@ -244,6 +275,40 @@ mod tests {
             let (set, typed) = (said(&["scorer".into()]), said(&["scorer".into(), word.into()]));
             assert!(set.contains(taken) && set.contains(variable), "{set}");
             assert!(typed.contains(taken) && !typed.contains(variable), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_number_below_zero_is_refused_as_a_number() {
+        for option in ["--refresh", "--threads", "--queue", "--deadline"] {
+            let error = Arguments::try_parse_from(["scorer", option, "-1"]).expect_err(option);
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_what_is_logged_silences_nothing() {
+        for (text, filter) in [
+            ("", LOG),
+            ("debug", "debug"),
+            ("WARN", "warn"),
+            ("shared=debug", "shared=debug"),
+            ("error,shared=debug", "error,shared=debug"),
+            ("scorer::http", "scorer::http"),
+        ] {
+            let (found, warning) = log_filter(text);
+            let expected = EnvFilter::new(filter).to_string();
+            assert_eq!((found.to_string(), warning), (expected, None), "{text}");
+        }
+        for (text, filter) in [
+            ("inof", "warn,scorer=info,inof"),
+            ("scorer=debug,inof", "warn,scorer=debug,inof"),
+            ("error,inof", "error,inof"),
+            ("scorer=inof", LOG),
+        ] {
+            let (found, warning) = log_filter(text);
+            assert_eq!(found.to_string(), EnvFilter::new(filter).to_string(), "{text}");
+            assert!(warning.expect(text).contains("inof"), "{text}");
         }
     }
 

@@ -15,8 +15,6 @@ mod watchdog;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tracing_subscriber::EnvFilter;
-
 use configuration::{Arguments, Carrier, Configuration, ConfigurationError};
 use model::Model;
 
@@ -61,11 +59,14 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
 
 /// One JSON object a line. `IKAT_LOG` chooses what is said, as in `IKAT_LOG=debug`.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("IKAT_LOG").unwrap_or_else(|_| EnvFilter::new("warn,scorer=info"));
+    let (filter, warning) = configuration::log_filter(&std::env::var("IKAT_LOG").unwrap_or_default());
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
 }

@@ -37,13 +37,14 @@ pub enum StartupError {
 impl StartupError {
     /// Whether what was published is at fault, and not the way to it or that nothing was published.
     pub fn is_of_the_version(&self) -> bool {
-        use VersionError::{Bundle, Live, Manifest, Missing, OtherVersion, Store};
+        use VersionError::{Bundle, Live, Manifest, Missing, NoVersion, OtherVersion, Store};
         matches!(
             self,
             Self::Bundle(_)
                 | Self::Version(
                     Live { .. }
                         | Missing { .. }
+                        | NoVersion { .. }
                         | Manifest { .. }
                         | Bundle { .. }
                         | OtherVersion { .. }

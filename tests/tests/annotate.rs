@@ -59,6 +59,16 @@ impl Site {
 
     /// Status of a request with these headers.
     fn status(&self, method: &str, target: &str, headers: &str) -> u16 {
+        let answer = self.answer(method, target, headers);
+        answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// The whole answer to a request with these headers.
+    fn answer(&self, method: &str, target: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(self.address()).expect("a connection");
         write!(
             stream,
@@ -67,12 +77,7 @@ impl Site {
         .expect("sent");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer);
-        answer
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .unwrap_or(0)
+        String::from_utf8_lossy(&answer).into_owned()
     }
 }
 
@@ -315,6 +320,27 @@ fn nobody_without_the_token_and_no_other_page_gets_in() {
         );
     }
     assert_eq!(site.status("GET", "/thumbnail?path=dotted/0000.png", &with_token), 200);
+}
+
+#[test]
+fn every_refusal_has_the_form_that_the_page_reads() {
+    let folder = data(1);
+    let site = Site::start(folder.path());
+    let headers = format!("host: {}\r\nx-ikat-token: {}\r\n", site.address(), site.token());
+    let json = format!("{headers}content-type: application/json\r\n");
+    for (method, target, headers, status) in [
+        ("GET", "/api/nothing", &headers, "404"),
+        ("POST", "/api/undo", &headers, "415"),
+        ("POST", "/api/undo", &json, "400"),
+        ("GET", "/api/undo", &headers, "405"),
+        ("GET", "/thumbnail", &headers, "400"),
+    ] {
+        let answer = site.answer(method, target, headers);
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let body: serde_json::Value = serde_json::from_str(body).expect(&answer);
+        assert!(body["error"].as_str().is_some_and(|said| !said.is_empty()), "{answer}");
+    }
 }
 
 #[test]

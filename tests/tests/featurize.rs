@@ -402,11 +402,8 @@ fn a_card_that_cannot_be_had_is_named_with_the_way_out() {
     let image = place.files().remove(0);
     let processor_alone = [("ORT_DYLIB_PATH", library().display().to_string())];
     let said = featurize(image.as_bytes(), &["--device", "cuda:1"], &processor_alone).ended_with(1);
-    for part in [
-        "the device cuda:1 cannot be used",
-        "not enabled in this build",
-        "--device cpu",
-    ] {
+    // Where there is a card, the library says why it is of no use.
+    for part in ["the device cuda:1 cannot be used", "--device cpu"] {
         assert!(said.stderr.contains(part), "{}", said.stderr);
     }
     let mut command = place.train(["--data", &place.text("photos")], "run");

@@ -1,7 +1,10 @@
 //! What the trainer makes of its options and its standard streams.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use end_to_end::colours;
-use end_to_end::program::say_within;
+use end_to_end::program::{Running, say_within};
 use end_to_end::workshop::{Workshop, convolutional, picture};
 
 /// A workshop with a bundle and a picture.
@@ -147,4 +150,23 @@ fn a_standard_error_that_is_full_hinders_no_work_and_changes_no_exit_code() {
         assert_eq!(status.code(), Some(code), "{command:?}");
     }
     assert!(workshop.path("run/run.json").is_file());
+}
+
+#[test]
+fn a_training_that_is_interrupted_says_that_it_goes_on() {
+    let workshop = Workshop::new(12);
+    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
+    let mut train = workshop.train_by("convolutional.onnx", "data", "run");
+    // More than anybody waits for.
+    train.args(["--classifier", "dnn", "--trained", "all", "--epochs", "10000"]);
+    let mut running = Running::start(train.stdout(Stdio::null()).stderr(Stdio::piped()));
+    let mut lines = BufReader::new(running.take_stderr()).lines();
+    lines.next().expect("a stage").expect("text");
+    let interrupted = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
+    assert!(interrupted.is_ok_and(|status| status.success()));
+    let said: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    assert!(
+        said.iter().any(|line| line.contains("the same command goes on")),
+        "{said:?}"
+    );
 }

@@ -165,5 +165,5 @@ fn a_key_that_is_none_stops_the_scorer() {
             .env("IKAT_TRUSTED_KEY", "abc"),
     )
     .ended_with(2);
-    assert!(said.stderr.contains("IKAT_TRUSTED_KEY"), "{said:?}");
+    assert!(said.stderr.contains("--trusted-key (or IKAT_TRUSTED_KEY)"), "{said:?}");
 }

@@ -7,7 +7,7 @@ use end_to_end::bundles::bundle;
 use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
 use shared::store::{FolderStore, ObjectStore};
-use trainer::publish::{PublishError, publish, publish_canary, rollback, versions as list};
+use trainer::publish::{PublishError, models, publish, publish_canary, rollback, versions as list};
 
 /// Tells the child processes of the race where to publish what.
 const RACE_STORE: &str = "IKAT_TEST_RACE_STORE";
@@ -96,6 +96,11 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
         .await
         .expect_err("incomplete");
     assert!(matches!(error, VersionError::Missing { .. }), "{error}");
+    let error = load_version(&store, "m", "deadbeef", None, &TrustedKeys::default())
+        .await
+        .expect_err("no version");
+    assert!(matches!(error, VersionError::NoVersion { .. }), "{error}");
+    assert!(error.to_string().contains("trainer versions --to"), "{error}");
     assert_eq!(live(&store, "m").await.expect("live").version, whole.manifest.version);
 
     publish(&store, &half, "m").await.expect("the second half");
@@ -121,6 +126,7 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     publish_canary(&store, &two, "m", 0.1).await.expect("on trial");
     let trial = publish_canary(&store, &three, "m", 0.25).await.expect("on trial");
     assert_eq!(trial.canary.map(|canary| canary.version), Some(version(&three)));
+    assert_eq!(trial.ended_trial, Some(version(&two)));
     let shares: Vec<_> = list(&store, "m").await.expect("listed");
     let share = |of| {
         shares
@@ -130,7 +136,8 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     };
     assert_eq!((share(&one), share(&two), share(&three)), (None, None, Some(0.25)));
 
-    rollback(&store, "m", None).await.expect("ended");
+    let ended = rollback(&store, "m", None).await.expect("ended");
+    assert_eq!(ended.ended_trial, Some(version(&three)));
     let after = live(&store, "m").await.expect("live");
     assert_eq!(
         (after.version, after.canary, after.previous),
@@ -138,10 +145,31 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     );
 
     publish_canary(&store, &two, "m", 0.1).await.expect("on trial");
-    publish(&store, &two, "m").await.expect("live");
+    let promoted = publish(&store, &two, "m").await.expect("live");
+    assert_eq!(promoted.ended_trial, None);
     let after = live(&store, "m").await.expect("live");
     assert_eq!((after.version, after.canary), (version(&two), None));
     assert_eq!(after.previous, Some(version(&one)));
+
+    publish_canary(&store, &three, "m", 0.1).await.expect("on trial");
+    let other = publish(&store, &one, "m").await.expect("live");
+    assert_eq!(other.ended_trial, Some(version(&three)));
+}
+
+#[tokio::test]
+async fn the_models_in_a_store_are_listed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = store(folder.path());
+    assert!(models(&store).await.expect("listed").is_empty());
+    let bundle = bundle(1, 100);
+    for name in ["shirts", "dresses"] {
+        publish(&store, &bundle, name).await.expect("published");
+    }
+    std::fs::create_dir(folder.path().join("notes")).expect("no model");
+    let all = models(&store).await.expect("listed");
+    let names: Vec<&str> = all.iter().map(|model| model.name.as_str()).collect();
+    assert_eq!(names, ["dresses", "shirts"]);
+    assert_eq!(all[0].version, bundle.manifest.version);
 }
 
 #[tokio::test]

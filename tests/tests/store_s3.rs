@@ -6,7 +6,7 @@ use end_to_end::seaweedfs::SeaweedFs;
 use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
 use shared::store::{Condition, ObjectStore, S3Store, StoreError};
-use trainer::publish::{PublishError, publish, rollback, versions as list};
+use trainer::publish::{PublishError, models, publish, rollback, versions as list};
 
 fn refused(result: &Result<String, StoreError>) -> bool {
     matches!(result, Err(StoreError::ConditionFailed { .. }))
@@ -135,6 +135,14 @@ async fn publishing(server: &SeaweedFs) {
         all.iter()
             .all(|info| info.complete && info.live == (info.version == *version))
     );
+
+    let whole = ObjectStore::S3(S3Store::with_client(server.client(), "models", ""));
+    for (place, expected) in [(&store, &["m"][..]), (&whole, &[][..])] {
+        let all = models(place).await.expect("listed");
+        let names: Vec<&str> = all.iter().map(|model| model.name.as_str()).collect();
+        assert_eq!(names, expected);
+    }
+    assert!(whole.folders("").await.expect("listed").contains(&"team".to_owned()));
 
     // Same size, one bit off: only the hash tells.
     let key = versions::file_key("m", version, MODEL);

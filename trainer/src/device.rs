@@ -101,6 +101,23 @@ impl Device {
         }
     }
 
+    /// Refuses what cannot be had, as far as can be told before anything is obtained for it; `is_refined` says whether a
+    /// network is trained there, for which this program must be built.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotBuilt`] and [`DeviceError::Unusable`].
+    pub fn check(&self, is_refined: bool) -> Result<(), DeviceError> {
+        match self {
+            Self::Cuda(_) if is_refined && cfg!(not(feature = "cuda")) => Err(DeviceError::NotBuilt("cuda")),
+            Self::Wgpu if is_refined && cfg!(not(feature = "wgpu")) => Err(DeviceError::NotBuilt("wgpu")),
+            Self::Cuda(_) if !has_card() && !has_driver() => Err(DeviceError::Unusable {
+                device: self.to_string(),
+                reason: "there is no NVIDIA card with its driver on this machine".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it computes so much faster than the processor that whole networks can be trained.
     pub fn is_accelerator(&self) -> bool {
         matches!(self.resolved(), Self::Cuda(_) | Self::Wgpu)
@@ -113,6 +130,11 @@ fn has_card() -> bool {
     let windows = std::env::var_os("SystemRoot").map(std::path::PathBuf::from);
     devices.any(|device| names_a_card(&device.file_name().to_string_lossy()))
         || windows.is_some_and(|root| root.join("System32/nvcuda.dll").exists())
+}
+
+/// Whether there is the kernel's part of the driver, which makes the devices of its cards when they are first used.
+fn has_driver() -> bool {
+    std::path::Path::new("/proc/driver/nvidia/version").exists()
 }
 
 /// Whether a file in /dev stands for an NVIDIA card; its driver has others there even where no card is.
@@ -143,6 +165,21 @@ mod tests {
         for other in ["nvidiactl", "nvidia-uvm", "nvidia", "null"] {
             assert!(!names_a_card(other), "{other}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_before_anything_is_obtained() {
+        let cards = Device::Cuda(vec![1]);
+        assert_eq!((Device::Auto.check(true), Device::Cpu.check(true)), (Ok(()), Ok(())));
+        if cfg!(not(feature = "cuda")) {
+            assert_eq!(cards.check(true), Err(DeviceError::NotBuilt("cuda")));
+        }
+        if cfg!(not(feature = "wgpu")) {
+            assert_eq!(Device::Wgpu.check(true), Err(DeviceError::NotBuilt("wgpu")));
+        }
+        let features = cards.check(false);
+        assert_eq!(features.is_ok(), has_card() || has_driver(), "{features:?}");
+        assert_eq!(Device::Wgpu.check(false), Ok(()));
     }
 
     #[test]

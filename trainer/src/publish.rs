@@ -24,6 +24,9 @@ pub struct Published {
     /// The version on trial beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+    /// The version whose trial ended by this, without becoming live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_trial: Option<String>,
     /// The version that was live before it, for going back.
     pub previous: Option<String>,
 }
@@ -47,6 +50,20 @@ pub struct VersionInfo {
     pub created: Option<String>,
     /// Accuracy on the test part, 0 to 1, where the manifest has it.
     pub accuracy: Option<f64>,
+}
+
+/// One model in a store.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelInfo {
+    /// Its name.
+    pub name: String,
+    /// The version that is live.
+    pub version: String,
+    /// The version on trial beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// When this was decided, RFC 3339 in UTC.
+    pub published_at: String,
 }
 
 /// Why nothing was published. Whatever was live before still is.
@@ -162,6 +179,7 @@ pub async fn publish_canary(
         }
         Some(before) => before,
     };
+    let trial = live.canary.map(|canary| canary.version);
     let canary = Canary {
         version: version.clone(),
         manifest_sha256: upload_version(store, bundle, name).await?,
@@ -171,7 +189,8 @@ pub async fn publish_canary(
         canary: Some(canary),
         ..Live::new(&live.version, &live.manifest_sha256, live.previous.as_deref())
     };
-    write_live(store, name, version, after, Condition::Unchanged(etag)).await
+    let published = write_live(store, name, version, after, Condition::Unchanged(etag)).await?;
+    Ok(published.ending(trial))
 }
 
 /// Uploads every file, then the signature if there is one, the manifest last; gives the manifest's SHA-256.
@@ -242,6 +261,31 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
         return Err(incomplete(name, &version, problem));
     }
     make_live(store, name, &version, &sha256_hex(&json), before).await
+}
+
+/// All models in the store that have a live version, by name.
+///
+/// # Errors
+/// What the store says, or [`VersionError::Live`] where a `live.json` is damaged.
+pub async fn models(store: &ObjectStore) -> Result<Vec<ModelInfo>, PublishError> {
+    let found = store.folders("").await?;
+    let looks: Vec<_> = found
+        .into_iter()
+        .filter(|name| versions::is_name(name))
+        .map(|name| model(store, name))
+        .collect();
+    let models: Vec<Option<ModelInfo>> = stream::iter(looks).buffered(PARALLEL).try_collect().await?;
+    Ok(models.into_iter().flatten().collect())
+}
+
+async fn model(store: &ObjectStore, name: String) -> Result<Option<ModelInfo>, PublishError> {
+    let live = versions::find_live(store, &name).await?;
+    Ok(live.map(|(live, _)| ModelInfo {
+        name,
+        version: live.version,
+        canary: live.canary,
+        published_at: live.published_at,
+    }))
 }
 
 /// All versions of `name` in the store, oldest first, half-published ones among them.
@@ -372,6 +416,8 @@ async fn make_live(
     manifest_sha256: &str,
     before: Option<(Live, String)>,
 ) -> Result<Published, PublishError> {
+    let trial = before.as_ref().and_then(|(live, _)| live.canary.as_ref());
+    let trial = trial.map(|canary| canary.version.clone());
     let (previous, condition) = match before {
         Some((live, _))
             if live.version == version && live.manifest_sha256 == manifest_sha256 && live.canary.is_none() =>
@@ -384,7 +430,7 @@ async fn make_live(
         None => (None, Condition::Absent),
     };
     let after = Live::new(version, manifest_sha256, previous.as_deref());
-    write_live(store, name, version, after, condition).await
+    Ok(write_live(store, name, version, after, condition).await?.ending(trial))
 }
 
 /// Writes `live.json` for the sake of `version` where `condition` holds.
@@ -417,8 +463,18 @@ impl From<Live> for Published {
         Self {
             version: live.version,
             canary: live.canary,
+            ended_trial: None,
             previous: live.previous,
         }
+    }
+}
+
+impl Published {
+    /// The same, telling of the version that was on `trial` before, unless it is served now.
+    fn ending(self, trial: Option<String>) -> Self {
+        let canary = self.canary.as_ref().map(|canary| &canary.version);
+        let ended_trial = trial.filter(|version| *version != self.version && Some(version) != canary);
+        Self { ended_trial, ..self }
     }
 }
 

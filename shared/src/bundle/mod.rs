@@ -77,12 +77,14 @@ pub enum BundleError {
     },
     /// Keys are trusted, and nobody has signed the bundle.
     #[error(
-        "the bundle is not signed ({SIGNATURE} is missing), and {TRUSTED_KEYS_VARIABLE} asks for a signature: publish \
-         it with `trainer publish --sign KEYFILE`"
+        "the bundle is not signed ({SIGNATURE} is missing), and --trusted-key (or {TRUSTED_KEYS_VARIABLE}) asks for a \
+         signature: publish it with `trainer publish --sign KEYFILE`"
     )]
     Unsigned,
     /// Keys are trusted, and none of them has signed the bundle as it is.
-    #[error("the signature {SIGNATURE} is not one of this bundle by a key that {TRUSTED_KEYS_VARIABLE} names")]
+    #[error(
+        "the signature {SIGNATURE} is not one of this bundle by a key that --trusted-key (or {TRUSTED_KEYS_VARIABLE}) names"
+    )]
     Untrusted,
     /// The classifier's file is not one.
     #[error("svm.json: {0}")]

@@ -208,16 +208,22 @@ impl Service {
             return Ok(None);
         };
         self.version(wanted).map(Some).ok_or_else(|| {
-            let message = format!("version {wanted} is not in memory, but {}", manifest.version);
+            let message = format!(
+                "version {wanted} is not in memory, but {}",
+                self.in_memory().join(" and ")
+            );
             ServiceError::new(ErrorCode::NotFound, message)
         })
     }
 
+    /// Names of the versions in memory, the live one first.
+    fn in_memory(&self) -> Vec<&str> {
+        let canary = self.canary.as_ref().map(|(canary, _)| canary);
+        let versions = std::iter::once(&self.live).chain(canary);
+        versions.map(|version| version.manifest().version.as_str()).collect()
+    }
+
     fn metadata<'a>(&'a self, manifest: &'a Manifest) -> ModelMetadata<'a> {
-        let canary = self
-            .canary
-            .as_ref()
-            .map(|(canary, _)| canary.manifest().version.as_str());
         let tensor = |name, datatype, shape: &[i64]| TensorMetadata {
             name,
             datatype,
@@ -226,9 +232,7 @@ impl Service {
         let [label, score, decision, scores] = OUTPUTS;
         ModelMetadata {
             name: &manifest.name,
-            versions: std::iter::once(self.live.manifest().version.as_str())
-                .chain(canary)
-                .collect(),
+            versions: self.in_memory(),
             platform: "ikat",
             inputs: vec![tensor(INPUT, "BYTES", &[-1])],
             outputs: vec![
@@ -243,7 +247,7 @@ impl Service {
 
     fn infer_images(&self, path: &ModelPath, request: &Request) -> Result<Response, ServiceError> {
         let named = self.named(path)?;
-        let asked: InferRequest = request::object(&request.body)?;
+        let asked: InferRequest = request::object(&request.body, "an image is sent in base64, as data of the input")?;
         let wanted = wanted(asked.outputs.as_deref())?;
         let data = images(&asked.inputs)?;
         let in_place = |number: usize, error: ServiceError| match data.len() {

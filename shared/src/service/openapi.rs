@@ -25,6 +25,12 @@ const DESCRIPTION: &str = "\
 Classifies images. POST an image to `/`, in base64 as JSON or as it is with its content type, and get a label, its \
 probability, and whether it can be relied on. Errors have a stable `code` and a message that says what to do.";
 
+/// What else may be asked for a score.
+const PATHS: &str = "\
+`/` and `/score` are the same. An image that is posted to any other path is classified too, unless the path is another one \
+of this description or lies under `/v2`: what a gateway puts before a path (a stage, a base path) does not matter. So a \
+slip in the path is not answered with 404.";
+
 /// The media types of images that are read.
 const IMAGES: [&str; 7] = [
     "image/jpeg",
@@ -107,6 +113,7 @@ impl Document {
         for path in ["/", "/score"] {
             let operation = OperationBuilder::new()
                 .summary(Some("Classify one image or several"))
+                .description(Some(PATHS))
                 .operation_id(Some(if path == "/" { "classify" } else { "score" }))
                 .request_body(Some(body(asked.clone(), &IMAGES)))
                 .response(
@@ -262,6 +269,15 @@ mod tests {
                 let found = routes::find(&method.to_uppercase(), &path);
                 assert!(found.is_ok(), "{method} {path}: {found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn it_is_said_that_other_paths_take_images_too() {
+        let document: Value = serde_json::from_str(document()).expect("JSON");
+        for path in ["/", "/score"] {
+            let said = document["paths"][path]["post"]["description"].as_str();
+            assert!(said.expect("a description").contains("any other path"), "{said:?}");
         }
     }
 

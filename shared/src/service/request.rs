@@ -131,14 +131,17 @@ pub(super) fn parse(request: &Request, limit: usize) -> Result<Asked, ServiceErr
             options: Options::default(),
         });
     }
-    ask(object(&request.body)?, limit)
+    ask(
+        object(&request.body, "an image itself needs a content-type of image/*")?,
+        limit,
+    )
 }
 
-/// Reads a JSON object.
+/// Reads a JSON object; `otherwise` says how an image is sent that is no JSON.
 ///
 /// # Errors
 /// `bad_request`.
-pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ServiceError> {
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8], otherwise: &str) -> Result<T, ServiceError> {
     // A list would be taken for the members of a structure in their order.
     if body
         .trim_ascii_start()
@@ -149,7 +152,7 @@ pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Servic
     }
     serde_json::from_slice(body).map_err(|error| {
         ServiceError::bad_request(format!(
-            "the body is not the JSON that is asked for ({error}); an image itself needs a content-type of image/*"
+            "the body is not the JSON that is asked for ({error}); {otherwise}"
         ))
     })
 }

@@ -246,6 +246,28 @@ fn a_version_on_trial_answers_for_its_share_always_the_same_images() {
 }
 
 #[test]
+fn errors_of_the_open_inference_protocol_speak_of_what_it_takes() {
+    let service = service().with_canary(Some((version("fedcba9876543210"), 0.3)));
+    let message = |path: &str, body: &'static str| {
+        let response = service.answer(&Request {
+            method: "POST".to_owned(),
+            path: path.to_owned(),
+            body: Bytes::from_static(body.as_bytes()),
+            ..Request::default()
+        });
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        answer["error"].as_str().expect("a message").to_owned()
+    };
+    let unknown = message("/v2/models/colours/versions/9/infer", "{}");
+    assert!(
+        unknown.ends_with("0123456789abcdef and fedcba9876543210"),
+        "both versions in memory: {unknown}"
+    );
+    let text = message("/v2/models/colours/infer", "an image");
+    assert!(text.contains("base64") && !text.contains("content-type"), "{text}");
+}
+
+#[test]
 fn a_refused_version_is_told_of_while_another_answers() {
     let problem = Problem {
         refused: Some("fedcba9876543210".to_owned()),

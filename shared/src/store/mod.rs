@@ -259,12 +259,15 @@ impl ObjectStore {
         }
     }
 
-    /// Names of the folders directly under `prefix`, sorted: common prefixes, in the terms of S3.
+    /// Names of the folders directly under `prefix`, or in the store itself where that is empty; sorted. Common prefixes, in
+    /// the terms of S3.
     ///
     /// # Errors
     /// Whatever keeps the store from answering; a folder that is not there has no folders.
     pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        check_key(prefix)?;
+        if !prefix.is_empty() {
+            check_key(prefix)?;
+        }
         match self {
             Self::Folder(store) => store.folders(prefix).await,
             Self::S3(store) => store.folders(prefix).await,

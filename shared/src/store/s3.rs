@@ -428,7 +428,10 @@ impl S3Store {
     }
 
     pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let full = format!("{}/", self.full_key(prefix));
+        let full = match self.full_key(prefix).trim_end_matches('/') {
+            "" => String::new(),
+            folder => format!("{folder}/"),
+        };
         let mut names = Vec::new();
         let mut token = None;
         loop {

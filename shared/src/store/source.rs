@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::versions::{LIVE, VersionError, live, load_version};
-use super::{Location, ObjectStore, StoreError, off_the_executor};
+use super::{Location, ObjectStore, off_the_executor};
 use crate::bundle::{Bundle, MANIFEST, TrustedKeys, read_manifest};
 use crate::files::sha256_hex;
 
@@ -48,10 +48,7 @@ impl Source {
     pub async fn find(model: &str, pinned: Option<&str>) -> Result<Self, VersionError> {
         let (location, name) = match Location::parse(model)? {
             Location::S3 { prefix, .. } if prefix.is_empty() => {
-                return Err(VersionError::Store(StoreError::Location {
-                    text: model.to_owned(),
-                    reason: "it names no model: s3://BUCKET/PREFIX/NAME",
-                }));
+                return Err(VersionError::Unnamed(model.to_owned()));
             }
             Location::S3 { bucket, prefix } => {
                 let (prefix, name) = prefix.rsplit_once('/').unwrap_or(("", &prefix));

@@ -133,6 +133,9 @@ pub enum VersionError {
         "{0:?} is not a name: use letters, digits, dots, underscores and hyphens, beginning with a letter or digit"
     )]
     Name(String),
+    /// A store is named, and no model in it.
+    #[error("{0:?} names no model: write s3://BUCKET/PREFIX/NAME, or s3://BUCKET/NAME where there is no prefix")]
+    Unnamed(String),
     /// No version is live.
     #[error("{place} does not exist: no version of {name} is published there")]
     NotPublished {
@@ -148,6 +151,19 @@ pub enum VersionError {
         place: String,
         /// What is wrong.
         reason: String,
+    },
+    /// Nothing lies where a version that was asked for by its name would be.
+    #[error(
+        "there is no version {version} of {name} in {store}: `trainer versions --to {store} --name {name}` lists those \
+         there are"
+    )]
+    NoVersion {
+        /// The version.
+        version: String,
+        /// Of which model.
+        name: String,
+        /// Where it was looked for.
+        store: String,
     },
     /// A file of the version is not there.
     #[error("{place} is missing: this version was not published completely, or part of it was removed")]
@@ -336,7 +352,12 @@ pub async fn load_version(
         Ok::<_, VersionError>(Some(store.get(&model, LARGEST_AHEAD).await))
     };
     let rest = async {
-        let json = manifest_json(store, name, version, manifest_sha256).await?;
+        let json = match manifest_json(store, name, version, manifest_sha256).await {
+            Err(missing @ VersionError::Missing { .. }) if manifest_sha256.is_none() => {
+                return Err(absence(store, name, version, missing).await);
+            }
+            json => json?,
+        };
         let signature = signature(store, name, version, &json, trusted).await?;
         let manifest = read_manifest(store, name, version, &json)?;
         let others = manifest.files.iter().filter(|(file, _)| !is_ahead || *file != MODEL);
@@ -359,6 +380,19 @@ pub async fn load_version(
         files,
         signature,
     })
+}
+
+/// What to say of a version that is `missing` its manifest: that there is none, where the store tells that nothing of it
+/// is there.
+async fn absence(store: &ObjectStore, name: &str, version: &str, missing: VersionError) -> VersionError {
+    match store.folders(&versions_key(name)).await {
+        Ok(all) if all.iter().all(|one| one != version) => VersionError::NoVersion {
+            version: version.to_owned(),
+            name: name.to_owned(),
+            store: store.to_string(),
+        },
+        _ => missing,
+    }
 }
 
 /// The signature, where keys are trusted and one of them has signed the manifest, which is `json`.
@@ -491,7 +525,11 @@ mod tests {
             );
         }
         let error = open("s3://bucket", None).await.expect_err("no model").to_string();
-        assert!(error.contains("names no model"), "{error}");
+        assert!(
+            error.contains("names no model") && error.contains("s3://BUCKET/PREFIX/NAME"),
+            "{error}"
+        );
+        assert!(!error.contains("path of a folder"), "{error}");
     }
 
     #[tokio::test]

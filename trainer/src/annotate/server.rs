@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
 use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query as Parameters, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -29,6 +31,8 @@ const STYLE: &str = include_str!("../../templates/annotate.css");
 const SCRIPT: &str = include_str!("../../templates/annotate.js");
 /// Header that carries the token.
 const TOKEN: &str = "x-ikat-token";
+/// The longest refusal of axum's own that is passed on, in bytes.
+const MOST_SAID: usize = 16 << 10;
 const POLICY: &str = "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -99,6 +103,7 @@ impl Site {
             .route("/api/redo", post(redo))
             .route("/thumbnail", get(thumbnail))
             .route("/picture", get(picture))
+            .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this address") })
             .layer(middleware::from_fn_with_state(Arc::clone(&self.app), guard))
             .with_state(self.app);
         axum::serve(self.listener, router).with_graceful_shutdown(stop).await
@@ -113,7 +118,7 @@ struct Credentials {
 /// Lets only those in who know the token and speak to this host.
 async fn guard(
     State(app): State<Arc<App>>,
-    Parameters(given): Parameters<Credentials>,
+    given: Result<Parameters<Credentials>, QueryRejection>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -122,7 +127,7 @@ async fn guard(
     let own_host = text(header::HOST).is_some_and(|host| app.hosts.iter().any(|own| own == host));
     let own_origin = text(header::ORIGIN)
         .is_none_or(|origin| app.hosts.iter().any(|own| origin.strip_prefix("http://") == Some(own)));
-    let token = header_token(headers).or(given.token);
+    let token = header_token(headers).or(given.ok().and_then(|Parameters(given)| given.token));
     let known = token.is_some_and(|token| same(token.as_bytes(), app.token.as_bytes()));
     if !(own_host && own_origin && known) {
         return refusal(
@@ -130,7 +135,7 @@ async fn guard(
             "open the address that the trainer printed: it holds a token",
         );
     }
-    let mut response = next.run(request).await;
+    let mut response = in_json(next.run(request).await).await;
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -154,6 +159,27 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 
 fn refusal(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
+}
+
+/// The same answer; a refusal that axum wrote gets the form of the others, which the page reads.
+async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_json = kind.is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = to_bytes(body, MOST_SAID).await.unwrap_or_default();
+    let message = match String::from_utf8_lossy(&said) {
+        said if said.is_empty() => status.to_string(),
+        said => said.into_owned(),
+    };
+    let mut refused = refusal(status, &message);
+    if let Some(methods) = parts.headers.get(header::ALLOW) {
+        refused.headers_mut().insert(header::ALLOW, methods.clone());
+    }
+    refused
 }
 
 #[derive(Deserialize)]

@@ -7,6 +7,7 @@ use shared::store::Location;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::interruption;
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
 use super::resources::{Resources, writable};
@@ -58,6 +59,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let input = Input::parse(&arguments.input)?;
     check_output(&Location::parse(&arguments.output)?, &input)?;
     let cache = session.cache()?;
+    interruption::goes_on(session);
     let summary = match &arguments.state_machine {
         // Options that exclude each other are never both set.
         _ if arguments.local => {

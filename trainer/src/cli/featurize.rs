@@ -41,6 +41,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    arguments.device.check(false)?;
     if arguments.device == Device::Wgpu {
         session.note("Features are computed on the processor: for that only CUDA devices can be used");
     }

@@ -9,6 +9,7 @@ mod demo;
 mod evaluate;
 mod failure;
 mod featurize;
+mod interruption;
 mod keygen;
 mod location;
 mod lr_find;
@@ -154,7 +155,14 @@ pub fn run() -> ExitCode {
 
 /// The command line as clap knows it, without anything from a file: for documentation and tests.
 pub fn command() -> clap::Command {
-    Arguments::command()
+    with_negative_numbers(Arguments::command())
+}
+
+/// The same command, taking `-1` for a number and for no option, so that the option before it says what it takes.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    command
+        .allow_negative_numbers(true)
+        .mut_subcommands(with_negative_numbers)
 }
 
 enum Parsing {

@@ -7,7 +7,7 @@ use super::failure::{Done, Failure};
 use super::location::{BundleArguments, block_on, store};
 use super::output::percent;
 use super::values;
-use crate::publish::{self, PublishError};
+use crate::publish::{self, PublishError, Published};
 use crate::shell;
 use crate::signing::SigningKey;
 
@@ -53,9 +53,10 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         published.map_err(Failure::from)
     })??;
     let model = format!("{}/{name}", arguments.to.trim_end_matches('/'));
+    let ended = ended_trial(&published);
     let text = match &published.canary {
         Some(canary) => format!(
-            "Version {} answers for {} of the images at {model}; version {} is live.\n\n\
+            "Version {} answers for {} of the images at {model}; version {} is live.{ended}\n\n\
             Make it live:   the same command without --canary\n\
             End the trial:  trainer rollback --to {} --name {}",
             canary.version,
@@ -65,13 +66,19 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             shell::quote(name)
         ),
         None => format!(
-            "Version {} is live at {model}\n\nServe it:  IKAT_MODEL={} scorer --listen 127.0.0.1:9000",
+            "Version {} is live at {model}{ended}\n\nServe it:  IKAT_MODEL={} scorer --listen 127.0.0.1:9000",
             published.version,
             shell::quote(&model)
         ),
     };
     session.output.result(&published, &text)?;
     Ok(Done::Complete)
+}
+
+/// A line about the trial that ended, if one did.
+pub fn ended_trial(published: &Published) -> String {
+    let line = |version: &String| format!("\nThe trial of version {version} has ended");
+    published.ended_trial.as_ref().map(line).unwrap_or_default()
 }
 
 fn share(text: &str) -> Result<f64, String> {

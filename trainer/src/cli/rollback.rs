@@ -1,6 +1,7 @@
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
+use super::publish::ended_trial;
 use super::values;
 use crate::publish;
 
@@ -35,7 +36,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             .await
             .map_err(Failure::from)
     })??;
-    let text = format!("Version {} of {} is live", published.version, arguments.name);
+    let ended = ended_trial(&published);
+    let text = format!("Version {} of {} is live{ended}", published.version, arguments.name);
     session.output.result(&published, &text)?;
     Ok(Done::Complete)
 }

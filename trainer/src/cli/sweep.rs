@@ -8,7 +8,8 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::network::NormalizationArguments;
+use super::interruption;
+use super::network::{self, NormalizationArguments};
 use super::output::{list_skipped_of_runs, printable};
 use super::resources::{Resources, check_outside, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
@@ -81,6 +82,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         )));
     }
     check_outside(&arguments.out, &arguments.data)?;
+    interruption::goes_on(session);
     let page = arguments.out.join("comparison.html");
     writable(&page)?;
     let dataset = Dataset::scan(&arguments.data)?;

@@ -92,6 +92,24 @@ fn options_are_known_by_their_earlier_names_too() {
 }
 
 #[test]
+fn a_number_below_zero_is_refused_as_a_number() {
+    let parse = |line: &str| {
+        let words = std::iter::once("trainer").chain(line.split(' '));
+        command().try_get_matches_from(words)
+    };
+    // The recipe as a whole is checked later.
+    parse("train --data images --learning-rate -1").expect("a number");
+    for line in [
+        "call --endpoint http://127.0.0.1:9000 --repeat -1 photo.jpg",
+        "data split --data images --ratio -0.5",
+        "train --data images --epochs -1",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), ErrorKind::ValueValidation, "{error}");
+    }
+}
+
+#[test]
 fn nothing_but_the_program_itself_prints_its_version() {
     let error = |line: &str| {
         let words = std::iter::once("trainer").chain(line.split(' '));

@@ -7,6 +7,7 @@ use shared::bundle::{ClassifierKind, Manifest};
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::interruption;
 use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::{list_skipped_of_run, printable};
@@ -132,6 +133,7 @@ impl Job {
         if let Source::Images(dataset, _) = &source {
             training.warn_of(dataset, session);
         }
+        interruption::goes_on(session);
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;

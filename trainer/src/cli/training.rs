@@ -126,6 +126,7 @@ impl TrainingArguments {
         }
         let recipe = self.recipe.recipe(self.split.seed(), true);
         recipe.check().map_err(Failure::usage)?;
+        self.recipe.device.check(is_refined)?;
         if is_refined {
             for reason in self.recipe.idle(&session.typed, &recipe) {
                 session.warn(reason);

@@ -28,7 +28,7 @@ pub struct CallResult {
 /// Reads an answer of a scorer, in whichever of its forms.
 ///
 /// # Errors
-/// [`ClientError::Refused`] and [`ClientError::NotAScorer`].
+/// [`ClientError::Refused`], [`ClientError::Failed`] and [`ClientError::NotAScorer`].
 pub(super) fn read(endpoint: &Url, status: u16, body: &[u8], round_trip_ms: f64) -> Result<CallResult, ClientError> {
     let not_a_scorer = |reason: &str| ClientError::NotAScorer {
         endpoint: endpoint.to_string(),
@@ -50,6 +50,8 @@ pub(super) fn read(endpoint: &Url, status: u16, body: &[u8], round_trip_ms: f64)
         let error = &answer["error"];
         let message = [
             &error["message"],
+            // The form of the Open Inference Protocol.
+            error,
             &answer["message"],
             &answer["Message"],
             &answer["errorMessage"],
@@ -60,10 +62,12 @@ pub(super) fn read(endpoint: &Url, status: u16, body: &[u8], round_trip_ms: f64)
             401 | 403 => "forbidden",
             _ => "unknown",
         };
-        return Err(ClientError::Refused {
-            status,
-            code: error["code"].as_str().unwrap_or(code).to_owned(),
-            message: message.unwrap_or("no reason given").to_owned(),
+        let code = error["code"].as_str().unwrap_or(code).to_owned();
+        let message = message.unwrap_or("no reason given").to_owned();
+        return Err(if status >= 500 {
+            ClientError::Failed { status, code, message }
+        } else {
+            ClientError::Refused { status, code, message }
         });
     }
     result(&answer, round_trip_ms)

@@ -110,8 +110,18 @@ pub enum ClientError {
         reason: String,
     },
     /// The scorer, or what stands before it, refused the request.
-    #[error("the scorer refused the image: {message} (status {status}, {code})")]
+    #[error("the scorer refused the request: {message} (status {status}, {code})")]
     Refused {
+        /// HTTP status.
+        status: u16,
+        /// The error's stable name; `unknown` where the answer holds none.
+        code: String,
+        /// What it said.
+        message: String,
+    },
+    /// The scorer, or what stands before it, is at fault, and the request is not.
+    #[error("the scorer could not answer: {message} (status {status}, {code})")]
+    Failed {
         /// HTTP status.
         status: u16,
         /// The error's stable name; `unknown` where the answer holds none.
@@ -243,7 +253,7 @@ impl ClientError {
             Self::Timeout { .. } => "timeout",
             Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",
-            Self::Refused { code, .. } => code,
+            Self::Refused { code, .. } | Self::Failed { code, .. } => code,
             Self::NotAScorer { .. } => "not_a_scorer",
         }
     }

@@ -108,6 +108,26 @@ fn answers_in_each_form_are_told_apart() {
     }
 }
 
+#[test]
+fn who_is_at_fault_and_why_is_said() {
+    for (status, body, said) in [
+        (
+            400,
+            json!({"error": "there are 0 inputs"}),
+            "refused the request: there are 0 inputs (status 400, unknown)",
+        ),
+        (
+            503,
+            json!({"error": {"code": "model_unavailable", "message": "no model"}}),
+            "could not answer: no model (status 503, model_unavailable)",
+        ),
+        (502, json!({"message": "Bad Gateway"}), "could not answer: Bad Gateway"),
+    ] {
+        let error = answer::read(&url("http://x/"), status, body.to_string().as_bytes(), 9.0).expect_err("no answer");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
 /// A server that answers `count` requests, refuses the first, and tells how many it worked on at once at most.
 fn server(count: usize) -> (String, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
