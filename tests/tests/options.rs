@@ -27,6 +27,39 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
     assert!(printed(&["--format", "csv", "--json"]).starts_with('{'));
 }
 
+/// What was printed must be known by whoever reads the result; what to do with it need not.
+#[test]
+fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {
+    let workshop = Workshop::new(8);
+    let mut train = workshop.trainer(&["train", "-q", "--data", "data", "--out", "run"]);
+    train.args(["--backbone", "colours.onnx", "--resolution", "32"]);
+    train.args(["--mean", "0,0,0", "--std", "255,255,255"]);
+    let trained = say_within(60, &train).ended_with(0).stdout;
+    assert!(
+        trained.contains("Report: ") && !trained.contains("Publish: "),
+        "{trained}"
+    );
+
+    let evaluate = ["evaluate", "-q", "--bundle", "run", "--data", "data", "--out", "again"];
+    let said = say_within(60, &workshop.trainer(&evaluate)).ended_with(0);
+    assert!(said.stderr.contains("were trained on"), "{said:?}");
+    assert!(!said.stderr.contains("Computing features"), "{said:?}");
+
+    let publish = ["publish", "--bundle", "run", "--to", "store"];
+    for (more, has_hint) in [(&[][..], true), (&["-q"][..], false)] {
+        let said = say_within(60, &workshop.trainer(&[&publish[..], more].concat())).ended_with(0);
+        assert!(said.stdout.contains("is live at"), "{said:?}");
+        assert_eq!(said.stdout.contains("Serve it: "), has_hint, "{said:?}");
+    }
+    let keygen = ["keygen", "-q", "--out", "own.pem"];
+    let key = say_within(60, &workshop.trainer(&keygen)).ended_with(0).stdout;
+    let key = key.trim_end();
+    assert!(
+        key.len() == 64 && key.chars().all(|digit| digit.is_ascii_hexdigit()),
+        "{key}"
+    );
+}
+
 #[test]
 fn what_a_search_for_a_rate_leaves_out_is_listed() {
     let workshop = Workshop::new(8);

@@ -18,12 +18,20 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar that says nothing at all when `quiet`.
+    /// A bar that tells nothing of the work when `quiet`.
     pub fn new(quiet: bool) -> Self {
         Self {
             quiet,
             current: Mutex::new(None),
         }
+    }
+
+    /// Prints a line, whether quiet or not, past the bar.
+    pub fn say(&self, text: &str) {
+        self.with_current(|current| match current {
+            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
+            None => tell(&printable_lines(text)),
+        });
     }
 
     fn with_current(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
@@ -90,13 +98,9 @@ impl Progress for Bar {
     }
 
     fn note(&self, text: &str) {
-        if self.quiet {
-            return;
+        if !self.quiet {
+            self.say(text);
         }
-        self.with_current(|current| match current {
-            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
-            None => tell(&printable_lines(text)),
-        });
     }
 }
 

@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let set_aside = Arc::new(AtomicU64::new(0));
     let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
         if io::stdin().is_terminal() {
-            session.note("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
+            session.remark("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
         }
         let set_aside = Arc::clone(&set_aside);
         let lines = feature_rows::lines(BufReader::new(io::stdin()));
@@ -86,7 +86,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     match written {
         Ok(Counts { errors: 0, rows }) => {
-            session.note(&format!("{rows} rows"));
+            session.remark(&format!("{rows} rows"));
             Ok(Done::Complete)
         }
         // What comes by standard input is often a part of a larger job, which is not to fail by one part.

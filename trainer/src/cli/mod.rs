@@ -66,7 +66,7 @@ struct Common {
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     json: bool,
-    /// No progress, no hints, only results and errors
+    /// No progress and no hints, only results, notes on them, and errors
     #[arg(long, short, global = true)]
     quiet: bool,
     /// Folder for downloaded networks and computed features [default: the user's cache folder]
@@ -120,8 +120,13 @@ impl Session {
         self.typed.iter().any(|id| id == option)
     }
 
-    /// Something worth one line on standard error.
+    /// A caveat of the result, which is told on standard error even where nothing else is.
     fn note(&self, text: &str) {
+        self.progress.say(text);
+    }
+
+    /// How the work goes, on standard error: nothing under --quiet.
+    fn remark(&self, text: &str) {
         self.progress.note(text);
     }
 
@@ -182,7 +187,7 @@ fn typed(mut matches: &ArgMatches) -> Vec<Id> {
 
 fn dispatch(Arguments { common, command }: Arguments, typed: Vec<Id>) -> Result<Done, Failure> {
     let session = Session {
-        output: Output::new(common.json),
+        output: Output::new(common.json, common.quiet),
         progress: Bar::new(common.quiet),
         cache: common.cache,
         typed,

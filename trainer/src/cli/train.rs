@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::bundle::{ClassifierKind, Manifest};
+use shared::bundle::ClassifierKind;
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -176,8 +176,8 @@ impl Job {
             choice,
             metrics: &run.metrics,
         };
-        let text = text(&run, &saved);
-        session.output.result(&document, &text)?;
+        let (text, hint) = (text(&run, &saved), hint(&run, &saved));
+        session.output.result_with_hint(&document, &text, &hint)?;
         Ok(Done::unless_left_out(&run.skipped))
     }
 }
@@ -188,15 +188,21 @@ fn text(run: &Run, saved: &Saved) -> String {
     let report = printable(&saved.report().to_string_lossy());
     let images = run.metrics.train_count.unwrap_or_default();
     let how = how(images, run.refined_on, run.metrics.chosen_c, run.folds);
-    let Manifest { name, version, .. } = &run.bundle.manifest;
+    let version = &run.bundle.manifest.version;
     let _ = write!(
         text,
-        "\n{how}; version {version}\n\nRun:      {folder}\nReport:   {report}\nPublish:  trainer publish --bundle \
-         {bundle} --to STORE --name {name}",
-        bundle = shell::quote(&saved.folder),
-        name = shell::quote(name),
+        "\n{how}; version {version}\n\nRun:      {folder}\nReport:   {report}"
     );
     text
+}
+
+/// What to do with the run.
+fn hint(run: &Run, saved: &Saved) -> String {
+    format!(
+        "\nPublish:  trainer publish --bundle {} --to STORE --name {}",
+        shell::quote(&saved.folder),
+        shell::quote(&run.bundle.manifest.name)
+    )
 }
 
 /// What was trained on how many of the `images` of the training part, and what chose C.

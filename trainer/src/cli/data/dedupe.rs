@@ -172,7 +172,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         dry_run: arguments.dry_run,
         skipped: &dataset.skipped,
     };
-    session.output.result(&document, &arguments.text(&document, &dataset))?;
+    let hint = name.as_ref().map_or_else(String::new, |name| {
+        let data = shell::quote(&arguments.data);
+        format!("\n\nUndo:  trainer data dedupe --data {data} --restore {name}")
+    });
+    let text = text(&document, &dataset);
+    session.output.result_with_hint(&document, &text, &hint)?;
     Ok(Done::unless_left_out(&dataset.skipped))
 }
 
@@ -269,61 +274,56 @@ impl Arguments {
         rows.sort_unstable();
         rows
     }
+}
 
-    fn text(&self, document: &Document, dataset: &Dataset) -> String {
-        let mut text = String::new();
-        let line = |entry: &Entry, note: &str| {
-            let action = if entry.moved { "moves" } else { "stays" };
-            let fixed = if entry.fixed { ", linked" } else { "" };
-            format!(
-                "  {action}  {} ({} x {}){note}{fixed}\n",
-                printable(&entry.path),
-                entry.width,
-                entry.height
-            )
-        };
-        for (kind, title) in [
-            (
-                (true, true),
-                "Copies with different labels, and nothing tells which is right:",
-            ),
-            ((true, false), "Copies with different labels:"),
-            ((false, false), "Copies:"),
-        ] {
-            let groups = document.groups.iter();
-            let mut groups = groups
-                .filter(|group| (group.conflict, group.undecided) == kind)
-                .peekable();
-            if groups.peek().is_some() {
-                let _ = writeln!(text, "{title}");
-            }
-            for group in groups {
-                text.push_str(&line(&group.kept, ""));
-                for copy in &group.copies {
-                    let similarity = copy.similarity.map(|cosine| format!(", similarity {cosine:.3}"));
-                    let note = format!(", {} bits differ{}", copy.distance, similarity.unwrap_or_default());
-                    text.push_str(&line(&copy.entry, &note));
-                }
-                text.push('\n');
-            }
+fn text(document: &Document, dataset: &Dataset) -> String {
+    let mut text = String::new();
+    let line = |entry: &Entry, note: &str| {
+        let action = if entry.moved { "moves" } else { "stays" };
+        let fixed = if entry.fixed { ", linked" } else { "" };
+        format!(
+            "  {action}  {} ({} x {}){note}{fixed}\n",
+            printable(&entry.path),
+            entry.width,
+            entry.height
+        )
+    };
+    for (kind, title) in [
+        (
+            (true, true),
+            "Copies with different labels, and nothing tells which is right:",
+        ),
+        ((true, false), "Copies with different labels:"),
+        ((false, false), "Copies:"),
+    ] {
+        let groups = document.groups.iter();
+        let mut groups = groups
+            .filter(|group| (group.conflict, group.undecided) == kind)
+            .peekable();
+        if groups.peek().is_some() {
+            let _ = writeln!(text, "{title}");
         }
-        let conflicts = document.groups.iter().filter(|group| group.conflict).count();
-        let _ = write!(
-            text,
-            "{} images; {} pictures have copies, {conflicts} of them with different labels",
-            dataset.items.len(),
-            document.groups.len(),
-        );
-        let _ = match document.quarantine {
-            Some(name) => write!(
-                text,
-                "\n{} files were set aside\n\nUndo:  trainer data dedupe --data {} --restore {name}",
-                document.moved,
-                shell::quote(&self.data)
-            ),
-            None if document.moved > 0 => write!(text, "\n{} files would be set aside (dry run)", document.moved),
-            None => write!(text, "\nNothing was moved"),
-        };
-        text
+        for group in groups {
+            text.push_str(&line(&group.kept, ""));
+            for copy in &group.copies {
+                let similarity = copy.similarity.map(|cosine| format!(", similarity {cosine:.3}"));
+                let note = format!(", {} bits differ{}", copy.distance, similarity.unwrap_or_default());
+                text.push_str(&line(&copy.entry, &note));
+            }
+            text.push('\n');
+        }
     }
+    let conflicts = document.groups.iter().filter(|group| group.conflict).count();
+    let _ = write!(
+        text,
+        "{} images; {} pictures have copies, {conflicts} of them with different labels",
+        dataset.items.len(),
+        document.groups.len(),
+    );
+    let _ = match document.quarantine {
+        Some(_) => write!(text, "\n{} files were set aside", document.moved),
+        None if document.moved > 0 => write!(text, "\n{} files would be set aside (dry run)", document.moved),
+        None => write!(text, "\nNothing was moved"),
+    };
+    text
 }

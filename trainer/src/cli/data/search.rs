@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
-        session.note(&format!("{} requests sent, {remaining} left", found.requests));
+        session.remark(&format!("{} requests sent, {remaining} left", found.requests));
     }
     let outcome = if found.entries.is_empty() {
         // What fetches nothing makes no folder.
