@@ -72,6 +72,7 @@ struct Document<'a> {
     version: &'a str,
     skipped: &'a [Skipped],
     notes: &'a [String],
+    advice: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     choice: Option<Choice>,
     metrics: &'a Metrics,
@@ -165,6 +166,10 @@ impl Job {
         for note in &run.notes {
             session.note(note);
         }
+        let advice = saved.record.advice(&run.metrics);
+        for sentence in &advice {
+            session.note(sentence);
+        }
         let document = Document {
             id: &saved.record.id,
             run: &saved.folder,
@@ -173,6 +178,7 @@ impl Job {
             version: &run.bundle.manifest.version,
             skipped: &run.skipped,
             notes: &run.notes,
+            advice: &advice,
             choice,
             metrics: &run.metrics,
         };
