@@ -35,6 +35,7 @@ fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {
     train.args(["--backbone", "colours.onnx", "--resolution", "32"]);
     train.args(["--mean", "0,0,0", "--std", "255,255,255"]);
     let trained = say_within(60, &train).ended_with(0).stdout;
+    assert!(!workshop.path("run/epochs.json").exists(), "nothing was refined");
     assert!(
         trained.contains("Report: ") && !trained.contains("Publish: "),
         "{trained}"
