@@ -27,6 +27,14 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
     assert!(printed(&["--format", "csv", "--json"]).starts_with('{'));
 }
 
+#[test]
+fn a_variable_does_not_change_how_a_command_is_used() {
+    // The workshop's commands have IKAT_CACHE.
+    let said = say_within(60, &Workshop::new(0).trainer(&["versions"])).ended_with(2);
+    let usage = "Usage: trainer versions [OPTIONS] --to <STORE> --name <NAME>\n";
+    assert!(said.stderr.contains(usage), "{said:?}");
+}
+
 /// What was printed must be known by whoever reads the result; what to do with it need not.
 #[test]
 fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {

@@ -166,12 +166,12 @@ enum Parsing {
 /// the file's values become clap's defaults.
 fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
-    let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
+    let mut command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
         .and_then(|configuration| configuration.apply(command(), arguments))
         .map_err(Parsing::Configuration)?;
     let matches = command
-        .try_get_matches_from(arguments)
-        .map_err(|error| Parsing::Clap(configuration::with_variables(error, arguments)))?;
+        .try_get_matches_from_mut(arguments)
+        .map_err(|error| Parsing::Clap(configuration::explained(error, &mut command, arguments)))?;
     let arguments = Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)?;
     Ok((arguments, typed(&matches)))
 }
