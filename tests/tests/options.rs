@@ -35,6 +35,22 @@ fn a_variable_does_not_change_how_a_command_is_used() {
     assert!(said.stderr.contains(usage), "{said:?}");
 }
 
+#[test]
+fn a_folder_where_images_are_named_is_told_with_what_to_do() {
+    let workshop = with_bundle();
+    std::fs::create_dir(workshop.path("new photos")).expect("a folder");
+    let network = ["--backbone", "colours.onnx", "--mean", "0,0,0", "--std", "255,255,255"];
+    for command in [
+        &["score", "--bundle", "bundle"][..],
+        &["call", "--endpoint", "http://127.0.0.1:9"],
+        &[&["featurize"][..], &network].concat()[..],
+    ] {
+        let said = say_within(60, &workshop.trainer(&[command, &["new photos"]].concat())).ended_with(1);
+        let told = "it is a folder: name the images in it, as in 'new photos'/*";
+        assert!(said.stdout.contains(told), "{said:?}");
+    }
+}
+
 /// What was printed must be known by whoever reads the result; what to do with it need not.
 #[test]
 fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {
