@@ -1,4 +1,3 @@
-use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -6,18 +5,17 @@ use shared::bundle::MANIFEST;
 use shared::files::real_path;
 use shared::store::Location;
 
-use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
 use super::resources::{Resources, writable};
 use super::values;
+use super::{Session, again};
 use crate::batch::local::{self, Scorer};
 use crate::batch::output::{FAILURES, RESULTS, SUMMARY, TABLE};
 use crate::batch::state_machine::{Arn, Order, StateMachine};
 use crate::batch::{Input, Summary};
 use crate::runs::RECORD;
-use crate::shell;
 
 /// Score many images, by AWS Step Functions or on this machine's cores.
 ///
@@ -99,7 +97,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             ));
         }
     };
-    let hint = hint(&summary, arguments.local, std::env::args_os());
+    let hint = again::hint(&summary, arguments.local, std::env::args_os());
     session.output.result_with_hint(&summary, &text(&summary), &hint)?;
     match summary.failed {
         0 => Ok(Done::Complete),
@@ -188,92 +186,10 @@ fn text(summary: &Summary) -> String {
     text
 }
 
-/// What tries those failures again that may have passed, where the program was started with `words`. On this machine the
-/// same command goes on with them; what the state machine failed on is another job.
-fn hint(summary: &Summary, is_local: bool, words: impl Iterator<Item = OsString>) -> String {
-    if summary.passing == 0 {
-        return String::new();
-    }
-    let output = &summary.job.output;
-    let failures = format!("{output}/{FAILURES}");
-    let is_bucket = output.strip_prefix("s3://").is_some_and(|place| !place.contains('/'));
-    let next = format!("{output}{}again", if is_bucket { '/' } else { '-' });
-    let other = (!is_local).then_some((failures.as_str(), next.as_str()));
-    format!("\nAgain:    {}", again(words, other))
-}
-
-/// The command of `words`, with another input and output where these are given.
-fn again(words: impl Iterator<Item = OsString>, other: Option<(&str, &str)>) -> String {
-    let mut words = words.skip(1);
-    let mut command = vec!["trainer".to_owned()];
-    while let Some(word) = words.next() {
-        let text = word.to_string_lossy();
-        let begins = |start: &&str| text.starts_with(*start);
-        if other.is_some() && ["--input", "--output"].contains(&&*text) {
-            words.next();
-        } else if other.is_none() || !["--input=", "--output="].iter().any(begins) {
-            command.push(shell::quote(&word));
-        }
-    }
-    if let Some((input, output)) = other {
-        command.extend([
-            "--input".to_owned(),
-            shell::quote(input),
-            "--output".to_owned(),
-            shell::quote(output),
-        ]);
-    }
-    command.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    fn summary(output: &str, succeeded: u64, passing: u64) -> Summary {
-        let labels = if succeeded > 0 {
-            json!({ "dotted": succeeded })
-        } else {
-            json!({})
-        };
-        serde_json::from_value(json!({
-            "id": "1", "input": "images", "output": output, "scorer": "v", "complete": true, "images": succeeded + 2,
-            "succeeded": succeeded, "failed": 2, "passing": passing, "labels": labels, "models": [],
-        }))
-        .expect("a summary")
-    }
-
-    #[test]
-    fn what_may_pass_is_tried_again_by_a_whole_command() {
-        let hint = |output: &str, passing: u64, is_local: bool, line: &str| {
-            hint(
-                &summary(output, 1, passing),
-                is_local,
-                line.split(' ').map(OsString::from),
-            )
-        };
-        let local = "/usr/bin/trainer batch --local --bundle run --input=in --output out";
-        assert_eq!(
-            hint("/home/out", 0, true, local),
-            "",
-            "nothing that another try would help"
-        );
-        assert_eq!(
-            hint("/home/out", 1, true, local),
-            "\nAgain:    trainer batch --local --bundle run --input=in --output out"
-        );
-        let typed = "trainer batch --input s3://b/in/ --state-machine arn --output=s3://b/out/ --concurrency 2";
-        for (output, next) in [("s3://b/out", "s3://b/out-again"), ("s3://scores", "s3://scores/again")] {
-            assert_eq!(
-                hint(output, 2, false, typed),
-                format!(
-                    "\nAgain:    trainer batch --state-machine arn --concurrency 2 --input {output}/failures.csv --output {next}"
-                )
-            );
-        }
-    }
+    use crate::cli::again::tests::summary;
 
     #[test]
     fn a_table_without_labels_has_no_header() {

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Parsing happens here, work happens in the library.
 
+mod again;
 mod annotate;
 mod bar;
 mod batch;

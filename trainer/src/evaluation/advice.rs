@@ -53,7 +53,7 @@ impl Evaluation {
             let test = self.per_class.get(*class).map_or(0, |of_class| of_class.support);
             match trained_on {
                 Some(counts) => {
-                    counts.get(class).is_none_or(|train| *train < TRAIN) || (self.test_count > 0 && test < TEST)
+                    counts.get(*class).is_none_or(|train| *train < TRAIN) || (self.test_count > 0 && test < TEST)
                 }
                 // A data set need not have all classes to be measured on.
                 None => (1..TEST).contains(&test),
