@@ -30,7 +30,7 @@ const STORE: &str = "store";
 /// publishes it to a folder, and classifies an image that was not in the set, the way the scorer does.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder for everything that demos make; must hold nothing else. Another demo there adds a run
+    /// Folder for everything that demos make; must hold nothing else. Another demo adds a run
     #[arg(long, value_name = "DIR", default_value = "ikat-demo")]
     dir: PathBuf,
     /// Images per class
