@@ -79,6 +79,9 @@ fn runs_are_listed_shown_and_compared_with_a_paired_test() {
         shown
     );
 
+    let by_bundle = work.trainer(&["runs", "show", "--json", "large/bundle"]).ended_with(0);
+    assert_eq!(by_bundle.json()["folder"], "large");
+
     let compared = work
         .trainer(&["runs", "compare", "--json", "--out", "page.html", "small", "large"])
         .ended_with(0)
@@ -118,6 +121,13 @@ fn what_is_no_run_and_what_is_changed_is_told() {
         "{unknown:?}"
     );
     work.trainer(&["runs", "compare", "small"]).ended_with(2);
+    let itself = work
+        .trainer(&["runs", "compare", "large", "small", "./large"])
+        .ended_with(2);
+    assert!(
+        itself.stderr.contains("large and ./large are the same run"),
+        "{itself:?}"
+    );
     // There can be no file below another one.
     let page = "large/run.json/page.html";
     let unwritten = work

@@ -31,6 +31,64 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
 }
 
 #[test]
+fn a_variable_does_not_change_how_a_command_is_used() {
+    // The workshop's commands have IKAT_CACHE.
+    let said = say_within(60, &Workshop::new(0).trainer(&["versions"])).ended_with(2);
+    let usage = "Usage: trainer versions [OPTIONS] --to <STORE> --name <NAME>\n";
+    assert!(said.stderr.contains(usage), "{said:?}");
+}
+
+#[test]
+fn a_folder_where_images_are_named_is_told_with_what_to_do() {
+    let workshop = with_bundle();
+    std::fs::create_dir(workshop.path("new photos")).expect("a folder");
+    let network = ["--backbone", "colours.onnx", "--mean", "0,0,0", "--std", "255,255,255"];
+    for command in [
+        &["score", "--bundle", "bundle"][..],
+        &["call", "--endpoint", "http://127.0.0.1:9"],
+        &[&["featurize"][..], &network].concat()[..],
+    ] {
+        let said = say_within(60, &workshop.trainer(&[command, &["new photos"]].concat())).ended_with(1);
+        let told = "it is a folder: name the images in it, as in 'new photos'/*";
+        assert!(said.stdout.contains(told), "{said:?}");
+    }
+}
+
+/// What was printed must be known by whoever reads the result; what to do with it need not.
+#[test]
+fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {
+    let workshop = Workshop::new(8);
+    let mut train = workshop.trainer(&["train", "-q", "--data", "data", "--out", "run"]);
+    train.args(["--backbone", "colours.onnx", "--resolution", "32"]);
+    train.args(["--mean", "0,0,0", "--std", "255,255,255"]);
+    let trained = say_within(60, &train).ended_with(0).stdout;
+    assert!(!workshop.path("run/epochs.json").exists(), "nothing was refined");
+    assert!(
+        trained.contains("Report: ") && !trained.contains("Publish: "),
+        "{trained}"
+    );
+
+    let evaluate = ["evaluate", "-q", "--bundle", "run", "--data", "data", "--out", "again"];
+    let said = say_within(60, &workshop.trainer(&evaluate)).ended_with(0);
+    assert!(said.stderr.contains("were trained on"), "{said:?}");
+    assert!(!said.stderr.contains("Computing features"), "{said:?}");
+
+    let publish = ["publish", "--bundle", "run", "--to", "store"];
+    for (more, has_hint) in [(&[][..], true), (&["-q"][..], false)] {
+        let said = say_within(60, &workshop.trainer(&[&publish[..], more].concat())).ended_with(0);
+        assert!(said.stdout.contains("is live at"), "{said:?}");
+        assert_eq!(said.stdout.contains("Serve it: "), has_hint, "{said:?}");
+    }
+    let keygen = ["keygen", "-q", "--out", "own.pem"];
+    let key = say_within(60, &workshop.trainer(&keygen)).ended_with(0).stdout;
+    let key = key.trim_end();
+    assert!(
+        key.len() == 64 && key.chars().all(|digit| digit.is_ascii_hexdigit()),
+        "{key}"
+    );
+}
+
+#[test]
 fn what_a_search_for_a_rate_leaves_out_is_listed() {
     let workshop = Workshop::new(8);
     std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");

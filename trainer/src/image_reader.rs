@@ -13,6 +13,7 @@ use shared::service::{ErrorCode, S3Reference, ServiceError};
 
 use crate::dataset;
 use crate::fetch::{Downloader, TransferError};
+use crate::shell;
 
 /// Bounds one attempt at an address of the web, connection to last byte.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -161,10 +162,18 @@ impl Images {
     }
 }
 
+/// What to do about a folder where an image should be.
+pub(crate) fn instead_of_folder(path: &Path) -> String {
+    format!("it is a folder: name the images in it, as in {}/*", shell::quote(path))
+}
+
 fn read_file(path: &Path, limits: Limits) -> Result<Bytes, ServiceError> {
     if !path.exists() {
         let message = format!("there is no file {}", path.display());
         return Err(ServiceError::new(ErrorCode::NotFound, message));
+    }
+    if path.is_dir() {
+        return Err(ServiceError::bad_request(instead_of_folder(path)));
     }
     if !path.is_file() {
         return Err(ServiceError::bad_request("not an ordinary file"));

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::refine::History;
-use crate::runs::{Entry, PARAMETERS, RECORD, RunError, flatten};
+use crate::runs::{EPOCHS, Entry, PARAMETERS, RECORD, RunError, flatten};
 
 /// Most parameters, and most metrics, of one request.
 const BATCH: (usize, usize) = (100, 900);
@@ -338,7 +338,7 @@ fn metrics(entry: &Entry, now: i64) -> Vec<Metric> {
         let class_averaged = swept.cv_class_averaged_accuracy;
         add("c_sweep.cv_class_averaged_accuracy".to_owned(), class_averaged, step);
     }
-    let epochs = std::fs::read(entry.folder.join("epochs.json")).unwrap_or_default();
+    let epochs = std::fs::read(entry.folder.join(EPOCHS)).unwrap_or_default();
     let history: History = serde_json::from_slice(&epochs).unwrap_or_default();
     if let Some(before) = history.before {
         add("validation_loss".to_owned(), Some(before.loss.into()), 0);

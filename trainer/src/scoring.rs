@@ -13,6 +13,7 @@ use shared::network::Runtime;
 use shared::pipeline::Pipeline;
 use shared::service::{Answer, Request, Service, ServiceError, Version};
 
+use crate::image_reader::instead_of_folder;
 use crate::threads::by_workers;
 use crate::{dataset, shell};
 
@@ -50,8 +51,8 @@ pub fn score_files(
 ) -> Vec<Scored> {
     let score = |pipeline: &mut Pipeline, path: &Path| {
         if path.is_dir() {
-            let folder = shell::quote(path);
-            let message = format!("it is a folder: `trainer batch --local --input {folder}` scores all that is in it");
+            let (instead, folder) = (instead_of_folder(path), shell::quote(path));
+            let message = format!("{instead}; `trainer batch --local --input {folder}` scores all of them");
             return Err(ServiceError::bad_request(message));
         }
         let bytes = dataset::read(path, limits).map_err(ServiceError::bad_request)?;

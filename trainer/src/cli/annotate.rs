@@ -59,8 +59,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             .await
             .map_err(|error| Failure::failed(format!("port {port} of this machine: {error}")))?;
         let url = site.url();
-        let text = format!("{url}\n\nOpen this address in a browser on this machine; Ctrl-C ends.");
-        session.output.result(&Document { url: &url }, &text)?;
+        let hint = "\n\nOpen this address in a browser on this machine; Ctrl-C ends.";
+        session.output.result_with_hint(&Document { url: &url }, &url, hint)?;
         site.serve(async {
             // Without a signal to wait for, it ends with the process.
             if tokio::signal::ctrl_c().await.is_err() {

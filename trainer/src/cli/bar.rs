@@ -19,7 +19,7 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar that says nothing at all when `quiet`.
+    /// A bar that tells nothing of the work when `quiet`.
     pub fn new(quiet: bool) -> Self {
         Self {
             quiet,
@@ -27,8 +27,8 @@ impl Bar {
         }
     }
 
-    /// Prints a line, whether or not it is quiet.
-    pub fn remark(&self, text: &str) {
+    /// Prints a line, whether quiet or not, past the bar.
+    pub fn say(&self, text: &str) {
         self.with_current(|current| match current {
             Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
             None => tell(&printable_lines(text)),
@@ -105,7 +105,7 @@ impl Progress for Bar {
 
     fn note(&self, text: &str) {
         if !self.quiet {
-            self.remark(text);
+            self.say(text);
         }
     }
 }

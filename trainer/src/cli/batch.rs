@@ -5,19 +5,18 @@ use shared::bundle::MANIFEST;
 use shared::files::real_path;
 use shared::store::Location;
 
-use super::Session;
 use super::failure::{Done, Failure};
 use super::interruption;
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
 use super::resources::{Resources, writable};
 use super::values;
+use super::{Session, again};
 use crate::batch::local::{self, Scorer};
 use crate::batch::output::{FAILURES, RESULTS, SUMMARY, TABLE};
 use crate::batch::state_machine::{Arn, Order, StateMachine};
 use crate::batch::{Input, Summary};
 use crate::runs::RECORD;
-use crate::shell;
 
 /// Score many images, by AWS Step Functions or on this machine's cores.
 ///
@@ -100,8 +99,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             ));
         }
     };
-    let text = text(&summary);
-    session.output.result(&summary, &text)?;
+    let hint = again::hint(&summary, arguments.local, std::env::args_os());
+    session.output.result_with_hint(&summary, &text(&summary), &hint)?;
     match summary.failed {
         0 => Ok(Done::Complete),
         _ if summary.succeeded > 0 => Ok(Done::Partly),
@@ -160,9 +159,15 @@ fn check_folder(output: &Path, input: &Input) -> Result<(), Failure> {
 }
 
 fn text(summary: &Summary) -> String {
-    let mut text = format!("{:>10}  label\n", "images");
+    let mut text = String::new();
+    if !summary.labels.is_empty() {
+        let _ = writeln!(text, "{:>10}  label", "images");
+    }
     for (label, count) in &summary.labels {
         let _ = writeln!(text, "{count:>10}  {}", printable(label));
+    }
+    if !summary.labels.is_empty() {
+        text.push('\n');
     }
     let Summary {
         images,
@@ -171,16 +176,9 @@ fn text(summary: &Summary) -> String {
         passing,
         ..
     } = summary;
-    let _ = write!(text, "\n{succeeded} of {images} images scored, {failed} failed");
+    let _ = write!(text, "{succeeded} of {images} images scored, {failed} failed");
     if *passing > 0 {
         let _ = write!(text, " ({passing} of them may be scored later)");
-    }
-    if *failed > 0 {
-        let failures = shell::quote(format!("{}/{FAILURES}", summary.job.output));
-        let _ = write!(
-            text,
-            "\nAgain:    trainer batch --input {failures} --output ANOTHER ..."
-        );
     }
     let output = printable(&summary.job.output);
     let _ = write!(
@@ -193,6 +191,15 @@ fn text(summary: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::again::tests::summary;
+
+    #[test]
+    fn a_table_without_labels_has_no_header() {
+        assert!(
+            text(&summary("out", 1, 0)).starts_with("    images  label\n         1  dotted\n\n1 of 3 images scored")
+        );
+        assert!(text(&summary("out", 0, 1)).starts_with("0 of 2 images scored, 2 failed (1 of them"));
+    }
 
     #[test]
     fn results_go_to_no_run_no_bundle_no_file_and_not_among_the_images() {

@@ -30,7 +30,7 @@ const STORE: &str = "store";
 /// publishes it to a folder, and classifies an image that was not in the set, the way the scorer does.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Folder for everything that the demo makes; must hold nothing else
+    /// Folder for everything that demos make; must hold nothing else. Another demo adds a run
     #[arg(long, value_name = "DIR", default_value = "ikat-demo")]
     dir: PathBuf,
     /// Images per class
@@ -108,8 +108,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let text = format!(
         "{table}\n\
         The new image {image} is {label} (score {score:.3}, {decision}).\n\n\
-        Images:   {data}\nRun:      {run}\nReport:   {report}\nModel:    {model}, version {version}\n\n\
-        Next, with your own images in class folders:\n  trainer train --data DIR --out my-run",
+        Images:   {data}\nRun:      {run}\nReport:   {report}\nModel:    {model}, version {version}",
         table = evaluation::table(&trained.metrics.evaluation),
         image = image.display(),
         label = answer["label"].as_str().unwrap_or_default(),
@@ -131,7 +130,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         answer,
         metrics: &trained.metrics,
     };
-    session.output.result(&document, &text)?;
+    let hint = "\n\nNext, with your own images in class folders:\n  trainer train --data DIR --out my-run";
+    session.output.result_with_hint(&document, &text, hint)?;
     Ok(Done::Complete)
 }
 

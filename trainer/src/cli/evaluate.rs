@@ -49,6 +49,7 @@ struct Document<'a> {
     report: PathBuf,
     skipped: &'a [Skipped],
     notes: &'a [String],
+    advice: &'a [String],
     #[serde(flatten)]
     metrics: &'a Metrics,
 }
@@ -78,12 +79,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     for note in &run.notes {
         session.note(note);
     }
+    let advice = saved.record.advice(&run.metrics);
+    for sentence in &advice {
+        session.note(sentence);
+    }
     let document = Document {
         id: &saved.record.id,
         run: &saved.folder,
         report: saved.report(),
         skipped: &run.skipped,
         notes: &run.notes,
+        advice: &advice,
         metrics: &run.metrics,
     };
     let text = format!(

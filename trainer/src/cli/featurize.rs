@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let set_aside = Arc::new(AtomicU64::new(0));
     let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
         if io::stdin().is_terminal() {
-            session.note("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
+            session.remark("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
         }
         let set_aside = Arc::clone(&set_aside);
         let lines = feature_rows::lines(BufReader::new(io::stdin()));
@@ -89,7 +89,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     match written {
         Ok(Counts { errors: 0, rows }) => {
-            session.note(&counted(rows, "row", "rows"));
+            session.remark(&counted(rows, "row", "rows"));
             Ok(Done::Complete)
         }
         // What comes by standard input is often a part of a larger job, which is not to fail by one part.

@@ -11,7 +11,8 @@ use crate::signing::SigningKey;
 /// Make a pair of keys for signing bundles.
 ///
 /// The private key (Ed25519, PKCS #8 PEM) goes into a file that its owner alone can read: keep it where models are
-/// published. The public key is printed: set it as IKAT_TRUSTED_KEY where they are served, and nothing else is.
+/// published. The public key is printed, alone with --quiet: set it as IKAT_TRUSTED_KEY where they are served, and
+/// nothing else is.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// File for the private key; must not exist
@@ -35,12 +36,17 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         public_key: key.public(),
     };
     let file = printable(&arguments.out.to_string_lossy());
-    let text = format!(
-        "Private key:  {file}\nPublic key:   {public}\n\nSign:   trainer publish --sign {word} ...\nTrust:  \
-         IKAT_TRUSTED_KEY={public} scorer ...",
-        word = shell::quote(&arguments.out),
-        public = document.public_key
+    let public = &document.public_key;
+    // A script wants the key alone: PUBLIC=$(trainer keygen --quiet --out FILE).
+    let text = if session.output.is_quiet() {
+        public.clone()
+    } else {
+        format!("Private key:  {file}\nPublic key:   {public}")
+    };
+    let hint = format!(
+        "\n\nSign:   trainer publish --sign {} ...\nTrust:  IKAT_TRUSTED_KEY={public} scorer ...",
+        shell::quote(&arguments.out)
     );
-    session.output.result(&document, &text)?;
+    session.output.result_with_hint(&document, &text, &hint)?;
     Ok(Done::Complete)
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Parsing happens here, work happens in the library.
 
+mod again;
 mod annotate;
 mod bar;
 mod batch;
@@ -64,10 +65,10 @@ struct Common {
     /// Parameter file [default: ikat.toml in the current folder, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print one JSON document instead of text
+    /// Print one JSON document instead of text. Errors are text on stderr; the exit code tells
     #[arg(long, global = true)]
     json: bool,
-    /// No progress, no hints, only results and errors
+    /// No progress and no hints, only results, notes on them, and errors
     #[arg(long, short, global = true)]
     quiet: bool,
     /// Folder for downloaded networks and computed features [default: the user's cache folder]
@@ -121,8 +122,13 @@ impl Session {
         self.typed.iter().any(|id| id == option)
     }
 
-    /// Something worth one line on standard error.
+    /// A caveat of the result, which is told on standard error even where nothing else is.
     fn note(&self, text: &str) {
+        self.progress.say(text);
+    }
+
+    /// How the work goes, on standard error: nothing under --quiet.
+    fn remark(&self, text: &str) {
         self.progress.note(text);
     }
 
@@ -174,12 +180,12 @@ enum Parsing {
 /// the file's values become clap's defaults.
 fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
-    let command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
+    let mut command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
         .and_then(|configuration| configuration.apply(command(), arguments))
         .map_err(Parsing::Configuration)?;
     let matches = command
-        .try_get_matches_from(arguments)
-        .map_err(|error| Parsing::Clap(configuration::with_variables(error, arguments)))?;
+        .try_get_matches_from_mut(arguments)
+        .map_err(|error| Parsing::Clap(configuration::explained(error, &mut command, arguments)))?;
     let arguments = Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)?;
     Ok((arguments, typed(&matches)))
 }
@@ -195,7 +201,7 @@ fn typed(mut matches: &ArgMatches) -> Vec<Id> {
 
 fn dispatch(Arguments { common, command }: Arguments, typed: Vec<Id>) -> Result<Done, Failure> {
     let session = Session {
-        output: Output::new(common.json),
+        output: Output::new(common.json, common.quiet),
         progress: Bar::new(common.quiet),
         cache: common.cache,
         typed,

@@ -18,12 +18,18 @@ pub const IN_JSON: &str = "--json has them all";
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     json: bool,
+    quiet: bool,
 }
 
 impl Output {
-    /// JSON documents when `json`, else text.
-    pub fn new(json: bool) -> Self {
-        Self { json }
+    /// JSON documents when `json`, else text; without hints when `quiet`.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether results stand alone, without a word on what to do with them.
+    pub fn is_quiet(self) -> bool {
+        self.quiet
     }
 
     /// Whether results are JSON documents.
@@ -38,6 +44,12 @@ impl Output {
         } else {
             self.text(text)
         }
+    }
+
+    /// Prints a result, and below its text the `hint`, what to do next, unless quiet.
+    pub fn result_with_hint(self, document: &impl Serialize, text: &str, hint: &str) -> Result<(), Failure> {
+        let hint = if self.quiet { "" } else { hint };
+        self.result(document, &format!("{text}{hint}"))
     }
 
     /// Prints `text` and a line break. A reader that went away is no error.

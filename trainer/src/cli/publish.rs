@@ -54,24 +54,30 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     })??;
     let model = format!("{}/{name}", arguments.to.trim_end_matches('/'));
     let ended = ended_trial(&published);
-    let text = match &published.canary {
-        Some(canary) => format!(
-            "Version {} answers for {} of the images at {model}; version {} is live.{ended}\n\n\
-            Make it live:   the same command without --canary\n\
-            End the trial:  trainer rollback --to {} --name {}",
-            canary.version,
-            percent(canary.share),
-            published.version,
-            shell::quote(&arguments.to),
-            shell::quote(name)
+    let (text, hint) = match &published.canary {
+        Some(canary) => (
+            format!(
+                "Version {} answers for {} of the images at {model}; version {} is live.{ended}",
+                canary.version,
+                percent(canary.share),
+                published.version
+            ),
+            format!(
+                "\n\nMake it live:   the same command without --canary\n\
+                End the trial:  trainer rollback --to {} --name {}",
+                shell::quote(&arguments.to),
+                shell::quote(name)
+            ),
         ),
-        None => format!(
-            "Version {} is live at {model}{ended}\n\nServe it:  IKAT_MODEL={} scorer --listen 127.0.0.1:9000",
-            published.version,
-            shell::quote(&model)
+        None => (
+            format!("Version {} is live at {model}{ended}", published.version),
+            format!(
+                "\n\nServe it:  IKAT_MODEL={} scorer --listen 127.0.0.1:9000",
+                shell::quote(&model)
+            ),
         ),
     };
-    session.output.result(&published, &text)?;
+    session.output.result_with_hint(&published, &text, &hint)?;
     Ok(Done::Complete)
 }
 

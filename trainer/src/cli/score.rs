@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let results = scoring::score_files(pipelines, &bundle.manifest, images, arguments.top_k, limits);
     match arguments.format(session) {
         Format::Table => session.output.text(&table(&results))?,
-        Format::Json => Output::new(true).result(&Document { results: &results }, "")?,
+        Format::Json => Output::new(true, false).result(&Document { results: &results }, "")?,
         Format::Csv => session.output.text(&rows(&results, &bundle.manifest.classes))?,
     }
     let failed = results

@@ -14,7 +14,7 @@ use crate::{backbone, setup};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Networks to obtain, from the catalogue
-    #[arg(long, value_name = "NAME", default_value = backbone::DEFAULT, value_parser = values::network)]
+    #[arg(long, value_name = "NAME", default_value = backbone::DEFAULT, value_parser = values::catalogued)]
     backbone: Vec<String>,
     /// Also the runtime library for CUDA devices: 290 MB to download
     #[arg(long)]

@@ -162,10 +162,10 @@ impl Sweep<'_> {
         let place = format!("{place}: {}", setting.folder);
         if folder.join(RECORD).is_file() {
             let finished = self.finished(setting, &folder)?;
-            self.session.note(&format!("{place} was done already"));
+            self.session.remark(&format!("{place} was done already"));
             return Ok(finished);
         }
-        self.session.note(&place);
+        self.session.remark(&place);
         let skipped = self.train(setting, &folder)?;
         Ok((Entry::load(&folder)?, skipped))
     }

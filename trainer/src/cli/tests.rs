@@ -7,7 +7,7 @@ use clap::{ArgAction, FromArgMatches};
 
 use super::failure::Failure;
 use super::{Arguments, command, typed};
-use crate::configuration::{Configuration, TEMPLATE};
+use crate::configuration::{self, Configuration, TEMPLATE};
 use crate::runs::RunError;
 use crate::setup::SetupError;
 
@@ -120,6 +120,29 @@ fn nothing_but_the_program_itself_prints_its_version() {
         assert_eq!(error(line), ErrorKind::UnknownArgument, "{line}");
     }
     assert_eq!(error("rollback --version"), ErrorKind::InvalidValue);
+}
+
+#[test]
+fn an_option_of_another_command_is_told_with_that_command() {
+    let refusal = |line: &str| {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let mut command = command();
+        let error = command.try_get_matches_from_mut(&words).expect_err(line);
+        configuration::explained(error, &mut command, &words).to_string()
+    };
+    let said = refusal("trainer refine --data images --classifier svm");
+    assert!(
+        said.contains("tip: --classifier is an option of trainer train and trainer sweep\n"),
+        "{said}"
+    );
+    assert!(!said.contains("--scale"), "{said}");
+    assert!(
+        said.contains("Usage: trainer refine [OPTIONS] --data <DIR|FILE>\n"),
+        "{said}"
+    );
+    let typed = refusal("trainer data split --dat images");
+    assert!(typed.contains("similar argument exists: '--data'"), "{typed}");
+    assert!(typed.contains("Usage: trainer data split [OPTIONS] "), "{typed}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Tracking {
         let Some(uri) = &self.mlflow else { return };
         let logged = block_on(mlflow::log(uri, &self.mlflow_experiment, folder));
         match logged {
-            Ok(Ok(run)) => session.note(&format!("Logged to MLflow: {run}")),
+            Ok(Ok(run)) => session.remark(&format!("Logged to MLflow: {run}")),
             Ok(Err(error)) => session.warn(&format!(
                 "the run was not logged to MLflow: {error}; everything is kept in {}",
                 folder.display()

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::bundle::{ClassifierKind, Manifest};
+use shared::bundle::ClassifierKind;
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -74,6 +74,7 @@ struct Document<'a> {
     version: &'a str,
     skipped: &'a [Skipped],
     notes: &'a [String],
+    advice: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     choice: Option<Choice>,
     metrics: &'a Metrics,
@@ -174,6 +175,10 @@ impl Job {
         for note in &run.notes {
             session.note(note);
         }
+        let advice = saved.record.advice(&run.metrics);
+        for sentence in &advice {
+            session.note(sentence);
+        }
         let document = Document {
             id: &saved.record.id,
             run: &saved.folder,
@@ -182,11 +187,12 @@ impl Job {
             version: &run.bundle.manifest.version,
             skipped: &run.skipped,
             notes: &run.notes,
+            advice: &advice,
             choice,
             metrics: &run.metrics,
         };
-        let text = text(&run, &saved);
-        session.output.result(&document, &text)?;
+        let (text, hint) = (text(&run, &saved), hint(&run, &saved));
+        session.output.result_with_hint(&document, &text, &hint)?;
         Ok(Done::unless_left_out(&run.skipped))
     }
 }
@@ -198,15 +204,21 @@ fn text(run: &Run, saved: &Saved) -> String {
     let images = run.metrics.train_count.unwrap_or_default();
     let refined = run.refined_on.map(|part| (part, run.history.is_unchanged()));
     let how = how(images, refined, run.metrics.chosen_c, run.folds);
-    let Manifest { name, version, .. } = &run.bundle.manifest;
+    let version = &run.bundle.manifest.version;
     let _ = write!(
         text,
-        "\n{how}; version {version}\n\nRun:      {folder}\nReport:   {report}\nPublish:  trainer publish --bundle \
-         {bundle} --to STORE --name {name}",
-        bundle = shell::quote(&saved.folder),
-        name = shell::quote(name),
+        "\n{how}; version {version}\n\nRun:      {folder}\nReport:   {report}"
     );
     text
+}
+
+/// What to do with the run.
+fn hint(run: &Run, saved: &Saved) -> String {
+    format!(
+        "\nPublish:  trainer publish --bundle {} --to STORE --name {}",
+        shell::quote(&saved.folder),
+        shell::quote(&run.bundle.manifest.name)
+    )
 }
 
 /// What was trained on how many of the `images` of the training part, and what chose C. A network was `refined` on a number

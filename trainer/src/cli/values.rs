@@ -68,6 +68,17 @@ pub fn network(text: &str) -> Result<String, String> {
     }
 }
 
+/// The same where nothing can be done with a path.
+pub fn catalogued(text: &str) -> Result<String, String> {
+    network(text).map_err(|_| {
+        let names: Vec<&str> = backbone::catalogue().iter().map(|entry| entry.name.as_str()).collect();
+        format!(
+            "there is no network {text:?} in the catalogue: give one of {}",
+            names.join(", ")
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use crate::cli::command;
@@ -127,6 +138,14 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn a_path_is_asked_for_only_where_it_is_of_use() {
+        let trained = refusal("train --data images --backbone nix");
+        assert!(trained.contains("path of an .onnx file"), "{trained}");
+        let set_up = refusal("setup --backbone nix");
+        assert!(set_up.contains("resnet18, ") && !set_up.contains(".onnx"), "{set_up}");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::json;
 
+use crate::image_reader::instead_of_folder;
+
 pub use answer::CallResult;
 pub use load::{Call, Load, Outcome, call_all};
 pub use signing::{Signer, region_of_function_url};
@@ -77,6 +79,9 @@ pub enum ClientError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It is no file.
+    #[error("{}", instead_of_folder(.0))]
+    Folder(PathBuf),
     /// The file is larger than any scorer takes.
     #[error("{path} has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}: send a smaller image")]
     TooLarge {
@@ -182,13 +187,17 @@ impl Client {
     /// Reads the image file at `path` into a request.
     ///
     /// # Errors
-    /// [`ClientError::File`] and [`ClientError::TooLarge`].
+    /// [`ClientError::File`], [`ClientError::Folder`] and [`ClientError::TooLarge`].
     pub async fn prepare(path: &Path) -> Result<Prepared, ClientError> {
         let failed = |source| ClientError::File {
             path: path.to_owned(),
             source,
         };
-        let bytes = tokio::fs::metadata(path).await.map_err(failed)?.len();
+        let found = tokio::fs::metadata(path).await.map_err(failed)?;
+        if found.is_dir() {
+            return Err(ClientError::Folder(path.to_owned()));
+        }
+        let bytes = found.len();
         if bytes > MAX_FILE_BYTES {
             return Err(ClientError::TooLarge {
                 path: path.to_owned(),
@@ -249,7 +258,7 @@ impl ClientError {
         match self {
             Self::Endpoint { .. } | Self::Setup(_) => "endpoint",
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
-            Self::File { .. } | Self::TooLarge { .. } => "file",
+            Self::File { .. } | Self::Folder(_) | Self::TooLarge { .. } => "file",
             Self::Timeout { .. } => "timeout",
             Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",

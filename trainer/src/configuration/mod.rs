@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use toml::Table;
 
-pub use origin::with_variables;
+pub use origin::explained;
 
 /// The parameter file for users to start from, every parameter commented out at its default.
 #[cfg(test)]

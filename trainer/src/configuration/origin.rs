@@ -1,19 +1,34 @@
-//! Says of what the parser refuses where it came from, since clap names a flag that the user may never have typed.
+//! Says of what the parser refuses where it came from and where it belongs, since clap names a flag that the user may never
+//! have typed, and takes what the environment sets for a part of the usage.
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::Command;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::layers::variable;
 
-/// `error`, with the variable of each option in it that comes from the environment rather than from `arguments`, the raw
-/// command line.
-pub fn with_variables(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+/// An option that more commands have says nothing of which one was meant.
+const FEW: usize = 3;
+
+/// `error` of the parsed `command`, with the usage as in its help, the few commands that have an option which this one
+/// has not, and the variable of each option in the error that comes from the environment rather than from `arguments`, the
+/// raw command line.
+pub fn explained(mut error: clap::Error, command: &mut Command, arguments: &[OsString]) -> clap::Error {
     let mut tips = match error.get(ContextKind::Suggested) {
         Some(ContextValue::StyledStrs(tips)) => tips.clone(),
         _ => Vec::new(),
     };
     let before = tips.len();
+    if let Some(tip) = elsewhere(&error, command) {
+        // What merely sounds alike is not what was meant.
+        error.remove(ContextKind::SuggestedArg);
+        tips.push(tip.into());
+    }
+    if let Some(usage) = usage(&error, command) {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    }
     for long in options(&error) {
         let variable = variable(&long);
         let set = std::env::var_os(&variable).is_some_and(|value| !value.is_empty());
@@ -25,6 +40,45 @@ pub fn with_variables(mut error: clap::Error, arguments: &[OsString]) -> clap::E
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
     }
     error
+}
+
+/// How the command that the error is about is used, whatever is set in the environment.
+fn usage(error: &clap::Error, mut command: &mut Command) -> Option<StyledStr> {
+    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else {
+        return None;
+    };
+    // As `Usage: trainer data split --data <DIR>`.
+    let text = usage.to_string();
+    for word in text.split_whitespace().skip(2) {
+        if command.find_subcommand(word).is_none() {
+            break;
+        }
+        command = command.find_subcommand_mut(word)?;
+    }
+    Some(command.render_usage())
+}
+
+/// Which other commands have an option that is not known where it was given.
+fn elsewhere(error: &clap::Error, command: &Command) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let long = options(error).pop()?;
+    let mut owners = Vec::new();
+    find_owners(&long, command, command.get_name(), &mut owners);
+    let is_told = (1..=FEW).contains(&owners.len());
+    is_told.then(|| format!("--{long} is an option of {}", owners.join(" and ")))
+}
+
+/// Adds the commands below the one of this `name` that have the option `long`.
+fn find_owners(long: &str, command: &Command, name: &str, found: &mut Vec<String>) {
+    for below in command.get_subcommands() {
+        let name = format!("{name} {}", below.get_name());
+        find_owners(long, below, &name, found);
+        if below.get_arguments().any(|argument| argument.get_long() == Some(long)) {
+            found.push(name);
+        }
+    }
 }
 
 /// Long names of the options that the error is about.

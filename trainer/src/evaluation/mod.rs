@@ -3,6 +3,7 @@
 //! Every number equals scikit-learn's on the same predictions; a number that is not defined (the
 //! recall of a class without test images, an AUC without negatives) is absent, `null` in JSON.
 
+mod advice;
 pub mod confidence;
 mod curve;
 mod metrics;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shared::classifier::{Calibration, Decision};
 
+pub use advice::Basis;
 pub use curve::{RocCurve, RocCurves};
 pub use metrics::{Metrics, MetricsError, Seconds};
 pub use paired::{Answers, PairedTest, SIGNIFICANCE, holm, p_text};

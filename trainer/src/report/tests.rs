@@ -80,6 +80,15 @@ fn labels_and_names_are_text_wherever_they_stand() {
 }
 
 #[test]
+fn what_to_do_next_is_told_where_there_is_something() {
+    let page = rendered(30, 3);
+    assert!(
+        page.contains("<h2>What to do next</h2>") && page.contains("<li>Add photos of "),
+        "{page}"
+    );
+}
+
+#[test]
 fn nothing_is_asked_of_the_network() {
     let page = rendered(8, 2);
     let outside = ["src=\"http", "href=\"http", "url(", "@import"];

@@ -41,6 +41,8 @@ pub const SPLIT: &str = "split.tsv";
 pub const TRAINED_ON: &str = "trained_on.txt";
 /// File of what was left out.
 pub const SKIPPED: &str = "skipped.json";
+/// File of the epochs, where a network was refined.
+pub const EPOCHS: &str = "epochs.json";
 /// Folder for the runs that are given no other, within the working folder.
 pub const FOLDER: &str = "runs";
 /// How the name of a folder begins in which a run is made that will fill the folder around it.
@@ -83,13 +85,23 @@ pub enum RunError {
         folder: PathBuf,
     },
     /// Several runs have this name.
-    #[error("{name} could be any of {}", .candidates.join(", "))]
+    #[error("{name} could be any of {}", shortened(.candidates))]
     Ambiguous {
         /// What was asked for.
         name: String,
         /// Their identifiers.
         candidates: Vec<String>,
     },
+}
+
+/// The first of several names, and how many more there are.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 /// Writes a run: `files` by their names within the folder, and a `run.json` that lists them. Gives the record with

@@ -13,6 +13,7 @@ use time::macros::format_description;
 
 use super::{RECORD, RunError, at};
 use crate::dataset::{Dataset, Item, Side, Split, escape};
+use crate::evaluation::{Basis, Metrics};
 
 /// The newest form of the record that this version reads and writes.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -188,6 +189,19 @@ impl Record {
             return Err(unreadable("it names a file outside the run".to_owned()));
         }
         Ok(record)
+    }
+
+    /// What to do next, as far as the `metrics` of the run tell.
+    pub fn advice(&self, metrics: &Metrics) -> Vec<String> {
+        let trained_on = || {
+            let counts = self.data.classes.iter();
+            counts.map(|class| (class.label.as_str(), class.train)).collect()
+        };
+        metrics.evaluation.advice(&Basis {
+            trained_on: (self.kind == Kind::Train).then(trained_on),
+            images: self.data.images,
+            left_out: self.data.left_out,
+        })
     }
 
     /// The files that are no longer as they were written, or gone.

@@ -113,6 +113,20 @@ fn runs_are_found_by_identifier_beginning_and_folder() {
 }
 
 #[test]
+fn of_many_runs_with_one_name_the_first_are_told() {
+    let text = |count: usize| {
+        let error = RunError::Ambiguous {
+            name: "2026".to_owned(),
+            candidates: (0..count).map(|number| format!("2026-{number}")).collect(),
+        };
+        error.to_string()
+    };
+    assert_eq!(text(2), "2026 could be any of 2026-0, 2026-1");
+    assert!(text(10).ends_with(", 2026-9"), "{}", text(10));
+    assert!(text(75).ends_with(", 2026-9 and 65 more"), "{}", text(75));
+}
+
+#[test]
 fn a_run_is_never_overwritten_and_a_change_is_noticed() {
     let place = tempfile::tempdir().expect("a folder");
     let folder = place.path().join("run");

@@ -69,7 +69,7 @@ impl Saved {
 
 impl Run {
     /// Writes the run to `out`, or to a folder of its own among the runs of the working folder: `metrics.json`,
-    /// `predictions.csv`, `split.tsv`, `parameters.json`, `epochs.json`, `skipped.json`, `tensorboard/` where there are
+    /// `predictions.csv`, `split.tsv`, `parameters.json`, `skipped.json`, `epochs.json` and `tensorboard/` where there are
     /// epochs, the report with at most `pictures` test images, and after a training `trained_on.txt` and `bundle/`.
     ///
     /// # Errors
@@ -115,8 +115,8 @@ impl Run {
         let json = |name: &str| folder.join(name);
         add(runs::METRICS, runs::json(&self.metrics, &json(runs::METRICS)))?;
         add(runs::PARAMETERS, runs::json(&self.parameters, &json(runs::PARAMETERS)))?;
-        add("epochs.json", runs::json(&self.history, &json("epochs.json")))?;
         if !self.history.epochs.is_empty() {
+            add(runs::EPOCHS, runs::json(&self.history, &json(runs::EPOCHS)))?;
             let test_error = self.metrics.evaluation.accuracy.map(|accuracy| (1.0 - accuracy) as f32);
             let events = tensorboard::encode(&self.history, test_error);
             add(&format!("tensorboard/{}", tensorboard::FILE), Ok(events.into()))?;

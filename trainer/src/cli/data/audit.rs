@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let annotate = arguments.annotate.as_ref().map(reqwest::Url::as_str);
         let page = report::audit_page(&audit, &featurized.skipped, &featurized.root, annotate, limits)?;
         save(path, page.as_bytes(), "--html")?;
-        session.note(&format!("Page: {}", printable(&path.to_string_lossy())));
+        session.remark(&format!("Page: {}", printable(&path.to_string_lossy())));
     }
     list_skipped(&featurized.skipped);
     let document = Document {

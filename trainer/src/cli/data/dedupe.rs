@@ -173,7 +173,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         dry_run: arguments.dry_run,
         skipped: &dataset.skipped,
     };
-    session.output.result(&document, &arguments.text(&document, &dataset))?;
+    let hint = name.as_ref().map_or_else(String::new, |name| {
+        let data = shell::quote(&arguments.data);
+        format!("\n\nUndo:  trainer data dedupe --data {data} --restore {name}")
+    });
+    let text = text(&document, &dataset);
+    session.output.result_with_hint(&document, &text, &hint)?;
     Ok(Done::unless_left_out(&dataset.skipped))
 }
 
@@ -270,68 +275,63 @@ impl Arguments {
         rows.sort_unstable();
         rows
     }
+}
 
-    fn text(&self, document: &Document, dataset: &Dataset) -> String {
-        let mut text = String::new();
-        let line = |entry: &Entry, note: &str| {
-            let action = if entry.moved { "moves" } else { "stays" };
-            let fixed = if entry.fixed { ", linked" } else { "" };
-            format!(
-                "  {action}  {} ({} x {}){note}{fixed}\n",
-                printable(&entry.path),
-                entry.width,
-                entry.height
-            )
-        };
-        for (kind, title) in [
-            (
-                (true, true),
-                "Copies with different labels, and nothing tells which is right:",
-            ),
-            ((true, false), "Copies with different labels:"),
-            ((false, false), "Copies:"),
-        ] {
-            let groups = document.groups.iter();
-            let mut groups = groups
-                .filter(|group| (group.conflict, group.undecided) == kind)
-                .peekable();
-            if groups.peek().is_some() {
-                let _ = writeln!(text, "{title}");
-            }
-            for group in groups {
-                text.push_str(&line(&group.kept, ""));
-                for copy in &group.copies {
-                    let similarity = copy.similarity.map(|cosine| format!(", similarity {cosine:.3}"));
-                    let note = format!(
-                        ", {}{}",
-                        counted(copy.distance, "bit differs", "bits differ"),
-                        similarity.unwrap_or_default()
-                    );
-                    text.push_str(&line(&copy.entry, &note));
-                }
-                text.push('\n');
-            }
+fn text(document: &Document, dataset: &Dataset) -> String {
+    let mut text = String::new();
+    let line = |entry: &Entry, note: &str| {
+        let action = if entry.moved { "moves" } else { "stays" };
+        let fixed = if entry.fixed { ", linked" } else { "" };
+        format!(
+            "  {action}  {} ({} x {}){note}{fixed}\n",
+            printable(&entry.path),
+            entry.width,
+            entry.height
+        )
+    };
+    for (kind, title) in [
+        (
+            (true, true),
+            "Copies with different labels, and nothing tells which is right:",
+        ),
+        ((true, false), "Copies with different labels:"),
+        ((false, false), "Copies:"),
+    ] {
+        let groups = document.groups.iter();
+        let mut groups = groups
+            .filter(|group| (group.conflict, group.undecided) == kind)
+            .peekable();
+        if groups.peek().is_some() {
+            let _ = writeln!(text, "{title}");
         }
-        let conflicts = document.groups.iter().filter(|group| group.conflict).count();
-        let _ = write!(
-            text,
-            "{}; {}, {conflicts} of them with different labels",
-            counted(dataset.items.len(), "image", "images"),
-            counted(document.groups.len(), "picture has copies", "pictures have copies"),
-        );
-        let _ = match document.quarantine {
-            Some(name) => write!(
-                text,
-                "\n{} set aside\n\nUndo:  trainer data dedupe --data {} --restore {name}",
-                counted(document.moved, "file was", "files were"),
-                shell::quote(&self.data)
-            ),
-            None if document.moved > 0 => {
-                let files = counted(document.moved, "file", "files");
-                write!(text, "\n{files} would be set aside (dry run)")
+        for group in groups {
+            text.push_str(&line(&group.kept, ""));
+            for copy in &group.copies {
+                let similarity = copy.similarity.map(|cosine| format!(", similarity {cosine:.3}"));
+                let note = format!(
+                    ", {}{}",
+                    counted(copy.distance, "bit differs", "bits differ"),
+                    similarity.unwrap_or_default()
+                );
+                text.push_str(&line(&copy.entry, &note));
             }
-            None => write!(text, "\nNothing was moved"),
-        };
-        text
+            text.push('\n');
+        }
     }
+    let conflicts = document.groups.iter().filter(|group| group.conflict).count();
+    let _ = write!(
+        text,
+        "{}; {}, {conflicts} of them with different labels",
+        counted(dataset.items.len(), "image", "images"),
+        counted(document.groups.len(), "picture has copies", "pictures have copies"),
+    );
+    let _ = match document.quarantine {
+        Some(_) => write!(text, "\n{} set aside", counted(document.moved, "file was", "files were")),
+        None if document.moved > 0 => {
+            let files = counted(document.moved, "file", "files");
+            write!(text, "\n{files} would be set aside (dry run)")
+        }
+        None => write!(text, "\nNothing was moved"),
+    };
+    text
 }

@@ -1,4 +1,3 @@
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -124,7 +123,7 @@ pub fn report(
     let nothing = outcome.kept + outcome.known + copies.count() == 0;
     // A list without an address is refused before, so that this is a search.
     let nothing_found = nothing && outcome.left_out.is_empty();
-    let mut text = if nothing_found {
+    let text = if nothing_found {
         "0 images found".to_owned()
     } else {
         format!(
@@ -135,16 +134,17 @@ pub fn report(
             printable(&outcome.ledger.to_string_lossy()),
         )
     };
-    if !nothing {
-        let word = shell::quote(data);
-        let _ = write!(text, "\nNext:       trainer data dedupe --data {word}");
-    }
+    let hint = if nothing {
+        String::new()
+    } else {
+        format!("\nNext:       trainer data dedupe --data {}", shell::quote(data))
+    };
     let document = Document {
         data,
         outcome,
         unanswered,
     };
-    session.output.result(&document, &text)?;
+    session.output.result_with_hint(&document, &text, &hint)?;
     let complete = outcome.left_out.is_empty() && unanswered.is_none_or(<[_]>::is_empty);
     match (nothing, complete) {
         (true, _) if nothing_found => Err(Failure::failed(

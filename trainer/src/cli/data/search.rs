@@ -107,7 +107,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
-        session.note(&format!(
+        session.remark(&format!(
             "{} sent, {remaining} left",
             counted(found.requests, "request", "requests")
         ));

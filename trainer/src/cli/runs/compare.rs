@@ -11,7 +11,7 @@ use crate::cli::output::printable;
 use crate::cli::resources::{check_new, save};
 use crate::evaluation;
 use crate::report;
-use crate::runs::Comparison;
+use crate::runs::{Comparison, Entry};
 
 /// Set runs side by side: figures, ROC curves, parameters that differ, and whether the difference is more than chance.
 ///
@@ -19,7 +19,7 @@ use crate::runs::Comparison;
 /// the difference between them means anything, with Holm's correction for the number of pairs.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Ids of runs or beginnings of them, names of their folders, or the folders
+    /// Ids of runs or beginnings of them, names of their folders, the folders, or their bundles
     #[arg(value_name = "ID", num_args = 2.., required = true)]
     ids: Vec<String>,
     /// Where the page is written; must not exist already [default: comparison-DIGITS.html, the digits made of the ids]
@@ -43,6 +43,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         check_new(page, "--out")?;
     }
     let entries = arguments.place.find(&arguments.ids, session)?;
+    check_different(&arguments.ids, &entries)?;
     let comparison = Comparison::new(&entries)?;
     let page = arguments.out.clone().unwrap_or_else(|| {
         // The same runs get the same name and the same page, so that nothing else is overwritten.
@@ -56,6 +57,20 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     session.output.result(&document, &text(&comparison, &page))?;
     Ok(Done::Complete)
+}
+
+/// Refuses a run that is named twice: compared with itself, it would be no test of anything.
+fn check_different(names: &[String], entries: &[Entry]) -> Result<(), Failure> {
+    for (second, entry) in entries.iter().enumerate() {
+        let is_same = |earlier: &Entry| earlier.record.id == entry.record.id;
+        if let Some(first) = entries[..second].iter().position(is_same) {
+            return Err(Failure::usage(format!(
+                "{} and {} are the same run, {}: name different ones",
+                names[first], names[second], entry.record.id
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn text(comparison: &Comparison, page: &Path) -> String {
@@ -88,7 +103,9 @@ fn text(comparison: &Comparison, page: &Path) -> String {
     }));
     let mut text = evaluation::aligned(&rows);
 
-    text.push_str("\nParameters that differ:\n");
+    if !comparison.differences.is_empty() {
+        text.push_str("\nParameters that differ:\n");
+    }
     let mut rows = Vec::new();
     for difference in &comparison.differences {
         let values = difference.values.iter();

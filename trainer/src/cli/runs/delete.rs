@@ -34,7 +34,7 @@ struct Document {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let entries = arguments.place.find(&arguments.ids, session)?;
+    let entries = arguments.place.find_exactly(&arguments.ids, session)?;
     if !arguments.yes && !agreed(&entries)? {
         return Err(Failure::failed("nothing was deleted"));
     }

@@ -5,13 +5,14 @@ mod delete;
 mod list;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use shared::bundle::MANIFEST;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use crate::runs::{Entry, History};
+use crate::runs::{Entry, History, RECORD};
 
 /// Look at finished runs, compare and delete them.
 #[derive(Debug, Subcommand)]
@@ -54,8 +55,14 @@ impl Place {
         Ok(history)
     }
 
-    /// The runs with these names.
+    /// The runs with these names, or around the bundles at these paths, as they are taken elsewhere.
     fn find(&self, names: &[String], session: &Session) -> Result<Vec<Entry>, Failure> {
+        let names: Vec<String> = names.iter().map(|name| around(name)).collect();
+        self.find_exactly(&names, session)
+    }
+
+    /// The runs with these names.
+    fn find_exactly(&self, names: &[String], session: &Session) -> Result<Vec<Entry>, Failure> {
         let history = self.history(session)?;
         let find = |name: &String| {
             history.find(name).map_err(|error| {
@@ -64,5 +71,18 @@ impl Place {
             })
         };
         names.iter().map(find).collect()
+    }
+}
+
+/// The folder of the run around the bundle at the path `name`, where it is one, or the name itself.
+fn around(name: &str) -> String {
+    let path = Path::new(name);
+    match path.parent() {
+        Some(run) if path.join(MANIFEST).is_file() && run.join(RECORD).is_file() => {
+            // Around a name alone is the working folder.
+            let run = if run == Path::new("") { Path::new(".") } else { run };
+            run.to_string_lossy().into_owned()
+        }
+        _ => name.to_owned(),
     }
 }

@@ -15,7 +15,7 @@ use crate::runs::{Entry, Record};
 /// Show one run: what it was made from, how good it is, and whether its files are as they were written.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Id of a run or the beginning of it, name of its folder, or the folder
+    /// Id of a run or the beginning of it, name of its folder, the folder, or the bundle in it
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
