@@ -132,11 +132,6 @@ impl Session {
         self.progress.note(text);
     }
 
-    /// Something that has to be known of a result, also where little else is said.
-    fn remark(&self, text: &str) {
-        self.progress.remark(text);
-    }
-
     /// Something that went wrong without hindering the rest.
     #[allow(clippy::unused_self)] // Whoever warns has a session.
     fn warn(&self, text: &str) {

@@ -9,7 +9,7 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::interruption;
-use super::network::{self, NormalizationArguments};
+use super::network::NormalizationArguments;
 use super::output::{list_skipped_of_runs, printable};
 use super::resources::{Resources, check_outside, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};

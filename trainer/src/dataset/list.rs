@@ -196,7 +196,7 @@ impl Lines<'_> {
         let rest = bytes.get(start..).unwrap_or_default();
         let start = start + rest.iter().take_while(|byte| b"\r\n".contains(byte)).count();
         let passed = bytes.get(self.byte..start).unwrap_or_default();
-        self.line += passed.iter().filter(|byte| **byte == b'\n').count();
+        self.line += passed.split(|byte| *byte == b'\n').count() - 1;
         self.byte = start;
         self.line
     }

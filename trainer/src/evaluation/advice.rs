@@ -144,6 +144,7 @@ mod tests {
                     truth,
                     best,
                     probabilities: if best == 0 { vec![0.9, 0.1] } else { vec![0.1, 0.9] },
+                    decision: None,
                 }));
             }
         }

@@ -146,7 +146,11 @@ pub fn train_on_folds(
         ));
     }
 
-    let planes = fitted.classifier.weights.iter().take(one_vs_rest::problem_count(classes));
+    let planes = fitted
+        .classifier
+        .weights
+        .iter()
+        .take(one_vs_rest::problem_count(classes));
     sweep.scale_to(one_vs_rest::length(planes));
     let truths: Vec<usize> = sweep.out_of_fold_rows.iter().map(|row| labels[*row]).collect();
     let calibration = fit_temperature(sweep.out_of_fold_margins.view(), &truths);

@@ -326,7 +326,11 @@ fn text(document: &Document, dataset: &Dataset) -> String {
         counted(document.groups.len(), "picture has copies", "pictures have copies"),
     );
     let _ = match document.quarantine {
-        Some(_) => write!(text, "\n{} set aside", counted(document.moved, "file was", "files were")),
+        Some(_) => write!(
+            text,
+            "\n{} set aside",
+            counted(document.moved, "file was", "files were")
+        ),
         None if document.moved > 0 => {
             let files = counted(document.moved, "file", "files");
             write!(text, "\n{files} would be set aside (dry run)")
