@@ -33,8 +33,8 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
 #[test]
 fn a_variable_does_not_change_how_a_command_is_used() {
     // The workshop's commands have IKAT_CACHE.
-    let said = say_within(60, &Workshop::new(0).trainer(&["versions"])).ended_with(2);
-    let usage = "Usage: trainer versions [OPTIONS] --to <STORE> --name <NAME>\n";
+    let said = say_within(60, &Workshop::new(0).trainer(&["publish"])).ended_with(2);
+    let usage = "Usage: trainer publish [OPTIONS] --bundle <BUNDLE> --to <STORE>\n";
     assert!(said.stderr.contains(usage), "{said:?}");
 }
 
@@ -135,6 +135,7 @@ fn what_is_to_know_of_a_result_is_told_quietly_too() {
 #[test]
 fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
     let workshop = Workshop::new(8);
+    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     let side = ["--resolution", "32"];
     let normalization = ["--mean", "0,0,0", "--std", "255,255,255"];
     for command in [
@@ -142,7 +143,7 @@ fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
         &["data", "dedupe", "--dry-run"],
         &["sweep", "--repeats", "1", "--out", "sweep"],
     ] {
-        let line = [command, &["--data", "data", "--backbone", "colours.onnx"], &side].concat();
+        let line = [command, &["--data", "data", "--backbone", "convolutional.onnx"], &side].concat();
         let said = say_within(60, &workshop.trainer(&line)).ended_with(1);
         assert!(said.stderr.contains("give --mean and --std"), "{said:?}");
         say_within(60, &workshop.trainer(&[&line[..], &normalization].concat())).ended_with(0);
@@ -157,7 +158,7 @@ fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
         "--data",
         "data",
         "--backbone",
-        "colours.onnx",
+        "convolutional.onnx",
     ];
     let said = say_within(60, &workshop.trainer(&[&sweep[..], &side, &other].concat())).ended_with(1);
     assert!(

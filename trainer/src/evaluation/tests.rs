@@ -177,6 +177,7 @@ fn metrics_have_the_contract_s_keys_and_survive_a_file() {
         "train_count",
         "test_count",
         "seconds",
+        "unknown",
     ];
     expected.sort_unstable();
     assert_eq!(keys, expected);
