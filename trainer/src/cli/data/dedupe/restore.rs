@@ -1,0 +1,64 @@
+//! Brings back what was set aside as a copy.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::cli::Session;
+use crate::cli::failure::{Done, Failure};
+use crate::cli::output::printable;
+use crate::counted::counted;
+use crate::dataset::{DatasetError, FolderLock, Skipped};
+use crate::duplicates::quarantine;
+
+#[derive(Serialize)]
+struct Document {
+    /// Name of what was put back.
+    quarantine: String,
+    restored: usize,
+    renamed: Vec<String>,
+    missing: Vec<String>,
+    left: Vec<Skipped>,
+}
+
+/// Puts back what is in the quarantine `name`, or in the latest one.
+pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Done, Failure> {
+    if !data.is_dir() {
+        return Err(DatasetError::NoFolder(data.to_path_buf()).into());
+    }
+    let lock = FolderLock::acquire(data)?;
+    let restored = quarantine::restore(data, name, &lock)?;
+    let texts =
+        |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| path.to_string_lossy().into_owned()).collect() };
+    let place = quarantine::place(&restored.quarantine);
+    let place = printable(&place.to_string_lossy());
+    let document = Document {
+        restored: restored.files.len() + restored.renamed.len(),
+        renamed: texts(&restored.renamed),
+        missing: texts(&restored.missing),
+        quarantine: restored.quarantine,
+        left: restored.left,
+    };
+    let missing = document.missing.iter().map(|path| {
+        format!(
+            "{} is missing from {place}: put it there and run --restore {}, or delete that folder",
+            printable(path),
+            printable(&document.quarantine)
+        )
+    });
+    let left = document.left.iter().map(|left| {
+        let path = left.path.to_string_lossy();
+        format!("{} stays in {place}: {}", printable(&path), printable(&left.reason))
+    });
+    let not_back: Vec<String> = missing.chain(left).collect();
+    let mut text = counted(document.restored, "file is back", "files are back");
+    for path in &document.renamed {
+        let _ = write!(text, "\n  {} (its name was taken)", printable(path));
+    }
+    for line in &not_back {
+        let _ = write!(text, "\n  {line}");
+    }
+    session.output.result(&document, &text)?;
+    Ok(Done::unless_left_out(&not_back))
+}
