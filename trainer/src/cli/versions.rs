@@ -69,7 +69,7 @@ fn versions_text(versions: &[VersionInfo]) -> String {
         let accuracy = version.accuracy.map(|accuracy| format!("{:.1} %", 100.0 * accuracy));
         vec![
             version.version.clone(),
-            version.created.clone().unwrap_or_else(unknown),
+            version.created.as_deref().map_or_else(unknown, to_the_second),
             accuracy.unwrap_or_else(unknown),
             format!("{state} {incomplete}").trim().to_owned(),
         ]
@@ -88,11 +88,17 @@ fn models_text(models: &[ModelInfo]) -> String {
         vec![
             model.name.clone(),
             model.version.clone(),
-            printable(&model.published_at),
+            to_the_second(&model.published_at),
             model.canary.as_ref().map(trial).unwrap_or_default(),
         ]
     }));
     aligned(&rows)
+}
+
+/// A time without what is less than a second.
+fn to_the_second(time: &str) -> String {
+    let whole = time.split_once('.').map(|(whole, _)| format!("{whole}Z"));
+    printable(&whole.unwrap_or_else(|| time.to_owned()))
 }
 
 fn unknown() -> String {
@@ -124,9 +130,10 @@ mod tests {
             name: "photos".to_owned(),
             version: "0123".to_owned(),
             canary: None,
-            published_at: "2026-01-01T00:00:00Z".to_owned(),
+            published_at: "2026-01-01T00:00:00.123456Z".to_owned(),
         };
         let text = models_text(&[model]);
         assert!(text.starts_with("model") && text.contains("photos"), "{text}");
+        assert!(text.contains(" 2026-01-01T00:00:00Z"), "{text}");
     }
 }
