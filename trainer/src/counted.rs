@@ -1,4 +1,4 @@
-//! A number of things, in words.
+//! A number of things, and many of them, in words.
 
 use std::fmt::Display;
 
@@ -8,9 +8,32 @@ pub(crate) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &
     format!("{count} {what}")
 }
 
+/// The first `most` of these names, and how many more there are.
+pub(crate) fn listed(names: &[impl AsRef<str>], most: usize) -> String {
+    let shown: Vec<&str> = names.iter().take(most).map(AsRef::as_ref).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_list_has_an_end() {
+        let names = ["a", "b", "c"];
+        for (most, expected) in [
+            (1, "a and 2 more"),
+            (2, "a, b and 1 more"),
+            (3, "a, b, c"),
+            (4, "a, b, c"),
+        ] {
+            assert_eq!(listed(&names, most), expected);
+        }
+    }
 
     #[test]
     fn one_is_not_many() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Evaluation;
+use crate::counted::listed;
 
 /// A class with fewer images to train on is hardly learnt, ...
 const TRAIN: usize = 20;
@@ -63,11 +64,7 @@ impl Evaluation {
         if classes.is_empty() {
             return None;
         }
-        let mut names = classes[..classes.len().min(NAMED)].join(", ");
-        if classes.len() > NAMED {
-            let more = format!(" and {} more", classes.len() - NAMED);
-            names.push_str(&more);
-        }
+        let names = listed(&classes, NAMED);
         let to_train = match trained_on {
             Some(_) => format!("{TRAIN} to train on or "),
             None => String::new(),

@@ -25,6 +25,7 @@ pub use predictions::{Predicted, Predictions, PredictionsError};
 pub use spread::Spread;
 pub use table::{aligned, table};
 
+use crate::counted::listed;
 use confidence::expected_calibration_error;
 use curve::{all_pairs, area_under_curve, one_against_rest};
 
@@ -162,14 +163,7 @@ impl Evaluation {
         } else if classes.is_empty() {
             None
         } else {
-            let shown = classes[..classes.len().min(SHOWN)].join(", ");
-            let more = classes.len().saturating_sub(SHOWN);
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            Some(format!("No test image is of {shown}{more}."))
+            Some(format!("No test image is of {}.", listed(&classes, SHOWN)))
         }
     }
 

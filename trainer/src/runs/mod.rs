@@ -2,7 +2,8 @@
 //!
 //! `run.json` says what a folder holds and what it was made from, with the hash of every file. It is written last
 //! into a temporary folder that is then renamed, so that a folder with a `run.json` is a finished run, and a killed
-//! run leaves none. An empty folder that was there before is filled instead, `run.json` last. No index is kept beside the folders: they can be moved, copied and deleted like any other.
+//! run leaves none. An empty folder that was there before is filled instead, `run.json` last. No index is kept beside the
+//! folders: they can be moved, copied and deleted like any other.
 
 mod claim;
 mod compare;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use shared::bundle::FileEntry;
 use shared::files;
+
+use crate::counted::listed;
 
 pub use claim::Claim;
 pub use compare::{Compared, Comparison, Difference, Pair};
@@ -45,6 +48,8 @@ pub const SKIPPED: &str = "skipped.json";
 pub const EPOCHS: &str = "epochs.json";
 /// Folder for the runs that are given no other, within the working folder.
 pub const FOLDER: &str = "runs";
+/// Most runs of one name that an error lists.
+const CANDIDATES: usize = 10;
 /// How the name of a folder begins in which a run is made that will fill the folder around it.
 const FILLING: &str = ".ikat-filling-";
 
@@ -85,23 +90,13 @@ pub enum RunError {
         folder: PathBuf,
     },
     /// Several runs have this name.
-    #[error("{name} could be any of {}", shortened(.candidates))]
+    #[error("{name} could be any of {}", listed(.candidates, CANDIDATES))]
     Ambiguous {
         /// What was asked for.
         name: String,
         /// Their identifiers.
         candidates: Vec<String>,
     },
-}
-
-/// The first of several names, and how many more there are.
-fn shortened(names: &[String]) -> String {
-    const SHOWN: usize = 10;
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }
 
 /// Writes a run: `files` by their names within the folder, and a `run.json` that lists them. Gives the record with
