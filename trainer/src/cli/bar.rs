@@ -35,11 +35,6 @@ impl Bar {
         });
     }
 
-    /// Whether it says nothing at all.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     fn with_current(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
         act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -76,12 +76,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     arguments.tracking.log(&saved.folder, session);
 
     list_skipped_of_run(&run.skipped, &saved.folder);
-    for note in &run.notes {
-        session.note(note);
-    }
     let advice = saved.record.advice(&run.metrics);
-    for sentence in &advice {
-        session.note(sentence);
+    for note in run.notes.iter().chain(&advice) {
+        session.note(note);
     }
     let document = Document {
         id: &saved.record.id,

@@ -10,7 +10,7 @@ use super::output::tell;
 /// Lets an interruption of the command that runs say that it goes on where it was. Nothing is put in order before it ends:
 /// what is written may be cut off anywhere.
 pub fn goes_on(session: &Session) {
-    let quiet = session.progress.is_quiet();
+    let quiet = session.output.is_quiet();
     // Without a handler the signal does what it does everywhere.
     let Ok(mut signals) = Signals::new([SIGINT]) else {
         return;

@@ -172,12 +172,9 @@ impl Job {
         training.tracking.log(&saved.folder, session);
 
         list_skipped_of_run(&run.skipped, &saved.folder);
-        for note in &run.notes {
-            session.note(note);
-        }
         let advice = saved.record.advice(&run.metrics);
-        for sentence in &advice {
-            session.note(sentence);
+        for note in run.notes.iter().chain(&advice) {
+            session.note(note);
         }
         let document = Document {
             id: &saved.record.id,
