@@ -1,7 +1,6 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use shared::bundle::MANIFEST;
 use shared::files::real_path;
 use shared::store::Location;
 
@@ -9,14 +8,13 @@ use super::failure::{Done, Failure};
 use super::interruption;
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
-use super::resources::{Resources, writable};
+use super::resources::{Resources, never_changes, writable};
 use super::values;
 use super::{Session, again};
 use crate::batch::local::{self, Scorer};
 use crate::batch::output::{FAILURES, RESULTS, SUMMARY, TABLE};
 use crate::batch::state_machine::{Arn, Order, StateMachine};
 use crate::batch::{Input, Summary};
-use crate::runs::RECORD;
 
 /// Score many images, by AWS Step Functions or on this machine's cores.
 ///
@@ -147,7 +145,7 @@ fn check_folder(output: &Path, input: &Input) -> Result<(), Failure> {
     if output.is_file() {
         return refused("is a file, and results go to a folder");
     }
-    if output.join(RECORD).exists() || output.join(MANIFEST).exists() {
+    if never_changes(output) {
         return refused("is a run or a bundle, which never changes");
     }
     if let Input::Folder(images) = input

@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::path::Path;
 
+use shared::bundle::MANIFEST;
 use shared::files;
 use shared::image::Limits;
 use shared::network::Runtime;
@@ -10,7 +11,7 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::Failure;
 use crate::device::Device;
-use crate::runs::{self, Claim, RunError};
+use crate::runs::{self, Claim, RECORD, RunError};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
@@ -58,6 +59,11 @@ pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
         };
         Failure::hinted(&error, format!("choose another place with {option}"))
     })
+}
+
+/// Whether `folder` is a run or a bundle, to which nothing is ever added.
+pub fn never_changes(folder: &Path) -> bool {
+    folder.join(RECORD).exists() || folder.join(MANIFEST).exists()
 }
 
 /// Refuses a folder for runs within that of the images, `data`, unless that is a list.
