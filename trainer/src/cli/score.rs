@@ -11,6 +11,7 @@ use super::output::{Output, printable};
 use super::resources::Resources;
 use super::values;
 use crate::scoring::{self, Outcome, Scored};
+use crate::threads::in_order;
 
 /// Classify images on this machine with a bundle.
 #[derive(Debug, clap::Args)]
@@ -47,8 +48,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let runtime = Resources::runtime(&cache, session)?;
     let (limits, images) = (arguments.resources.limits(), &arguments.images);
     let threads = arguments.resources.threads().min(images.len());
-    let pipelines = (0..threads).map(|_| bundle.pipeline(&runtime, limits, 1));
-    let pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
+    // Side by side, or many cores would take longer to begin than a few images take.
+    let pipelines = in_order(&vec![(); threads], threads, |()| bundle.pipeline(&runtime, limits, 1));
+    let pipelines = pipelines.into_iter().collect::<Result<Vec<_>, _>>()?;
     let results = scoring::score_files(pipelines, &bundle.manifest, images, arguments.top_k, limits);
     match arguments.format(session) {
         Format::Table => session.output.text(&table(&results))?,
