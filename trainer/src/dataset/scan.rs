@@ -215,14 +215,19 @@ fn is_run(folder: &Path) -> bool {
 
 /// Whether `folder` is that of a run, holds such folders and nothing else, or is kept for them and empty.
 pub(super) fn holds_runs(folder: &Path) -> bool {
-    let Ok(mut entries) = sorted(folder) else {
+    if is_run(folder) {
+        return true;
+    }
+    let Ok(entries) = fs::read_dir(folder) else {
         return false;
     };
-    entries.retain(|entry| !hidden(Path::new(entry.file_name().unwrap_or_default())));
-    if entries.is_empty() {
-        return folder.ends_with(runs::FOLDER);
+    // A class folder is left at its first image.
+    let shown = entries.flatten().filter(|entry| !hidden(Path::new(&entry.file_name())));
+    let mut shown = shown.peekable();
+    match shown.peek() {
+        Some(_) => shown.all(|entry| is_run(&entry.path())),
+        None => folder.ends_with(runs::FOLDER),
     }
-    is_run(folder) || entries.iter().all(|entry| is_run(entry))
 }
 
 /// The entries of a folder in the order of their bytes, which no file system or language changes.
