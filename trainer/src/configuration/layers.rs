@@ -244,7 +244,7 @@ pub(super) fn variable(long: &str) -> String {
 }
 
 /// What the environment says of the option with this long name.
-fn environment(long: &str) -> Option<OsString> {
+pub(super) fn environment(long: &str) -> Option<OsString> {
     std::env::var_os(variable(long)).filter(|value| !value.is_empty())
 }
 

@@ -7,7 +7,7 @@ use clap::Command;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::layers::variable;
+use super::layers::{environment, variable};
 
 /// An option that more commands have says nothing of which one was meant.
 const FEW: usize = 3;
@@ -30,9 +30,8 @@ pub fn explained(mut error: clap::Error, command: &mut Command, arguments: &[OsS
         error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
     }
     for long in options(&error) {
-        let variable = variable(&long);
-        let set = std::env::var_os(&variable).is_some_and(|value| !value.is_empty());
-        if set && !is_typed(&long, arguments) {
+        if environment(&long).is_some() && !is_typed(&long, arguments) {
+            let variable = variable(&long);
             tips.push(format!("--{long} is set by the environment variable {variable}").into());
         }
     }
