@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::classifier::{Calibration, Thresholds};
     use crate::network::Tensor;
-    use crate::preprocessing::{ChannelOrder, Geometry};
+    use crate::preprocessing::tests::plain;
 
     /// A network with its own last layer that prefers the second of two classes.
     struct Fixed;
@@ -201,14 +201,6 @@ mod tests {
 
     #[test]
     fn evidence_is_shown_for_any_class() {
-        let preprocessing = Preprocessing {
-            resolution: 8,
-            geometry: Geometry::Letterbox,
-            background: [0; 3],
-            channels: ChannelOrder::Rgb,
-            mean: [127.0; 3],
-            std: [128.0; 3],
-        };
         let head = Head {
             classes: vec!["a".to_owned(), "b".to_owned()],
             classifier: None,
@@ -218,7 +210,7 @@ mod tests {
                 margin: 0.0,
             },
         };
-        let featurizer = Featurizer::new(Limits::default(), preprocessing, Box::new(Fixed));
+        let featurizer = Featurizer::new(Limits::default(), plain(8), Box::new(Fixed));
         let mut pipeline = Pipeline::new(featurizer, head);
         let image = RgbImage::new(4, 4);
         let (prediction, best, _) = pipeline.explain(&image).expect("explained");

@@ -73,8 +73,20 @@ impl Preprocessing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Pictures in a square of this side, on black, their values as they are.
+    pub(crate) fn plain(resolution: u32) -> Preprocessing {
+        Preprocessing {
+            resolution,
+            geometry: Geometry::Letterbox,
+            background: [0; 3],
+            channels: ChannelOrder::Rgb,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        }
+    }
 
     #[test]
     fn values_are_normalized_channel_by_channel_in_the_order_of_the_tensor() {
@@ -83,12 +95,10 @@ mod tests {
         });
         let tensor = |channels| {
             let preprocessing = Preprocessing {
-                resolution: 2,
-                geometry: Geometry::Letterbox,
-                background: [0; 3],
                 channels,
                 mean: [8.0, 16.0, 24.0],
                 std: [1.0, 2.0, 4.0],
+                ..plain(2)
             };
             preprocessing.tensor(&image)
         };
@@ -108,12 +118,8 @@ mod tests {
     #[test]
     fn what_is_not_square_stands_on_the_background() {
         let preprocessing = Preprocessing {
-            resolution: 4,
-            geometry: Geometry::Letterbox,
             background: [5; 3],
-            channels: ChannelOrder::Rgb,
-            mean: [0.0; 3],
-            std: [1.0; 3],
+            ..plain(4)
         };
         let tensor = preprocessing.tensor(&RgbImage::from_pixel(4, 2, ::image::Rgb([100; 3])));
         let rows: Vec<f32> = tensor.data().chunks(4).map(|row| row.iter().sum()).collect();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::classifier::{Calibration, Thresholds};
 use crate::network::{Activations, Network, Outputs, Tensor};
-use crate::preprocessing::{ChannelOrder, Geometry, Preprocessing};
+use crate::preprocessing::tests::plain;
 
 /// A network that says the same of every image.
 struct Constant(Vec<f32>);
@@ -33,14 +33,7 @@ fn manifest(scale: f64) -> Manifest {
             licence: None,
         },
         feature_size: 2,
-        preprocessing: Preprocessing {
-            resolution: 8,
-            geometry: Geometry::Letterbox,
-            background: [0; 3],
-            channels: ChannelOrder::Rgb,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-        },
+        preprocessing: plain(8),
         calibration: Calibration::Temperature { scale },
         thresholds: Thresholds {
             probability: 0.5,

@@ -9,7 +9,7 @@ use crate::classifier::{Calibration, Head, LinearClassifier, Thresholds};
 use crate::image::Limits;
 use crate::network::{Activations, Network, NetworkError, Outputs, Tensor};
 use crate::pipeline::{Featurizer, Pipeline};
-use crate::preprocessing::{ChannelOrder, Geometry, Preprocessing};
+use crate::preprocessing::tests::plain;
 
 /// The mean of each channel: enough of a network to tell red from green from blue.
 struct MeanColour;
@@ -48,14 +48,7 @@ fn version(version: &str) -> Arc<Version> {
             licence: None,
         },
         feature_size: 3,
-        preprocessing: Preprocessing {
-            resolution: 8,
-            geometry: Geometry::Letterbox,
-            background: [0; 3],
-            channels: ChannelOrder::Rgb,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-        },
+        preprocessing: plain(8),
         calibration: Calibration::Temperature { scale: 5.0 },
         thresholds: Thresholds {
             probability: 0.5,

@@ -132,10 +132,10 @@ impl<'de> Deserialize<'de> for History {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const EPOCH: Epoch = Epoch {
+    pub(crate) const EPOCH: Epoch = Epoch {
         rate: 0.1,
         train_loss: 0.5,
         train_error: 0.25,

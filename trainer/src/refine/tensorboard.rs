@@ -146,16 +146,12 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::Validation;
+    use crate::refine::{Validation, history};
 
     const EPOCH: Epoch = Epoch {
-        rate: 0.1,
-        train_loss: 0.5,
-        train_error: 0.25,
         validation_loss: None,
         calibrated_validation_loss: None,
-        validation_error: Some(0.2),
-        kept: false,
+        ..history::tests::EPOCH
     };
 
     fn decode(mut bytes: &[u8]) -> Vec<Event> {
