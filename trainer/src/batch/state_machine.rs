@@ -178,7 +178,7 @@ impl StateMachine {
                 // Of a list that no execution could be started with: it may have been mended.
                 match std::fs::remove_file(&list) {
                     Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(super::failed(&list)(error));
+                        return Err(failed(&list)(error));
                     }
                     _ => {}
                 }

@@ -96,7 +96,8 @@ impl Split {
     /// Each class is divided by itself, as near to the ratio as its units allow; a unit is an image, or whatever the
     /// parameters keep together. A class of at least two units has an image on each side; one of a single unit is
     /// trained on. Where a unit has images of several classes, this holds for the one that it is drawn with, and every class
-    /// still has an image to train on. The draw depends on the seed, the names of the classes and the paths of the images, on nothing else.
+    /// still has an image to train on. The draw depends on the seed, the names of the classes and the paths of the images, on
+    /// nothing else.
     ///
     /// # Errors
     /// A ratio out of range, or what [`Split::load`] says of the dedicated file.

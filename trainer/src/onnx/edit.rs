@@ -174,6 +174,7 @@ mod tests {
         graph.node[0].attribute.push(inner);
         assert_eq!(fresh_name(&graph, "branch"), "branch_2");
     }
+
     #[test]
     fn what_a_graph_deep_within_a_node_uses_is_kept() {
         let mut builder = GraphBuilder::new("nested");

@@ -462,8 +462,8 @@ fn euclidean_length<'a, B: Backend>(
     Ok(sum.sqrt())
 }
 
-/// `work` on each item, on a processor by many threads, each item by one. No work that differentiates: threads of rayon's pool must
-/// not wait for its locks.
+/// `work` on each item, on a processor by many threads, each item by one. No work that differentiates: threads of rayon's
+/// pool must not wait for its locks.
 fn side_by_side<T: Send, R: Send>(threaded: bool, items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
     if threaded {
         items.into_par_iter().map(work).collect()
