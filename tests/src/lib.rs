@@ -20,6 +20,7 @@ pub mod workshop;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use program::Running;
 
@@ -103,13 +104,24 @@ pub fn lasting_folder(parent: &Path) -> PathBuf {
     folder
 }
 
-/// A loopback port that nobody uses.
+/// A loopback port that nobody uses, which this process has not been given before.
+///
+/// It lies below those that systems choose for outgoing connections (from 32768 on Linux), each of which could take it
+/// before the server that it is meant for does.
 ///
 /// # Panics
 /// When the machine has none left.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    // Processes that run side by side begin far apart.
+    let first = std::process::id().wrapping_mul(997);
+    let mut candidates = PORTS.map(|_| {
+        let number = first.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        (PORTS.start + number % (PORTS.end - PORTS.start)) as u16
+    });
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    candidates.find(is_free).expect("a free port")
 }
 
 /// Starts a server on a free port and waits until it is `ready` there; on another where it ends instead, as somebody else

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl SeaweedFs {
         let log_path = folder.path().join("log");
         let log = File::create(&log_path).expect("the server's log");
 
-        let ports = free_ports::<8>();
+        let ports = [(); 8].map(|()| crate::free_port());
         let mut command = Command::new(program);
         command
             .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
@@ -103,11 +103,12 @@ impl SeaweedFs {
         };
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            if answers(ports[0]) {
-                return Some(server);
-            }
             if server.process.try_wait().expect("a child of ours").is_some() {
                 break;
+            }
+            // S3 answers before every part of the server has its port, and all end where one cannot have it.
+            if answers(ports[0]) && ports.into_iter().all(crate::listens) {
+                return Some(server);
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -185,11 +186,6 @@ pub fn client(endpoint: &str, secret: &str) -> Client {
             .force_path_style(true)
             .build(),
     )
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("bound").port())
 }
 
 /// Whether an HTTP server answers, with whatever status.
