@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
+use serde_json::Value;
+
 /// A program that was built beside the tests.
 ///
 /// # Panics
@@ -49,7 +51,7 @@ impl Said {
     ///
     /// # Panics
     /// When there is none.
-    pub fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
@@ -90,23 +92,51 @@ pub fn say(command: &mut Command) -> Said {
 /// # Panics
 /// When it has not ended after that many seconds.
 pub fn say_within(seconds: u32, command: &Command) -> Said {
-    let mut limited = Command::new("timeout");
-    limited
-        .args(["--signal=KILL", &seconds.to_string()])
-        .arg(command.get_program())
-        .args(command.get_args());
+    let mut limit = Command::new("timeout");
+    limit.args(["--signal=KILL", &seconds.to_string()]);
+    let said = say(&mut run_by(limit, command));
+    assert_ne!(said.code, -1, "{command:?} did not end within {seconds} s: {said:?}");
+    said
+}
+
+/// The same command, started by another that takes programs after its own arguments, as `timeout` does.
+pub fn run_by(mut other: Command, command: &Command) -> Command {
+    other.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
         };
     }
     if let Some(folder) = command.get_current_dir() {
-        limited.current_dir(folder);
+        other.current_dir(folder);
     }
-    let said = say(&mut limited);
-    assert_ne!(said.code, -1, "{command:?} did not end within {seconds} s: {said:?}");
-    said
+    other
+}
+
+/// The paths that a document lists as left out, with the reasons.
+///
+/// # Panics
+/// When it has no such list.
+pub fn skipped(document: &Value) -> Vec<(String, String)> {
+    let list = document["skipped"].as_array().expect("a list");
+    list.iter()
+        .map(|item| {
+            let text = |key: &str| item[key].as_str().expect("a text").to_owned();
+            (text("path"), text("reason"))
+        })
+        .collect()
+}
+
+/// Why a path was left out.
+///
+/// # Panics
+/// When it was not.
+pub fn reason<'a>(skipped: &'a [(String, String)], path: &str) -> &'a str {
+    skipped.iter().find(|(name, _)| name == path).map_or_else(
+        || panic!("{path} is not listed: {skipped:?}"),
+        |(_, reason)| reason.as_str(),
+    )
 }
 
 /// A program in the background that ends with the test.
