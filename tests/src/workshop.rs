@@ -1,4 +1,5 @@
-//! Trainings that take a second: noisy pictures of a few colours, and a network that averages them.
+//! Trainings that take a second: noisy pictures of a few colours, a network that averages them (`colours.onnx`), and one
+//! with weights (`convolutional.onnx`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,7 @@ use crate::program::trainer;
 /// What the networks of a workshop take.
 const INPUT: [&str; 6] = ["--resolution", "32", "--mean", "0,0,0", "--std", "255,255,255"];
 
-/// A folder with a network, a data set and a cache of its own.
+/// A folder with two networks, a data set and a cache of its own.
 pub struct Workshop {
     folder: tempfile::TempDir,
 }
@@ -28,7 +29,9 @@ impl Workshop {
         let workshop = Self {
             folder: tempfile::tempdir().expect("a folder"),
         };
-        std::fs::write(workshop.path("colours.onnx"), network()).expect("written");
+        for (name, network) in [("colours.onnx", network()), ("convolutional.onnx", convolutional())] {
+            std::fs::write(workshop.path(name), network).expect("written");
+        }
         for (class, (name, _)) in COLOURS.iter().enumerate() {
             for number in 0..count {
                 let path = workshop.path("data").join(name).join(format!("{number:03}.png"));
@@ -85,7 +88,7 @@ pub fn picture(path: &Path, class: usize, seed: u64) {
 }
 
 /// A network with weights that can be refined: one convolution to eight channels, and their means.
-pub fn convolutional() -> Vec<u8> {
+fn convolutional() -> Vec<u8> {
     let mut graph = GraphBuilder::new("convolutional");
     let weights: Vec<f32> = noise(1, 8 * 3 * 9)
         .iter()

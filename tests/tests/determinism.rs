@@ -1,12 +1,11 @@
 //! The same data, parameters and seed give the same model, whatever the number of threads.
 
 use end_to_end::program::say_within;
-use end_to_end::workshop::{Workshop, convolutional};
+use end_to_end::workshop::Workshop;
 
 #[test]
 fn split_c_and_bundle_do_not_depend_on_the_threads() {
     let workshop = Workshop::new(20);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     for (classifier, more) in [
         ("svm", &[][..]),
         ("svm", &["--quantize", "int8"]),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use end_to_end::colours;
 use end_to_end::program::{Running, say_within};
-use end_to_end::workshop::{Workshop, convolutional, picture};
+use end_to_end::workshop::{Workshop, picture};
 
 /// A workshop with a bundle and a picture.
 fn with_bundle() -> Workshop {
@@ -91,7 +91,6 @@ fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {
 #[test]
 fn what_a_search_for_a_rate_leaves_out_is_listed() {
     let workshop = Workshop::new(8);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     std::fs::write(workshop.path("data/red/broken.png"), "no picture").expect("written");
     let mut find = workshop.trainer(&[
         "lr-find",
@@ -119,7 +118,6 @@ fn what_a_search_for_a_rate_leaves_out_is_listed() {
 #[test]
 fn what_is_to_know_of_a_result_is_told_quietly_too() {
     let workshop = Workshop::new(12);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     let mut train = workshop.train_by("convolutional.onnx", "data", "run");
     train.args(["--classifier", "dnn", "--epochs", "1", "--trained", "1", "--quiet"]);
     let said = say_within(60, &train).ended_with(0);
@@ -135,7 +133,6 @@ fn what_is_to_know_of_a_result_is_told_quietly_too() {
 #[test]
 fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
     let workshop = Workshop::new(8);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     let side = ["--resolution", "32"];
     let normalization = ["--mean", "0,0,0", "--std", "255,255,255"];
     for command in [
@@ -214,7 +211,6 @@ fn a_standard_error_that_is_full_hinders_no_work_and_changes_no_exit_code() {
 #[test]
 fn a_training_that_is_interrupted_says_that_it_goes_on() {
     let workshop = Workshop::new(12);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     let mut train = workshop.train_by("convolutional.onnx", "data", "run");
     // More than anybody waits for.
     train.args(["--classifier", "dnn", "--trained", "all", "--epochs", "10000"]);

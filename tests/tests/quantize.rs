@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use end_to_end::bundles::noise;
 use end_to_end::colours::library;
 use end_to_end::program::{say, say_within};
-use end_to_end::workshop::{Workshop, convolutional};
+use end_to_end::workshop::Workshop;
 use prost::Message;
 use serde_json::Value;
 use shared::network::{Network, Outputs, Runtime, Tensor};
@@ -225,7 +225,6 @@ fn notes(document: &Value) -> String {
 #[test]
 fn a_quantized_model_is_trained_and_served_like_any_other() {
     let workshop = Workshop::new(20);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     let refinement = ["--epochs", "2", "--trained", "all", "--device", "cpu"];
     for classifier in ["svm", "dnn", "svm-refined"] {
         let run = format!("run-{classifier}");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use end_to_end::program::{Running, say, say_within, trainer};
-use end_to_end::workshop::{Workshop, convolutional};
+use end_to_end::workshop::Workshop;
 use end_to_end::{shared_data, subset, wait_until};
 use prost::Message;
 use serde_json::Value;
@@ -310,9 +310,8 @@ fn one_image_of_each_class_is_enough_to_train_on() {
 #[test]
 fn a_refined_network_can_be_refined_again() {
     let workshop = Workshop::new(12);
-    std::fs::write(workshop.path("own.onnx"), convolutional()).expect("written");
     for (network, classifier, run) in [
-        ("own.onnx", "dnn", "first"),
+        ("convolutional.onnx", "dnn", "first"),
         ("first/bundle/model.onnx", "svm-refined", "second"),
         ("second/bundle/model.onnx", "dnn", "third"),
     ] {

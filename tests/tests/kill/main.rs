@@ -15,7 +15,7 @@ use end_to_end::dice::Dice;
 use end_to_end::program::{Running, say_within};
 use end_to_end::wait_until;
 use end_to_end::web::{Web, answer};
-use end_to_end::workshop::{Workshop, convolutional, picture};
+use end_to_end::workshop::{Workshop, picture};
 use serde_json::Value;
 use trainer::runs::Record;
 
@@ -291,12 +291,7 @@ impl<const REFINES: bool> Operation for Training<REFINES> {
     const NAME: &'static str = if REFINES { "refine" } else { "featurize and train" };
 
     fn fresh(&self) -> Workshop {
-        if !REFINES {
-            return Workshop::new(40);
-        }
-        let workshop = Workshop::new(12);
-        std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
-        workshop
+        Workshop::new(if REFINES { 12 } else { 40 })
     }
 
     fn command(&self, workshop: &Workshop) -> Command {
@@ -430,7 +425,6 @@ fn two_trainers_do_not_share_a_folder() {
 #[test]
 fn two_trainings_do_not_write_one_run() {
     let workshop = Workshop::new(12);
-    std::fs::write(workshop.path("convolutional.onnx"), convolutional()).expect("written");
     let mut first = workshop.train_by("convolutional.onnx", "data", "run");
     first.args([
         "--classifier",
