@@ -180,12 +180,13 @@ impl Running {
         self.0.stdout.take().expect("piped")
     }
 
-    /// Its exit code, once it has ended by itself.
+    /// Its exit code, once it has ended; -1 for a signal.
     ///
     /// # Panics
     /// When the system does not tell.
     pub fn exit_code(&mut self) -> Option<i32> {
-        self.0.try_wait().expect("a state").and_then(|status| status.code())
+        let status = self.0.try_wait().expect("a state")?;
+        Some(status.code().unwrap_or(-1))
     }
 
     /// Its process number.
