@@ -153,6 +153,7 @@ fn annotating() {
             let running = !user.is_finished();
             drop(page);
             let acknowledged = user.join().expect("no panic");
+            assert!(running || acknowledged == STEPS, "a step failed without a kill");
             kills += usize::from(running);
             // Opened again, it carries out what it had written down, and forgets nothing that it confirmed.
             let page = Page::open(&workshop);
