@@ -4,7 +4,7 @@
 //! failure comes back; `IKAT_FUZZ_SECONDS` is how long to go on instead. `cargo xtask fuzz` is guided by coverage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ fn watch() {
 }
 
 fn keep(name: &str, input: &[u8]) {
-    let kept = std::env::temp_dir().join(format!("ikat-{name}.crash"));
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.crash"));
     std::fs::write(&kept, input).expect("written");
     tell(&format!(
         "{name} panics, hangs or takes too long; its input is kept as {}",
