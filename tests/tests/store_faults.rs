@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use end_to_end::free_port;
 use end_to_end::seaweedfs::client;
 use shared::store::{ObjectStore, Patience, S3Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -204,9 +205,7 @@ async fn an_object_over_the_limit_is_not_read() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named_in_time() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
-    drop(listener);
+    let endpoint = format!("http://127.0.0.1:{}", free_port());
     let store = ObjectStore::S3(S3Store::with_client(client(&endpoint, "secret"), "bucket", "models"));
     let begun = Instant::now();
     let error = store.get("key", 15).await.expect_err("nobody there");
