@@ -111,13 +111,13 @@ mod tests {
     #[tokio::test]
     async fn what_no_longer_fits_the_time_of_the_event_is_to_be_tried_again() {
         let watchdog = Watchdog::new(Duration::from_mins(1), 9);
-        let outcomes = each(&watchdog, Some(after(2000)), 4, items(&[800, 800, 1500, 1])).await;
+        let outcomes = each(&watchdog, Some(after(4000)), 4, items(&[1100, 1100, 3000, 1])).await;
         assert_eq!(
             codes(&outcomes),
             ["done", "done", "too_many_requests", "too_many_requests"]
         );
         // The first alone has half of the time.
-        let outcomes = each(&watchdog, Some(after(2000)), 3, items(&[1500, 1, 1])).await;
+        let outcomes = each(&watchdog, Some(after(2000)), 3, items(&[2500, 1, 1])).await;
         assert_eq!(codes(&outcomes), ["deadline_exceeded", "done", "done"]);
         assert!(outcomes[0].as_ref().is_err_and(|error| !error.code.is_passing()));
         assert_eq!(
