@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::program::{Running, program};
+use crate::program::{Running, scorer};
 use crate::wait_until;
 
 /// A scorer that answers on a loopback port.
@@ -25,7 +25,7 @@ impl Http {
     /// When it does not come up.
     pub fn start(environment: &[(&str, &str)]) -> Self {
         let mut scorer = Running::start(
-            Command::new(program("scorer"))
+            scorer()
                 .args(["--listen", "127.0.0.1:0"])
                 .envs(environment.iter().copied())
                 .stdout(Stdio::null())

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::program::{Running, program};
+use crate::program::{Running, scorer};
 use crate::{http, listens, on_free_port, tool};
 
 /// Cargo-lambda's emulator with our scorer behind it.
@@ -31,7 +31,7 @@ impl Lambda {
         };
         let (emulator, port) = on_free_port("cargo lambda watch", watch, listens);
         let scorer = Running::start(
-            Command::new(program("scorer"))
+            scorer()
                 .env("AWS_LAMBDA_RUNTIME_API", format!("http://127.0.0.1:{port}/.rt/scorer"))
                 .env("AWS_LAMBDA_FUNCTION_NAME", "scorer")
                 .env("AWS_LAMBDA_FUNCTION_VERSION", "1")

@@ -6,6 +6,8 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::colours::library;
+
 /// A program that was built beside the tests.
 ///
 /// # Panics
@@ -24,11 +26,23 @@ pub fn program(name: &str) -> PathBuf {
 
 /// A command of the trainer, untouched by parameters of this machine's user.
 pub fn trainer(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("trainer"));
+    let mut command = untouched("trainer");
     command.args(arguments).env("NO_COLOR", "1");
+    command
+}
+
+/// A command of the scorer, as untouched, with the runtime library of the trainer.
+pub fn scorer() -> Command {
+    let mut command = untouched("scorer");
+    command.env("ORT_DYLIB_PATH", library());
+    command
+}
+
+fn untouched(name: &str) -> Command {
+    let mut command = Command::new(program(name));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("IKAT_") && text != "IKAT_CACHE" {
+        if text.starts_with("AWS_") || (text.starts_with("IKAT_") && text != "IKAT_CACHE") {
             command.env_remove(&name);
         }
     }

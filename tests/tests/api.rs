@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use base64::Engine;
-use end_to_end::colours::{bundle, library, png};
+use end_to_end::colours::{bundle, png};
 use end_to_end::http::Http;
 use end_to_end::program::say;
 use end_to_end::seaweedfs::SeaweedFs;
@@ -15,10 +15,8 @@ use shared::bundle::Bundle;
 fn serve(bundle: &Bundle, environment: &[(&str, &str)]) -> (tempfile::TempDir, Http) {
     let folder = tempfile::tempdir().expect("a folder");
     bundle.write(folder.path()).expect("written");
-    let (model, library) = (folder.path().display().to_string(), library().display().to_string());
-    let mut all = vec![("IKAT_MODEL", model.as_str()), ("ORT_DYLIB_PATH", &library)];
-    all.extend(environment);
-    let scorer = Http::start(&all);
+    let model = folder.path().display().to_string();
+    let scorer = Http::start(&[&[("IKAT_MODEL", model.as_str())][..], environment].concat());
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
     (folder, scorer)
 }

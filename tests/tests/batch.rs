@@ -379,14 +379,15 @@ impl Stack {
             writes.join_all().await;
             expected
         });
-        let library = library().display().to_string();
         let environment = server.environment();
         let mut environment: Vec<(&str, &str)> = environment
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        environment.extend([("IKAT_ALLOWED_BUCKETS", "photos"), ("ORT_DYLIB_PATH", &library)]);
-        environment.push(("IKAT_MODEL", "s3://models/colours"));
+        environment.extend([
+            ("IKAT_ALLOWED_BUCKETS", "photos"),
+            ("IKAT_MODEL", "s3://models/colours"),
+        ]);
         let lambda = Lambda::start(&environment)?;
         let invocations = AtomicUsize::new(0);
         let machine = StepFunctions::start(server.client(), move |event| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use end_to_end::colours::{COLOURS, bundle, library, lying_bundle, png};
+use end_to_end::colours::{COLOURS, bundle, lying_bundle, png};
 use end_to_end::lambda::Lambda;
 use end_to_end::root;
 use end_to_end::seaweedfs::SeaweedFs;
@@ -48,14 +48,15 @@ async fn each_event_is_answered_in_its_own_shape() {
         .expect("written");
     photos.put("in/text.png", "text".into(), None).await.expect("written");
 
-    let library = library().display().to_string();
     let environment = s3.environment();
     let mut environment: Vec<(&str, &str)> = environment
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    environment.extend([("IKAT_ALLOWED_BUCKETS", "photos/in"), ("ORT_DYLIB_PATH", &library)]);
-    environment.push(("IKAT_MODEL", "s3://models/colours"));
+    environment.extend([
+        ("IKAT_ALLOWED_BUCKETS", "photos/in"),
+        ("IKAT_MODEL", "s3://models/colours"),
+    ]);
     let Some(lambda) = Lambda::start(&environment) else {
         return;
     };
@@ -177,13 +178,12 @@ fn an_image_that_takes_too_long_costs_no_other_item_its_answer() {
     });
     let folder = tempfile::tempdir().expect("a folder");
     bundle("lambda").write(folder.path()).expect("written");
-    let (model, library) = (folder.path().display().to_string(), library().display().to_string());
+    let model = folder.path().display().to_string();
     let endpoint = bucket.url("");
     let environment = [
         ("IKAT_MODEL", model.as_str()),
         ("IKAT_ALLOWED_BUCKETS", "photos"),
         ("IKAT_DEADLINE_SECONDS", "4"),
-        ("ORT_DYLIB_PATH", &library),
         ("AWS_ENDPOINT_URL", &endpoint),
         ("AWS_ACCESS_KEY_ID", "tests"),
         ("AWS_SECRET_ACCESS_KEY", "tests"),

@@ -292,11 +292,7 @@ fn what_was_published_to_s3_is_served_by_lambda_with_the_same_scores() {
     let published = say(publish.envs(environment.iter().copied())).ended_with(0).json();
     assert_eq!(published["version"], trained.said.json()["version"]);
 
-    let library = library(trained);
-    environment.extend([
-        ("IKAT_MODEL", "s3://models/team/textures"),
-        ("ORT_DYLIB_PATH", &library),
-    ]);
+    environment.push(("IKAT_MODEL", "s3://models/team/textures"));
     let Some(lambda) = Lambda::start(&environment) else {
         return;
     };
@@ -552,14 +548,7 @@ fn a_folder_of_nasty_files_trains_and_lists_what_it_left_out() {
 
 /// The scorer in plain HTTP mode.
 fn serve(trained: &Trained, model: &str) -> Http {
-    let library = library(trained);
-    Http::start(&[("IKAT_MODEL", &trained.text(model)), ("ORT_DYLIB_PATH", &library)])
-}
-
-/// The runtime library that the trainer uses.
-fn library(_: &Trained) -> String {
-    let setup = say(&mut trainer(&["setup", "--json"])).ended_with(0).json();
-    setup["library"].as_str().expect("a path").to_owned()
+    Http::start(&[("IKAT_MODEL", &trained.text(model))])
 }
 
 fn assert_same_scores(found: &Value, expected: &Value) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use end_to_end::colours::{COLOURS, bundle, library, lying_bundle, png};
+use end_to_end::colours::{COLOURS, bundle, lying_bundle, png};
 use end_to_end::http::Http;
 use end_to_end::network::{Relay, Weather};
 use end_to_end::seaweedfs::SeaweedFs;
@@ -221,11 +221,9 @@ async fn no_wrong_answer_and_no_error_while_versions_come_go_and_break() {
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    let library = library().display().to_string();
     environment.extend([
         ("IKAT_MODEL", "s3://models/team/colours"),
         ("IKAT_REFRESH_SECONDS", "1"),
-        ("ORT_DYLIB_PATH", &library),
     ]);
     let scorer = Arc::new(Http::start(&environment));
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
@@ -300,16 +298,12 @@ async fn a_pinned_version_stays() {
     let [first, second] = ["first", "second"].map(bundle);
     publish(&store, &first, NAME).await.expect("published");
     publish(&store, &second, NAME).await.expect("published");
-    let (model, library) = (
-        folder.path().join(NAME).display().to_string(),
-        library().display().to_string(),
-    );
+    let model = folder.path().join(NAME).display().to_string();
     let version = first.manifest.version.as_str();
     let scorer = Http::start(&[
         ("IKAT_MODEL", &model),
         ("IKAT_VERSION", version),
         ("IKAT_REFRESH_SECONDS", "1"),
-        ("ORT_DYLIB_PATH", &library),
     ]);
     let ask = || scorer.post("/", "image/png", &png([250, 0, 0])).1["model"]["version"].clone();
     assert_eq!(ask(), version);
@@ -324,12 +318,8 @@ async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
     // As it lies in a run.
     let inside = folder.path().join("bundle");
     first.write(&inside).expect("written");
-    let (model, library) = (folder.path().display().to_string(), library().display().to_string());
-    let scorer = Http::start(&[
-        ("IKAT_MODEL", &model),
-        ("IKAT_REFRESH_SECONDS", "1"),
-        ("ORT_DYLIB_PATH", &library),
-    ]);
+    let model = folder.path().display().to_string();
+    let scorer = Http::start(&[("IKAT_MODEL", &model), ("IKAT_REFRESH_SECONDS", "1")]);
     let ask = || scorer.post("/", "image/png", &png([250, 0, 0])).1["label"].clone();
     assert_eq!(ask(), "first-red");
     second.write(&inside).expect("written");
@@ -339,15 +329,8 @@ async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
 #[tokio::test]
 async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (model, library) = (
-        folder.path().join(NAME).display().to_string(),
-        library().display().to_string(),
-    );
-    let scorer = Http::start(&[
-        ("IKAT_MODEL", &model),
-        ("IKAT_METRICS_NAMESPACE", "Ikat"),
-        ("ORT_DYLIB_PATH", &library),
-    ]);
+    let model = folder.path().join(NAME).display().to_string();
+    let scorer = Http::start(&[("IKAT_MODEL", &model), ("IKAT_METRICS_NAMESPACE", "Ikat")]);
     let (status, answer) = scorer.get("/health/ready");
     assert_eq!(status, 503, "{answer}");
     wait_until("the first attempt", || {
@@ -377,15 +360,8 @@ async fn a_refused_trial_is_told_of_for_as_long_as_it_is_wanted() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
     publish(&store, &bundle("first"), NAME).await.expect("published");
-    let (model, library) = (
-        folder.path().join(NAME).display().to_string(),
-        library().display().to_string(),
-    );
-    let scorer = Http::start(&[
-        ("IKAT_MODEL", &model),
-        ("IKAT_REFRESH_SECONDS", "1"),
-        ("ORT_DYLIB_PATH", &library),
-    ]);
+    let model = folder.path().join(NAME).display().to_string();
+    let scorer = Http::start(&[("IKAT_MODEL", &model), ("IKAT_REFRESH_SECONDS", "1")]);
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
 
     let lying = lying_bundle("lying");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use end_to_end::http::Http;
-use end_to_end::program::{program, say, say_within};
+use end_to_end::program::{say, say_within, scorer};
 use end_to_end::workshop::Workshop;
 use end_to_end::{colours, installed, wait_until};
 use serde_json::Value;
@@ -30,12 +30,7 @@ fn publish(workshop: &Workshop, more: &[&str]) -> Command {
 /// What a scorer answers that trusts these keys.
 fn serve(workshop: &Workshop, model: &str, keys: &str) -> (u16, Value) {
     let model = workshop.path(model).display().to_string();
-    let library = colours::library().display().to_string();
-    let scorer = Http::start(&[
-        ("IKAT_MODEL", &model),
-        ("ORT_DYLIB_PATH", &library),
-        ("IKAT_TRUSTED_KEY", keys),
-    ]);
+    let scorer = Http::start(&[("IKAT_MODEL", &model), ("IKAT_TRUSTED_KEY", keys)]);
     let mut answer = (0, Value::Null);
     wait_until("an answer", || {
         answer = scorer.post("/", "image/png", &colours::png([250, 10, 10]));
@@ -159,7 +154,7 @@ fn a_damaged_bundle_is_neither_scored_with_nor_published() {
 fn a_key_that_is_none_stops_the_scorer() {
     let said = say_within(
         60,
-        Command::new(program("scorer"))
+        scorer()
             .args(["--listen", "127.0.0.1:0"])
             .env("IKAT_MODEL", "nowhere")
             .env("IKAT_TRUSTED_KEY", "abc"),
