@@ -27,6 +27,9 @@ pub const REGION: &str = "us-east-1";
 const KEY: &str = "test";
 /// The bucket of what `sam package` would upload.
 const ARTIFACTS: &str = "artifacts";
+/// How often a stack is looked at before it counts as stuck, and the time between two looks.
+const PATIENCE: u32 = 600;
+const TICK: Duration = Duration::from_millis(200);
 
 /// A running emulator, with nothing in it; stopped when dropped, and with it the functions that it runs.
 #[derive(Debug)]
@@ -209,17 +212,18 @@ impl MiniStack {
         let action = if step == "CREATE" { "CreateStack" } else { "UpdateStack" };
         let answer = self.cloud_formation(action, &form).await;
         assert!(element(&answer, "StackId").is_some(), "{answer}");
-        loop {
+        for _ in 0..PATIENCE {
             let described = self.stack(name).await;
             let status = element(&described, "StackStatus").and_then(|status| status.strip_prefix(step));
             match status {
                 Some("_COMPLETE") => return outputs(&described),
                 Some("_IN_PROGRESS" | "_COMPLETE_CLEANUP_IN_PROGRESS") => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    tokio::time::sleep(TICK).await;
                 }
                 _ => panic!("{described}\n{}", self.log()),
             }
         }
+        panic!("{name} is not complete yet: {}", self.log());
     }
 
     /// The template with the function and the library in place of what `sam package` would upload.
@@ -254,12 +258,12 @@ impl MiniStack {
     pub async fn delete_stack(&self, name: &str) {
         let form = [("StackName".to_owned(), name.to_owned())];
         self.cloud_formation("DeleteStack", &form).await;
-        for _ in 0..300 {
+        for _ in 0..PATIENCE {
             let described = self.stack(name).await;
             if matches!(element(&described, "StackStatus"), None | Some("DELETE_COMPLETE")) {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(TICK).await;
         }
         panic!("{name} is still there: {}", self.log());
     }
