@@ -90,26 +90,27 @@ impl From<Output> for Said {
     }
 }
 
+/// Runs a command to its end, which comes within ten minutes on the slowest machine.
+///
+/// # Panics
+/// As [`say_within`].
+pub fn say(command: &mut Command) -> Said {
+    say_within(600, command)
+}
+
 /// Runs a command to its end.
 ///
 /// # Panics
-/// When it does not start.
-pub fn say(command: &mut Command) -> Said {
-    command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
-        .into()
-}
-
-/// As [`say`] for a command that might wait for ever.
-///
-/// # Panics
-/// When it has not ended after that many seconds.
+/// When it does not start, when a signal ends it, or when it has not ended after that many seconds.
 pub fn say_within(seconds: u32, command: &Command) -> Said {
     let mut limit = Command::new("timeout");
     limit.args(["--signal=KILL", &seconds.to_string()]);
-    let said = say(&mut run_by(limit, command));
-    assert_ne!(said.code, -1, "{command:?} did not end within {seconds} s: {said:?}");
+    let ended = run_by(limit, command).output();
+    let said = Said::from(ended.unwrap_or_else(|error| panic!("{command:?}: {error}")));
+    assert_ne!(
+        said.code, -1,
+        "{command:?} was ended by a signal, or not within {seconds} s: {said:?}"
+    );
     said
 }
 
