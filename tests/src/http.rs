@@ -115,11 +115,20 @@ pub fn post(address: SocketAddr, path: &str, content_type: &str, body: &[u8]) ->
     exchange(address, &head, body)
 }
 
-fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> (u16, Value) {
-    let mut stream = TcpStream::connect(address).expect("a connection");
+/// A connection, on which an answer is waited for a minute and no longer.
+///
+/// # Panics
+/// When nobody listens.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a connection");
     stream
         .set_read_timeout(Some(Duration::from_mins(1)))
         .expect("a timeout");
+    stream
+}
+
+fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> (u16, Value) {
+    let mut stream = connect(address);
     write!(stream, "{head}\r\nhost: localhost\r\nconnection: close\r\n\r\n").expect("a request");
     // A server that refuses a long body may answer and close before all of it was sent.
     let _ = stream.write_all(body);

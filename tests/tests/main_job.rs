@@ -1,12 +1,11 @@
 //! The main job on real images: train, publish to S3, score through Lambda, compare.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use base64::Engine;
-use end_to_end::http::Http;
+use end_to_end::http::{Http, connect};
 use end_to_end::lambda::Lambda;
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
@@ -384,7 +383,7 @@ fn slow_clients_cannot_silence_the_scorer_and_it_stops_when_told() {
     // One place for each core and eight that wait for it: all taken by bodies that do not come.
     let slow: Vec<_> = (0..9 * cores)
         .map(|_| {
-            let mut stream = TcpStream::connect(scorer.address()).expect("a connection");
+            let mut stream = connect(scorer.address());
             stream
                 .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
                 .expect("a beginning");
