@@ -107,11 +107,11 @@ fn setup() -> Result<(), String> {
 
 /// Installs Python packages into an environment, which is made where there is none.
 fn install(environment: &Path, options: &[&str], packages: &[&str]) -> Result<(), String> {
-    let python = environment.join("bin/python");
-    if !python.exists() {
+    // Where Python comes without it, an environment is there before pip is, and is completed once that can be had.
+    if !environment.join("bin/pip").exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(environment))?;
     }
-    run(Command::new(&python)
+    run(Command::new(environment.join("bin/python"))
         .args(["-m", "pip", "install", "--quiet", "--no-cache-dir"])
         .args(options)
         .args(packages))
