@@ -430,7 +430,7 @@ fn two_trainings_do_not_write_one_run() {
         "--classifier",
         "dnn",
         "--epochs",
-        "100",
+        "10000",
         "--trained",
         "all",
         "--device",
