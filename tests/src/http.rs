@@ -63,7 +63,7 @@ impl Http {
     /// Tells it to stop, as a system does; gives its exit code.
     ///
     /// # Panics
-    /// When it does not stop within a minute.
+    /// When it does not stop.
     pub fn stop(mut self) -> Option<i32> {
         let told = Command::new("kill")
             .arg(self.scorer.id().to_string())
