@@ -55,8 +55,10 @@ Tasks:
 
 fn main() -> ExitCode {
     let task = env::args().nth(1).unwrap_or_default();
+    // Also after a task, which would begin to install or to build.
+    let mut asked = env::args().skip(1).take(2);
     let result = match task.as_str() {
-        "help" | "--help" | "-h" => help(),
+        _ if asked.any(|word| matches!(&*word, "help" | "--help" | "-h")) => help(),
         "setup" => setup(),
         "check" => check(),
         "test" => test(),
