@@ -22,7 +22,7 @@ pub fn deny() -> Result<(), String> {
 
 /// Writes `target/sbom/PROGRAM.cdx.json`: what each program is built from for this machine, and nothing that only builds it.
 pub fn sbom() -> Result<(), String> {
-    let tools = root().join("target/tools");
+    let tools = root().join("target/tools").join(CYCLONEDX);
     let program = tools.join("bin/cargo-cyclonedx");
     if !program.exists() {
         let version = ["--version", CYCLONEDX, "cargo-cyclonedx"];
