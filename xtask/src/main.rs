@@ -227,7 +227,7 @@ fn bench() -> Result<(), String> {
     for example in ["svm_compare", "near_duplicates", "refine_speed", "backbone"] {
         build.extend(["--example", example]);
     }
-    if arguments.iter().any(|argument| argument.starts_with("cuda")) {
+    if arguments.iter().any(|argument| argument.contains("cuda")) {
         build.extend(["--features", "trainer/cuda"]);
     }
     run(cargo().args(build))?;
