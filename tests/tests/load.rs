@@ -273,8 +273,9 @@ fn what_was_taken_is_finished_when_it_is_told_to_stop() {
 #[test]
 fn an_image_that_takes_too_long_is_answered_in_time() {
     let (scorer, _folder) = scorer(&[("IKAT_DEADLINE_SECONDS", "0.02")]);
+    let picture = large(4000, 3000);
     let begun = Instant::now();
-    let (status, answer) = scorer.post("/", "image/png", &large(4000, 3000));
+    let (status, answer) = scorer.post("/", "image/png", &picture);
     assert_eq!(
         (status, answer["error"]["code"].as_str()),
         (504, Some("deadline_exceeded")),
