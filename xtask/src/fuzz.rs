@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::env;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,8 +43,8 @@ impl Wanted {
     }
 }
 
-/// Feeds each target for so long, from what is committed and what earlier runs left in `target/corpus`. What makes one
-/// panic, hang or swell is left in `target/fuzz`, and is the end.
+/// Feeds each target for so long, as many at once as there are cores, from what is committed and what earlier runs left
+/// in `target/corpus`. What makes one panic, hang or swell is left in `target/fuzz`, and is the end.
 pub fn fuzz() -> Result<(), String> {
     let wanted = Wanted::read(env::args().skip(2)).ok_or(HELP)?;
     let mut targets = targets()?;
@@ -55,22 +56,38 @@ pub fn fuzz() -> Result<(), String> {
         }
     }
     let program = build()?;
-    for target in targets {
-        let (committed, grown) = (root().join("tests/corpus").join(&target), corpus(&target)?);
-        let fuzzer = || {
-            let mut command = Command::new(&program);
-            command.env("IKAT_FUZZ_TARGET", &target).current_dir(root());
-            command
-        };
-        run(fuzzer()
-            .arg(format!("-max_total_time={}", wanted.seconds))
-            .arg(format!("-artifact_prefix=target/fuzz/{target}-"))
-            .args(["-max_len=65536", "-timeout=10", "-rss_limit_mb=1024"])
-            .args(["-verbosity=0", "-print_final_stats=1"])
-            .args([&grown, &committed]))?;
-        if wanted.keep {
-            keep(&mut fuzzer(), &committed, &grown)?;
-        }
+    let (program, wanted) = (program.as_path(), &wanted);
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    for together in targets.chunks(cores) {
+        std::thread::scope(|scope| -> Result<(), String> {
+            let fed: Vec<_> = together
+                .iter()
+                .map(|target| scope.spawn(move || feed(program, target, wanted)))
+                .collect();
+            for target in fed {
+                target.join().map_err(|_| "the feeding of a target panicked")??;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn feed(program: &Path, target: &str, wanted: &Wanted) -> Result<(), String> {
+    let (committed, grown) = (root().join("tests/corpus").join(target), corpus(target)?);
+    let fuzzer = || {
+        let mut command = Command::new(program);
+        command.env("IKAT_FUZZ_TARGET", target).current_dir(root());
+        command
+    };
+    run(fuzzer()
+        .arg(format!("-max_total_time={}", wanted.seconds))
+        .arg(format!("-artifact_prefix=target/fuzz/{target}-"))
+        .args(["-max_len=65536", "-timeout=10", "-rss_limit_mb=1024"])
+        .args(["-verbosity=0", "-print_final_stats=1"])
+        .args([&grown, &committed]))?;
+    if wanted.keep {
+        keep(&mut fuzzer(), &committed, &grown)?;
     }
     Ok(())
 }
