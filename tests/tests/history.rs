@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::webdriver::Browser;
@@ -351,7 +352,8 @@ fn get(url: &str) -> Option<String> {
         .enable_all()
         .build()
         .ok()?;
-    let client = reqwest::Client::builder().no_proxy().build().ok()?;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
+    let client = client.build().ok()?;
     runtime
         .block_on(async { client.get(url).send().await?.error_for_status()?.text().await })
         .ok()
