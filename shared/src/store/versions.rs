@@ -5,6 +5,7 @@
 //! every file. So a reader that starts at `live.json` gets what was published or an error.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -97,29 +98,36 @@ impl Live {
         struct Schema {
             schema_version: u32,
         }
-        let Schema { schema_version } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let Schema { schema_version } = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
         if schema_version > LIVE_SCHEMA_VERSION {
             return Err(format!(
                 "it has schema version {schema_version}; this program reads up to {LIVE_SCHEMA_VERSION}: update it"
             ));
         }
-        let live: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let live: Self = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
         if !is_name(&live.version) {
-            return Err(format!("{:?} is not a version", live.version));
+            return Err(damaged(&format!("{:?} is not a version", live.version)));
         }
         if let Some(canary) = &live.canary {
             if !is_name(&canary.version) {
-                return Err(format!("{:?} is not a version", canary.version));
+                return Err(damaged(&format!("{:?} is not a version", canary.version)));
             }
             if !Canary::is_share(canary.share) {
-                return Err(format!(
+                return Err(damaged(&format!(
                     "its canary has a share of {}, not between 0 and 1",
                     canary.share
-                ));
+                )));
             }
         }
         Ok(live)
     }
+}
+
+/// What is wrong with a `live.json`, and the way out of it.
+fn damaged(what: &dyn fmt::Display) -> String {
+    format!(
+        "{what}; put an earlier state of it back, or remove it and make a version live with `trainer rollback --version`"
+    )
 }
 
 /// Why a published model cannot be read.
