@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use shared::buckets::Buckets;
 use shared::service::{AllowedBuckets, References, S3Reference, ServiceError, not_allowed};
+use shared::store::StoreError;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -42,7 +43,7 @@ impl References for Images {
             let buckets = Arc::clone(&self.buckets);
             async move {
                 if allowed {
-                    buckets.fetch(&reference, MAX_BYTES).await
+                    buckets.fetch(&reference, MAX_BYTES, tell).await
                 } else {
                     Err(not_allowed(&reference))
                 }
@@ -60,4 +61,10 @@ impl References for Images {
         });
         Box::new(std::iter::from_fn(move || receiver.blocking_recv()))
     }
+}
+
+/// What callers are told of an error, after the log was told all of it.
+fn tell(error: StoreError) -> String {
+    tracing::warn!(%error, "an image cannot be read from its bucket");
+    error.for_callers().to_string()
 }

@@ -35,6 +35,14 @@ pub enum StartupError {
 }
 
 impl StartupError {
+    /// What callers are told, which is less than the log is.
+    pub fn for_callers(self) -> String {
+        match self {
+            Self::Version(VersionError::Store(error)) => error.for_callers().to_string(),
+            error => error.to_string(),
+        }
+    }
+
     /// Whether what was published is at fault, and not the way to it or that nothing was published.
     pub fn is_of_the_version(&self) -> bool {
         use VersionError::{Bundle, Live, Manifest, Missing, NoVersion, OtherVersion, Store};
