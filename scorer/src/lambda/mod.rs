@@ -30,6 +30,20 @@ const MAX_BYTES: usize = 6 << 20;
 /// Kept of an invocation's time for writing the answer and carrying it away, before Lambda ends the process.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// What an instance may take before it asks for its first invocation. After 10 s Lambda ends it and begins anew, in the
+/// time of that invocation.
+///
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const START: Duration = Duration::from_secs(9);
+
+/// When invocations must be asked for, whether the model is loaded or not; `None` for instances that are kept warm, which
+/// have minutes.
+pub fn ready_by() -> Option<Instant> {
+    let kind = std::env::var_os("AWS_LAMBDA_INITIALIZATION_TYPE");
+    let is_on_demand = kind.is_none_or(|kind| kind == "on-demand");
+    is_on_demand.then(|| Instant::now() + START)
+}
+
 /// Serves invocations until the process is told to stop.
 ///
 /// # Errors
