@@ -129,7 +129,8 @@ impl StateMachine {
                 use ExecutionStatus::{Aborted, Failed, TimedOut};
                 if matches!(found.status, Aborted | Failed | TimedOut) {
                     let redriven = self.client.redrive_execution().execution_arn(&arn).send().await;
-                    redriven.map_err(|error| explain(&arn, "take it up again", &error))?;
+                    redriven
+                        .map_err(|error| explain(&arn, "take it up again (another --output begins anew)", &error))?;
                     progress.note(&format!("Taking up again {arn}, which ended as {}", found.status));
                 } else {
                     progress.note(&format!("Joining {arn}, which is {}", found.status));
