@@ -4,13 +4,24 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::service::{ErrorCode, S3Reference, ServiceError};
-use crate::store::{S3Store, StoreError};
+use crate::store::{Patience, S3Store, StoreError};
 
 /// Every bucket that the environment's credentials open.
 #[derive(Debug, Default)]
-pub struct Buckets(OnceCell<S3Store>);
+pub struct Buckets {
+    any: OnceCell<S3Store>,
+    patience: Patience,
+}
 
 impl Buckets {
+    /// The same buckets, waited for with other time limits.
+    pub fn with_patience(patience: Patience) -> Self {
+        Self {
+            patience,
+            ..Self::default()
+        }
+    }
+
     /// The image that `reference` names, of at most `limit` bytes. What is told of an error is for `tell` to say.
     ///
     /// # Errors
@@ -23,8 +34,11 @@ impl Buckets {
         tell: fn(StoreError) -> String,
     ) -> Result<Bytes, ServiceError> {
         let failed = |error: StoreError| ServiceError::new(code(&error), tell(error));
-        let connect = || S3Store::connect(&reference.bucket, "");
-        let any = self.0.get_or_try_init(connect).await.map_err(failed)?;
+        let connect = || async {
+            let store = S3Store::connect(&reference.bucket, "").await?;
+            Ok::<_, StoreError>(store.with_patience(self.patience))
+        };
+        let any = self.any.get_or_try_init(connect).await.map_err(failed)?;
         let bucket = any.in_bucket(&reference.bucket);
         let found = bucket
             .object(&reference.key, reference.version.as_deref(), limit)
