@@ -207,6 +207,12 @@ impl Rollout {
             self.tell(&serving, None);
             return;
         };
+        if !error.is_of_the_version() {
+            tracing::warn!(%error, version, "a version cannot be loaded; the one in memory keeps answering");
+            progress.refused = None;
+            self.tell(&serving, Some(problem(serving.problem(), None, error)));
+            return;
+        }
         tracing::error!(%error, version, "a version is refused; the one in memory keeps answering");
         self.count(&error);
         let known = progress.refused.as_ref().map(|refused| &refused.problem);

@@ -43,12 +43,14 @@ impl StartupError {
         }
     }
 
-    /// Whether what was published is at fault, and not the way to it or that nothing was published.
+    /// Whether what was published is at fault, and not the way to it or that nothing was published. What panicked was at work
+    /// on it.
     pub fn is_of_the_version(&self) -> bool {
         use VersionError::{Bundle, Live, Manifest, Missing, NoVersion, OtherVersion, Store, Withheld};
         matches!(
             self,
             Self::Bundle(_)
+                | Self::Interrupted(_)
                 | Self::Version(
                     Live { .. }
                         | Missing { .. }
