@@ -106,7 +106,10 @@ impl StateMachine {
         let details = self.follow(&execution, progress).await?;
         map_results::collect(&details, &mut journal, &folder).await?;
         if journal.is_empty() {
-            return Err(BatchError::Empty(job.input));
+            return Err(BatchError::FoundNone {
+                arn: execution,
+                input: job.input,
+            });
         }
         let summary = place.write(&job, &journal, &folder).await?;
         std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
