@@ -1,11 +1,13 @@
 //! Images that requests name instead of bringing them, read from the buckets that the deployment allows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use shared::buckets::Buckets;
 use shared::service::{AllowedBuckets, References, S3Reference, ServiceError, not_allowed};
+use shared::store::{Patience, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -13,6 +15,9 @@ use crate::configuration::Configuration;
 
 /// The largest image that is read from a bucket, in bytes.
 const MAX_BYTES: u64 = 32 << 20;
+/// How long an attempt waits for an answer, and for each piece of it: so that three are over within the time of a request,
+/// or half of it, which an item of a batch has, and the store is told of and not the image.
+const ANSWER: Duration = Duration::from_secs(3);
 /// How many images of one request are fetched at once.
 const AHEAD: usize = 4;
 
@@ -28,7 +33,11 @@ impl Images {
     pub fn of(configuration: &Configuration) -> Option<Self> {
         (!configuration.allowed.is_empty()).then(|| Self {
             allowed: configuration.allowed.clone(),
-            buckets: Arc::default(),
+            buckets: Arc::new(Buckets::with_patience(Patience {
+                answer: ANSWER,
+                stall: ANSWER,
+                ..Patience::default()
+            })),
             handle: Handle::current(),
         })
     }
@@ -42,7 +51,7 @@ impl References for Images {
             let buckets = Arc::clone(&self.buckets);
             async move {
                 if allowed {
-                    buckets.fetch(&reference, MAX_BYTES).await
+                    buckets.fetch(&reference, MAX_BYTES, tell).await
                 } else {
                     Err(not_allowed(&reference))
                 }
@@ -60,4 +69,10 @@ impl References for Images {
         });
         Box::new(std::iter::from_fn(move || receiver.blocking_recv()))
     }
+}
+
+/// What callers are told of an error, after the log was told all of it.
+fn tell(error: StoreError) -> String {
+    tracing::warn!(%error, "an image cannot be read from its bucket");
+    error.for_callers().to_string()
 }

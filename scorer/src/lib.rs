@@ -49,7 +49,7 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
         let model = Arc::new(Model::new(configuration));
         match carrier {
             Carrier::Lambda => {
-                model.load().await;
+                model.load(lambda::ready_by()).await;
                 lambda::serve(model).await
             }
             Carrier::Http(address) => http::serve(model, address).await,

@@ -243,9 +243,9 @@ impl Group<'_> {
             .count();
         let confidence: Vec<f32> = self.scored.iter().map(|scored| scored.score).take(MAX_VALUES).collect();
         json!({
-            "model": self.model,
+            "model": dimension(self.model),
             "version": self.version,
-            "label": self.label,
+            "label": dimension(self.label),
             "Predictions": self.scored.len(),
             "Unknown": unknown,
             "Confidence": confidence,
@@ -261,6 +261,22 @@ impl Group<'_> {
         line["request_id"] = request_id.into();
         line.to_string()
     }
+}
+
+/// `text` as the value of a dimension, of which CloudWatch takes ASCII alone: other characters as `\u{e4}`.
+///
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Dimension.html>
+fn dimension(text: &str) -> String {
+    let is_taken = |letter: char| letter == ' ' || letter.is_ascii_graphic();
+    let mut value = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_taken(letter) {
+            value.push(letter);
+        } else {
+            value.extend(letter.escape_unicode());
+        }
+    }
+    value
 }
 
 fn count(name: &str) -> Value {
@@ -394,6 +410,17 @@ mod tests {
             (&line["label"], &line["Predictions"], &line["Unknown"]),
             (&json!("odd"), &json!(1), &json!(1))
         );
+    }
+
+    #[test]
+    fn dimensions_are_of_ascii_and_the_image_keeps_its_label() {
+        let lines = lines(Some("Ikat"), &[record("groß 'x'\n", "v1")]);
+        let [line] = lines.as_slice() else { panic!("{lines:?}") };
+        assert_embedded(line);
+        assert_eq!(line["label"], "gro\\u{df} 'x'\\u{a}");
+        assert_eq!(line["images"][0]["label"], "groß 'x'\n");
+        // No two labels become one.
+        assert_ne!(dimension("ä"), dimension("ö"));
     }
 
     #[test]

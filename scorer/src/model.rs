@@ -50,16 +50,17 @@ impl Model {
         self.watchdog.until(None)
     }
 
-    /// Loads the model, if it can be; else that is tried again on each request.
-    pub async fn load(&self) {
+    /// Loads the model, if it can be; else that is tried again on each request. What is not done at `until` goes on in
+    /// the background.
+    pub async fn load(&self, until: Option<Instant>) {
         // What goes wrong is logged, and answered to each request.
-        let _ = self.rollout.service().await;
+        let _ = self.service(until).await;
     }
 
     /// Loads the model and follows its alias for ever, also while no requests come.
     pub async fn follow(&self) {
         loop {
-            self.load().await;
+            self.load(None).await;
             tokio::time::sleep(self.refresh.min(KEEP_TRYING)).await;
         }
     }

@@ -134,7 +134,8 @@ impl Rollout {
             Err(error) => {
                 tracing::error!(%error, model = self.configuration.model, "the model cannot be loaded");
                 self.count(&error);
-                let error = ServiceError::new(ErrorCode::ModelUnavailable, format!("no model is loaded: {error}"));
+                let message = format!("no model is loaded: {}", error.for_callers());
+                let error = ServiceError::new(ErrorCode::ModelUnavailable, message);
                 progress.failed = Some((error.clone(), Instant::now()));
                 Err(error)
             }
@@ -182,7 +183,7 @@ impl Rollout {
             Ok(wanted) => wanted,
             Err(error) => {
                 tracing::warn!(%error, "which version is live cannot be found out");
-                self.tell(&serving, Some(problem(serving.problem(), None, &error)));
+                self.tell(&serving, Some(problem(serving.problem(), None, error)));
                 return;
             }
         };
@@ -201,16 +202,21 @@ impl Rollout {
         let outcome = self.replace(&serving, &wanted, &mut progress).await;
         // What is in memory may have changed, also where one is refused: a live version without the one on trial.
         let serving = self.serving().unwrap_or(serving);
-        let Err(fault) = outcome else {
+        let Err(Fault { version, error }) = outcome else {
             progress.refused = None;
             self.tell(&serving, None);
             return;
         };
-        let error = &fault.error;
-        tracing::error!(%error, version = fault.version, "a version is refused; the one in memory keeps answering");
-        self.count(error);
+        if !error.is_of_the_version() {
+            tracing::warn!(%error, version, "a version cannot be loaded; the one in memory keeps answering");
+            progress.refused = None;
+            self.tell(&serving, Some(problem(serving.problem(), None, error)));
+            return;
+        }
+        tracing::error!(%error, version, "a version is refused; the one in memory keeps answering");
+        self.count(&error);
         let known = progress.refused.as_ref().map(|refused| &refused.problem);
-        let problem = problem(known, Some(fault.version), error);
+        let problem = problem(known, Some(version), error);
         self.tell(&serving, Some(problem.clone()));
         let pause = self.configuration.refresh * 2_u32.saturating_pow(attempts.min(16) - 1);
         progress.refused = Some(Refused {
@@ -328,11 +334,11 @@ impl Rollout {
 }
 
 /// What is wrong, since when it was `known` first.
-fn problem(known: Option<&Problem>, refused: Option<String>, error: &StartupError) -> Problem {
+fn problem(known: Option<&Problem>, refused: Option<String>, error: StartupError) -> Problem {
     let since = match known {
         Some(known) if known.refused == refused => known.since.clone(),
         _ => rfc3339(SystemTime::now()),
     };
-    let reason = error.to_string();
+    let reason = error.for_callers();
     Problem { refused, reason, since }
 }

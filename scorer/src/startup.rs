@@ -35,15 +35,26 @@ pub enum StartupError {
 }
 
 impl StartupError {
-    /// Whether what was published is at fault, and not the way to it or that nothing was published.
+    /// What callers are told, which is less than the log is.
+    pub fn for_callers(self) -> String {
+        match self {
+            Self::Version(error) => error.for_callers().to_string(),
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether what was published is at fault, and not the way to it or that nothing was published. What panicked was at work
+    /// on it.
     pub fn is_of_the_version(&self) -> bool {
-        use VersionError::{Bundle, Live, Manifest, Missing, NoVersion, OtherVersion, Store};
+        use VersionError::{Bundle, Live, Manifest, Missing, NoVersion, OtherVersion, Store, Withheld};
         matches!(
             self,
             Self::Bundle(_)
+                | Self::Interrupted(_)
                 | Self::Version(
                     Live { .. }
                         | Missing { .. }
+                        | Withheld { .. }
                         | NoVersion { .. }
                         | Manifest { .. }
                         | Bundle { .. }
@@ -121,9 +132,15 @@ mod tests {
     #[test]
     fn what_was_published_is_told_apart_from_the_way_to_it() {
         let place = || "s3://models/team/textures".to_owned();
-        let published: [StartupError; 4] = [
+        let published: [StartupError; 5] = [
             BundleError::Unsigned.into(),
             VersionError::Missing { place: place() }.into(),
+            VersionError::Withheld {
+                version: "v".to_owned(),
+                name: "textures".to_owned(),
+                source: Box::new(StoreError::NoRegion),
+            }
+            .into(),
             VersionError::Live {
                 place: place(),
                 reason: "a reason".to_owned(),

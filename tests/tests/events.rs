@@ -217,3 +217,25 @@ fn an_image_that_takes_too_long_costs_no_other_item_its_answer() {
         (&json!("deadline_exceeded"), &json!(false))
     );
 }
+
+#[test]
+fn an_instance_takes_its_first_event_though_its_store_does_not_answer() {
+    // Connections are made by the system, and nobody reads from them.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
+    let library = library().display().to_string();
+    let Some(lambda) = Lambda::start(&[
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("IKAT_DEADLINE_SECONDS", "1"),
+        ("IKAT_MODEL", "s3://models/colours"),
+        ("ORT_DYLIB_PATH", &library),
+    ]) else {
+        return;
+    };
+    let (_, answer) = lambda.invoke(&json!({ "image": "AAAA" }));
+    assert_eq!(answer["statusCode"], 503, "{answer}");
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(message.contains("still being loaded"), "{message}");
+}

@@ -356,3 +356,22 @@ fn a_client_that_sends_everything_first_is_told_that_it_is_too_large() {
     client.read_to_string(&mut answer).expect("an answer, and the end");
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
 }
+
+#[test]
+fn a_store_that_does_not_answer_is_told_of_within_the_time_of_a_request() {
+    // Connections are made by the system, and nobody reads from them.
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
+    let (scorer, _folder) = scorer(&[
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("IKAT_ALLOWED_BUCKETS", "photos"),
+    ]);
+    let request = br#"{"s3": "s3://photos/1.png"}"#;
+    let (status, answer) = post(scorer.address(), "/", "application/json", request);
+    assert_eq!(status, 503, "{answer}");
+    assert_eq!(answer["error"]["code"], "storage_unavailable", "{answer}");
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(message.ends_with("the log says more"), "{message}");
+}

@@ -291,6 +291,50 @@ async fn no_wrong_answer_and_no_error_while_versions_come_go_and_break() {
     load.stop();
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_version_that_cannot_be_fetched_is_not_refused_and_is_followed_once_it_can() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    let [first, second] = ["first", "second"].map(bundle);
+    publish(&store, &first, NAME).await.expect("published");
+    let (model, library) = (
+        folder.path().join(NAME).display().to_string(),
+        library().display().to_string(),
+    );
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("IKAT_REFRESH_SECONDS", "1"),
+        ("ORT_DYLIB_PATH", &library),
+    ]);
+    wait_until("the model", || scorer.get("/health/ready").0 == 200);
+
+    let manifest = Bytes::from(second.manifest.to_json());
+    let live = Live::new(&second.manifest.version, &sha256_hex(&manifest), None);
+    let key = |file: &str| file_key(NAME, &second.manifest.version, file);
+    let mut files = second.files.clone();
+    files.insert(MANIFEST.to_owned(), manifest);
+    let network = files.remove(MODEL).expect("a network");
+    for (file, contents) in files {
+        store.put(&key(&file), contents, None).await.expect("written");
+    }
+    let place = folder.path().join(key(MODEL));
+    std::os::unix::fs::symlink(&place, &place).expect("a link to itself");
+    store
+        .put(&live_key(NAME), live.to_json().into(), None)
+        .await
+        .expect("written");
+    wait_until("the fault to be noticed", || problem(&scorer).is_some());
+    let told = problem(&scorer).expect("just seen");
+    assert!(told.get("refused").is_none(), "{told}");
+
+    std::fs::remove_file(&place).expect("removed");
+    store.put(&key(MODEL), network, None).await.expect("written");
+    until_well(&scorer);
+    let (_, answer) = scorer.post("/", "image/png", &png([250, 0, 0]));
+    assert_eq!(answer["label"], "second-red", "{answer}");
+}
+
 #[tokio::test]
 async fn a_pinned_version_stays() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use end_to_end::free_port;
 use end_to_end::seaweedfs::client;
+use shared::bundle::TrustedKeys;
+use shared::store::versions::{VersionError, load_version};
 use shared::store::{ObjectStore, Patience, S3Store, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -150,6 +152,24 @@ async fn what_is_refused_is_not_tried_again() {
     assert_eq!(requests.load(Ordering::SeqCst), 1);
     let (store, _) = serve(&[Behaviour::Status(404)]).await;
     assert_eq!(store.get("key", 100).await.expect("an answer"), None);
+}
+
+#[tokio::test]
+async fn a_version_that_may_not_be_read_may_not_be_there() {
+    let (store, _) = serve(&[Behaviour::Code(403, "AccessDenied")]).await;
+    let loaded = load_version(&store, "m", "v", None, &TrustedKeys::default()).await;
+    let error = loaded.expect_err("refused");
+    assert!(matches!(error, VersionError::Withheld { .. }), "{error}");
+    let said = error.to_string();
+    assert!(
+        said.contains("version v of m is not there") && said.contains("a message"),
+        "{said}"
+    );
+    let told = error.for_callers().to_string();
+    assert!(
+        told.contains("s3://bucket/m/versions/v/") && !told.contains("a message"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -169,7 +169,24 @@ async fn the_models_in_a_store_are_listed() {
     let all = models(&store).await.expect("listed");
     let names: Vec<&str> = all.iter().map(|model| model.name.as_str()).collect();
     assert_eq!(names, ["dresses", "shirts"]);
-    assert_eq!(all[0].version, bundle.manifest.version);
+    assert_eq!(all[0].version.as_ref(), Some(&bundle.manifest.version));
+
+    let live = folder.path().join("dresses/live.json");
+    for damaged in ["{", &" ".repeat(65 << 10)] {
+        std::fs::write(&live, damaged).expect("damaged");
+        let all = models(&store).await.expect("listed");
+        assert_eq!((all.len(), &all[0].version), (2, &None));
+        let problem = all[0].problem.as_deref().expect("a problem");
+        assert!(problem.contains("live.json"), "{problem}");
+        assert_eq!(all[1].version.as_ref(), Some(&bundle.manifest.version));
+    }
+    std::fs::write(&live, "{").expect("damaged");
+    let error = rollback(&store, "dresses", Some(&bundle.manifest.version)).await;
+    let error = error.expect_err("damaged").to_string();
+    assert!(error.contains("remove it"), "{error}");
+    std::fs::remove_file(&live).expect("removed");
+    let mended = rollback(&store, "dresses", Some(&bundle.manifest.version)).await;
+    assert_eq!(mended.expect("live again").version, bundle.manifest.version);
 }
 
 #[tokio::test]

@@ -56,7 +56,8 @@ impl ImageReader {
         match scheme {
             "s3" | "s3a" => {
                 let reference = S3Reference::parse(&format!("s3://{rest}"))?;
-                self.buckets.fetch(&reference, self.limits.max_bytes as u64).await
+                let limit = self.limits.max_bytes as u64;
+                self.buckets.fetch(&reference, limit, |error| error.to_string()).await
             }
             "http" | "https" => self.page(address).await,
             "file" => {

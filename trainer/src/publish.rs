@@ -57,13 +57,16 @@ pub struct VersionInfo {
 pub struct ModelInfo {
     /// Its name.
     pub name: String,
-    /// The version that is live.
-    pub version: String,
+    /// The version that is live, where that can be told.
+    pub version: Option<String>,
     /// The version on trial beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
     /// When this was decided, RFC 3339 in UTC.
-    pub published_at: String,
+    pub published_at: Option<String>,
+    /// Why it cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Why nothing was published. Whatever was live before still is.
@@ -263,10 +266,10 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
     make_live(store, name, &version, &sha256_hex(&json), before).await
 }
 
-/// All models in the store that have a live version, by name.
+/// All models in the store that have a live version, by name; one whose `live.json` is damaged with that problem.
 ///
 /// # Errors
-/// What the store says, or [`VersionError::Live`] where a `live.json` is damaged.
+/// What the store says.
 pub async fn models(store: &ObjectStore) -> Result<Vec<ModelInfo>, PublishError> {
     let found = store.folders("").await?;
     let looks: Vec<_> = found
@@ -279,12 +282,20 @@ pub async fn models(store: &ObjectStore) -> Result<Vec<ModelInfo>, PublishError>
 }
 
 async fn model(store: &ObjectStore, name: String) -> Result<Option<ModelInfo>, PublishError> {
-    let live = versions::find_live(store, &name).await?;
-    Ok(live.map(|(live, _)| ModelInfo {
+    let (live, problem) = match versions::find_live(store, &name).await {
+        Ok(None) => return Ok(None),
+        Ok(Some((live, _))) => (Some(live), None),
+        Err(error @ (VersionError::Live { .. } | VersionError::Store(StoreError::TooLarge { .. }))) => {
+            (None, Some(error.to_string()))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(ModelInfo {
         name,
-        version: live.version,
-        canary: live.canary,
-        published_at: live.published_at,
+        version: live.as_ref().map(|live| live.version.clone()),
+        canary: live.as_ref().and_then(|live| live.canary.clone()),
+        published_at: live.map(|live| live.published_at),
+        problem,
     }))
 }
 

@@ -30,6 +30,20 @@ const MAX_BYTES: usize = 6 << 20;
 /// Kept of an invocation's time for writing the answer and carrying it away, before Lambda ends the process.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// What an instance may take before it asks for its first invocation. After 10 s Lambda ends it and begins anew, in the
+/// time of that invocation.
+///
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const START: Duration = Duration::from_secs(9);
+
+/// When invocations must be asked for, whether the model is loaded or not; `None` for instances that are kept warm, which
+/// have minutes.
+pub fn ready_by() -> Option<Instant> {
+    let kind = std::env::var_os("AWS_LAMBDA_INITIALIZATION_TYPE");
+    let is_on_demand = kind.is_none_or(|kind| kind == "on-demand");
+    is_on_demand.then(|| Instant::now() + START)
+}
+
 /// Serves invocations until the process is told to stop.
 ///
 /// # Errors
@@ -79,7 +93,8 @@ enum Event {
 
 impl Event {
     /// # Errors
-    /// `bad_request` for what begins as the event of an engine and does not go on as one.
+    /// `bad_request` for what begins as the event of an engine and does not go on as one, and for what no engine reads an
+    /// answer to: a queue would take its messages for done.
     fn read(text: Box<str>) -> Result<Self, ServiceError> {
         let size = check_size(text.len());
         // What callers send, an image in most cases, is not read twice.
@@ -107,6 +122,13 @@ impl Event {
             if Batch::is(&event) {
                 return parse(event).map(Self::Map);
             }
+            if event["Records"].is_array() || event["detail-type"].is_string() {
+                return Err(ServiceError::bad_request(
+                    "events of queues, topics, buckets and rules are not taken, since nobody reads what they are \
+                     answered: have images scored by a request each, by S3 Batch Operations, or by a Step Functions \
+                     Distributed Map",
+                ));
+            }
         }
         Ok(Self::Plain(size.map(|()| Request {
             method: "POST".to_owned(),
@@ -117,7 +139,8 @@ impl Event {
     }
 }
 
-/// What the events of Amazon's HTTP services, of S3 Batch Operations and of Step Functions have, and requests have not.
+/// What the events of Amazon's HTTP services, of S3 Batch Operations, of Step Functions, of queues and the like, and of
+/// EventBridge have, and requests have not.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope {
@@ -125,13 +148,24 @@ struct Envelope {
     invocation_schema_version: Option<IgnoredAny>,
     #[serde(rename = "Items")]
     items: Option<IgnoredAny>,
+    #[serde(rename = "Records")]
+    records: Option<IgnoredAny>,
+    #[serde(rename = "detail-type")]
+    detail_type: Option<IgnoredAny>,
 }
 
 impl Envelope {
     fn is(text: &str) -> bool {
         let event: Result<Self, _> = serde_json::from_str(text);
         event.is_ok_and(|event| {
-            event.request_context.is_some() || event.invocation_schema_version.is_some() || event.items.is_some()
+            let of_engines = [
+                event.request_context,
+                event.invocation_schema_version,
+                event.items,
+                event.records,
+                event.detail_type,
+            ];
+            of_engines.iter().any(Option::is_some)
         })
     }
 }
@@ -176,7 +210,9 @@ async fn answer(
     origin: Origin,
     until: Option<Instant>,
 ) -> Result<String, ServiceError> {
-    match Event::read(text)? {
+    let event = Event::read(text)
+        .inspect_err(|error| tracing::error!(%error, request_id = origin.request_id, "an event is not taken"))?;
+    match event {
         Event::Http {
             form,
             traceparent,

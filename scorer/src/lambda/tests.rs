@@ -359,6 +359,8 @@ fn an_event_of_any_shape_gets_an_answer() {
     for event in [
         r#"{"invocationSchemaVersion":"1.0","tasks":[{}]}"#,
         r#"{"Items":[],"BatchInput":{"top_k":"many"}}"#,
+        r#"{"Records":[{"eventSource":"aws:sqs","body":"{\"image\":\"AAAA\"}"}]}"#,
+        r#"{"detail-type":"Object Created","source":"aws.s3","detail":{}}"#,
     ] {
         assert_eq!(
             Event::read(event.into()).err().map(|error| error.code),

@@ -185,6 +185,22 @@ impl StoreError {
                 | Self::Request { passes: false, .. }
         )
     }
+
+    /// The same for whoever calls the scoring function: what the store or the network said may name accounts, roles and
+    /// machines, and is for its log.
+    #[must_use]
+    pub fn for_callers(mut self) -> Self {
+        if let Self::Credentials { reason, .. }
+        | Self::Denied { reason, .. }
+        | Self::Region { reason, .. }
+        | Self::Archived { reason, .. }
+        | Self::Interrupted { reason, .. }
+        | Self::Request { reason, .. } = &mut self
+        {
+            "the log says more".clone_into(reason);
+        }
+        self
+    }
 }
 
 /// A folder or a part of an S3 bucket. Cheap to clone.
@@ -387,6 +403,46 @@ mod tests {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let _inside = handle.enter();
         assert!(waiting.as_mut().poll(&mut context).is_pending());
+    }
+
+    #[test]
+    fn callers_are_told_nothing_that_the_store_said() {
+        let (place, reason) = (|| "s3://bucket/key".to_owned(), || "arn:aws:iam::1:role/r".to_owned());
+        let errors = [
+            StoreError::Credentials {
+                place: place(),
+                reason: reason(),
+            },
+            StoreError::Denied {
+                place: place(),
+                action: "read it",
+                reason: reason(),
+            },
+            StoreError::Region {
+                place: place(),
+                reason: reason(),
+            },
+            StoreError::Archived {
+                place: place(),
+                reason: reason(),
+            },
+            StoreError::Interrupted {
+                place: place(),
+                attempts: 3,
+                reason: reason(),
+            },
+            StoreError::Request {
+                place: place(),
+                action: "read it",
+                passes: true,
+                reason: reason(),
+            },
+        ];
+        for error in errors {
+            assert!(error.to_string().contains(&reason()), "{error}");
+            let told = error.for_callers().to_string();
+            assert!(told.contains(&place()) && !told.contains(&reason()), "{told}");
+        }
     }
 
     #[test]

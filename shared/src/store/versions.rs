@@ -5,6 +5,7 @@
 //! every file. So a reader that starts at `live.json` gets what was published or an error.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -97,29 +98,36 @@ impl Live {
         struct Schema {
             schema_version: u32,
         }
-        let Schema { schema_version } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let Schema { schema_version } = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
         if schema_version > LIVE_SCHEMA_VERSION {
             return Err(format!(
                 "it has schema version {schema_version}; this program reads up to {LIVE_SCHEMA_VERSION}: update it"
             ));
         }
-        let live: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let live: Self = serde_json::from_slice(json).map_err(|error| damaged(&error))?;
         if !is_name(&live.version) {
-            return Err(format!("{:?} is not a version", live.version));
+            return Err(damaged(&format!("{:?} is not a version", live.version)));
         }
         if let Some(canary) = &live.canary {
             if !is_name(&canary.version) {
-                return Err(format!("{:?} is not a version", canary.version));
+                return Err(damaged(&format!("{:?} is not a version", canary.version)));
             }
             if !Canary::is_share(canary.share) {
-                return Err(format!(
+                return Err(damaged(&format!(
                     "its canary has a share of {}, not between 0 and 1",
                     canary.share
-                ));
+                )));
             }
         }
         Ok(live)
     }
+}
+
+/// What is wrong with a `live.json`, and the way out of it.
+fn damaged(what: &dyn fmt::Display) -> String {
+    format!(
+        "{what}; put an earlier state of it back, or remove it and make a version live with `trainer rollback --version`"
+    )
 }
 
 /// Why a published model cannot be read.
@@ -165,6 +173,16 @@ pub enum VersionError {
         /// Where it was looked for.
         store: String,
     },
+    /// A file of the version may not be read. That is also what S3 says of one that is not there, to whoever may not list.
+    #[error("version {version} of {name} is not there, not whole, or may not be read: {source}")]
+    Withheld {
+        /// The version.
+        version: String,
+        /// Of which model.
+        name: String,
+        /// What the store says of the file.
+        source: Box<StoreError>,
+    },
     /// A file of the version is not there.
     #[error("{place} is missing: this version was not published completely, or part of it was removed")]
     Missing {
@@ -206,6 +224,22 @@ pub enum VersionError {
         /// The version asked for.
         pinned: String,
     },
+}
+
+impl VersionError {
+    /// The same for whoever calls the scoring function: see [`StoreError::for_callers`].
+    #[must_use]
+    pub fn for_callers(self) -> Self {
+        match self {
+            Self::Store(error) => Self::Store(error.for_callers()),
+            Self::Withheld { version, name, source } => Self::Withheld {
+                version,
+                name,
+                source: Box::new(source.for_callers()),
+            },
+            error => error,
+        }
+    }
 }
 
 /// Whether `text` may name a model or a version: it is a single part of a key and of a path.
@@ -335,6 +369,24 @@ fn read_manifest(store: &ObjectStore, name: &str, version: &str, json: &[u8]) ->
 /// # Errors
 /// Whatever is off with any file, naming it; never a part of a bundle.
 pub async fn load_version(
+    store: &ObjectStore,
+    name: &str,
+    version: &str,
+    manifest_sha256: Option<&str>,
+    trusted: &TrustedKeys,
+) -> Result<Bundle, VersionError> {
+    let fetched = fetch_version(store, name, version, manifest_sha256, trusted).await;
+    fetched.map_err(|error| match error {
+        VersionError::Store(source @ StoreError::Denied { .. }) => VersionError::Withheld {
+            version: version.to_owned(),
+            name: name.to_owned(),
+            source: Box::new(source),
+        },
+        error => error,
+    })
+}
+
+async fn fetch_version(
     store: &ObjectStore,
     name: &str,
     version: &str,

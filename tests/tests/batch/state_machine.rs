@@ -222,6 +222,10 @@ fn a_state_machine_scores_a_list() {
     write(&place.path("mixed.txt"), b"s3://photos/in/00000.png\n");
     say(&mut stack.batch(&place, &place.text("mixed.txt"), "s3://results/x")).ended_with(0);
     assert_eq!(stack.machine.inputs().len(), 2);
+
+    // The same command joins an execution that found nothing, whatever is there by now.
+    let said = say(&mut stack.batch(&place, "s3://photos/none/", "s3://results/none")).ended_with(1);
+    assert!(said.stderr.contains("choose another output"), "{said:?}");
 }
 
 /// Asserts that the part of the template between these words asks for nothing that `input` lacks.

@@ -14,6 +14,7 @@ use super::{BatchError, Input, Job, Journal, Output, Summary, input};
 use crate::conveyor::{self, Addressed};
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
+use crate::threads::in_order;
 
 /// What scores, and with what.
 pub struct Scorer<'a> {
@@ -89,13 +90,13 @@ fn score(
     if !settled.is_empty() {
         progress.note(&format!("Going on after {} of {count} images", settled.len()));
     }
-    let mut proof = scorer.pipeline()?;
-    scorer.bundle.verify_golden(&mut proof)?;
     let threads = scorer.threads.clamp(1, usize::try_from(left).unwrap_or(usize::MAX));
-    let others = (1..threads).map(|_| scorer.pipeline());
-    let pipelines = std::iter::once(Ok(proof))
-        .chain(others)
-        .collect::<Result<Vec<_>, _>>()?;
+    // Side by side, or many cores would take longer to begin than a few images take.
+    let pipelines = in_order(&vec![(); threads], threads, |()| {
+        scorer.bundle.pipeline(scorer.runtime, scorer.limits, 1)
+    });
+    let mut pipelines = pipelines.into_iter().collect::<Result<Vec<_>, _>>()?;
+    scorer.bundle.verify_golden(&mut pipelines[0])?;
     let workers = pipelines
         .into_iter()
         .map(|pipeline| worker(scorer.bundle, pipeline))
@@ -119,11 +120,5 @@ fn worker(bundle: &Bundle, mut pipeline: Pipeline) -> impl FnMut(String, Result<
             Ok(Answer::new(&bundle.manifest, &prediction, timing, None))
         });
         serde_json::to_string(&ItemResult::new(item.into(), outcome)).unwrap_or_default()
-    }
-}
-
-impl Scorer<'_> {
-    fn pipeline(&self) -> Result<Pipeline, BatchError> {
-        Ok(self.bundle.pipeline(self.runtime, self.limits, 1)?)
     }
 }

@@ -52,6 +52,16 @@ pub enum BatchError {
     /// There is not one image.
     #[error("{0} holds no image")]
     Empty(String),
+    /// The execution found not one image.
+    #[error(
+        "{arn} found no image in {input}, and no execution is started twice: choose another output once there are some"
+    )]
+    FoundNone {
+        /// Which execution.
+        arn: String,
+        /// Where it looked.
+        input: String,
+    },
     /// A Step Functions execution reads from buckets alone.
     #[error("{0} is not in a bucket: copy the images to S3, or score them here with --local")]
     NotInBucket(String),

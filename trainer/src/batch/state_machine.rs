@@ -106,7 +106,10 @@ impl StateMachine {
         let details = self.follow(&execution, progress).await?;
         map_results::collect(&details, &mut journal, &folder).await?;
         if journal.is_empty() {
-            return Err(BatchError::Empty(job.input));
+            return Err(BatchError::FoundNone {
+                arn: execution,
+                input: job.input,
+            });
         }
         let summary = place.write(&job, &journal, &folder).await?;
         std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
@@ -129,7 +132,8 @@ impl StateMachine {
                 use ExecutionStatus::{Aborted, Failed, TimedOut};
                 if matches!(found.status, Aborted | Failed | TimedOut) {
                     let redriven = self.client.redrive_execution().execution_arn(&arn).send().await;
-                    redriven.map_err(|error| explain(&arn, "take it up again", &error))?;
+                    redriven
+                        .map_err(|error| explain(&arn, "take it up again (another --output begins anew)", &error))?;
                     progress.note(&format!("Taking up again {arn}, which ended as {}", found.status));
                 } else {
                     progress.note(&format!("Joining {arn}, which is {}", found.status));

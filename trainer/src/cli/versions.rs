@@ -25,6 +25,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         session.output.result(&versions, &versions_text(&versions))?;
     } else {
         let models = block_on(models(&arguments.to))??;
+        for problem in models.iter().filter_map(|model| model.problem.as_ref()) {
+            session.warn(problem);
+        }
         session.output.result(&models, &models_text(&models))?;
     }
     Ok(Done::Complete)
@@ -87,8 +90,8 @@ fn models_text(models: &[ModelInfo]) -> String {
         let trial = |canary: &Canary| format!("{} {}", canary.version, percent(canary.share));
         vec![
             model.name.clone(),
-            model.version.clone(),
-            to_the_second(&model.published_at),
+            model.version.clone().unwrap_or_else(unknown),
+            model.published_at.as_deref().map_or_else(unknown, to_the_second),
             model.canary.as_ref().map(trial).unwrap_or_default(),
         ]
     }));
@@ -126,14 +129,17 @@ mod tests {
         assert_eq!(rows[1], ["0123", "2026-01-01T00:00:00Z", "89.0", "%", "live"]);
         assert_eq!(rows[2], ["4567", "-", "-", "trial", "10", "%", "incomplete"]);
 
-        let model = ModelInfo {
-            name: "photos".to_owned(),
-            version: "0123".to_owned(),
+        let model = |name: &str, version: Option<&str>| ModelInfo {
+            name: name.to_owned(),
+            version: version.map(str::to_owned),
             canary: None,
-            published_at: "2026-01-01T00:00:00.123456Z".to_owned(),
+            published_at: version.map(|_| "2026-01-01T00:00:00.123456Z".to_owned()),
+            problem: version.is_none().then(|| "damaged".to_owned()),
         };
-        let text = models_text(&[model]);
-        assert!(text.starts_with("model") && text.contains("photos"), "{text}");
-        assert!(text.contains(" 2026-01-01T00:00:00Z"), "{text}");
+        let text = models_text(&[model("photos", Some("0123")), model("prints", None)]);
+        let rows: Vec<Vec<&str>> = text.lines().map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows[0][0], "model");
+        assert_eq!(rows[1], ["photos", "0123", "2026-01-01T00:00:00Z"]);
+        assert_eq!(rows[2], ["prints", "-", "-"]);
     }
 }

@@ -13,7 +13,7 @@ mod transfer;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -32,6 +32,7 @@ pub use transfer::{Downloader, TransferError};
 
 use crate::dataset::{CaseClash, DatasetError, FolderLock, check_case};
 use crate::progress::Progress;
+use crate::threads::lock;
 
 /// Quality of images that are encoded again, of 100.
 const QUALITY: u8 = 92;
@@ -499,11 +500,6 @@ fn picture(bytes: Vec<u8>, limits: Limits, max_side: u32) -> Result<Picture, Str
         width: small.width(),
         height: small.height(),
     })
-}
-
-/// A lock whose holder cannot have left anything half done.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use image::RgbImage;
 use rand::SeedableRng;
@@ -17,6 +17,7 @@ use super::augment::Augmentation;
 use super::engine::Inputs;
 use super::{RefineError, stream};
 use crate::dataset::read;
+use crate::threads::lock;
 
 /// Bytes of decoded images, and of activations, that are kept in memory; beyond, they are computed again.
 const KEPT_BYTES: usize = 1 << 30;
@@ -192,8 +193,4 @@ impl<'a> Views<'a> {
         lock(&self.store.decoded).keep(index, &image, image.as_raw().len());
         Ok(image)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
