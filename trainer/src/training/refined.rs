@@ -391,7 +391,7 @@ fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::{Epoch, Validation};
+    use crate::refine::{EPOCH, Validation};
 
     fn fold(held_out: usize) -> Fold {
         Fold {
@@ -410,15 +410,6 @@ mod tests {
 
     #[test]
     fn trained_and_held_out_images_are_told_apart() {
-        let epoch = Epoch {
-            rate: 0.1,
-            train_loss: 0.5,
-            train_error: 0.25,
-            validation_loss: Some(0.4),
-            calibrated_validation_loss: Some(0.375),
-            validation_error: Some(0.2),
-            kept: false,
-        };
         let before = Validation {
             loss: 0.5,
             calibrated: 0.25,
@@ -426,7 +417,7 @@ mod tests {
         };
         let history = History {
             before: Some(before),
-            epochs: vec![epoch; 4],
+            epochs: vec![EPOCH; 4],
         };
         let note = told(3, &history, &fold(5));
         assert!(
@@ -436,7 +427,7 @@ mod tests {
         let note = told(0, &history, &fold(5));
         assert!(
             note.contains("before the first of 4 epochs")
-                && note.ends_with("(calibrated loss 0.250 before, 0.375 at best)."),
+                && note.ends_with("(calibrated loss 0.250 before, 0.300 at best)."),
             "{note}"
         );
         assert!(told(4, &history, &fold(0)).contains("Nothing was held out"));
