@@ -45,7 +45,7 @@ pub struct Task<'a> {
     pub labels: Vec<usize>,
     /// Number of classes.
     pub classes: usize,
-    /// Which of them validate instead of being trained on.
+    /// Which of them validate instead of being trained on, ascending.
     pub validation: Vec<usize>,
     /// The last layer to begin with.
     pub head: HeadLayer,
@@ -69,7 +69,7 @@ impl Task<'_> {
     /// The images that are trained on.
     pub(super) fn trained_rows(&self) -> Vec<usize> {
         (0..self.labels.len())
-            .filter(|row| !self.validation.contains(row))
+            .filter(|row| self.validation.binary_search(row).is_err())
             .collect()
     }
 }
