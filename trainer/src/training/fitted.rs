@@ -1,5 +1,6 @@
 //! What a training works on, and what it comes to, whichever classifier is trained.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
@@ -28,12 +29,12 @@ pub(super) struct Prepared<'a> {
 }
 
 /// A network and a classifier on it, with what was learned on the way.
-pub(super) struct Fitted {
+pub(super) struct Fitted<'a> {
     pub head: Head,
     pub model: Bytes,
     pub feature_size: usize,
     /// What the network gives for every image of the data set.
-    pub features: Features,
+    pub features: Cow<'a, Features>,
     pub chosen_c: Option<f64>,
     pub c_sweep: Vec<svm::SweepEntry>,
     /// Folds that C was chosen by; 0 where nothing was held out.
@@ -46,7 +47,7 @@ pub(super) struct Fitted {
     pub refine_seconds: Option<f64>,
 }
 
-impl Fitted {
+impl Fitted<'_> {
     pub fn empty() -> Self {
         Self {
             head: Head {
@@ -57,7 +58,7 @@ impl Fitted {
             },
             model: Bytes::new(),
             feature_size: 0,
-            features: Features::default(),
+            features: Cow::Owned(Features::default()),
             chosen_c: None,
             c_sweep: Vec::new(),
             folds: 0,
@@ -116,7 +117,7 @@ pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
     }
 }
 
-impl Prepared<'_> {
+impl<'a> Prepared<'a> {
     /// What `model` gives for every image of the data set, `feature_size` values each.
     ///
     /// # Errors
@@ -137,12 +138,12 @@ impl Prepared<'_> {
     }
 
     /// A linear SVM on the features of the network as it came.
-    pub fn svm(&self) -> Result<Fitted, TrainingError> {
-        self.svm_on(self.model.clone(), self.features.clone())
+    pub fn svm(&self) -> Result<Fitted<'a>, TrainingError> {
+        self.svm_on(self.model.clone(), Cow::Borrowed(self.features))
     }
 
     /// A linear SVM on `features`, which `model` gave for all images.
-    pub fn svm_on(&self, model: Bytes, features: Features) -> Result<Fitted, TrainingError> {
+    pub fn svm_on<'f>(&self, model: Bytes, features: Cow<'f, Features>) -> Result<Fitted<'f>, TrainingError> {
         let start = Instant::now();
         let training = features.normalized_rows(&self.train);
         let trained = svm::train(

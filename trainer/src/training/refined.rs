@@ -1,5 +1,6 @@
 //! The way through a refined network: its own last layer, or an SVM on its features.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -31,7 +32,7 @@ const CLASSES_KEY: &str = "ikat.classes";
 const TRAINING_DATA_KEY: &str = "ikat.training_data";
 
 /// Refines the network and fits what `kind` says on top of it.
-pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted, TrainingError> {
+pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted<'static>, TrainingError> {
     let start = Instant::now();
     let classes = job.dataset.classes.len();
     let fold = validation_fold(job, recipe);
@@ -96,7 +97,7 @@ fn told(best: usize, history: &History, fold: &Fold) -> String {
 ///
 /// # Errors
 /// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
-pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted; 2], TrainingError> {
+pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted<'static>; 2], TrainingError> {
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, Some(deadline), refine::refine)?;
     Ok([own_layer(job, &refined, &fold)?, svm_on_top(job, &refined, fold)?])
@@ -121,15 +122,19 @@ fn with_task<T>(
     let backbone = ModelProto::decode(backbone.as_slice())
         .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
-    let training = job.features.normalized_rows(&job.train);
-    let head = first_head(job, &training, fold, recipe)?;
-    let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
+    // The features themselves are not kept while the network is refined.
+    let (head, name, labels) = {
+        let training = job.features.normalized_rows(&job.train);
+        let head = first_head(job, &training, fold, recipe)?;
+        let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
+        (head, name, training.labels)
+    };
     let task = Task {
         backbone: &backbone,
         preprocessing: &job.backbone.preprocessing,
         limits: job.parameters.limits,
         paths: job.train.iter().map(path).collect(),
-        labels: training.labels,
+        labels,
         classes: job.dataset.classes.len(),
         validation: fold.held_out.clone(),
         head,
@@ -258,7 +263,7 @@ fn checkpoint_name(
 }
 
 /// The network's own last layer.
-fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, TrainingError> {
+fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted<'static>, TrainingError> {
     let classes = job.dataset.classes.len();
     let model = exported(
         job,
@@ -270,7 +275,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, T
 }
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
-pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted {
+pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted<'static> {
     let fold = validation_fold(job, recipe);
     let rows = fold.held_out.iter();
     let logits: Vec<f32> = rows
@@ -281,7 +286,12 @@ pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, rec
 }
 
 /// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.
-fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logits): (&Fold, &[f32])) -> Fitted {
+fn with_own_layer(
+    job: &Prepared,
+    model: Bytes,
+    features: Features,
+    (fold, logits): (&Fold, &[f32]),
+) -> Fitted<'static> {
     let classes = job.dataset.classes.len();
     let truths: Vec<usize> = fold
         .held_out
@@ -306,14 +316,14 @@ fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logit
         },
         model,
         feature_size: classes,
-        features,
+        features: Cow::Owned(features),
         ..Fitted::empty()
     }
 }
 
 /// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
 /// held out of the refinement do.
-fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
+fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted<'static>, TrainingError> {
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
     let logits = |row: usize| refined.head.logits(&features.matrix.row(job.train[row]).to_vec());
@@ -327,11 +337,11 @@ pub(super) fn svm_of(
     model: Bytes,
     features: Features,
     recipe: &Recipe,
-) -> Result<Fitted, TrainingError> {
+) -> Result<Fitted<'static>, TrainingError> {
     with_svm(job, model, features, validation_fold(job, recipe))
 }
 
-fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted, TrainingError> {
+fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted<'static>, TrainingError> {
     let start = Instant::now();
     let training = features.normalized_rows(&job.train);
     let folds = Folds {
@@ -354,7 +364,7 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
     Ok(Fitted {
         feature_size: job.backbone.feature_size,
         model,
-        features,
+        features: Cow::Owned(features),
         svm_seconds: Some(start.elapsed().as_secs_f64()),
         ..Fitted::of_svm(job, trained)
     })
