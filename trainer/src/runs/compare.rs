@@ -11,6 +11,8 @@ use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE,
 
 /// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
 const PAIRWISE: usize = 6;
+/// The parameter that is the same for runs of the same images.
+const FINGERPRINT: &str = "data.fingerprint";
 
 /// Several runs side by side.
 #[derive(Debug, Serialize)]
@@ -116,6 +118,16 @@ impl Comparison {
             runs,
         })
     }
+
+    /// What the tests take for granted, for people to read, where the runs are not all of the same images.
+    pub fn caveat(&self) -> Option<&'static str> {
+        let mut differences = self.differences.iter();
+        let differ = differences.any(|difference| difference.parameter == FINGERPRINT);
+        (differ && !self.paired.is_empty()).then_some(
+            "These runs are not all of the same images (data.fingerprint): those with the same path and class are taken to \
+             be the same.",
+        )
+    }
 }
 
 fn folder_name(entry: &Entry) -> String {
@@ -140,7 +152,7 @@ fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
             record.backbone.sha256[..12.min(record.backbone.sha256.len())].to_owned(),
         ),
         (
-            "data.fingerprint".to_owned(),
+            FINGERPRINT.to_owned(),
             record.data.fingerprint[..12.min(record.data.fingerprint.len())].to_owned(),
         ),
         ("data.images".to_owned(), record.data.images.to_string()),

@@ -251,6 +251,26 @@ fn a_comparison_names_what_differs_and_tests_common_images() {
 }
 
 #[test]
+fn images_of_other_data_sets_are_paired_and_that_is_told() {
+    let place = tempfile::tempdir().expect("a folder");
+    let entry = |name: &str, images: &str| {
+        let folder = place.path().join(name);
+        let mut record = record(name, "2026-01-01T00:00:00Z");
+        record.data.fingerprint = images.repeat(32);
+        save(&folder, record, &[true; 4], &json!({}));
+        Entry::load(&folder).expect("a run")
+    };
+    let entries = [entry("1", "aa"), entry("2", "aa"), entry("3", "bb")];
+    let same = Comparison::new(&entries[..2]).expect("comparable");
+    assert_eq!((same.paired.len(), same.caveat()), (1, None));
+    let others = Comparison::new(&entries[1..]).expect("comparable");
+    assert_eq!(others.paired[0].test.images, 4);
+    let caveat = others.caveat().expect("other images");
+    let page = crate::report::comparison(&others, &[], &[]).expect("a page");
+    assert!(page.contains(caveat), "{page}");
+}
+
+#[test]
 fn p_values_are_corrected_for_all_pairs_shown_or_not() {
     let place = tempfile::tempdir().expect("a folder");
     let entry = |number: usize, wrong: usize| {

@@ -142,6 +142,9 @@ fn text(comparison: &Comparison, page: &Path) -> String {
             evaluation::p_text(test.p_value)
         );
     }
+    if let Some(caveat) = comparison.caveat() {
+        let _ = writeln!(text, "{caveat}");
+    }
     let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));
     text
 }
