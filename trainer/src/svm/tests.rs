@@ -390,6 +390,24 @@ fn the_temperature_has_the_least_log_loss() {
 }
 
 #[test]
+fn the_temperature_follows_margins_of_every_size() {
+    let margins = ndarray::array![[1.0_f32, 0.2, 0.1], [0.3, 0.9, 0.2], [0.6, 0.5, 0.1], [0.2, 0.1, 0.8]];
+    let truths = [0, 1, 1, 2];
+    let scale = |size: f32| {
+        let Calibration::Temperature { scale } = fit_temperature((&margins * size).view(), &truths);
+        scale * f64::from(size)
+    };
+    let plain = scale(1.0);
+    for size in [1e-12, 1e-6, 1e3] {
+        assert!(
+            (scale(size) / plain - 1.0).abs() < 1e-4,
+            "{size}: {} and {plain}",
+            scale(size)
+        );
+    }
+}
+
+#[test]
 fn parameters_survive_a_file_and_unknown_keys_are_refused() {
     let json = serde_json::to_string(&Parameters::default()).expect("serializes");
     assert_eq!(
