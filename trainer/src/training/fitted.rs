@@ -77,8 +77,8 @@ impl Fitted<'_> {
         if !trained.never_held_out.is_empty() {
             let names = trained.never_held_out.iter().map(|class| shown(classes, *class));
             notes.push(format!(
-                "These classes have one image or one group of near-duplicates only and took no part in the choice of C: \
-                 {}.",
+                "These classes have one image or one group of near-duplicates only, which is never held out; they count in the \
+                 choice of C by whether it is recognized where it was trained on: {}.",
                 names.collect::<Vec<_>>().join(", ")
             ));
         }
