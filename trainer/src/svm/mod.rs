@@ -162,7 +162,9 @@ pub fn train_on_folds(
         parameters.accept_quantile,
     )
     .unwrap_or_else(|| {
-        notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
+        if !truths.is_empty() {
+            notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
+        }
         ACCEPT_ALL
     });
     Ok(Trained {
