@@ -39,7 +39,10 @@ pub(super) struct Fitted<'a> {
     pub c_sweep: Vec<svm::SweepEntry>,
     /// Folds that C was chosen by; 0 where nothing was held out.
     pub folds: usize,
+    /// On the classifier.
     pub notes: Vec<String>,
+    /// On the refinement, where there was one.
+    pub refine_notes: Vec<String>,
     pub history: History,
     /// Images that the network was refined on, where it was.
     pub refined_on: Option<usize>,
@@ -63,6 +66,7 @@ impl Fitted<'_> {
             c_sweep: Vec::new(),
             folds: 0,
             notes: Vec::new(),
+            refine_notes: Vec::new(),
             history: History::default(),
             refined_on: None,
             svm_seconds: None,

@@ -90,10 +90,8 @@ fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitt
         (ClassifierKind::SvmRefined, Some(recipe)) => refined::svm_of(job, model, features, recipe),
         _ => job.svm_on(model, Cow::Owned(features)),
     }?;
-    let mut notes = float.notes.clone();
-    notes.extend(fitted.notes.into_iter().filter(|note| !float.notes.contains(note)));
     Ok(Fitted {
-        notes,
+        refine_notes: float.refine_notes.clone(),
         history: float.history.clone(),
         refined_on: float.refined_on,
         refine_seconds: float.refine_seconds,

@@ -54,9 +54,8 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
         ClassifierKind::Dnn => own_layer(job, &refined, &fold)?,
         ClassifierKind::Svm | ClassifierKind::SvmRefined => svm_on_top(job, &refined, fold)?,
     };
-    notes.extend(fitted.notes);
     Ok(Fitted {
-        notes,
+        refine_notes: notes,
         history: refined.history,
         refined_on: Some(refined_on),
         refine_seconds: Some(seconds),
