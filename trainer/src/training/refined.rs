@@ -269,8 +269,8 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted<'s
         with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?,
     )?;
     let (model, features) = features_of(job, &model, classes)?;
-    check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec(), fold)?;
-    Ok(with_own_layer(job, model, features, (fold, &refined.validation_logits)))
+    check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec())?;
+    Ok(with_own_layer(job, model, features, (fold, &refined.logits)))
 }
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
@@ -297,6 +297,7 @@ fn with_own_layer(
         .iter()
         .map(|row| features.labels[job.train[*row]])
         .collect();
+    // Where nothing was held out, the logits are of other images.
     let logits = Array2::from_shape_vec((truths.len(), classes), logits.to_vec())
         .unwrap_or_else(|_| Array2::zeros((0, classes)));
     let calibration = if truths.is_empty() {
@@ -326,7 +327,7 @@ fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted<'s
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
     let logits = |row: usize| refined.head.logits(&features.matrix.row(job.train[row]).to_vec());
-    check_parity(refined, logits, &fold)?;
+    check_parity(refined, logits)?;
     with_svm(job, model, features, fold)
 }
 
@@ -376,12 +377,12 @@ fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Resul
     Ok((model, features))
 }
 
-/// The exported network, whose logits of a row of the training part `logits` gives, must say of the validation images what
+/// The exported network, whose logits of a row of the training part `logits` gives, must say of the images that prove it what
 /// the trained one said.
-fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>, fold: &Fold) -> Result<(), TrainingError> {
-    let exported: Vec<f32> = fold.held_out.iter().flat_map(|row| logits(*row)).collect();
-    let difference = largest_difference(&exported, &refined.validation_logits);
-    if exported.len() == refined.validation_logits.len() && difference <= PARITY {
+fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>) -> Result<(), TrainingError> {
+    let exported: Vec<f32> = refined.proof.iter().flat_map(|row| logits(*row)).collect();
+    let difference = largest_difference(&exported, &refined.logits);
+    if exported.len() == refined.logits.len() && difference <= PARITY {
         Ok(())
     } else {
         Err(RefineError::Parity { difference }.into())
