@@ -55,8 +55,7 @@ struct Page<'a> {
     significance: f64,
     tests: usize,
     paired: Vec<PairRow>,
-    /// What their tests take for granted.
-    caveat: Option<&'a str>,
+    caveats: &'a [String],
     charts: Vec<Plot>,
     classes: usize,
     /// How many of them have a plot.
@@ -105,7 +104,7 @@ pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]
         significance: SIGNIFICANCE,
         tests: comparison.tests,
         paired: pairs(comparison),
-        caveat: comparison.caveat(),
+        caveats: &comparison.caveats,
         classes: classes.len(),
         plotted: classes.len().min(CLASSES),
         charts: charts(comparison, &classes)?,

@@ -228,6 +228,7 @@ fn a_comparison_says_how_many_classes_have_a_plot() {
             differences: Vec::new(),
             paired: Vec::new(),
             tests: 0,
+            caveats: Vec::new(),
         };
         comparison(&compared, &[], &["old (other images)".to_owned()]).expect("drawn")
     };

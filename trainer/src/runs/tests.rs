@@ -251,7 +251,7 @@ fn a_comparison_names_what_differs_and_tests_common_images() {
 }
 
 #[test]
-fn images_of_other_data_sets_are_paired_and_that_is_told() {
+fn what_a_comparison_takes_for_granted_is_told() {
     let place = tempfile::tempdir().expect("a folder");
     let entry = |name: &str, images: &str| {
         let folder = place.path().join(name);
@@ -262,12 +262,20 @@ fn images_of_other_data_sets_are_paired_and_that_is_told() {
     };
     let entries = [entry("1", "aa"), entry("2", "aa"), entry("3", "bb")];
     let same = Comparison::new(&entries[..2]).expect("comparable");
-    assert_eq!((same.paired.len(), same.caveat()), (1, None));
-    let others = Comparison::new(&entries[1..]).expect("comparable");
+    assert_eq!((same.paired.len(), same.caveats.len()), (1, 0));
+    let mut others = entries[1..].to_vec();
+    others[1].record.kind = Kind::Evaluate;
+    others[1].record.notes = vec!["3 of these 4 images were trained on.".to_owned()];
+    let others = Comparison::new(&others).expect("comparable");
     assert_eq!(others.paired[0].test.images, 4);
-    let caveat = others.caveat().expect("other images");
+    assert!(
+        others.caveats[0].contains("same path and class"),
+        "{:?}",
+        others.caveats
+    );
+    assert_eq!(others.caveats[1..], ["3: 3 of these 4 images were trained on."]);
     let page = crate::report::comparison(&others, &[], &[]).expect("a page");
-    assert!(page.contains(caveat), "{page}");
+    assert!(others.caveats.iter().all(|caveat| page.contains(caveat)), "{page}");
 }
 
 #[test]

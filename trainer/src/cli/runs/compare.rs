@@ -142,8 +142,8 @@ fn text(comparison: &Comparison, page: &Path) -> String {
             evaluation::p_text(test.p_value)
         );
     }
-    if let Some(caveat) = comparison.caveat() {
-        let _ = writeln!(text, "{caveat}");
+    for caveat in &comparison.caveats {
+        let _ = writeln!(text, "{}", printable(caveat));
     }
     let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));
     text
