@@ -217,14 +217,20 @@ pub fn cut_in_two(
     trained: Trained,
 ) -> Result<(Option<ModelProto>, Graph), GraphError> {
     let Classifier { model, logits, .. } = classifier;
+    let features = outputs(backbone)?.0;
+    let parts = |cut: &str, is_row: bool| -> Result<(Option<ModelProto>, Graph), GraphError> {
+        let lower = lower_part(backbone, cut, is_row)?;
+        Ok((Some(lower), Graph::read(model, Some(cut), logits)?))
+    };
+    if trained == Trained::Head {
+        // Whatever the network is made of below.
+        return parts(&features, true);
+    }
     let whole = Graph::read(model, None, logits)?;
-    Ok(match choose_cut(&whole, trained, &outputs(backbone)?.0)? {
-        Some(cut) => (
-            Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
-            Graph::read(model, Some(&cut), logits)?,
-        ),
-        None => (None, whole),
-    })
+    match choose_cut(&whole, trained, &features)? {
+        Some(cut) => parts(&cut, whole.is_row(&cut)),
+        None => Ok((None, whole)),
+    }
 }
 
 /// The value below which nothing is trained; `None` where everything is. `features` is where the last layer begins.
@@ -523,6 +529,17 @@ mod tests {
                 assert_eq!(cut(trained), (false, "image".to_owned()), "{trained:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_last_layer_alone_is_trained_on_operators_of_any_kind() {
+        let mut backbone = one_convolution();
+        backbone.graph.as_mut().expect("a graph").node[1].op_type = "GlobalMaxPool".to_owned();
+        let classifier = last_layer(true).on(&backbone, Some(0.5)).expect("a network");
+        let (lower, graph) = cut_in_two(&backbone, &classifier, Trained::Head).expect("two parts");
+        assert!(lower.is_some());
+        assert_eq!(graph.input, "features");
+        assert!(cut_in_two(&backbone, &classifier, Trained::LastStage).is_err());
     }
 
     #[test]
