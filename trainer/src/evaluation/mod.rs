@@ -32,6 +32,9 @@ use curve::{all_pairs, area_under_curve, one_against_rest};
 /// The 97.5 % point of the normal distribution, for an interval of 95 %.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
+/// Up to so many classes, people are shown the confusion matrix; beyond, the most frequent mistakes.
+pub(crate) const MATRIX: usize = 40;
+
 /// What the predictions alone tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -165,6 +168,18 @@ impl Evaluation {
         } else {
             Some(format!("No test image is of {}.", listed(&classes, SHOWN)))
         }
+    }
+
+    /// Indices of a class and of another one that its images were taken for, and how many: the most frequent first.
+    pub fn mistakes(&self) -> Vec<(usize, usize, usize)> {
+        let mut mistakes = Vec::new();
+        for (truth, counts) in self.confusion.iter().enumerate() {
+            let cells = counts.iter().enumerate();
+            let wrong = cells.filter(|(answer, count)| *answer != truth && **count > 0);
+            mistakes.extend(wrong.map(|(answer, count)| (truth, answer, *count)));
+        }
+        mistakes.sort_by_key(|(truth, answer, count)| (std::cmp::Reverse(*count), *truth, *answer));
+        mistakes
     }
 
     /// How many answers are held back, for people to read; absent where none is.

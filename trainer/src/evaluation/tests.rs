@@ -196,6 +196,26 @@ fn the_table_names_every_class_and_count() {
 }
 
 #[test]
+fn many_classes_have_their_most_frequent_mistakes_in_place_of_a_matrix() {
+    assert!(table(&example()).contains("Confusion (rows"));
+    let answer = |class: usize| {
+        let mut probabilities = vec![0.0; 41];
+        probabilities[class] = 1.0;
+        prediction(&probabilities)
+    };
+    let evaluation = evaluate(&names(41), &[0, 7, 7, 9, 9], &[0, 40, 40, 9, 3].map(answer));
+    assert_eq!(evaluation.mistakes(), [(7, 40, 2), (9, 3, 1)]);
+    let text = table(&evaluation);
+    let lines = [
+        "truth  prediction  images",
+        "c7            c40       2",
+        "c9             c3       1",
+    ];
+    let expected = format!("The most frequent mistakes\n{}\n\n", lines.join("\n"));
+    assert!(text.contains(&expected) && !text.contains("Confusion"), "{text}");
+}
+
+#[test]
 fn answers_that_are_held_back_are_counted() {
     let mut predictions = [[0.8, 0.2], [0.45, 0.55], [0.9, 0.1]].map(|probabilities| prediction(&probabilities));
     assert_eq!(evaluate(&names(2), &[0, 0, 0], &predictions).held_back(), None);
