@@ -44,8 +44,8 @@ pub struct Evaluation {
     pub class_averaged_accuracy: Option<f64>,
     /// Wilson's 95 % interval of the accuracy, `[low, high]`.
     pub accuracy_interval: Option<[f64; 2]>,
-    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's
-    /// variance after Agresti and Coull 1998, so that a recall of 0 or 1 from few images is not taken for certain.
+    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's variance is that
+    /// of a share moved towards one half after Agresti and Coull 1998, so that 0 or 1 from few images is not taken for certain.
     pub class_averaged_accuracy_interval: Option<[f64; 2]>,
     /// By class name.
     pub per_class: BTreeMap<String, ClassEvaluation>,
@@ -245,8 +245,8 @@ fn class_averaged_interval(classes: &[ClassEvaluation]) -> Option<[f64; 2]> {
     let variances: Vec<f64> = classes
         .iter()
         .filter_map(|class| {
-            let n = class.support as f64 + squared;
-            let share = (class.recall? * class.support as f64 + squared / 2.0) / n;
+            let n = class.support as f64;
+            let share = (class.recall? * n + squared / 2.0) / (n + squared);
             Some(share * (1.0 - share) / n)
         })
         .collect();
