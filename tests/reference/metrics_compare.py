@@ -80,7 +80,7 @@ def expected(problem):
 
 
 def class_averaged_interval(truths, best):
-    """The normal interval of the mean recall, each recall's variance after Agresti and Coull."""
+    """The normal interval of the mean recall, each recall's variance that of a share after Agresti and Coull."""
     z = 1.959963984540054
     recalls, variances = [], []
     for label in np.unique(truths):
@@ -88,7 +88,7 @@ def class_averaged_interval(truths, best):
         hits = np.sum((truths == label) & (best == label))
         share = (hits + z * z / 2) / (n + z * z)
         recalls.append(hits / n)
-        variances.append(share * (1 - share) / (n + z * z))
+        variances.append(share * (1 - share) / n)
     if not recalls:
         return math.nan
     half = z * math.sqrt(sum(variances)) / len(recalls)

@@ -90,15 +90,15 @@ pub fn difference(
     split: &str,
 ) -> Option<&'static str> {
     let record = &entry.record;
-    let manifest = std::fs::read(entry.folder.join(BUNDLE).join(MANIFEST)).unwrap_or_default();
-    let served = Manifest::from_json(&manifest)
-        .ok()
-        .map(|manifest| manifest.preprocessing);
+    let served = || {
+        let manifest = std::fs::read(entry.folder.join(BUNDLE).join(MANIFEST)).ok()?;
+        Some(Manifest::from_json(&manifest).ok()?.preprocessing)
+    };
     if record.backbone.sha256 != setting.backbone.sha256 {
         Some("another network")
     } else if record.resolution != setting.backbone.preprocessing.resolution {
         Some("another resolution")
-    } else if served.is_some_and(|served| served != setting.backbone.preprocessing) {
+    } else if served().is_some_and(|served| served != setting.backbone.preprocessing) {
         Some("another --mean or --std")
     } else if stored_parameters(entry) != Some(shortest(parameters.clone())) {
         Some("other parameters")

@@ -21,6 +21,8 @@ use crate::setup::Cache;
 const MAX_BYTES: u64 = 2 << 30;
 /// Side of the input of a network that takes any.
 const DEFAULT_RESOLUTION: u32 = 224;
+/// The largest side that a bundle may have.
+const MOST_RESOLUTION: u32 = 4096;
 
 /// Reads a user's network and writes the featurizer in it to the cache.
 pub(super) fn read(
@@ -49,17 +51,16 @@ pub(super) fn read(
 
     check_whole(graph).map_err(own)?;
     let fixed_resolution = image_input(graph).map_err(own)?;
-    let resolution = fixed_resolution.unwrap_or(DEFAULT_RESOLUTION);
     take_any_batch(graph);
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
-    let preprocessing = match (normalization, stored) {
-        (Some(given), stored) => {
-            let stored = stored.and_then(|entry| serde_json::from_str::<Preprocessing>(&entry.value).ok());
-            given.preprocessing(resolution, stored.map_or(ChannelOrder::Rgb, |stored| stored.channels))
+    let stored = stored.map(|entry| serde_json::from_str::<Preprocessing>(&entry.value));
+    let mut preprocessing = match (normalization, stored) {
+        (Some(given), Some(Ok(stored))) => given.preprocessing(stored.resolution, stored.channels),
+        (Some(given), _) => given.preprocessing(DEFAULT_RESOLUTION, ChannelOrder::Rgb),
+        (None, Some(stored)) => {
+            stored.map_err(|error| own(format!("its metadata {PREPROCESSING_KEY} is not readable ({error})")))?
         }
-        (None, Some(entry)) => serde_json::from_str::<Preprocessing>(&entry.value)
-            .map_err(|error| own(format!("its metadata {PREPROCESSING_KEY} is not readable ({error})")))?,
         (None, None) => {
             return Err(own(
                 "it does not tell how its input is normalized: give --mean and --std in 8-bit units, for \
@@ -68,6 +69,11 @@ pub(super) fn read(
             ));
         }
     };
+
+    if let Some(fixed) = fixed_resolution {
+        preprocessing.resolution = fixed;
+    }
+    check_usable(&preprocessing).map_err(own)?;
 
     let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&bytes)[..16]));
     let sha256 = sha256_hex(&forms.write(model)?);
@@ -84,6 +90,22 @@ pub(super) fn read(
         fixed_resolution,
         preprocessing,
     })
+}
+
+/// Checks what a bundle is refused for when it is loaded, before anything is computed.
+fn check_usable(preprocessing: &Preprocessing) -> Result<(), String> {
+    let Preprocessing { resolution, std, .. } = preprocessing;
+    if !(1..=MOST_RESOLUTION).contains(resolution) {
+        return Err(format!(
+            "it takes images of {resolution} x {resolution} pixels; 1 to {MOST_RESOLUTION} a side are expected"
+        ));
+    }
+    if std.iter().any(|std| !std.is_normal()) {
+        return Err(format!(
+            "its metadata {PREPROCESSING_KEY} has the standard deviations {std:?}; numbers above 0 are expected"
+        ));
+    }
+    Ok(())
 }
 
 /// Checks that no weights lie in a file beside it: only the network itself is read, kept and served.
@@ -435,6 +457,43 @@ mod tests {
             graph.output[0].name = sum;
         });
         assert_eq!(residual, "sum");
+    }
+
+    #[test]
+    fn a_network_keeps_the_resolution_that_it_tells_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("own.onnx");
+        let read = |stored: &Preprocessing, fixed: Option<i64>, given: Option<PreprocessingOverride>| {
+            let mut model = classifier();
+            model.metadata_props.push(StringStringEntryProto {
+                key: PREPROCESSING_KEY.to_owned(),
+                value: serde_json::to_string(stored).expect("JSON"),
+            });
+            if let Some(side) = fixed {
+                let shape = [1, 3, side, side].map(DimensionValue::Fixed);
+                model.graph.as_mut().expect("a graph").input[0] = float_value("image", &shape);
+            }
+            std::fs::write(&path, model.encode_to_vec()).expect("written");
+            let network = read(&path, given, &Cache::at(folder.path()));
+            network
+                .map(|network| network.preprocessing)
+                .map_err(|error| error.to_string())
+        };
+        let given = PreprocessingOverride {
+            mean: [1.0; 3],
+            std: [2.0; 3],
+        };
+        let of_side = |side| given.preprocessing(side, ChannelOrder::Bgr);
+        assert_eq!(read(&of_side(448), None, Some(given)), Ok(of_side(448)));
+        assert_eq!(read(&of_side(448), Some(64), None), Ok(of_side(64)));
+        let reason = read(&of_side(5000), None, None).expect_err("too large");
+        assert!(reason.contains("5000 x 5000 pixels; 1 to 4096"), "{reason}");
+        let flat = Preprocessing {
+            std: [1.0, 0.0, 1.0],
+            ..of_side(64)
+        };
+        let reason = read(&flat, None, None).expect_err("a division by zero");
+        assert!(reason.contains("[1.0, 0.0, 1.0]"), "{reason}");
     }
 
     #[test]

@@ -32,6 +32,9 @@ use curve::{all_pairs, area_under_curve, one_against_rest};
 /// The 97.5 % point of the normal distribution, for an interval of 95 %.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
+/// Up to so many classes, people are shown the confusion matrix; beyond, the most frequent mistakes.
+pub(crate) const MATRIX: usize = 40;
+
 /// What the predictions alone tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -41,8 +44,8 @@ pub struct Evaluation {
     pub class_averaged_accuracy: Option<f64>,
     /// Wilson's 95 % interval of the accuracy, `[low, high]`.
     pub accuracy_interval: Option<[f64; 2]>,
-    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's
-    /// variance after Agresti and Coull 1998, so that a recall of 0 or 1 from few images is not taken for certain.
+    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's variance is that
+    /// of a share moved towards one half after Agresti and Coull 1998, so that 0 or 1 from few images is not taken for certain.
     pub class_averaged_accuracy_interval: Option<[f64; 2]>,
     /// By class name.
     pub per_class: BTreeMap<String, ClassEvaluation>,
@@ -167,6 +170,18 @@ impl Evaluation {
         }
     }
 
+    /// Indices of a class and of another one that its images were taken for, and how many: the most frequent first.
+    pub fn mistakes(&self) -> Vec<(usize, usize, usize)> {
+        let mut mistakes = Vec::new();
+        for (truth, counts) in self.confusion.iter().enumerate() {
+            let cells = counts.iter().enumerate();
+            let wrong = cells.filter(|(answer, count)| *answer != truth && **count > 0);
+            mistakes.extend(wrong.map(|(answer, count)| (truth, answer, *count)));
+        }
+        mistakes.sort_by_key(|(truth, answer, count)| (std::cmp::Reverse(*count), *truth, *answer));
+        mistakes
+    }
+
     /// How many answers are held back, for people to read; absent where none is.
     pub fn held_back(&self) -> Option<String> {
         let Unknown { count, right } = self.unknown.filter(|unknown| unknown.count > 0)?;
@@ -230,8 +245,8 @@ fn class_averaged_interval(classes: &[ClassEvaluation]) -> Option<[f64; 2]> {
     let variances: Vec<f64> = classes
         .iter()
         .filter_map(|class| {
-            let n = class.support as f64 + squared;
-            let share = (class.recall? * class.support as f64 + squared / 2.0) / n;
+            let n = class.support as f64;
+            let share = (class.recall? * n + squared / 2.0) / (n + squared);
             Some(share * (1.0 - share) / n)
         })
         .collect();

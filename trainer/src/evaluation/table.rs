@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use super::Evaluation;
+use super::{Evaluation, MATRIX};
 
-/// Per-class numbers and the confusion matrix, in columns, without colours.
+/// Mistakes that are listed where there are too many classes for a matrix.
+const MISTAKES: usize = 20;
+
+/// Per-class numbers and the confusion matrix, or the most frequent mistakes, in columns, without colours.
 pub fn table(evaluation: &Evaluation) -> String {
     let mut rows = vec![
         ["class", "precision", "recall", "F1", "AUC", "images"]
@@ -24,22 +27,13 @@ pub fn table(evaluation: &Evaluation) -> String {
         }
     }
     let mut text = aligned(&rows);
-
-    text.push_str("\nConfusion (rows: truth, columns: prediction)\n");
-    let mut rows = vec![
-        std::iter::once(String::new())
-            .chain((1..=evaluation.classes.len()).map(|number| number.to_string()))
-            .collect::<Vec<_>>(),
-    ];
-    for (index, (class, counts)) in evaluation.classes.iter().zip(&evaluation.confusion).enumerate() {
-        rows.push(
-            std::iter::once(format!("{} {class}", index + 1))
-                .chain(counts.iter().map(ToString::to_string))
-                .collect(),
-        );
-    }
-    text.push_str(&aligned(&rows));
-
+    text.push('\n');
+    let taken_for = if evaluation.classes.len() <= MATRIX {
+        confusion(evaluation)
+    } else {
+        mistakes(evaluation)
+    };
+    text.push_str(&taken_for);
     text.push('\n');
     if let Some(untested) = evaluation.untested() {
         let _ = writeln!(text, "{untested}");
@@ -65,6 +59,31 @@ pub fn table(evaluation: &Evaluation) -> String {
         let _ = writeln!(text, "{held_back}");
     }
     text
+}
+
+fn confusion(evaluation: &Evaluation) -> String {
+    let mut rows = vec![
+        std::iter::once(String::new())
+            .chain((1..=evaluation.classes.len()).map(|number| number.to_string()))
+            .collect::<Vec<_>>(),
+    ];
+    for (index, (class, counts)) in evaluation.classes.iter().zip(&evaluation.confusion).enumerate() {
+        rows.push(
+            std::iter::once(format!("{} {class}", index + 1))
+                .chain(counts.iter().map(ToString::to_string))
+                .collect(),
+        );
+    }
+    format!("Confusion (rows: truth, columns: prediction)\n{}", aligned(&rows))
+}
+
+fn mistakes(evaluation: &Evaluation) -> String {
+    let mut rows = vec![["truth", "prediction", "images"].map(str::to_owned).to_vec()];
+    for (truth, answer, count) in evaluation.mistakes().into_iter().take(MISTAKES) {
+        let classes = [truth, answer].map(|class| evaluation.classes[class].clone());
+        rows.push(classes.into_iter().chain([count.to_string()]).collect());
+    }
+    format!("The most frequent mistakes\n{}", aligned(&rows))
 }
 
 fn share(value: Option<f64>) -> String {

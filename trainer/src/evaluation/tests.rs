@@ -120,6 +120,26 @@ fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
     assert!(low > 0.3 && (high - 1.0).abs() < f64::EPSILON);
 }
 
+/// Forty images leave no less open for being of forty classes.
+#[test]
+fn the_interval_over_classes_of_one_image_is_as_wide_as_that_of_the_images() {
+    let answer = |image: usize| {
+        let mut probabilities = vec![0.0; 40];
+        probabilities[if image % 5 == 0 { 39 - image } else { image }] = 1.0;
+        prediction(&probabilities)
+    };
+    let truths: Vec<usize> = (0..40).collect();
+    let predictions: Vec<Prediction> = truths.iter().copied().map(answer).collect();
+    let evaluation = evaluate(&names(40), &truths, &predictions);
+    assert!(close(evaluation.class_averaged_accuracy, 0.8));
+    let width = |bounds: Option<[f64; 2]>| bounds.map_or(0.0, |[low, high]| high - low);
+    let (images, classes) = (
+        evaluation.accuracy_interval,
+        evaluation.class_averaged_accuracy_interval,
+    );
+    assert!(width(classes) >= width(images), "{classes:?} and {images:?}");
+}
+
 #[test]
 fn classes_without_test_images_are_named() {
     let some = example();
@@ -193,6 +213,26 @@ fn the_table_names_every_class_and_count() {
     for part in ["c0", "c1", "c2", "precision", "0.667", "0.600", "95 %", "-"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+}
+
+#[test]
+fn many_classes_have_their_most_frequent_mistakes_in_place_of_a_matrix() {
+    assert!(table(&example()).contains("Confusion (rows"));
+    let answer = |class: usize| {
+        let mut probabilities = vec![0.0; 41];
+        probabilities[class] = 1.0;
+        prediction(&probabilities)
+    };
+    let evaluation = evaluate(&names(41), &[0, 7, 7, 9, 9], &[0, 40, 40, 9, 3].map(answer));
+    assert_eq!(evaluation.mistakes(), [(7, 40, 2), (9, 3, 1)]);
+    let text = table(&evaluation);
+    let lines = [
+        "truth  prediction  images",
+        "c7            c40       2",
+        "c9             c3       1",
+    ];
+    let expected = format!("The most frequent mistakes\n{}\n\n", lines.join("\n"));
+    assert!(text.contains(&expected) && !text.contains("Confusion"), "{text}");
 }
 
 #[test]

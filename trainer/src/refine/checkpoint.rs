@@ -130,7 +130,7 @@ fn failed(path: &Path, error: &dyn std::error::Error) -> RefineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::{Epoch, Validation};
+    use crate::refine::{EPOCH, Epoch, Validation};
 
     #[test]
     fn the_newest_are_kept() {
@@ -167,13 +167,8 @@ mod tests {
                     error: 0.1,
                 }),
                 epochs: vec![Epoch {
-                    rate: 0.1,
-                    train_loss: 0.3,
-                    train_error: 0.25,
-                    validation_loss: Some(0.5),
-                    calibrated_validation_loss: Some(0.4),
                     validation_error: None,
-                    kept: false,
+                    ..EPOCH
                 }],
             },
             best: Some(Best {

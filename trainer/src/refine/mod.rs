@@ -22,6 +22,8 @@ use std::path::PathBuf;
 
 use shared::network::NetworkError;
 
+#[cfg(test)]
+pub(crate) use history::tests::EPOCH;
 pub use history::{Epoch, History, Validation};
 pub use rate_search::{RateCurve, RatePoint, RateRange, find_rate};
 pub use recipe::{HeadStart, Recipe, Schedule, Trained};

@@ -45,7 +45,7 @@ pub struct Task<'a> {
     pub labels: Vec<usize>,
     /// Number of classes.
     pub classes: usize,
-    /// Which of them validate instead of being trained on.
+    /// Which of them validate instead of being trained on, ascending.
     pub validation: Vec<usize>,
     /// The last layer to begin with.
     pub head: HeadLayer,
@@ -69,7 +69,7 @@ impl Task<'_> {
     /// The images that are trained on.
     pub(super) fn trained_rows(&self) -> Vec<usize> {
         (0..self.labels.len())
-            .filter(|row| !self.validation.contains(row))
+            .filter(|row| self.validation.binary_search(row).is_err())
             .collect()
     }
 }
@@ -87,8 +87,10 @@ pub struct Refined {
     pub history: History,
     /// The network after which epoch was kept, counted from 1; 0 where no epoch did better than the start.
     pub best_epoch: usize,
-    /// Logits of the validation images, `images x classes`.
-    pub validation_logits: Vec<f32>,
+    /// Images that prove the exported network: those that validate or, where none do, the first of those trained on.
+    pub proof: Vec<usize>,
+    /// Their logits, `images x classes`.
+    pub logits: Vec<f32>,
 }
 
 /// Refines a network. Interrupted and called again with the same task, it goes on after the last whole epoch and
@@ -98,14 +100,20 @@ pub struct Refined {
 /// See [`RefineError`].
 pub fn refine(task: &Task) -> Result<Refined, RefineError> {
     with_engine(task, |engine, views, graph| {
-        let (best, history) = Loop {
+        let training = Loop {
             task,
             views,
             at_once: Cell::new(usize::MAX),
-        }
-        .run(engine)?;
+        };
+        let (mut best, history) = training.run(engine)?;
         keep_newest(&task.checkpoint);
-        export(task, graph, best, history)
+        let mut proof = task.validation.clone();
+        if proof.is_empty() {
+            // The last epoch is the best, and the network is still as it was after it.
+            proof = (0..task.labels.len().min(EVALUATED_AT_ONCE)).collect();
+            best.logits = training.logits(engine, &proof)?;
+        }
+        export(task, graph, (best, proof), history)
     })
 }
 
@@ -146,7 +154,12 @@ pub(super) fn with_engine<T>(
 }
 
 /// The trained values in the files that they came from.
-fn export(task: &Task, graph: Graph, best: Best, mut history: History) -> Result<Refined, RefineError> {
+fn export(
+    task: &Task,
+    graph: Graph,
+    (best, proof): (Best, Vec<usize>),
+    mut history: History,
+) -> Result<Refined, RefineError> {
     let mut parameters = graph.parameters;
     for (parameter, values) in parameters.iter_mut().zip(best.parameters) {
         parameter.values = values;
@@ -162,7 +175,8 @@ fn export(task: &Task, graph: Graph, best: Best, mut history: History) -> Result
         head,
         history,
         best_epoch: best.epoch,
-        validation_logits: best.logits,
+        proof,
+        logits: best.logits,
     })
 }
 
@@ -203,14 +217,20 @@ pub fn cut_in_two(
     trained: Trained,
 ) -> Result<(Option<ModelProto>, Graph), GraphError> {
     let Classifier { model, logits, .. } = classifier;
+    let features = outputs(backbone)?.0;
+    let parts = |cut: &str, is_row: bool| -> Result<(Option<ModelProto>, Graph), GraphError> {
+        let lower = lower_part(backbone, cut, is_row)?;
+        Ok((Some(lower), Graph::read(model, Some(cut), logits)?))
+    };
+    if trained == Trained::Head {
+        // Whatever the network is made of below.
+        return parts(&features, true);
+    }
     let whole = Graph::read(model, None, logits)?;
-    Ok(match choose_cut(&whole, trained, &outputs(backbone)?.0)? {
-        Some(cut) => (
-            Some(lower_part(backbone, &cut, whole.is_row(&cut))?),
-            Graph::read(model, Some(&cut), logits)?,
-        ),
-        None => (None, whole),
-    })
+    match choose_cut(&whole, trained, &features)? {
+        Some(cut) => parts(&cut, whole.is_row(&cut)),
+        None => Ok((None, whole)),
+    }
 }
 
 /// The value below which nothing is trained; `None` where everything is. `features` is where the last layer begins.
@@ -408,11 +428,7 @@ impl Loop<'_> {
             return Ok(None);
         }
         let classes = self.task.classes;
-        let mut logits = Vec::with_capacity(rows.len() * classes);
-        for rows in rows.chunks(EVALUATED_AT_ONCE) {
-            let wanted: Vec<(usize, View)> = rows.iter().map(|row| (*row, View::Plain)).collect();
-            logits.extend(engine.logits(&self.views.inputs(&wanted)?, Version::Averaged)?);
-        }
+        let logits = self.logits(engine, rows)?;
         let truths: Vec<usize> = rows.iter().map(|row| self.task.labels[*row]).collect();
         let loss = mean_cross_entropy(&logits, &truths, classes);
         if !loss.is_finite() {
@@ -436,6 +452,16 @@ impl Loop<'_> {
             calibrated: own as f32,
             error: wrong as f32 / rows.len() as f32,
         }))
+    }
+
+    /// Logits of images as the scoring function sees them.
+    fn logits(&self, engine: &mut dyn Engine, rows: &[usize]) -> Result<Vec<f32>, RefineError> {
+        let mut logits = Vec::with_capacity(rows.len() * self.task.classes);
+        for rows in rows.chunks(EVALUATED_AT_ONCE) {
+            let wanted: Vec<(usize, View)> = rows.iter().map(|row| (*row, View::Plain)).collect();
+            logits.extend(engine.logits(&self.views.inputs(&wanted)?, Version::Averaged)?);
+        }
+        Ok(logits)
     }
 }
 
@@ -503,6 +529,17 @@ mod tests {
                 assert_eq!(cut(trained), (false, "image".to_owned()), "{trained:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_last_layer_alone_is_trained_on_operators_of_any_kind() {
+        let mut backbone = one_convolution();
+        backbone.graph.as_mut().expect("a graph").node[1].op_type = "GlobalMaxPool".to_owned();
+        let classifier = last_layer(true).on(&backbone, Some(0.5)).expect("a network");
+        let (lower, graph) = cut_in_two(&backbone, &classifier, Trained::Head).expect("two parts");
+        assert!(lower.is_some());
+        assert_eq!(graph.input, "features");
+        assert!(cut_in_two(&backbone, &classifier, Trained::LastStage).is_err());
     }
 
     #[test]

@@ -146,12 +146,12 @@ fn now() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::{Validation, history};
+    use crate::refine::{self, Validation};
 
     const EPOCH: Epoch = Epoch {
         validation_loss: None,
         calibrated_validation_loss: None,
-        ..history::tests::EPOCH
+        ..refine::EPOCH
     };
 
     fn decode(mut bytes: &[u8]) -> Vec<Event> {

@@ -176,7 +176,7 @@ impl LineChart {
                 (coloured.next().unwrap_or(&INK).mix(1.0), 2)
             };
             chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(width)))?
+                .draw_series(LineSeries::new(self.visible(&line.points), colour.stroke_width(width)))?
                 .label(cut(&line.name, NAME))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
             if line.marked {
@@ -197,9 +197,17 @@ impl LineChart {
         Ok(())
     }
 
+    /// The points without those on the pixel of the one before: curves of many images have a thousand times as many.
+    fn visible(&self, points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+        let pixel =
+            |range: &Range<f64>, value: f64, pixels: u32| (place(range, value) * f64::from(pixels)).round() as i32;
+        let mut points = points.to_vec();
+        points.dedup_by_key(|(x, y)| (pixel(&self.x.range, *x, SIZE.0), pixel(&self.y.range, *y, SIZE.1)));
+        points
+    }
+
     /// The corner of the chart with the fewest points in it.
     fn emptiest_corner(&self) -> SeriesLabelPosition {
-        let place = |range: &Range<f64>, value: f64| (value - range.start) / (range.end - range.start);
         let points: Vec<(f64, f64)> = self
             .lines
             .iter()
@@ -225,6 +233,11 @@ impl LineChart {
             .min_by_key(crowded)
             .map_or(SeriesLabelPosition::LowerRight, |(position, ..)| position)
     }
+}
+
+/// Where in `range` a value lies, from 0 to 1.
+fn place(range: &Range<f64>, value: f64) -> f64 {
+    (value - range.start) / (range.end - range.start)
 }
 
 fn mix(a: (f64, f64), b: (f64, f64), share: f64) -> (f64, f64) {

@@ -55,6 +55,7 @@ struct Page<'a> {
     significance: f64,
     tests: usize,
     paired: Vec<PairRow>,
+    caveats: &'a [String],
     charts: Vec<Plot>,
     classes: usize,
     /// How many of them have a plot.
@@ -103,6 +104,7 @@ pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]
         significance: SIGNIFICANCE,
         tests: comparison.tests,
         paired: pairs(comparison),
+        caveats: &comparison.caveats,
         classes: classes.len(),
         plotted: classes.len().min(CLASSES),
         charts: charts(comparison, &classes)?,

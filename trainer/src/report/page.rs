@@ -10,12 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Plot, Report, ReportError, SCRIPT, STYLE, figure, interval, percent, plots};
 use crate::counted::counted;
-use crate::evaluation::{Evaluation, Predicted};
+use crate::evaluation::{Evaluation, MATRIX, Predicted};
 use crate::runs::{ClassCount, flatten};
 
-/// Up to so many classes, the confusion matrix is a table.
-const MATRIX: usize = 40;
-/// Beyond, so many mistakes are listed.
+/// Where there are too many classes for a matrix, so many mistakes are listed.
 const MISTAKES: usize = 50;
 /// So many of an image's scores are on the page, or many classes would make it too large.
 const SCORES: usize = 20;
@@ -259,23 +257,16 @@ fn matrix(evaluation: &Evaluation, linked: bool) -> Vec<Row<'_>> {
 
 fn mistakes(evaluation: &Evaluation) -> Vec<Mistake<'_>> {
     let classes = &evaluation.classes;
-    let cells = evaluation.confusion.iter().enumerate().flat_map(|(row, counts)| {
-        let wrong = counts
-            .iter()
-            .enumerate()
-            .filter(move |(column, count)| *column != row && **count > 0);
-        wrong.map(move |(column, count)| Mistake {
+    let mistakes = evaluation.mistakes().into_iter().take(MISTAKES);
+    mistakes
+        .map(|(row, column, count)| Mistake {
             row,
             column,
             truth: &classes[row],
             predicted: &classes[column],
-            count: *count,
+            count,
         })
-    });
-    let mut mistakes: Vec<_> = cells.collect();
-    mistakes.sort_by_key(|mistake| (std::cmp::Reverse(mistake.count), mistake.row, mistake.column));
-    mistakes.truncate(MISTAKES);
-    mistakes
+        .collect()
 }
 
 fn charts(report: &Report, roc: Plot) -> Result<Vec<Plot>, ReportError> {

@@ -145,6 +145,14 @@ fn long_names_keep_their_areas_and_their_ends_in_a_legend() {
 }
 
 #[test]
+fn a_curve_of_many_points_is_a_small_file() {
+    let shares = (0..=100_000).map(|step| f64::from(step) / 1e5);
+    let curve = Line::new("curve", shares.map(|share| (share, share.sqrt())).collect());
+    let svg = plots::roc_chart("Curve", vec![curve]).draw().expect("drawn");
+    assert!(svg.len() < 50_000, "{} bytes", svg.len());
+}
+
+#[test]
 fn a_matrix_of_many_classes_is_a_small_file() {
     let classes = 500;
     let labels: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
@@ -228,6 +236,7 @@ fn a_comparison_says_how_many_classes_have_a_plot() {
             differences: Vec::new(),
             paired: Vec::new(),
             tests: 0,
+            caveats: Vec::new(),
         };
         comparison(&compared, &[], &["old (other images)".to_owned()]).expect("drawn")
     };

@@ -6,11 +6,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Number, Value};
 
-use super::{Entry, PARAMETERS, PREDICTIONS, RunError, at};
+use super::{Entry, Kind, PARAMETERS, PREDICTIONS, RunError, at};
 use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
 
 /// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
 const PAIRWISE: usize = 6;
+/// The parameter that is the same for runs of the same images.
+const FINGERPRINT: &str = "data.fingerprint";
 
 /// Several runs side by side.
 #[derive(Debug, Serialize)]
@@ -24,6 +26,8 @@ pub struct Comparison {
     /// Number of tests that the p values are corrected for: all pairs with images in common, shown or not, since the most
     /// accurate run is chosen by the images that it is tested on.
     pub tests: usize,
+    /// What the comparison takes for granted, for people to read.
+    pub caveats: Vec<String>,
 }
 
 /// One of the runs.
@@ -109,10 +113,28 @@ impl Comparison {
             parameters.push(self::parameters(entry)?);
         }
         let (paired, tests) = paired(&runs);
+        let differences = differences(&parameters);
+        let mut caveats = Vec::new();
+        if !paired.is_empty() && differences.iter().any(|difference| difference.parameter == FINGERPRINT) {
+            caveats.push(
+                "These runs are not all of the same images (data.fingerprint): those with the same path and class are taken \
+                 to be the same."
+                    .to_owned(),
+            );
+        }
+        // What a measurement has to tell is how many of its images were trained on.
+        for (entry, run) in entries
+            .iter()
+            .zip(&runs)
+            .filter(|(entry, _)| entry.record.kind == Kind::Evaluate)
+        {
+            caveats.extend(entry.record.notes.iter().map(|note| format!("{}: {note}", run.folder)));
+        }
         Ok(Self {
             paired,
             tests,
-            differences: differences(&parameters),
+            differences,
+            caveats,
             runs,
         })
     }
@@ -140,7 +162,7 @@ fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
             record.backbone.sha256[..12.min(record.backbone.sha256.len())].to_owned(),
         ),
         (
-            "data.fingerprint".to_owned(),
+            FINGERPRINT.to_owned(),
             record.data.fingerprint[..12.min(record.data.fingerprint.len())].to_owned(),
         ),
         ("data.images".to_owned(), record.data.images.to_string()),

@@ -251,6 +251,34 @@ fn a_comparison_names_what_differs_and_tests_common_images() {
 }
 
 #[test]
+fn what_a_comparison_takes_for_granted_is_told() {
+    let place = tempfile::tempdir().expect("a folder");
+    let entry = |name: &str, images: &str| {
+        let folder = place.path().join(name);
+        let mut record = record(name, "2026-01-01T00:00:00Z");
+        record.data.fingerprint = images.repeat(32);
+        save(&folder, record, &[true; 4], &json!({}));
+        Entry::load(&folder).expect("a run")
+    };
+    let entries = [entry("1", "aa"), entry("2", "aa"), entry("3", "bb")];
+    let same = Comparison::new(&entries[..2]).expect("comparable");
+    assert_eq!((same.paired.len(), same.caveats.len()), (1, 0));
+    let mut others = entries[1..].to_vec();
+    others[1].record.kind = Kind::Evaluate;
+    others[1].record.notes = vec!["3 of these 4 images were trained on.".to_owned()];
+    let others = Comparison::new(&others).expect("comparable");
+    assert_eq!(others.paired[0].test.images, 4);
+    assert!(
+        others.caveats[0].contains("same path and class"),
+        "{:?}",
+        others.caveats
+    );
+    assert_eq!(others.caveats[1..], ["3: 3 of these 4 images were trained on."]);
+    let page = crate::report::comparison(&others, &[], &[]).expect("a page");
+    assert!(others.caveats.iter().all(|caveat| page.contains(caveat)), "{page}");
+}
+
+#[test]
 fn p_values_are_corrected_for_all_pairs_shown_or_not() {
     let place = tempfile::tempdir().expect("a folder");
     let entry = |number: usize, wrong: usize| {

@@ -11,10 +11,11 @@
 //! error 0.01 against 0.05 and 0.04. Only with classes that overlap heavily (accuracy near 50 %) were
 //! the sigmoids better, by 1 to 5 % of log-loss. It cannot change which class is best, either.
 
-use ndarray::{ArrayView2, Axis};
+use ndarray::{ArrayView1, ArrayView2, Axis};
 use shared::classifier::{Calibration, Thresholds, first_largest};
 
-/// Bounds of the logarithm of the scale: margins between 1e-5 apart (tiny C) and 1000 apart.
+/// Bounds of the logarithm of the scale, where the largest distance between two margins of an image is 1: those of the right
+/// class may lie a millionth of it above the others.
 const LOG_SCALE: (f64, f64) = (-7.0, 14.0);
 
 /// Width at which the search ends; the log-loss is flat there.
@@ -38,9 +39,14 @@ pub fn fit_temperature(margins: ArrayView2<f32>, truths: &[usize]) -> Calibratio
     if margins.nrows() == 0 || margins.ncols() < 2 {
         return DEFAULT_CALIBRATION;
     }
+    // At a tiny C, margins are as tiny.
+    let apart = largest_distance(margins);
+    if apart <= 0.0 {
+        return DEFAULT_CALIBRATION;
+    }
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
     let loss = |log_scale: f64| smoothed_log_loss(margins, truths, log_scale.exp());
-    let (mut low, mut high) = LOG_SCALE;
+    let (mut low, mut high) = (LOG_SCALE.0 - apart.ln(), LOG_SCALE.1 - apart.ln());
     let (mut left, mut right) = (high - golden * (high - low), low + golden * (high - low));
     let (mut left_loss, mut right_loss) = (loss(left), loss(right));
     while high - low > LOG_SCALE_TOLERANCE {
@@ -57,6 +63,18 @@ pub fn fit_temperature(margins: ArrayView2<f32>, truths: &[usize]) -> Calibratio
     Calibration::Temperature {
         scale: f64::midpoint(low, high).exp(),
     }
+}
+
+/// The largest distance between two margins of one row.
+fn largest_distance(margins: ArrayView2<f32>) -> f64 {
+    let distance = |row: ArrayView1<f32>| {
+        let ends = row.iter().map(|value| f64::from(*value));
+        let ends = ends.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+        ends.1 - ends.0
+    };
+    margins.axis_iter(Axis(0)).map(distance).fold(0.0, f64::max)
 }
 
 /// The mean log-loss in nats on `margins` (`n x classes`) after [`fit_temperature`] on the same images: how well they tell

@@ -38,7 +38,8 @@ pub struct CSweep {
     pub folds: usize,
     /// One per C, ascending; empty where there was nothing to hold out.
     pub entries: Vec<SweepEntry>,
-    /// The C with the best held-out accuracy; where class weights are balanced, each class counts the same in it.
+    /// The C with the best held-out accuracy; where class weights are balanced, each class counts the same in it. Classes that
+    /// are never held out count in the choice by their training images.
     pub chosen_c: f64,
     /// Rows of the training features that were held out once, ascending.
     pub out_of_fold_rows: Vec<usize>,
@@ -69,8 +70,8 @@ impl CSweep {
 /// Rightly classified rows at one C.
 #[derive(Debug, Clone)]
 struct Correct {
-    /// Over all folds, of the rows that trained.
-    train: usize,
+    /// Over all folds, of the rows that trained, by class.
+    train: Vec<usize>,
     /// Of the rows that were held out, by class.
     held_out: Vec<usize>,
 }
@@ -78,15 +79,16 @@ struct Correct {
 impl Correct {
     fn none(classes: usize) -> Self {
         Self {
-            train: 0,
+            train: vec![0; classes],
             held_out: vec![0; classes],
         }
     }
 
     fn add(&mut self, more: &Self) {
-        self.train += more.train;
-        for (sum, more) in self.held_out.iter_mut().zip(&more.held_out) {
-            *sum += more;
+        for (sums, more) in [(&mut self.train, &more.train), (&mut self.held_out, &more.held_out)] {
+            for (sum, more) in sums.iter_mut().zip(more) {
+                *sum += more;
+            }
         }
     }
 }
@@ -136,14 +138,34 @@ pub(crate) fn sweep(
         .map(|(c, correct)| SweepEntry {
             c: *c,
             cv_accuracy: ClassWeights::None.accuracy(&correct.held_out, &held_out),
-            train_accuracy: correct.train as f64 / trained as f64,
+            train_accuracy: correct.train.iter().sum::<usize>() as f64 / trained as f64,
             cv_class_averaged_accuracy: balanced.then(|| ClassWeights::Balanced.accuracy(&correct.held_out, &held_out)),
         })
         .collect();
+    // The images of a class that is never held out train in every fold. At a C at which not even these are recognized the class
+    // would never be answered, whatever is measured of the others.
+    let mut images = vec![0; examples.classes];
+    for label in examples.labels {
+        images[*label] += 1;
+    }
+    for (images, held_out) in images.iter_mut().zip(&held_out).filter(|(_, held_out)| **held_out > 0) {
+        *images = *held_out;
+    }
+    let score = |correct: &Correct| {
+        let right = |class: usize| {
+            if held_out[class] > 0 {
+                correct.held_out[class]
+            } else {
+                correct.train[class] / folds.folds.len()
+            }
+        };
+        let right: Vec<usize> = (0..examples.classes).map(right).collect();
+        parameters.class_weights.accuracy(&right, &images)
+    };
     // On a tie the smallest C, as good on the evidence and with the wider margin. The one-standard-error rule would go
     // further down and give accuracy away: with 300 held-out images the standard error is one to two percent, more than the
     // steps around the best C.
-    let best = first_best(entries.iter().map(SweepEntry::score));
+    let best = first_best(correct.iter().map(score));
 
     let mut rows: Vec<(usize, usize)> = Vec::new();
     for (index, fold) in folds.folds.iter().enumerate() {
@@ -216,7 +238,7 @@ fn count_in_fold(examples: &Examples, fold: &Fold, planes: &[Vec<Hyperplane>], v
                     if held_out[row] {
                         correct.held_out[class] += right;
                     } else {
-                        correct.train += right;
+                        correct.train[class] += right;
                     }
                 }
             }

@@ -45,7 +45,8 @@ pub struct Trained {
     pub calibration: Calibration,
     /// When to answer `unknown`, fitted out of fold.
     pub thresholds: Thresholds,
-    /// Classes that took no part in the choice of C where others did, since all of their images are in one group.
+    /// Classes that count in the choice of C by their training images where others are held out, since all of their images are
+    /// in one group.
     pub never_held_out: Vec<usize>,
     /// What the user should know besides, one line each.
     pub notes: Vec<String>,
@@ -161,7 +162,9 @@ pub fn train_on_folds(
         parameters.accept_quantile,
     )
     .unwrap_or_else(|| {
-        notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
+        if !truths.is_empty() {
+            notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
+        }
         ACCEPT_ALL
     });
     Ok(Trained {

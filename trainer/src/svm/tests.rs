@@ -196,7 +196,7 @@ fn one_image_per_class_falls_back_to_c_of_1() {
     assert_eq!(trained.sweep.folds, 0);
     assert!((accuracy(&data, &trained) - 1.0).abs() < f64::EPSILON);
     assert!(
-        trained.notes.iter().any(|note| note.contains("C is 1")),
+        trained.notes.len() == 1 && trained.notes[0].contains("C is 1"),
         "{:?}",
         trained.notes
     );
@@ -387,6 +387,49 @@ fn the_temperature_has_the_least_log_loss() {
         loss(scale) < loss(scale * 1.3) && loss(scale) < loss(scale / 1.3),
         "{scale}"
     );
+}
+
+#[test]
+fn classes_that_are_never_held_out_are_not_forgotten_for_a_tiny_c() {
+    // Sixty images of one class, which every C recognizes, and one of each of six others.
+    let mut features = Array2::from_shape_fn((66, 8), |(row, column)| match (row, column) {
+        (..60, _) => 0.3 * ((row * 7 + column * 3) as f32).sin() + if column == 0 { 1.0 } else { 0.0 },
+        (_, 0) => 0.5,
+        _ => f32::from(u8::from(row - 59 == column)),
+    });
+    for mut row in features.rows_mut() {
+        l2_normalize(row.as_slice_mut().expect("standard layout"));
+    }
+    let labels = (0..66_usize).map(|row| row.saturating_sub(59)).collect();
+    let data = Sample { features, labels };
+    for class_weights in [ClassWeights::Balanced, ClassWeights::None] {
+        let parameters = Parameters {
+            class_weights,
+            ..quick(&[1e-4, 1.0, 100.0])
+        };
+        let trained = train_sample(&data, 7, &parameters);
+        assert_eq!(trained.never_held_out, [1, 2, 3, 4, 5, 6]);
+        assert!(trained.sweep.entries.iter().all(|entry| entry.cv_accuracy > 0.999));
+        assert!((accuracy(&data, &trained) - 1.0).abs() < 1e-12, "{:?}", trained.sweep);
+    }
+}
+
+#[test]
+fn the_temperature_follows_margins_of_every_size() {
+    let margins = ndarray::array![[1.0_f32, 0.2, 0.1], [0.3, 0.9, 0.2], [0.6, 0.5, 0.1], [0.2, 0.1, 0.8]];
+    let truths = [0, 1, 1, 2];
+    let scale = |size: f32| {
+        let Calibration::Temperature { scale } = fit_temperature((&margins * size).view(), &truths);
+        scale * f64::from(size)
+    };
+    let plain = scale(1.0);
+    for size in [1e-12, 1e-6, 1e3] {
+        assert!(
+            (scale(size) / plain - 1.0).abs() < 1e-4,
+            "{size}: {} and {plain}",
+            scale(size)
+        );
+    }
 }
 
 #[test]

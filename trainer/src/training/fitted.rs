@@ -1,5 +1,6 @@
 //! What a training works on, and what it comes to, whichever classifier is trained.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
@@ -28,17 +29,20 @@ pub(super) struct Prepared<'a> {
 }
 
 /// A network and a classifier on it, with what was learned on the way.
-pub(super) struct Fitted {
+pub(super) struct Fitted<'a> {
     pub head: Head,
     pub model: Bytes,
     pub feature_size: usize,
     /// What the network gives for every image of the data set.
-    pub features: Features,
+    pub features: Cow<'a, Features>,
     pub chosen_c: Option<f64>,
     pub c_sweep: Vec<svm::SweepEntry>,
     /// Folds that C was chosen by; 0 where nothing was held out.
     pub folds: usize,
+    /// On the classifier.
     pub notes: Vec<String>,
+    /// On the refinement, where there was one.
+    pub refine_notes: Vec<String>,
     pub history: History,
     /// Images that the network was refined on, where it was.
     pub refined_on: Option<usize>,
@@ -46,7 +50,7 @@ pub(super) struct Fitted {
     pub refine_seconds: Option<f64>,
 }
 
-impl Fitted {
+impl Fitted<'_> {
     pub fn empty() -> Self {
         Self {
             head: Head {
@@ -57,11 +61,12 @@ impl Fitted {
             },
             model: Bytes::new(),
             feature_size: 0,
-            features: Features::default(),
+            features: Cow::Owned(Features::default()),
             chosen_c: None,
             c_sweep: Vec::new(),
             folds: 0,
             notes: Vec::new(),
+            refine_notes: Vec::new(),
             history: History::default(),
             refined_on: None,
             svm_seconds: None,
@@ -76,8 +81,8 @@ impl Fitted {
         if !trained.never_held_out.is_empty() {
             let names = trained.never_held_out.iter().map(|class| shown(classes, *class));
             notes.push(format!(
-                "These classes have one image or one group of near-duplicates only and took no part in the choice of C: \
-                 {}.",
+                "These classes have one image or one group of near-duplicates only, which is never held out; they count in the \
+                 choice of C by whether it is recognized where it was trained on: {}.",
                 names.collect::<Vec<_>>().join(", ")
             ));
         }
@@ -116,7 +121,7 @@ pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
     }
 }
 
-impl Prepared<'_> {
+impl<'a> Prepared<'a> {
     /// What `model` gives for every image of the data set, `feature_size` values each.
     ///
     /// # Errors
@@ -137,12 +142,12 @@ impl Prepared<'_> {
     }
 
     /// A linear SVM on the features of the network as it came.
-    pub fn svm(&self) -> Result<Fitted, TrainingError> {
-        self.svm_on(self.model.clone(), self.features.clone())
+    pub fn svm(&self) -> Result<Fitted<'a>, TrainingError> {
+        self.svm_on(self.model.clone(), Cow::Borrowed(self.features))
     }
 
     /// A linear SVM on `features`, which `model` gave for all images.
-    pub fn svm_on(&self, model: Bytes, features: Features) -> Result<Fitted, TrainingError> {
+    pub fn svm_on<'f>(&self, model: Bytes, features: Cow<'f, Features>) -> Result<Fitted<'f>, TrainingError> {
         let start = Instant::now();
         let training = features.normalized_rows(&self.train);
         let trained = svm::train(

@@ -405,7 +405,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
         skipped: dataset.skipped.clone(),
         folds: fitted.folds,
-        notes: notes.into_iter().chain(fitted.notes).collect(),
+        notes: [notes, fitted.refine_notes, fitted.notes].concat(),
         history: fitted.history,
         refined_on: fitted.refined_on,
         parameters: serde_json::to_value(*parameters)

@@ -1,5 +1,7 @@
 //! The way from a trained network to its 8-bit form: calibrated on training images, its classifier fitted anew.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use prost::Message;
 use rayon::prelude::*;
@@ -38,7 +40,7 @@ pub enum Quantization {
 }
 
 /// What `job` asks for of `fitted`: the same, or its quantized form, and in the notes what speaks for it.
-pub(super) fn apply(job: &Prepared, fitted: Fitted) -> Result<Fitted, TrainingError> {
+pub(super) fn apply<'a>(job: &Prepared, fitted: Fitted<'a>) -> Result<Fitted<'a>, TrainingError> {
     let wanted = job.parameters.quantization;
     if wanted == Quantization::None {
         return Ok(fitted);
@@ -80,18 +82,16 @@ pub(super) fn apply(job: &Prepared, fitted: Fitted) -> Result<Fitted, TrainingEr
 }
 
 /// The classifier of `float`, fitted anew to the vectors of `network`.
-fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitted, TrainingError> {
+fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitted<'static>, TrainingError> {
     let model = Bytes::from(network.encode_to_vec());
     let features = job.features_by(&model, float.feature_size)?;
     let fitted = match (job.parameters.classifier, &job.parameters.recipe) {
         (ClassifierKind::Dnn, Some(recipe)) => Ok(refined::own_layer_of(job, model, features, recipe)),
         (ClassifierKind::SvmRefined, Some(recipe)) => refined::svm_of(job, model, features, recipe),
-        _ => job.svm_on(model, features),
+        _ => job.svm_on(model, Cow::Owned(features)),
     }?;
-    let mut notes = float.notes.clone();
-    notes.extend(fitted.notes.into_iter().filter(|note| !float.notes.contains(note)));
     Ok(Fitted {
-        notes,
+        refine_notes: float.refine_notes.clone(),
         history: float.history.clone(),
         refined_on: float.refined_on,
         refine_seconds: float.refine_seconds,

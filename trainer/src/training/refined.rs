@@ -1,5 +1,6 @@
 //! The way through a refined network: its own last layer, or an SVM on its features.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -31,7 +32,7 @@ const CLASSES_KEY: &str = "ikat.classes";
 const TRAINING_DATA_KEY: &str = "ikat.training_data";
 
 /// Refines the network and fits what `kind` says on top of it.
-pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted, TrainingError> {
+pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted<'static>, TrainingError> {
     let start = Instant::now();
     let classes = job.dataset.classes.len();
     let fold = validation_fold(job, recipe);
@@ -53,9 +54,8 @@ pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Resu
         ClassifierKind::Dnn => own_layer(job, &refined, &fold)?,
         ClassifierKind::Svm | ClassifierKind::SvmRefined => svm_on_top(job, &refined, fold)?,
     };
-    notes.extend(fitted.notes);
     Ok(Fitted {
-        notes,
+        refine_notes: notes,
         history: refined.history,
         refined_on: Some(refined_on),
         refine_seconds: Some(seconds),
@@ -96,7 +96,7 @@ fn told(best: usize, history: &History, fold: &Fold) -> String {
 ///
 /// # Errors
 /// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
-pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted; 2], TrainingError> {
+pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted<'static>; 2], TrainingError> {
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, Some(deadline), refine::refine)?;
     Ok([own_layer(job, &refined, &fold)?, svm_on_top(job, &refined, fold)?])
@@ -121,15 +121,19 @@ fn with_task<T>(
     let backbone = ModelProto::decode(backbone.as_slice())
         .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
-    let training = job.features.normalized_rows(&job.train);
-    let head = first_head(job, &training, fold, recipe)?;
-    let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
+    // The features themselves are not kept while the network is refined.
+    let (head, name, labels) = {
+        let training = job.features.normalized_rows(&job.train);
+        let head = first_head(job, &training, fold, recipe)?;
+        let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
+        (head, name, training.labels)
+    };
     let task = Task {
         backbone: &backbone,
         preprocessing: &job.backbone.preprocessing,
         limits: job.parameters.limits,
         paths: job.train.iter().map(path).collect(),
-        labels: training.labels,
+        labels,
         classes: job.dataset.classes.len(),
         validation: fold.held_out.clone(),
         head,
@@ -258,19 +262,19 @@ fn checkpoint_name(
 }
 
 /// The network's own last layer.
-fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted, TrainingError> {
+fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted<'static>, TrainingError> {
     let classes = job.dataset.classes.len();
     let model = exported(
         job,
         with_class_maps(refined.classifier.clone()).map_err(RefineError::from)?,
     )?;
     let (model, features) = features_of(job, &model, classes)?;
-    check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec(), fold)?;
-    Ok(with_own_layer(job, model, features, (fold, &refined.validation_logits)))
+    check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec())?;
+    Ok(with_own_layer(job, model, features, (fold, &refined.logits)))
 }
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
-pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted {
+pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted<'static> {
     let fold = validation_fold(job, recipe);
     let rows = fold.held_out.iter();
     let logits: Vec<f32> = rows
@@ -281,13 +285,19 @@ pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, rec
 }
 
 /// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.
-fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logits): (&Fold, &[f32])) -> Fitted {
+fn with_own_layer(
+    job: &Prepared,
+    model: Bytes,
+    features: Features,
+    (fold, logits): (&Fold, &[f32]),
+) -> Fitted<'static> {
     let classes = job.dataset.classes.len();
     let truths: Vec<usize> = fold
         .held_out
         .iter()
         .map(|row| features.labels[job.train[*row]])
         .collect();
+    // Where nothing was held out, the logits are of other images.
     let logits = Array2::from_shape_vec((truths.len(), classes), logits.to_vec())
         .unwrap_or_else(|_| Array2::zeros((0, classes)));
     let calibration = if truths.is_empty() {
@@ -306,18 +316,18 @@ fn with_own_layer(job: &Prepared, model: Bytes, features: Features, (fold, logit
         },
         model,
         feature_size: classes,
-        features,
+        features: Cow::Owned(features),
         ..Fitted::empty()
     }
 }
 
 /// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
 /// held out of the refinement do.
-fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted, TrainingError> {
+fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted<'static>, TrainingError> {
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
     let logits = |row: usize| refined.head.logits(&features.matrix.row(job.train[row]).to_vec());
-    check_parity(refined, logits, &fold)?;
+    check_parity(refined, logits)?;
     with_svm(job, model, features, fold)
 }
 
@@ -327,11 +337,11 @@ pub(super) fn svm_of(
     model: Bytes,
     features: Features,
     recipe: &Recipe,
-) -> Result<Fitted, TrainingError> {
+) -> Result<Fitted<'static>, TrainingError> {
     with_svm(job, model, features, validation_fold(job, recipe))
 }
 
-fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted, TrainingError> {
+fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted<'static>, TrainingError> {
     let start = Instant::now();
     let training = features.normalized_rows(&job.train);
     let folds = Folds {
@@ -354,7 +364,7 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
     Ok(Fitted {
         feature_size: job.backbone.feature_size,
         model,
-        features,
+        features: Cow::Owned(features),
         svm_seconds: Some(start.elapsed().as_secs_f64()),
         ..Fitted::of_svm(job, trained)
     })
@@ -367,12 +377,12 @@ fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Resul
     Ok((model, features))
 }
 
-/// The exported network, whose logits of a row of the training part `logits` gives, must say of the validation images what
+/// The exported network, whose logits of a row of the training part `logits` gives, must say of the images that prove it what
 /// the trained one said.
-fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>, fold: &Fold) -> Result<(), TrainingError> {
-    let exported: Vec<f32> = fold.held_out.iter().flat_map(|row| logits(*row)).collect();
-    let difference = largest_difference(&exported, &refined.validation_logits);
-    if exported.len() == refined.validation_logits.len() && difference <= PARITY {
+fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>) -> Result<(), TrainingError> {
+    let exported: Vec<f32> = refined.proof.iter().flat_map(|row| logits(*row)).collect();
+    let difference = largest_difference(&exported, &refined.logits);
+    if exported.len() == refined.logits.len() && difference <= PARITY {
         Ok(())
     } else {
         Err(RefineError::Parity { difference }.into())
@@ -391,7 +401,7 @@ fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::{Epoch, Validation};
+    use crate::refine::{EPOCH, Validation};
 
     fn fold(held_out: usize) -> Fold {
         Fold {
@@ -410,15 +420,6 @@ mod tests {
 
     #[test]
     fn trained_and_held_out_images_are_told_apart() {
-        let epoch = Epoch {
-            rate: 0.1,
-            train_loss: 0.5,
-            train_error: 0.25,
-            validation_loss: Some(0.4),
-            calibrated_validation_loss: Some(0.375),
-            validation_error: Some(0.2),
-            kept: false,
-        };
         let before = Validation {
             loss: 0.5,
             calibrated: 0.25,
@@ -426,7 +427,7 @@ mod tests {
         };
         let history = History {
             before: Some(before),
-            epochs: vec![epoch; 4],
+            epochs: vec![EPOCH; 4],
         };
         let note = told(3, &history, &fold(5));
         assert!(
@@ -436,7 +437,7 @@ mod tests {
         let note = told(0, &history, &fold(5));
         assert!(
             note.contains("before the first of 4 epochs")
-                && note.ends_with("(calibrated loss 0.250 before, 0.375 at best)."),
+                && note.ends_with("(calibrated loss 0.250 before, 0.300 at best)."),
             "{note}"
         );
         assert!(told(4, &history, &fold(0)).contains("Nothing was held out"));

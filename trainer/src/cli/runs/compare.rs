@@ -142,6 +142,9 @@ fn text(comparison: &Comparison, page: &Path) -> String {
             evaluation::p_text(test.p_value)
         );
     }
+    for caveat in &comparison.caveats {
+        let _ = writeln!(text, "{}", printable(caveat));
+    }
     let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));
     text
 }

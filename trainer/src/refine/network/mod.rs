@@ -88,7 +88,7 @@ pub enum GraphError {
     /// An operator that is not known here.
     #[error(
         "the network uses the operator {operator} (node {node}), which cannot be refined; \
-         `--classifier svm` can use this network all the same"
+         `--classifier svm` and `--trained head` can use this network all the same"
     )]
     Operator {
         /// The operator's type.
