@@ -231,7 +231,10 @@ fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
     let time = OffsetDateTime::now_utc().format(format).unwrap_or_default();
     let parent = root.join(OWN_FOLDER).join(FOLDER);
-    fs::create_dir_all(&parent).map_err(at(&parent))?;
+    // What a link leads out of the data set would not be put back.
+    below(root, &parent.join(&time))
+        .and_then(|()| fs::create_dir_all(&parent))
+        .map_err(at(&parent))?;
     for number in 1_u32.. {
         let name = if number == 1 {
             time.clone()
@@ -382,6 +385,20 @@ mod tests {
             let error = restore(folder.path(), None, &lock).expect_err("refused");
             assert!(matches!(error, QuarantineError::Journal { line: 1, .. }), "{error}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_set_aside_behind_a_link() {
+        let (folder, paths) = data();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let parent = folder.path().join(OWN_FOLDER).join(FOLDER);
+        std::os::unix::fs::symlink(elsewhere.path(), parent).expect("a link");
+        let refused = set_aside(folder.path(), &paths, &lock);
+        assert!(matches!(refused, Err(QuarantineError::File { .. })), "{refused:?}");
+        assert!(paths.iter().all(|path| folder.path().join(path).is_file()));
+        assert_eq!(fs::read_dir(elsewhere.path()).expect("a folder").count(), 0);
     }
 
     #[test]
