@@ -7,6 +7,7 @@ use shared::image::Limits;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
+use crate::cli::interruption;
 use crate::cli::location::block_on;
 use crate::cli::output::{IN_JSON, list_left_out, printable};
 use crate::counted::counted;
@@ -95,6 +96,7 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    interruption::goes_on(session);
     let options = arguments.transfer.options();
     let outcome = block_on(async {
         let text = list(&arguments.urls, &options).await?;
