@@ -151,7 +151,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         label: &dataset.classes[dataset.items[row].class],
         width: pictures[row].width,
         height: pictures[row].height,
-        moved: moving.contains(&row),
+        moved: moving.binary_search(&row).is_ok(),
         fixed: !movable[row],
     };
     let group = |duplicates: &Duplicates| Group {
@@ -210,7 +210,7 @@ impl Arguments {
         Ok((dataset, pictures, duplicates))
     }
 
-    /// Rows to set aside.
+    /// Rows to set aside, ascending.
     fn moving(&self, duplicates: &[Duplicates], movable: &[bool]) -> Vec<usize> {
         let mut rows: Vec<usize> = duplicates
             .iter()
