@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{By, Dataset, Item, SplitParameters, escape};
-use crate::counted::counted;
+use super::{By, Dataset, Item, Split, SplitParameters, escape};
+use crate::counted::{counted, listed};
 
 /// Most pictures that a note names, and most classes of each.
 const NAMED: usize = 3;
@@ -109,6 +109,22 @@ impl SplitParameters {
         folders.into_iter().chain(self.note(dataset)).collect()
     }
 
+    /// A note where a file of the user's own puts near-duplicates on both sides of `split`.
+    pub(crate) fn leakage_note(&self, dataset: &Dataset, groups: &[usize], split: &Split) -> Option<String> {
+        let file = self.dedicated.as_ref().filter(|_| self.group)?;
+        let leaking = split.leaking(groups).into_iter();
+        let names: Vec<String> = leaking.map(|row| escape(&dataset.items[row].path)).collect();
+        let what = counted(names.len(), "test image has", "test images have");
+        (!names.is_empty()).then(|| {
+            format!(
+                "{what} a near-duplicate among the training images, as {} has it, so that the figures flatter: {}. \
+                 `trainer data audit --split` lists them all.",
+                file.display(),
+                listed(&names, NAMED)
+            )
+        })
+    }
+
     /// A note where subfolders of `dataset` are to be kept together, and it has none.
     fn note(&self, dataset: &Dataset) -> Option<String> {
         let is_drawn_by_folder = self.by == By::Subdir && self.dedicated.is_none();
@@ -206,6 +222,31 @@ mod tests {
             .conflict_note(&[0, 1, 2, 3, 0, 1, 2, 3])
             .expect("a note");
         assert!(note.contains("a/4.jpg, b/5.jpg and more. "), "{note}");
+    }
+
+    #[test]
+    fn near_duplicates_that_a_file_parts_are_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("test.txt");
+        std::fs::write(&file, "a/2.jpg\nb/2.jpg\n").expect("written");
+        let dataset = dataset(&["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]);
+        let parameters = SplitParameters {
+            dedicated: Some(file),
+            ..SplitParameters::default()
+        };
+        let note = |parameters: &SplitParameters, groups: &[usize]| {
+            let split = Split::new(&dataset, groups, parameters).expect("a split");
+            parameters.leakage_note(&dataset, groups, &split)
+        };
+        let told = note(&parameters, &[0, 0, 1, 2]).expect("a note");
+        assert!(told.starts_with("1 test image has a near-duplicate among"), "{told}");
+        assert!(told.contains("flatter: a/2.jpg. "), "{told}");
+        assert_eq!(note(&parameters, &[0, 1, 2, 1]), None, "both are for the test");
+        let asked_for = SplitParameters {
+            group: false,
+            ..parameters
+        };
+        assert_eq!(note(&asked_for, &[0, 0, 1, 2]), None);
     }
 
     #[test]

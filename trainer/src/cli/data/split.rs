@@ -89,7 +89,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     dataset.skipped.extend(split.unknown());
 
     list_skipped(&dataset.skipped);
-    for note in parameters.notes(&dataset) {
+    let leakage = parameters.leakage_note(&dataset, &groups, &split);
+    for note in parameters.notes(&dataset).into_iter().chain(leakage) {
         session.note(&note);
     }
     let document = Document {
