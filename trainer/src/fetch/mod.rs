@@ -96,7 +96,7 @@ pub enum Kind {
     Corrupt,
     /// What was sent has more bytes than are taken.
     TooLarge,
-    /// The image is there from another address.
+    /// The image is there, from another address or in another class.
     Duplicate,
     /// The address may not be asked.
     Refused,
@@ -169,6 +169,14 @@ pub async fn fetch(
     let mut pending = Vec::new();
     for entry in entries {
         match ledger.of(&entry.url) {
+            // What was moved since is where its owner wants it.
+            Some(Origin::Image(image)) if image.label != entry.label && data.join(&image.path).is_file() => {
+                let reason = format!(
+                    "it was fetched as {}: move it if the label has changed",
+                    image.path.display()
+                );
+                outcome.left_out.push(entry.left_out(Kind::Duplicate, reason));
+            }
             Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
             Some(Origin::LeftOut { kind, reason }) if !options.retry_dead && !kind.depends_on_options() => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
