@@ -30,7 +30,7 @@ fn data(count: u32) -> tempfile::TempDir {
 
 /// A running page and its address.
 struct Site {
-    _trainer: Running,
+    trainer: Running,
     url: String,
 }
 
@@ -40,7 +40,7 @@ impl Site {
         let (running, first) = Running::start_and_listen(&mut trainer(&["annotate", "--data", &data]));
         assert!(first.starts_with("http://127.0.0.1:"), "{first}");
         Self {
-            _trainer: running,
+            trainer: running,
             url: first,
         }
     }
@@ -341,6 +341,28 @@ fn every_refusal_has_the_form_that_the_page_reads() {
         let body: serde_json::Value = serde_json::from_str(body).expect(&answer);
         assert!(body["error"].as_str().is_some_and(|said| !said.is_empty()), "{answer}");
     }
+}
+
+#[test]
+fn a_request_that_never_ends_holds_it_up_once() {
+    let folder = data(1);
+    let site = Site::start(folder.path());
+    let pid = site.trainer.id().to_string();
+    let interrupt = || {
+        let interrupted = std::process::Command::new("kill").args(["-INT", &pid]).status();
+        assert!(interrupted.is_ok_and(|status| status.success()));
+    };
+    let mut stream = TcpStream::connect(site.address()).expect("a connection");
+    write!(stream, "GET / HTTP/1.1\r\n").expect("sent");
+    // It was read once another request is answered.
+    site.status("GET", "/", "");
+    interrupt();
+    wait_until("the end of the listening", || {
+        TcpStream::connect(site.address()).is_err()
+    });
+    interrupt();
+    let mut running = site.trainer;
+    wait_until("the end", || running.exit_code() == Some(0));
 }
 
 #[test]

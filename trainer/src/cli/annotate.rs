@@ -61,15 +61,25 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let url = site.url();
         let hint = "\n\nOpen this address in a browser on this machine; Ctrl-C ends.";
         session.output.result_with_hint(&Document { url: &url }, &url, hint)?;
-        site.serve(async {
-            // Without a signal to wait for, it ends with the process.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-        .await?;
+        // A browser that does not read on what it asked for would hold it up.
+        let twice = async {
+            interrupted().await;
+            interrupted().await;
+        };
+        tokio::select! {
+            served = site.serve(interrupted()) => served?,
+            () = twice => {}
+        }
         Ok::<_, Failure>(Done::Complete)
     })?
+}
+
+/// Waits for Ctrl-C.
+async fn interrupted() {
+    // Without a signal to wait for, it ends with the process.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn suspicions(path: &Path) -> Result<Vec<Suspicion>, Failure> {
