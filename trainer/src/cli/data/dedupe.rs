@@ -197,9 +197,8 @@ impl Arguments {
         let features = if self.no_features || dataset.items.is_empty() {
             None
         } else {
-            let (readable, features) = self
-                .features
-                .compute(&dataset, criteria.distance, &self.resources, session)?;
+            // Its groups are not asked for: hashes are compared here, of another size perhaps.
+            let (readable, features) = self.features.compute(&dataset, 0, &self.resources, session)?;
             // What the network could not read is left out, so that rows agree again.
             pictures = super::audit::only(&dataset, pictures, &readable);
             dataset = readable;
