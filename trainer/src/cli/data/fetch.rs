@@ -172,7 +172,11 @@ async fn list(place: &str, options: &Options) -> Result<String, Failure> {
             let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", printable(place)));
             let length = std::fs::metadata(place).map_err(failed)?.len();
             if length > MOST_BYTES as u64 {
-                return Err(Failure::failed(format!("{} is too large for a list", printable(place))));
+                return Err(Failure::failed(format!(
+                    "{} is larger than {} MB: divide it into several lists",
+                    printable(place),
+                    MOST_BYTES >> 20
+                )));
             }
             std::fs::read(place).map_err(failed)?
         }
