@@ -232,15 +232,16 @@ fn present(ledger: &Ledger, data: &Path) -> HashSet<PathBuf> {
     let (here, elsewhere): (Vec<_>, Vec<_>) = ledger.images().partition(|image| data.join(&image.path).is_file());
     let mut present: HashSet<PathBuf> = here.into_iter().map(|image| image.path.clone()).collect();
     if !elsewhere.is_empty() {
-        let contents = contents(data);
+        let contents = contents(data, &present);
         let moved = elsewhere.into_iter().filter(|image| contents.contains(&image.sha256));
         present.extend(moved.map(|image| image.path.clone()));
     }
     present
 }
 
-/// The SHA-256 of every file below a folder that can be read.
-fn contents(root: &Path) -> HashSet<String> {
+/// The SHA-256 of every file below a folder that can be read, but for the `known` ones, which may be very many.
+fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
+    let is_known = |path: &Path| path.strip_prefix(root).is_ok_and(|path| known.contains(path));
     let mut found = HashSet::new();
     let mut open = vec![root.to_path_buf()];
     while let Some(folder) = open.pop() {
@@ -249,7 +250,10 @@ fn contents(root: &Path) -> HashSet<String> {
                 Ok(kind) if kind.is_dir() => open.push(entry.path()),
                 // What was only being written is nothing yet.
                 Ok(kind) if kind.is_file() && entry.path().extension().is_none_or(|ending| ending != "tmp") => {
-                    found.extend(std::fs::read(entry.path()).map(|bytes| files::sha256_hex(&bytes)));
+                    let path = entry.path();
+                    if !is_known(&path) {
+                        found.extend(std::fs::read(path).map(|bytes| files::sha256_hex(&bytes)));
+                    }
                 }
                 _ => {}
             }
