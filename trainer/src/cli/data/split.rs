@@ -95,8 +95,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     dataset.skipped.extend(split.unknown());
 
     list_skipped(&dataset.skipped);
-    let leakage = parameters.leakage_note(&dataset, &groups, &split);
-    for note in parameters.notes(&dataset).into_iter().chain(leakage) {
+    let of_file = parameters.file_notes(&dataset, &groups, &split);
+    for note in parameters.notes(&dataset).into_iter().chain(of_file) {
         session.note(&note);
     }
     let document = Document {
