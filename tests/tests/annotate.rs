@@ -1,8 +1,9 @@
 //! The annotation page in a real browser.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use end_to_end::program::{Running, trainer};
 use end_to_end::wait_until;
@@ -30,7 +31,7 @@ fn data(count: u32) -> tempfile::TempDir {
 
 /// A running page and its address.
 struct Site {
-    _trainer: Running,
+    trainer: Running,
     url: String,
 }
 
@@ -40,7 +41,7 @@ impl Site {
         let (running, first) = Running::start_and_listen(&mut trainer(&["annotate", "--data", &data]));
         assert!(first.starts_with("http://127.0.0.1:"), "{first}");
         Self {
-            _trainer: running,
+            trainer: running,
             url: first,
         }
     }
@@ -341,6 +342,50 @@ fn every_refusal_has_the_form_that_the_page_reads() {
         let body: serde_json::Value = serde_json::from_str(body).expect(&answer);
         assert!(body["error"].as_str().is_some_and(|said| !said.is_empty()), "{answer}");
     }
+}
+
+#[test]
+fn an_audit_of_another_folder_is_told() {
+    let folder = data(1);
+    let data = folder.path().display().to_string();
+    let audit = folder.path().join(".audit.json");
+    let name = audit.display().to_string();
+    for (path, is_told) in [("dotted/0000.png", false), ("photos/dotted/0000.png", true)] {
+        let label = serde_json::json!({ "path": path, "label": "dotted", "suggested": "striped", "suspicion": 0.5 });
+        std::fs::write(&audit, serde_json::json!({ "labels": [label] }).to_string()).expect("an audit");
+        let mut command = trainer(&["annotate", "--data", &data, "--audit", &name]);
+        let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let (mut address, mut told) = (String::new(), String::new());
+        BufReader::new(running.take_stdout())
+            .read_line(&mut address)
+            .expect("a line");
+        let mut stderr = running.take_stderr();
+        drop(running);
+        stderr.read_to_string(&mut told).expect("text");
+        assert_eq!(told.contains("tells of no image here"), is_told, "{told}");
+    }
+}
+
+#[test]
+fn a_request_that_never_ends_holds_it_up_once() {
+    let folder = data(1);
+    let site = Site::start(folder.path());
+    let pid = site.trainer.id().to_string();
+    let interrupt = || {
+        let interrupted = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(interrupted.is_ok_and(|status| status.success()));
+    };
+    let mut stream = TcpStream::connect(site.address()).expect("a connection");
+    write!(stream, "GET / HTTP/1.1\r\n").expect("sent");
+    // It was read once another request is answered.
+    site.status("GET", "/", "");
+    interrupt();
+    wait_until("the end of the listening", || {
+        TcpStream::connect(site.address()).is_err()
+    });
+    interrupt();
+    let mut running = site.trainer;
+    wait_until("the end", || running.exit_code() == Some(0));
 }
 
 #[test]

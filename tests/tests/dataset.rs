@@ -292,7 +292,18 @@ fn a_list_of_test_images_is_read_as_find_writes_it() {
 }
 
 #[test]
-fn an_export_without_a_place_says_what_is_missing() {
+fn a_data_set_without_a_readable_image_is_not_divided() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("labels.csv");
+    std::fs::write(&list, "path,label\nhat\\1.jpg,hat\nshoes\\1.jpg,shoes\n").expect("a list");
+    let mut split = trainer(&["data", "split", "--data", "labels.csv"]);
+    let said = say(split.current_dir(folder.path())).ended_with(1);
+    assert!(said.stderr.contains("none of the 2 images could be read"), "{said:?}");
+    assert!(!folder.path().join("split.tsv").exists());
+}
+
+#[test]
+fn an_export_to_a_wrong_place_or_none_says_what_is_wrong() {
     let folder = tempfile::tempdir().expect("a folder");
     for class in ["a", "b"] {
         std::fs::create_dir_all(folder.path().join("data").join(class)).expect("a folder");
@@ -302,6 +313,9 @@ fn an_export_without_a_place_says_what_is_missing() {
         let mut command = trainer(&[&["data", "export", "--data", "data"][..], more].concat());
         say(command.current_dir(folder.path()))
     };
+    // Its copies would be images of one more class.
+    let said = export(&["--format", "folder", "--out", "data/all"]).ended_with(2);
+    assert!(said.stderr.contains("lies in the folder of the images"), "{said:?}");
     let said = export(&["--out", "nowhere/labels.csv"]).ended_with(1);
     assert!(said.stderr.contains("nowhere: "), "{said:?}");
     std::fs::write(folder.path().join("ikat.toml"), "[data-export]\nformat = \"folder\"\n").expect("written");

@@ -1,10 +1,10 @@
 //! Fetching a list of addresses from servers that behave as those of an old list do.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use end_to_end::program::{Running, Said, say, trainer};
@@ -83,7 +83,7 @@ impl Work {
         self.folder.path().join("data")
     }
 
-    fn command(&self, more: &[&str]) -> std::process::Command {
+    fn command(&self, more: &[&str]) -> Command {
         let data = self.data().display().to_string();
         let fetch = ["data", "fetch", "--json", "--urls", &self.urls, "--data", &data];
         trainer(&[&fetch[..], more].concat())
@@ -337,6 +337,27 @@ fn killed_it_goes_on_where_it_was() {
     assert_eq!(images.len(), COUNT as usize);
     // Only what was under way when it was killed is asked for again.
     assert!(web.total() <= COUNT as usize + 2 * 4, "{} requests", web.total());
+}
+
+#[test]
+fn on_an_interruption_it_says_that_it_goes_on() {
+    let web = Web::start(|path, _, stream| {
+        std::thread::sleep(Duration::from_millis(100));
+        answer(stream, "200 OK", &[], &jpeg(number(path), 80, 60));
+    });
+    let lines: Vec<_> = (0..100)
+        .map(|index| ("dotted", web.url(&format!("/{index}.jpg"))))
+        .collect();
+    let work = Work::new(&lines);
+    let mut command = work.command(&["--allow-private", "--jobs", "1"]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    wait_until("an image", || !work.images().is_empty());
+    let interrupted = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
+    assert!(interrupted.expect("the system's kill").success());
+    let mut told = String::new();
+    running.take_stderr().read_to_string(&mut told).expect("text");
+    assert!(told.contains("goes on where it was"), "{told}");
 }
 
 /// What a killed program was writing.

@@ -430,18 +430,20 @@ impl Desk {
         mut conflicts: Vec<Conflict>,
         event: impl Fn(Vec<Move>) -> Event,
     ) -> Result<Reply, DeskError> {
+        let labels: BTreeSet<&(String, bool)> = self.pictures.values().collect();
         let mut taken = HashSet::new();
         let mut moves = Vec::new();
         for mut planned in wanted {
             planned.to = self.vacant(&planned.to, &taken);
-            match moves::check(&self.root, &planned) {
+            let inside = moves::check(&self.root, &planned).map_err(|error| error.to_string());
+            match inside.and_then(|()| check_beside(&labels, &planned)) {
                 Ok(()) => {
                     taken.insert(planned.to.clone());
                     moves.push(planned);
                 }
-                Err(error) => conflicts.push(Conflict {
+                Err(reason) => conflicts.push(Conflict {
                     path: planned.from,
-                    reason: error.to_string(),
+                    reason,
                 }),
             }
         }
@@ -497,13 +499,7 @@ impl Desk {
     /// Keeps the list as the files are.
     fn follow(&mut self, made: &Move) {
         self.pictures.remove(&made.from);
-        let to = plain(&made.to);
-        let excluded = to.starts_with(OWN_FOLDER);
-        let mut parts = to.components().skip(if excluded { 2 } else { 0 });
-        let label = parts
-            .next()
-            .map(|label| label.as_os_str().to_string_lossy().into_owned());
-        let label = label.unwrap_or_default();
+        let (label, excluded) = class_of(&made.to);
         if !excluded {
             self.name_class(&label);
         }
@@ -527,6 +523,34 @@ impl Desk {
     fn vacant(&self, path: &str, planned: &HashSet<String>) -> String {
         let taken = |path: &Path| planned.contains(&escape(path)) || fs::symlink_metadata(self.root.join(path)).is_ok();
         escape(&vacant(&plain(path), taken))
+    }
+}
+
+/// The class of an image at `path`, and whether it is excluded there.
+fn class_of(path: &str) -> (String, bool) {
+    let path = plain(path);
+    let excluded = path.starts_with(OWN_FOLDER);
+    let label = path.components().nth(if excluded { 2 } else { 0 });
+    let label = label.map(|label| label.as_os_str().to_string_lossy().into_owned());
+    (label.unwrap_or_default(), excluded)
+}
+
+/// Sees that a move leads to no label that differs from one of `labels` in case alone: what is there could not be read
+/// again.
+fn check_beside(labels: &BTreeSet<&(String, bool)>, planned: &Move) -> Result<(), String> {
+    let (label, excluded) = class_of(&planned.to);
+    let beside = labels.iter().filter(|(_, out)| *out == excluded);
+    let clash = beside
+        .map(|(known, _)| known)
+        .find(|known| case_clash([known.as_str(), label.as_str()]).is_some());
+    match clash.cloned() {
+        None => Ok(()),
+        Some(known) if excluded => Err(DeskError::ExcludedClash { excluded: known, label }.to_string()),
+        Some(known) => Err(CaseClash {
+            first: known,
+            second: label,
+        }
+        .to_string()),
     }
 }
 

@@ -100,6 +100,32 @@ fn an_excluded_image_comes_back_by_a_label() {
 }
 
 #[test]
+fn no_step_makes_labels_that_differ_by_case_alone() {
+    let folder = data();
+    let mut desk = open(folder.path());
+    desk.exclude(&["a/1.jpg".to_owned()]).expect("moved");
+    drop(desk);
+    let mut desk = open_again(folder.path(), |folder| {
+        fs::rename(folder.join("a"), folder.join("A")).expect("renamed");
+    });
+    let excluded = desk.exclude(&["A/2.jpg".to_owned()]).expect("told");
+    let now = revision(&desk);
+    let undone = desk.undo(now).expect("told");
+    for (reply, reason) in [
+        (excluded, "which excluded images have"),
+        (undone, "differ only in upper"),
+    ] {
+        assert!(reply.moved.is_empty(), "{reply:?}");
+        assert!(reply.conflicts[0].reason.contains(reason), "{reply:?}");
+    }
+    drop(desk);
+    assert_eq!(
+        paths(&open(folder.path()), false),
+        ["A/2.jpg", "A/sub/3.jpg", "b/1.jpg"]
+    );
+}
+
+#[test]
 fn a_step_that_a_kill_left_half_done_is_carried_out() {
     let folder = data();
     let journal = folder.path().join(".ikat/annotations.jsonl");

@@ -1,8 +1,9 @@
 //! Small and middle-sized copies of images for a browser, the small ones kept.
 
+use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use image::DynamicImage;
 use image::codecs::jpeg::JpegEncoder;
@@ -16,6 +17,8 @@ const SMALL: u32 = 224;
 /// Longest side of a picture to look at closely, in pixels.
 const LARGE: u32 = 1600;
 const QUALITY: u8 = 80;
+/// Thumbnails that one start leaves for the next at most: some hundreds of megabytes.
+const MOST_KEPT: usize = 50_000;
 
 /// Copies for a browser, always JPEG: what is sent is what was decoded here, never a file as it is.
 #[derive(Debug, Clone)]
@@ -25,8 +28,9 @@ pub struct Thumbnails {
 }
 
 impl Thumbnails {
-    /// Keeps the small ones in `folder`.
+    /// Keeps the small ones in `folder`, where of earlier ones only the latest stay.
     pub fn new(folder: PathBuf, limits: Limits) -> Self {
+        keep_latest(&folder, MOST_KEPT);
         Self { folder, limits }
     }
 
@@ -36,7 +40,7 @@ impl Thumbnails {
     /// Why it cannot be read, for people.
     pub fn small(&self, path: &Path) -> Result<Vec<u8>, String> {
         let kept = self.folder.join(format!("{}.jpg", identity(path)?));
-        if let Ok(jpeg) = std::fs::read(&kept) {
+        if let Ok(jpeg) = fs::read(&kept) {
             return Ok(jpeg);
         }
         let jpeg = self.copy(path, SMALL)?;
@@ -70,9 +74,21 @@ impl Thumbnails {
     }
 }
 
+/// Removes all files in `folder` but the latest. What cannot be removed stays.
+fn keep_latest(folder: &Path, most: usize) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let dated = entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())));
+    let mut files: Vec<(SystemTime, PathBuf)> = dated.collect();
+    files.sort_unstable();
+    let surplus = files.len().saturating_sub(most);
+    for (_, file) in &files[..surplus] {
+        let _ = fs::remove_file(file);
+    }
+}
+
 /// Changes when the file does. Of the name alone nothing follows: another file may have it tomorrow.
 fn identity(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
     let modified = metadata
         .modified()
         .ok()
@@ -80,4 +96,33 @@ fn identity(path: &Path) -> Result<String, String> {
     let path = path.canonicalize().map_err(|error| error.to_string())?;
     let text = format!("{SMALL} {} {modified:?} {}", metadata.len(), path.display());
     Ok(sha256_hex(text.as_bytes())[..32].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn of_earlier_thumbnails_the_latest_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, seconds) in [("b", 3), ("c", 1), ("a", 2)] {
+            let file = fs::File::create(folder.path().join(name)).expect("a file");
+            let made = UNIX_EPOCH + Duration::from_secs(seconds);
+            file.set_modified(made).expect("a time");
+        }
+        let names = || -> Vec<String> {
+            let entries = fs::read_dir(folder.path()).expect("a folder");
+            let names = entries.map(|entry| entry.expect("an entry").file_name().display().to_string());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        };
+        keep_latest(folder.path(), 3);
+        assert_eq!(names(), ["a", "b", "c"]);
+        keep_latest(folder.path(), 2);
+        assert_eq!(names(), ["a", "b"]);
+        keep_latest(&folder.path().join("none"), 0);
+    }
 }

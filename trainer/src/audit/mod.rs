@@ -188,13 +188,12 @@ fn tiny(dataset: &Dataset, pictures: &[Picture], smallest_side: u32) -> Vec<Tiny
 }
 
 fn leakage(dataset: &Dataset, groups: &[usize], split: &Split) -> Leakage {
-    let test = split.test_rows();
-    let trained: std::collections::BTreeSet<usize> = split.train_rows().iter().map(|row| groups[*row]).collect();
-    let leaking = test.iter().filter(|row| trained.contains(&groups[**row]));
-    let images: Vec<String> = leaking.map(|row| escape(&dataset.items[*row].path)).collect();
+    let test_images = split.test_rows().len();
+    let leaking = split.leaking(groups).into_iter();
+    let images: Vec<String> = leaking.map(|row| escape(&dataset.items[row].path)).collect();
     Leakage {
-        share: images.len() as f64 / test.len().max(1) as f64,
-        test_images: test.len(),
+        share: images.len() as f64 / test_images.max(1) as f64,
+        test_images,
         images,
     }
 }

@@ -8,7 +8,8 @@ use super::location::block_on;
 use super::output::printable;
 use super::resources::Resources;
 use crate::annotate::server::Site;
-use crate::annotate::{Desk, Suspicion, Thumbnails};
+use crate::annotate::{Desk, Query, Sort, Suspicion, Thumbnails};
+use crate::shell;
 
 /// Look through a data set and correct its labels, in the browser.
 ///
@@ -51,6 +52,16 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let (from, to) = (printable(&made.from), printable(&made.to));
         session.note(&format!("Completed a move that was cut off: {from} is now {to}"));
     }
+    if let Some(audit) = &arguments.audit
+        && !tells_of_any(&desk)
+    {
+        session.warn(&format!(
+            "{} tells of no image here with the label that it has: make it anew with `trainer data audit --data {} \
+             --json`",
+            printable(&audit.to_string_lossy()),
+            shell::quote(&arguments.data)
+        ));
+    }
     let folder = session.cache()?.root().join("thumbnails");
     let thumbnails = Thumbnails::new(folder, arguments.resources.limits());
     block_on(async {
@@ -61,15 +72,35 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let url = site.url();
         let hint = "\n\nOpen this address in a browser on this machine; Ctrl-C ends.";
         session.output.result_with_hint(&Document { url: &url }, &url, hint)?;
-        site.serve(async {
-            // Without a signal to wait for, it ends with the process.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-        .await?;
+        // A browser that does not read on what it asked for would hold it up.
+        let twice = async {
+            interrupted().await;
+            interrupted().await;
+        };
+        tokio::select! {
+            served = site.serve(interrupted()) => served?,
+            () = twice => {}
+        }
         Ok::<_, Failure>(Done::Complete)
     })?
+}
+
+/// Whether an audit tells of an image on the desk, which is then among the first by its doubts.
+fn tells_of_any(desk: &Desk) -> bool {
+    let first = desk.page(&Query {
+        sort: Sort::Suspicion,
+        limit: 1,
+        ..Query::default()
+    });
+    first.images.iter().any(|image| image.suspicion.is_some())
+}
+
+/// Waits for Ctrl-C.
+async fn interrupted() {
+    // Without a signal to wait for, it ends with the process.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn suspicions(path: &Path) -> Result<Vec<Suspicion>, Failure> {

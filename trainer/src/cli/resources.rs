@@ -66,7 +66,7 @@ pub fn never_changes(folder: &Path) -> bool {
     folder.join(RECORD).exists() || folder.join(MANIFEST).exists()
 }
 
-/// Refuses a folder for runs within that of the images, `data`, unless that is a list.
+/// Refuses a folder for runs or copies within that of the images, `data`, unless that is a list.
 pub fn check_outside(out: &Path, data: &Path) -> Result<(), Failure> {
     if data.is_dir() && files::real_path(out)?.starts_with(files::real_path(data)?) {
         return Err(Failure::usage(format!(

@@ -81,7 +81,11 @@ pub(super) fn read(list: &Path) -> Result<Dataset, DatasetError> {
     if fs::metadata(list).map_err(failed)?.len() > MOST_BYTES {
         return Err(wrong(1, "the list is too large"));
     }
-    let text = fs::read_to_string(list).map_err(failed)?;
+    let text = String::from_utf8(fs::read(list).map_err(failed)?).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        wrong(line, "it is not UTF-8: save the list in that encoding")
+    })?;
     let text = text.trim_start_matches('\u{feff}');
     let rows = match format {
         ListFormat::MetadataJsonl => lines_of_json(text),
@@ -153,9 +157,11 @@ fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
         .from_reader(text.as_bytes());
     let header = reader.headers().map_err(|error| (1, error.to_string()))?.clone();
     let column = |names: &[&str]| {
-        let index = names
-            .iter()
-            .find_map(|name| header.iter().position(|column| column.eq_ignore_ascii_case(name)));
+        let index = names.iter().find_map(|name| {
+            header
+                .iter()
+                .position(|column| column.trim().eq_ignore_ascii_case(name))
+        });
         index.ok_or_else(|| (1, format!("no column is named {}", names.join(", "))))
     };
     let (path, label) = (column(&PATHS)?, column(&LABELS)?);
@@ -213,17 +219,19 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
     let mut of_class: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for Row { path, label, .. } in rows {
         let path = plain(Path::new(&path));
+        // Spaces around a label are slips, and would make another class of it.
+        let label = label.trim();
         let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
         let reason = if path.as_os_str().is_empty() {
             "it has no path"
         } else if !inside {
             "it leads out of the list's folder"
-        } else if label.trim().is_empty() {
+        } else if label.is_empty() {
             "it has no label"
         } else if !seen.insert(path.clone()) {
             "it is listed twice; the first label counts"
         } else {
-            of_class.entry(label).or_default().push(path);
+            of_class.entry(label.to_owned()).or_default().push(path);
             continue;
         };
         skipped.push(Skipped {
@@ -350,6 +358,28 @@ mod tests {
             let path = folder.path().join(name);
             fs::write(&path, list).expect("written");
             assert_eq!(Dataset::scan(&path).expect("a data set"), before, "{name}");
+        }
+    }
+
+    #[test]
+    fn spaces_around_names_and_labels_make_no_other_class() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "path, label\n1.jpg, dotted\n2.jpg,dotted \n3.jpg,polka dots\n";
+        let dataset = Dataset::scan(&write(folder.path(), "a.csv", text)).expect("a data set");
+        assert_eq!(dataset.classes, ["dotted", "polka dots"]);
+    }
+
+    #[test]
+    fn a_list_in_another_encoding_is_told_with_its_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("a.csv");
+        for (bytes, line) in [
+            (&b"path,label\n1.jpg,hat\n2.jpg,Gr\xf6\xdfe\n"[..], 3),
+            (&b"\xff\xfep\0a\0t\0h\0"[..], 1),
+        ] {
+            fs::write(&list, bytes).expect("written");
+            let error = Dataset::scan(&list).expect_err("no UTF-8").to_string();
+            assert!(error.contains(&format!("line {line}: it is not UTF-8")), "{error}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{By, Dataset, Item, SplitParameters, escape};
-use crate::counted::counted;
+use super::{By, Dataset, Item, Split, SplitParameters, escape};
+use crate::counted::{counted, listed};
 
 /// Most pictures that a note names, and most classes of each.
 const NAMED: usize = 3;
@@ -109,6 +109,38 @@ impl SplitParameters {
         folders.into_iter().chain(self.note(dataset)).collect()
     }
 
+    /// What a user should know of `split`, where a file of the user's own made it: images that it does not name, and
+    /// near-duplicates that it puts on both sides.
+    pub(crate) fn file_notes(&self, dataset: &Dataset, groups: &[usize], split: &Split) -> Vec<String> {
+        let Some(file) = &self.dedicated else {
+            return Vec::new();
+        };
+        let file = file.display();
+        let name = |row: usize| escape(&dataset.items[row].path);
+        let mut notes = Vec::new();
+        let sides = split.sides().enumerate();
+        let unnamed: Vec<String> = sides
+            .filter_map(|(row, side)| side.is_none().then(|| name(row)))
+            .collect();
+        if !unnamed.is_empty() {
+            let what = counted(unnamed.len(), "image is", "images are");
+            let names = listed(&unnamed, NAMED);
+            notes.push(format!(
+                "{what} neither trained on nor tested with, for want of a line in {file}: {names}."
+            ));
+        }
+        let leaking: Vec<String> = split.leaking(groups).into_iter().map(name).collect();
+        if self.group && !leaking.is_empty() {
+            let what = counted(leaking.len(), "test image has", "test images have");
+            let names = listed(&leaking, NAMED);
+            notes.push(format!(
+                "{what} a near-duplicate among the training images, as {file} has it, so that the figures flatter: \
+                 {names}. `trainer data audit --split` lists them all."
+            ));
+        }
+        notes
+    }
+
     /// A note where subfolders of `dataset` are to be kept together, and it has none.
     fn note(&self, dataset: &Dataset) -> Option<String> {
         let is_drawn_by_folder = self.by == By::Subdir && self.dedicated.is_none();
@@ -206,6 +238,41 @@ mod tests {
             .conflict_note(&[0, 1, 2, 3, 0, 1, 2, 3])
             .expect("a note");
         assert!(note.contains("a/4.jpg, b/5.jpg and more. "), "{note}");
+    }
+
+    #[test]
+    fn what_a_file_parts_or_leaves_out_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("test.txt");
+        let dataset = dataset(&["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]);
+        let parameters = SplitParameters {
+            dedicated: Some(file.clone()),
+            ..SplitParameters::default()
+        };
+        let notes = |parameters: &SplitParameters, groups: &[usize]| {
+            let split = Split::new(&dataset, groups, parameters).expect("a split");
+            parameters.file_notes(&dataset, groups, &split)
+        };
+        std::fs::write(&file, "a/2.jpg\nb/2.jpg\n").expect("written");
+        let told = notes(&parameters, &[0, 0, 1, 2]);
+        assert!(
+            told[0].starts_with("1 test image has a near-duplicate among"),
+            "{told:?}"
+        );
+        assert!(told.len() == 1 && told[0].contains("flatter: a/2.jpg. "), "{told:?}");
+        let none: [String; 0] = [];
+        assert_eq!(notes(&parameters, &[0, 1, 2, 1]), none, "both are for the test");
+        let asked_for = SplitParameters {
+            group: false,
+            ..parameters.clone()
+        };
+        assert_eq!(notes(&asked_for, &[0, 0, 1, 2]), none);
+
+        let split = "path\tclass\tside\tgroup\na/1.jpg\ta\ttrain\t0\nb/1.jpg\tb\ttest\t1\n";
+        std::fs::write(&file, split).expect("written");
+        let told = notes(&parameters, &[0, 1, 2, 3]);
+        assert!(told[0].starts_with("2 images are neither trained on"), "{told:?}");
+        assert!(told.len() == 1 && told[0].ends_with(": a/2.jpg, b/2.jpg."), "{told:?}");
     }
 
     #[test]

@@ -143,7 +143,8 @@ fn names(path: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(path.to_path_buf()).chain((2..=u32::MAX).map(move |number| numbered(path, number)))
 }
 
-fn numbered(path: &Path, number: u32) -> PathBuf {
+/// `path` with a number at the end of its name.
+pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_os_string();
     name.push(format!("-{number}"));
     if let Some(extension) = path.extension() {

@@ -1,6 +1,6 @@
 //! Dividing a data set: what is trained on, and what is kept for the test.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, PathBuf};
 
 use rand::SeedableRng;
@@ -152,6 +152,15 @@ impl Split {
     /// Indices of the data set's items for the test, ascending.
     pub fn test_rows(&self) -> Vec<usize> {
         self.rows(Side::Test)
+    }
+
+    /// The test images, by their rows, that have a near-duplicate among the training images; near-duplicates have the
+    /// same number in `groups`.
+    pub fn leaking(&self, groups: &[usize]) -> Vec<usize> {
+        let trained: HashSet<usize> = self.train_rows().into_iter().map(|row| groups[row]).collect();
+        let mut test = self.test_rows();
+        test.retain(|row| trained.contains(&groups[*row]));
+        test
     }
 
     /// The side of each of the data set's items.

@@ -116,7 +116,7 @@ fn read(path: &Path) -> Result<Named, DatasetError> {
     };
     let name = |line: usize, text: &str| match unescape(text) {
         Some(name) => Ok(plain(&name)),
-        None => Err(wrong(line, "a backslash that begins no \\xNN")),
+        None => Err(wrong(line, "a backslash that begins no \\xNN; folders are parted by /")),
     };
     let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     let mut lines = lines.filter(|(_, line)| !line.is_empty()).peekable();

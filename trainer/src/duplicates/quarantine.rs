@@ -13,6 +13,7 @@ use shared::files;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::counted::counted;
 use crate::dataset::{
     FolderLock, OWN_FOLDER, Skipped, below, escape, inside, named_inside, relocate, same_file, unescape,
 };
@@ -65,6 +66,18 @@ pub enum QuarantineError {
         /// What there is, for people to read.
         known: String,
     },
+    /// A file cannot be set aside, and those before it are.
+    #[error("{path}: {source}; {moved} set aside before, and --restore {name} puts them back")]
+    Partly {
+        /// Which one.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+        /// How many were, for people to read.
+        moved: String,
+        /// The quarantine they are in.
+        name: String,
+    },
     /// A journal does not say what a journal says.
     #[error(
         "{path}, line {line}, is not a line of a quarantine's journal, or leads out of the data set; move the files back by hand"
@@ -80,7 +93,7 @@ pub enum QuarantineError {
 /// Moves the files at `paths` (below `root`) into a new quarantine and gives its name.
 ///
 /// # Errors
-/// [`QuarantineError::File`]. What was moved until then can be put back.
+/// [`QuarantineError::File`], or [`QuarantineError::Partly`] once files were moved, which can be put back.
 pub fn set_aside(root: &Path, paths: &[PathBuf], _lock: &FolderLock) -> Result<String, QuarantineError> {
     for path in paths {
         inside(root, path).map_err(at(path))?;
@@ -94,8 +107,19 @@ pub fn set_aside(root: &Path, paths: &[PathBuf], _lock: &FolderLock) -> Result<S
     }
     let path = folder.join(JOURNAL);
     files::write_atomically(&path, &journal).map_err(at(&path))?;
-    for path in paths {
-        relocate(&root.join(path), &folder.join(path)).map_err(at(path))?;
+    for (moved, path) in paths.iter().enumerate() {
+        match relocate(&root.join(path), &folder.join(path)) {
+            Ok(_) => {}
+            Err(source) if moved == 0 => return Err(at(path)(source)),
+            Err(source) => {
+                return Err(QuarantineError::Partly {
+                    path: path.clone(),
+                    source,
+                    moved: counted(moved, "file was", "files were"),
+                    name,
+                });
+            }
+        }
     }
     Ok(name)
 }
@@ -231,7 +255,10 @@ fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
     let format = format_description!("[year][month][day]T[hour][minute][second]Z");
     let time = OffsetDateTime::now_utc().format(format).unwrap_or_default();
     let parent = root.join(OWN_FOLDER).join(FOLDER);
-    fs::create_dir_all(&parent).map_err(at(&parent))?;
+    // What a link leads out of the data set would not be put back.
+    below(root, &parent.join(&time))
+        .and_then(|()| fs::create_dir_all(&parent))
+        .map_err(at(&parent))?;
     for number in 1_u32.. {
         let name = if number == 1 {
             time.clone()
@@ -382,6 +409,34 @@ mod tests {
             let error = restore(folder.path(), None, &lock).expect_err("refused");
             assert!(matches!(error, QuarantineError::Journal { line: 1, .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn what_was_moved_before_a_failure_is_told_and_comes_back() {
+        let (folder, mut paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        paths.insert(2, "a/gone.jpg".into());
+        let error = set_aside(folder.path(), &paths, &lock).expect_err("a file is missing");
+        let name = names(folder.path()).expect("listed").remove(0);
+        let text = error.to_string();
+        assert!(text.starts_with("a/gone.jpg: "), "{text}");
+        let way_back = format!("2 files were set aside before, and --restore {name} puts them back");
+        assert!(text.contains(&way_back), "{text}");
+        assert_eq!(restore(folder.path(), None, &lock).expect("back").files, paths[..2]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_set_aside_behind_a_link() {
+        let (folder, paths) = data();
+        let elsewhere = tempfile::tempdir().expect("a folder");
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let parent = folder.path().join(OWN_FOLDER).join(FOLDER);
+        std::os::unix::fs::symlink(elsewhere.path(), parent).expect("a link");
+        let refused = set_aside(folder.path(), &paths, &lock);
+        assert!(matches!(refused, Err(QuarantineError::File { .. })), "{refused:?}");
+        assert!(paths.iter().all(|path| folder.path().join(path).is_file()));
+        assert_eq!(fs::read_dir(elsewhere.path()).expect("a folder").count(), 0);
     }
 
     #[test]

@@ -115,7 +115,8 @@ pub fn lines(mut input: impl BufRead) -> impl Iterator<Item = Line> {
             while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
                 bytes.pop();
             }
-            match std::str::from_utf8(&bytes) {
+            // Some editors begin a file with a mark that is none of its text.
+            match std::str::from_utf8(&bytes).map(|text| text.trim_start_matches('\u{feff}')) {
                 Err(_) => return Some(Line::wrong(&bytes, "the line is not UTF-8")),
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => return Some(Line::parse(text)),
@@ -219,6 +220,13 @@ impl Featurization<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_read_as_windows_writes_them() {
+        let text = "\u{feff}a/1.jpg\tdotted\r\n\r\na/2.jpg\r\n";
+        let found: Vec<Line> = lines(text.as_bytes()).collect();
+        assert_eq!(found, [Line::parse("a/1.jpg\tdotted"), Line::parse("a/2.jpg")]);
+    }
 
     #[test]
     fn what_a_data_set_keeps_beside_its_images_is_known_by_its_folder() {

@@ -97,7 +97,7 @@ pub enum Kind {
     Corrupt,
     /// What was sent has more bytes than are taken.
     TooLarge,
-    /// The image is there from another address.
+    /// The image is there, from another address or in another class.
     Duplicate,
     /// The address may not be asked.
     Refused,
@@ -170,6 +170,14 @@ pub async fn fetch(
     let mut pending = Vec::new();
     for entry in entries {
         match ledger.of(&entry.url) {
+            // What was moved since is where its owner wants it.
+            Some(Origin::Image(image)) if image.label != entry.label && data.join(&image.path).is_file() => {
+                let reason = format!(
+                    "it was fetched as {}: move it if the label has changed",
+                    image.path.display()
+                );
+                outcome.left_out.push(entry.left_out(Kind::Duplicate, reason));
+            }
             Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
             Some(Origin::LeftOut { kind, reason }) if !options.retry_dead && !kind.depends_on_options() => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
@@ -225,15 +233,16 @@ fn present(ledger: &Ledger, data: &Path) -> HashSet<PathBuf> {
     let (here, elsewhere): (Vec<_>, Vec<_>) = ledger.images().partition(|image| data.join(&image.path).is_file());
     let mut present: HashSet<PathBuf> = here.into_iter().map(|image| image.path.clone()).collect();
     if !elsewhere.is_empty() {
-        let contents = contents(data);
+        let contents = contents(data, &present);
         let moved = elsewhere.into_iter().filter(|image| contents.contains(&image.sha256));
         present.extend(moved.map(|image| image.path.clone()));
     }
     present
 }
 
-/// The SHA-256 of every file below a folder that can be read.
-fn contents(root: &Path) -> HashSet<String> {
+/// The SHA-256 of every file below a folder that can be read, but for the `known` ones, which may be very many.
+fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
+    let is_known = |path: &Path| path.strip_prefix(root).is_ok_and(|path| known.contains(path));
     let mut found = HashSet::new();
     let mut open = vec![root.to_path_buf()];
     while let Some(folder) = open.pop() {
@@ -242,7 +251,10 @@ fn contents(root: &Path) -> HashSet<String> {
                 Ok(kind) if kind.is_dir() => open.push(entry.path()),
                 // What was only being written is nothing yet.
                 Ok(kind) if kind.is_file() && entry.path().extension().is_none_or(|ending| ending != "tmp") => {
-                    found.extend(std::fs::read(entry.path()).map(|bytes| files::sha256_hex(&bytes)));
+                    let path = entry.path();
+                    if !is_known(&path) {
+                        found.extend(std::fs::read(path).map(|bytes| files::sha256_hex(&bytes)));
+                    }
                 }
                 _ => {}
             }

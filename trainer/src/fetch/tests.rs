@@ -1,4 +1,5 @@
 use super::*;
+use crate::progress::Silent;
 
 fn entry(label: &str, url: &str) -> Entry {
     parse(&format!("{label}\t{url}")).expect("a list").0.remove(0)
@@ -62,4 +63,49 @@ fn labels_are_told_apart_from_the_class_folders_that_are_there() {
     }
     let error = check("Dotted").expect_err("the same folder on some systems");
     assert!(matches!(error, FetchError::Labels(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_label_that_was_changed_since_is_told_unless_the_image_was_moved() {
+    let data = tempfile::tempdir().expect("a folder");
+    let list = [
+        entry("striped", "http://a.example/1"),
+        entry("striped", "http://a.example/2"),
+        entry("dotted", "http://a.example/3"),
+    ];
+    let mut ledger = Ledger::open(data.path()).expect("a ledger");
+    for (entry, place) in list.iter().zip(["dotted/1.jpg", "striped/2.jpg", "dotted/3.jpg"]) {
+        let (place, url) = (Path::new(place), &entry.url);
+        files::write_atomically(&data.path().join(place), url.as_str().as_bytes()).expect("written");
+        let origin = Origin::Image(Provenance {
+            label: "dotted".to_owned(),
+            path: Path::new("dotted").join(place.file_name().expect("a name")),
+            sha256: files::sha256_hex(url.as_str().as_bytes()),
+            source_sha256: String::new(),
+            width: 1,
+            height: 1,
+            time: String::new(),
+            page: None,
+            licence: None,
+            creator: None,
+            attribution: None,
+        });
+        ledger.append(url, &origin).expect("a line");
+    }
+    drop(ledger);
+    let options = Options {
+        max_side: 1000,
+        limits: Limits::default(),
+        jobs: 1,
+        per_host: 1,
+        timeout: Duration::from_secs(1),
+        attempts: 1,
+        allow_private: false,
+        retry_dead: false,
+    };
+    let outcome = fetch(&list, &[], data.path(), &options, &Silent).await.expect("known");
+    assert_eq!((outcome.kept, outcome.known), (0, 2));
+    let told: Vec<_> = outcome.left_out.iter().map(|left_out| left_out.url.as_str()).collect();
+    assert_eq!(told, ["http://a.example/1"], "{:?}", outcome.left_out);
+    assert!(outcome.left_out[0].reason.contains("dotted/1.jpg"));
 }

@@ -145,7 +145,7 @@ impl Downloader {
         for _ in 0..=MOST_REDIRECTS {
             self.check(&url)?;
             let sent = self.client.get(url.clone()).send().await;
-            let response = sent.map_err(|error| unreachable_address(&url, &error))?;
+            let response = sent.map_err(|error| unreachable_address(&error))?;
             let status = response.status();
             if status.is_redirection() {
                 url = target(&url, &response)?;
@@ -202,13 +202,8 @@ async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Attempt> 
     if response.content_length().is_some_and(|length| length > limit as u64) {
         return Err(TransferError::TooLarge { limit }.into());
     }
-    let url = response.url().clone();
     let mut bytes = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| unreachable_address(&url, &error))?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable_address(&error))? {
         if bytes.len() + chunk.len() > limit {
             return Err(TransferError::TooLarge { limit }.into());
         }
@@ -228,17 +223,37 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 /// What the innermost cause says: the outer ones only repeat the address.
-fn unreachable_address(url: &Url, error: &reqwest::Error) -> TransferError {
+fn unreachable_address(error: &reqwest::Error) -> TransferError {
     let mut cause: &dyn std::error::Error = error;
     loop {
-        if cause.is::<NotPublic>() {
-            return TransferError::Private {
-                host: url.host_str().unwrap_or_default().to_owned(),
-            };
+        // It may be the name of a proxy.
+        if let Some(NotPublic(host)) = cause.downcast_ref::<NotPublic>() {
+            return TransferError::Private { host: host.clone() };
         }
         match cause.source() {
             Some(source) => cause = source,
             None => return TransferError::Unreachable(cause.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_in_a_private_network_is_not_taken_for_the_host() {
+        let proxy = reqwest::Proxy::http("http://localhost:9").expect("a proxy");
+        let client = reqwest::Client::builder()
+            .proxy(proxy)
+            .dns_resolver(Arc::new(PublicOnly))
+            .build()
+            .expect("a client");
+        let error = client.get("http://a.example/1.jpg").send().await.expect_err("refused");
+        let error = unreachable_address(&error);
+        assert!(
+            matches!(&error, TransferError::Private { host } if host == "localhost"),
+            "{error}"
+        );
     }
 }

@@ -10,7 +10,7 @@ use shared::image::Limits;
 
 use super::gallery::thumbnail;
 use super::{ReportError, STYLE};
-use crate::audit::{Audit, ClassCount, Labelled};
+use crate::audit::{self, Audit, ClassCount, Labelled};
 use crate::counted::counted;
 use crate::dataset::{Skipped, unescape};
 
@@ -81,7 +81,14 @@ pub fn audit_page(
         .map(|doubt| draw(&doubt.path, format!("{}: rather {}?", doubt.label, doubt.suggested)));
     let odd = audit.odd.iter().take(PICTURES);
     let odd = odd.map(|odd| draw(&odd.path, format!("similarity {:.2}", odd.similarity)));
+    let confused = audit::confused(&audit.labels).into_iter();
     let lists = [
+        List {
+            title: "Classes that are confused",
+            lines: confused
+                .map(|(label, other, count)| (format!("{label}, rather {other}"), counted(count, "image", "images")))
+                .collect(),
+        },
         List {
             title: "Files that cannot be read",
             lines: unreadable

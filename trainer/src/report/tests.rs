@@ -191,6 +191,7 @@ fn the_page_of_an_audit_tells_what_its_text_does() {
     assert!(page.contains("The folders look like parts of a data set."));
     assert!(page.contains("Images that stand in more than one class (1)") && page.contains("hat/1.jpg, shoes/2.jpg"));
     assert!(page.contains("Doubtful labels (200)") && page.contains("The first 120 are shown."));
+    assert!(page.contains("Classes that are confused (1)") && page.contains("<td>200 images</td>"));
     assert!(!page.contains("<img src=x"), "markup from a label");
 }
 

@@ -5,6 +5,7 @@
 
 mod provider;
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -106,14 +107,18 @@ pub enum SearchError {
     },
 }
 
-/// Every item with every attribute, for the attribute's class; without attributes, every item for its own.
+/// Every item with every attribute, for the attribute's class; without attributes, every item for its own. A word that is
+/// given twice counts once.
 ///
 /// # Errors
 /// [`SearchError::NoItems`], [`SearchError::Label`] and [`SearchError::Labels`].
 pub fn queries(items: &[String], attributes: &[String]) -> Result<Vec<Query>, SearchError> {
     let plain = |words: &[String]| -> Vec<String> {
+        let mut seen = HashSet::new();
         let words = words.iter().map(|word| word.trim().to_owned());
-        words.filter(|word| !word.is_empty()).collect()
+        words
+            .filter(|word| !word.is_empty() && seen.insert(word.clone()))
+            .collect()
     };
     let (items, attributes) = (plain(items), plain(attributes));
     if items.is_empty() {
@@ -166,7 +171,7 @@ pub async fn search(
         client,
         found: Found::default(),
     };
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     progress.begin("Searching", queries.len() as u64);
     for query in queries {
         let path = data
@@ -365,6 +370,8 @@ mod tests {
         assert_eq!((&found[7].text[..], &found[7].label[..]), ("dotted t-shirt", "dotted"));
         let alone = queries(&words("cat,dog"), &[]).expect("queries");
         assert_eq!((&alone[1].text[..], &alone[1].label[..]), ("dog", "dog"));
+        let twice = queries(&words("cat, cat"), &words("striped,striped ")).expect("queries");
+        assert_eq!(twice.len(), 1, "a word that is given twice costs no request more");
     }
 
     #[test]

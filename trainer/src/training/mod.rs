@@ -390,6 +390,7 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
 
     let mut notes = parameters.split.notes(dataset);
     notes.extend(dataset.conflict_note(&features.groups));
+    notes.extend(parameters.split.file_notes(dataset, &features.groups, &split));
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { train } else { &test };
     let golden = golden::choose(dataset, shown, parameters.golden_images);

@@ -151,7 +151,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         label: &dataset.classes[dataset.items[row].class],
         width: pictures[row].width,
         height: pictures[row].height,
-        moved: moving.contains(&row),
+        moved: moving.binary_search(&row).is_ok(),
         fixed: !movable[row],
     };
     let group = |duplicates: &Duplicates| Group {
@@ -197,9 +197,8 @@ impl Arguments {
         let features = if self.no_features || dataset.items.is_empty() {
             None
         } else {
-            let (readable, features) = self
-                .features
-                .compute(&dataset, criteria.distance, &self.resources, session)?;
+            // Its groups are not asked for: hashes are compared here, of another size perhaps.
+            let (readable, features) = self.features.compute(&dataset, 0, &self.resources, session)?;
             // What the network could not read is left out, so that rows agree again.
             pictures = super::audit::only(&dataset, pictures, &readable);
             dataset = readable;
@@ -210,7 +209,7 @@ impl Arguments {
         Ok((dataset, pictures, duplicates))
     }
 
-    /// Rows to set aside.
+    /// Rows to set aside, ascending.
     fn moving(&self, duplicates: &[Duplicates], movable: &[bool]) -> Vec<usize> {
         let mut rows: Vec<usize> = duplicates
             .iter()

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable};
-use crate::cli::resources::save;
+use crate::cli::resources::{check_outside, save};
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
@@ -98,6 +98,7 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
     let Some(out) = &arguments.out else {
         return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
     };
+    check_outside(out, &arguments.data)?;
     let (copied, unreadable) = dataset::copy_to_folders(dataset, out, &session.progress)?;
     finish(out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
 }

@@ -7,6 +7,7 @@ use shared::image::Limits;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
+use crate::cli::interruption;
 use crate::cli::location::block_on;
 use crate::cli::output::{IN_JSON, list_left_out, printable};
 use crate::counted::counted;
@@ -95,6 +96,7 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    interruption::goes_on(session);
     let options = arguments.transfer.options();
     let outcome = block_on(async {
         let text = list(&arguments.urls, &options).await?;
@@ -170,7 +172,11 @@ async fn list(place: &str, options: &Options) -> Result<String, Failure> {
             let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", printable(place)));
             let length = std::fs::metadata(place).map_err(failed)?.len();
             if length > MOST_BYTES as u64 {
-                return Err(Failure::failed(format!("{} is too large for a list", printable(place))));
+                return Err(Failure::failed(format!(
+                    "{} is larger than {} MB: divide it into several lists",
+                    printable(place),
+                    MOST_BYTES >> 20
+                )));
             }
             std::fs::read(place).map_err(failed)?
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::fetch::{TransferArguments, report};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
+use crate::cli::interruption;
 use crate::cli::location::block_on;
 use crate::cli::output::printable;
 use crate::cli::values;
@@ -94,6 +95,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         return arguments.plan(&provider, &queries, session);
     }
     provider.check_key()?;
+    interruption::goes_on(session);
     let options = arguments.transfer.options();
     let found = block_on(search::search(
         &provider,

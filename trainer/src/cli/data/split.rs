@@ -11,6 +11,7 @@ use crate::cli::resources::{Resources, check_new, writable};
 use crate::cli::values;
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
+use crate::features::FeatureError;
 
 /// Divide a data set into a training and a test part and write the assignment to a file.
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let (limits, threads) = (resources.limits(), resources.threads());
     let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
     let (mut dataset, pictures) = dataset::readable(&found, examined);
+    // What cannot be read follows on what was left out before.
+    if let (true, Some(first)) = (dataset.items.is_empty(), dataset.skipped.get(found.skipped.len())) {
+        let reason = format!("{}: {}", first.path.display(), first.reason);
+        return Err(FeatureError::NothingReadable(found.items.len(), reason).into());
+    }
     let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
     let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
@@ -89,7 +95,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     dataset.skipped.extend(split.unknown());
 
     list_skipped(&dataset.skipped);
-    for note in parameters.notes(&dataset) {
+    let of_file = parameters.file_notes(&dataset, &groups, &split);
+    for note in parameters.notes(&dataset).into_iter().chain(of_file) {
         session.note(&note);
     }
     let document = Document {
