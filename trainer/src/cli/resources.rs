@@ -15,8 +15,9 @@ use crate::runs::{self, Claim, RECORD, RunError};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
-/// What a command may use of the machine.
+/// What a command may use of the machine. The heading of options before these is none of theirs.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = None::<&str>)]
 pub struct Resources {
     /// Images worked on at once [default: number of cores]
     #[arg(long, value_name = "N")]
