@@ -10,7 +10,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::interruption;
 use super::network::NormalizationArguments;
-use super::output::{list_skipped_of_runs, printable};
+use super::output::{list_skipped_of_runs, printable, printable_path};
 use super::resources::{Resources, check_outside, claim_folder, never_changes, save, writable};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
@@ -248,9 +248,5 @@ fn text(groups: &[Group], page: &Path) -> String {
             group.auc.clone(),
         ]
     }));
-    format!(
-        "{}\nComparison: {}",
-        evaluation::aligned(&rows),
-        printable(&page.to_string_lossy())
-    )
+    format!("{}\nComparison: {}", evaluation::aligned(&rows), printable_path(page))
 }

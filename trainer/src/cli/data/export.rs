@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::{list_skipped, printable};
+use crate::cli::output::{list_skipped, printable_path};
 use crate::cli::resources::save;
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
@@ -105,11 +105,7 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
 fn finish(out: &Path, images: usize, skipped: &[Skipped], session: &Session) -> Result<Done, Failure> {
     list_skipped(skipped);
     let document = Document { out, images, skipped };
-    let text = format!(
-        "{} in {}",
-        counted(images, "image", "images"),
-        printable(&out.to_string_lossy())
-    );
+    let text = format!("{} in {}", counted(images, "image", "images"), printable_path(out));
     session.output.result(&document, &text)?;
     Ok(Done::unless_left_out(skipped))
 }

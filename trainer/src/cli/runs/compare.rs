@@ -7,7 +7,7 @@ use shared::files;
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::printable;
+use crate::cli::output::{printable, printable_path};
 use crate::cli::resources::{check_new, save};
 use crate::evaluation;
 use crate::report;
@@ -142,6 +142,6 @@ fn text(comparison: &Comparison, page: &Path) -> String {
             evaluation::p_text(test.p_value)
         );
     }
-    let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));
+    let _ = write!(text, "\nPage: {}", printable_path(page));
     text
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::{printable, tell};
+use crate::cli::output::{printable, printable_path, tell};
 use crate::runs::Entry;
 
 /// Delete runs, after asking.
@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let _ = writeln!(text, "Deleted {id}");
     }
     for path in &document.left {
-        let _ = writeln!(text, "Left {}", printable(&path.to_string_lossy()));
+        let _ = writeln!(text, "Left {}", printable_path(path));
     }
     session.output.result(&document, &text)?;
     Ok(Done::Complete)
@@ -69,7 +69,7 @@ fn agreed(entries: &[Entry]) -> Result<bool, Failure> {
             "{}  {}  {}",
             entry.record.id,
             printable(&entry.record.name),
-            printable(&entry.folder.to_string_lossy())
+            printable_path(&entry.folder)
         ));
     }
     io::Write::write_all(&mut io::stderr(), b"Delete for good? [y/N] ")?;

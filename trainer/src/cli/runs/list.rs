@@ -4,7 +4,7 @@ use serde::Serialize;
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::printable;
+use crate::cli::output::{printable, printable_path};
 use crate::evaluation;
 use crate::runs::{Entry, Record};
 
@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let document: Vec<Listed> = entries.iter().map(|entry| listed(entry)).collect();
     let text = if entries.is_empty() {
-        format!("No runs in {}", printable(&arguments.place.runs.to_string_lossy()))
+        format!("No runs in {}", printable_path(&arguments.place.runs))
     } else {
         table(&entries)
     };
@@ -127,7 +127,7 @@ fn table(entries: &[&Entry]) -> String {
                 .accuracy
                 .map_or_else(|| "-".to_owned(), |accuracy| format!("{:.1} %", 100.0 * accuracy)),
             evaluation.test_count.to_string(),
-            printable(&entry.folder.to_string_lossy()),
+            printable_path(&entry.folder),
         ]
     }));
     evaluation::aligned(&rows)
