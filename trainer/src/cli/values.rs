@@ -68,7 +68,7 @@ pub fn network(text: &str) -> Result<String, String> {
     }
 }
 
-/// The same where nothing can be done with a path.
+/// The same where nothing is done with a path, so that no message asks for one.
 pub fn catalogued(text: &str) -> Result<String, String> {
     network(text).map_err(|_| {
         let names: Vec<&str> = backbone::catalogue().iter().map(|entry| entry.name.as_str()).collect();
