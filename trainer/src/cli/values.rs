@@ -131,6 +131,10 @@ mod tests {
             "setup --backbone resnet-of-tomorrow",
             "batch --input s3://photos --output s3://scores --state-machine batch",
             "sweep --data images --out sweep --backbone resnet18,resnet-of-tomorrow",
+            // As of a variable that is not set: a beginning of every run's name.
+            "runs show ",
+            "runs compare first ",
+            "runs delete ",
         ] {
             let said = refusal(line);
             assert!(

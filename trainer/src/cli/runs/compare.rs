@@ -1,6 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use shared::files;
 
@@ -20,7 +21,7 @@ use crate::runs::{Comparison, Entry};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Ids of runs or beginnings of them, names of their folders, the folders, or their bundles
-    #[arg(value_name = "ID", num_args = 2.., required = true)]
+    #[arg(value_name = "ID", num_args = 2.., required = true, value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
     /// Where the page is written; must not exist already [default: comparison-DIGITS.html, the digits made of the ids]
     #[arg(long, value_name = "FILE")]

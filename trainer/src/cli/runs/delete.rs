@@ -2,6 +2,7 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::Place;
@@ -16,7 +17,7 @@ use crate::runs::Entry;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Ids of runs or beginnings of them, names of their folders, or the folders
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
     /// Do not ask
     #[arg(long)]
