@@ -80,6 +80,14 @@ fn labels_and_names_are_text_wherever_they_stand() {
 }
 
 #[test]
+fn numbers_and_words_agree() {
+    let page = rendered(1, 2);
+    assert!(page.contains("<summary>1 file left out</summary>"), "{page}");
+    assert!(page.contains("1 test image leaves the accuracy"), "{page}");
+    assert!(rendered(30, 2).contains("30 test images leave the accuracy"));
+}
+
+#[test]
 fn what_to_do_next_is_told_where_there_is_something() {
     let page = rendered(30, 3);
     assert!(
