@@ -8,7 +8,7 @@ use super::failure::{Done, Failure};
 use super::interruption;
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
-use super::resources::{Resources, never_changes, writable};
+use super::resources::{Resources, check_changeable, writable};
 use super::values;
 use super::{Session, again};
 use crate::batch::local::{self, Scorer};
@@ -145,9 +145,7 @@ fn check_folder(output: &Path, input: &Input) -> Result<(), Failure> {
     if output.is_file() {
         return refused("is a file, and results go to a folder");
     }
-    if never_changes(output) {
-        return refused("is a run or a bundle, which never changes");
-    }
+    check_changeable(output, "--output")?;
     if let Input::Folder(images) = input
         && real_path(output)?.starts_with(real_path(images)?)
     {

@@ -62,9 +62,15 @@ pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
     })
 }
 
-/// Whether `folder` is a run or a bundle, to which nothing is ever added.
-pub fn never_changes(folder: &Path) -> bool {
-    folder.join(RECORD).exists() || folder.join(MANIFEST).exists()
+/// Refuses a run or a bundle, to which nothing is ever added; another folder is chosen with `option`.
+pub fn check_changeable(folder: &Path, option: &str) -> Result<(), Failure> {
+    if folder.join(RECORD).exists() || folder.join(MANIFEST).exists() {
+        return Err(Failure::usage(format!(
+            "{} is a run or a bundle, which never changes: choose another folder with {option}",
+            folder.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a folder for runs within that of the images, `data`, unless that is a list.
