@@ -98,7 +98,11 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
     let Some(out) = &arguments.out else {
         return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
     };
-    let (copied, unreadable) = dataset::copy_to_folders(dataset, out, &session.progress)?;
+    let (copied, unreadable) =
+        dataset::copy_to_folders(dataset, out, &session.progress).map_err(|error| match error {
+            DatasetError::File { .. } => Failure::hinted(&error, "choose another folder with --out"),
+            error => Failure::from(error),
+        })?;
     finish(out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
 }
 
