@@ -96,6 +96,18 @@ fn what_to_do_next_is_told_where_there_is_something() {
     );
 }
 
+/// The page's script finds by them what it listens to.
+#[test]
+fn identifiers_stand_once_in_a_page() {
+    let page = rendered(30, 3);
+    let mut seen = std::collections::HashSet::new();
+    for part in page.split(" id=\"").skip(1) {
+        let (id, _) = part.split_once('"').expect("an end");
+        assert!(seen.insert(id), "{id} stands twice");
+    }
+    assert!(seen.contains("advice") && seen.contains("next"), "{seen:?}");
+}
+
 #[test]
 fn nothing_is_asked_of_the_network() {
     let page = rendered(8, 2);
