@@ -168,11 +168,16 @@ fn text(summary: &Summary) -> String {
     let Summary {
         images,
         succeeded,
+        unknown,
         failed,
         passing,
         ..
     } = summary;
-    let _ = write!(text, "{succeeded} of {images} images scored, {failed} failed");
+    let _ = write!(text, "{succeeded} of {images} images scored");
+    if *unknown > 0 {
+        let _ = write!(text, ", {unknown} of them answered with `unknown`");
+    }
+    let _ = write!(text, ", {failed} failed");
     if *passing > 0 {
         let _ = write!(text, " ({passing} of them may be scored later)");
     }
@@ -195,6 +200,19 @@ mod tests {
             text(&summary("out", 1, 0)).starts_with("    images  label\n         1  dotted\n\n1 of 3 images scored")
         );
         assert!(text(&summary("out", 0, 1)).starts_with("0 of 2 images scored, 2 failed (1 of them"));
+    }
+
+    #[test]
+    fn labels_that_are_held_back_are_told() {
+        let held_back = Summary {
+            unknown: 3,
+            ..summary("out", 4, 0)
+        };
+        let said = text(&held_back);
+        assert!(
+            said.contains("4 of 6 images scored, 3 of them answered with `unknown`, 2 failed\n"),
+            "{said}"
+        );
     }
 
     #[test]
