@@ -56,7 +56,9 @@ impl Output {
     #[allow(clippy::unused_self)] // Whoever prints results has an output.
     pub fn text(self, text: &str) -> Result<(), Failure> {
         match writeln!(anstream::stdout().lock(), "{}", text.trim_end_matches('\n')) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+                "the result cannot be printed to standard output: {error}"
+            ))),
             _ => Ok(()),
         }
     }
