@@ -31,7 +31,7 @@ pub enum SigningError {
         source: io::Error,
     },
     /// A key is never written over another: what that one signed could not be signed again.
-    #[error("{0} exists already, and a key is never overwritten: choose another file")]
+    #[error("{0} exists already, and a key is never overwritten")]
     Exists(PathBuf),
     /// The file holds something else.
     #[error("{0} holds no Ed25519 private key in PEM (PKCS #8): make one with `trainer keygen`")]

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use shared::classifier::Decision;
 use shared::store::{Location, ObjectStore};
 
 use super::journal::{Line, Model};
@@ -37,11 +38,14 @@ pub struct Summary {
     pub images: u64,
     /// How many have scores.
     pub succeeded: u64,
-    /// How many have none.
+    /// How many of those are answered with `unknown`, since no label is sure enough.
+    #[serde(default)]
+    pub unknown: u64,
+    /// How many have no scores.
     pub failed: u64,
-    /// How many of those may have scores when they are tried again.
+    /// How many of the failed may have scores when they are tried again.
     pub passing: u64,
-    /// How many images got each label.
+    /// How many images are likeliest to have each label, `unknown` or not.
     pub labels: BTreeMap<String, u64>,
     /// What scored: more than one where a version was on trial, or published meanwhile.
     pub models: BTreeSet<Model>,
@@ -122,6 +126,7 @@ fn tables(job: &Job, journal: &Journal, folder: &Path) -> Result<Summary, BatchE
         complete: false,
         images: 0,
         succeeded: 0,
+        unknown: 0,
         failed: 0,
         passing: 0,
         labels: BTreeMap::new(),
@@ -170,6 +175,7 @@ impl Summary {
             self.passing += u64::from(line.passing);
         } else {
             self.succeeded += 1;
+            self.unknown += u64::from(line.decision == Decision::Unknown.name());
             *self.labels.entry(line.label.clone()).or_default() += 1;
         }
         self.models.extend(line.model.clone());

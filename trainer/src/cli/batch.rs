@@ -8,7 +8,7 @@ use super::failure::{Done, Failure};
 use super::interruption;
 use super::location::{TrustArguments, block_on};
 use super::output::printable;
-use super::resources::{Resources, never_changes, writable};
+use super::resources::{Resources, check_changeable, writable};
 use super::values;
 use super::{Session, again};
 use crate::batch::local::{self, Scorer};
@@ -145,9 +145,7 @@ fn check_folder(output: &Path, input: &Input) -> Result<(), Failure> {
     if output.is_file() {
         return refused("is a file, and results go to a folder");
     }
-    if never_changes(output) {
-        return refused("is a run or a bundle, which never changes");
-    }
+    check_changeable(output, "--output")?;
     if let Input::Folder(images) = input
         && real_path(output)?.starts_with(real_path(images)?)
     {
@@ -170,11 +168,16 @@ fn text(summary: &Summary) -> String {
     let Summary {
         images,
         succeeded,
+        unknown,
         failed,
         passing,
         ..
     } = summary;
-    let _ = write!(text, "{succeeded} of {images} images scored, {failed} failed");
+    let _ = write!(text, "{succeeded} of {images} images scored");
+    if *unknown > 0 {
+        let _ = write!(text, ", {unknown} of them answered with `unknown`");
+    }
+    let _ = write!(text, ", {failed} failed");
     if *passing > 0 {
         let _ = write!(text, " ({passing} of them may be scored later)");
     }
@@ -197,6 +200,19 @@ mod tests {
             text(&summary("out", 1, 0)).starts_with("    images  label\n         1  dotted\n\n1 of 3 images scored")
         );
         assert!(text(&summary("out", 0, 1)).starts_with("0 of 2 images scored, 2 failed (1 of them"));
+    }
+
+    #[test]
+    fn labels_that_are_held_back_are_told() {
+        let held_back = Summary {
+            unknown: 3,
+            ..summary("out", 4, 0)
+        };
+        let said = text(&held_back);
+        assert!(
+            said.contains("4 of 6 images scored, 3 of them answered with `unknown`, 2 failed\n"),
+            "{said}"
+        );
     }
 
     #[test]

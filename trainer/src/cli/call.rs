@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
-use super::output::printable;
+use super::output::{printable, printable_path};
 use super::values;
 use crate::client::{Call, CallResult, Client, ClientError, Load, Outcome, Percentiles, Signer, Summary};
 use crate::client::{call_all, region_of_function_url};
@@ -96,7 +96,7 @@ fn text(calls: &[Call], summary: &Summary) -> String {
         "label", "score", "decision", "calls", "server ms", "round trip ms"
     );
     for group in groups(calls) {
-        let image = printable(&group[0].image.to_string_lossy());
+        let image = printable_path(&group[0].image);
         let _ = match &group[0].outcome {
             Outcome::Answer(answer) => writeln!(
                 text,

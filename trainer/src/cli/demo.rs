@@ -8,6 +8,7 @@ use shared::bundle::ClassifierKind;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
+use super::output::printable_path;
 use super::resources::Resources;
 use crate::backbone;
 use crate::dataset::{Dataset, SplitParameters, hidden_below};
@@ -110,14 +111,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         The new image {image} is {label} (score {score:.3}, {decision}).\n\n\
         Images:   {data}\nRun:      {run}\nReport:   {report}\nModel:    {model}, version {version}",
         table = evaluation::table(&trained.metrics.evaluation),
-        image = image.display(),
+        image = printable_path(&image),
         label = answer["label"].as_str().unwrap_or_default(),
         score = answer["score"].as_f64().unwrap_or_default(),
         decision = answer["decision"].as_str().unwrap_or_default(),
-        data = data.display(),
-        run = run.display(),
-        report = report.display(),
-        model = model.display(),
+        data = printable_path(&data),
+        run = printable_path(&run),
+        report = printable_path(&report),
+        model = printable_path(&model),
         version = published.version,
     );
     let document = Document {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::BundleArguments;
-use super::output::{list_skipped_of_run, printable};
+use super::output::{list_skipped_of_run, printable_path};
 use super::resources::{Resources, check_outside, claim};
 use super::tracking::Tracking;
 use crate::dataset::{Dataset, Skipped};
@@ -92,7 +92,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let text = format!(
         "{}\nReport:   {}",
         evaluation::table(&run.metrics.evaluation),
-        printable(&saved.report().to_string_lossy())
+        printable_path(&saved.report())
     );
     session.output.result(&document, &text)?;
     Ok(Done::unless_left_out(&run.skipped))

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use super::output::printable;
+use super::output::printable_path;
 use crate::shell;
 use crate::signing::SigningKey;
 
@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         private_key: &arguments.out,
         public_key: key.public(),
     };
-    let file = printable(&arguments.out.to_string_lossy());
+    let file = printable_path(&arguments.out);
     let public = &document.public_key;
     // A script wants the key alone: PUBLIC=$(trainer keygen --quiet --out FILE).
     let text = if session.output.is_quiet() {

@@ -7,7 +7,7 @@ use shared::bundle::ClassifierKind;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::network::NetworkArguments;
-use super::output::{list_skipped, printable};
+use super::output::{list_skipped, printable_path};
 use super::resources::{Resources, check_new, save, writable};
 use super::training::TrainingArguments;
 use super::values;
@@ -123,7 +123,7 @@ fn text(curve: &RateCurve, plot: Option<&Path>) -> String {
         ),
     };
     if let Some(plot) = plot {
-        let _ = write!(text, "\nCurve:     {}", printable(&plot.to_string_lossy()));
+        let _ = write!(text, "\nCurve:     {}", printable_path(plot));
     }
     text
 }

@@ -37,12 +37,12 @@ impl Output {
         self.json
     }
 
-    /// Prints a result: `document` as JSON, or `text`.
+    /// Prints a result: `document` as JSON, or `text`, with what else would command the terminal escaped.
     pub fn result(self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
         if self.json {
             self.text(&serde_json::to_string_pretty(document)?)
         } else {
-            self.text(text)
+            self.text(&printable_lines(text))
         }
     }
 
@@ -56,7 +56,9 @@ impl Output {
     #[allow(clippy::unused_self)] // Whoever prints results has an output.
     pub fn text(self, text: &str) -> Result<(), Failure> {
         match writeln!(anstream::stdout().lock(), "{}", text.trim_end_matches('\n')) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+                "the result cannot be printed to standard output: {error}"
+            ))),
             _ => Ok(()),
         }
     }
@@ -76,26 +78,17 @@ pub fn list_skipped(skipped: &[Skipped]) {
 /// The same of the run that was written to `folder`, where a file has the whole list.
 pub fn list_skipped_of_run(skipped: &[Skipped], folder: &Path) {
     let file = folder.join(SKIPPED);
-    list_files(
-        skipped,
-        &format!("{} lists them all", printable(&file.to_string_lossy())),
-    );
+    list_files(skipped, &format!("{} lists them all", printable_path(&file)));
 }
 
 /// The same of the runs in `folder`, each of which has a file of its own.
 pub fn list_skipped_of_runs(skipped: &[Skipped], folder: &Path) {
     let files = folder.join("*").join(SKIPPED);
-    list_files(
-        skipped,
-        &format!("{} list them all", printable(&files.to_string_lossy())),
-    );
+    list_files(skipped, &format!("{} list them all", printable_path(&files)));
 }
 
 fn list_files(skipped: &[Skipped], rest: &str) {
-    let line = |item: &Skipped| {
-        let (path, reason) = (item.path.to_string_lossy(), &item.reason);
-        format!("{}: {}", printable(&path), printable(reason))
-    };
+    let line = |item: &Skipped| format!("{}: {}", printable_path(&item.path), printable(&item.reason));
     list_left_out("file(s)", rest, skipped.iter().map(line));
 }
 
@@ -139,6 +132,11 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// The same of a path.
+pub fn printable_path(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
 /// The same of a text of several lines, whose breaks stay.
 pub fn printable_lines(text: &str) -> String {
     let lines: Vec<String> = text.split('\n').map(printable).collect();
@@ -153,6 +151,7 @@ mod tests {
     fn what_commands_a_terminal_is_text() {
         assert_eq!(printable("a\u{1b}[2J\nb"), r"a\u{1b}[2J\nb");
         assert_eq!(printable_lines("a\u{1b}[2J\nb\n"), "a\\u{1b}[2J\nb\n");
+        assert_eq!(printable_path(Path::new("runs/a\u{1b}[2J")), r"runs/a\u{1b}[2J");
     }
 
     #[test]

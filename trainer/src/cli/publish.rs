@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use shared::store::versions::Canary;
 
@@ -6,6 +6,7 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{BundleArguments, block_on, store};
 use super::output::percent;
+use super::resources::check_changeable;
 use super::values;
 use crate::publish::{self, PublishError, Published};
 use crate::shell;
@@ -36,6 +37,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    check_changeable(Path::new(&arguments.to), "--to")?;
     let mut bundle = arguments.bundle.read_any()?;
     if let Some(path) = &arguments.sign {
         SigningKey::read(path)?.vouch_for(&mut bundle);

@@ -15,8 +15,9 @@ use crate::runs::{self, Claim, RECORD, RunError};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
-/// What a command may use of the machine.
+/// What a command may use of the machine. The heading of options before these is none of theirs.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = None::<&str>)]
 pub struct Resources {
     /// Images worked on at once [default: number of cores]
     #[arg(long, value_name = "N")]
@@ -61,9 +62,15 @@ pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
     })
 }
 
-/// Whether `folder` is a run or a bundle, to which nothing is ever added.
-pub fn never_changes(folder: &Path) -> bool {
-    folder.join(RECORD).exists() || folder.join(MANIFEST).exists()
+/// Refuses a run or a bundle, to which nothing is ever added; another folder is chosen with `option`.
+pub fn check_changeable(folder: &Path, option: &str) -> Result<(), Failure> {
+    if folder.join(RECORD).exists() || folder.join(MANIFEST).exists() {
+        return Err(Failure::usage(format!(
+            "{} is a run or a bundle, which never changes: choose another folder with {option}",
+            folder.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a folder for runs or copies within that of the images, `data`, unless that is a list.

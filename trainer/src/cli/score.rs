@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::BundleArguments;
-use super::output::{Output, printable};
+use super::output::{Output, printable, printable_path};
 use super::resources::Resources;
 use super::values;
 use crate::scoring::{self, Outcome, Scored};
@@ -87,7 +87,7 @@ struct Document<'a> {
 fn table(results: &[Scored]) -> String {
     let mut text = format!("{:<24} {:>6} {:>10}  image\n", "label", "score", "decision");
     for Scored { path, outcome } in results {
-        let path = printable(&path.to_string_lossy());
+        let path = printable_path(path);
         let _ = match outcome {
             Outcome::Answer(answer) => writeln!(
                 text,

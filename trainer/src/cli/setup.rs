@@ -1,4 +1,5 @@
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -27,12 +28,12 @@ pub struct Arguments {
 #[derive(Debug, Serialize)]
 struct Obtained {
     #[serde(serialize_with = "crate::dataset::as_text")]
-    cache: std::path::PathBuf,
+    cache: PathBuf,
     #[serde(serialize_with = "crate::dataset::as_text")]
-    library: std::path::PathBuf,
+    library: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(serialize_with = "crate::dataset::as_text")]
-    cuda_library: Option<std::path::PathBuf>,
+    cuda_library: Option<PathBuf>,
     backbones: Vec<ObtainedBackbone>,
 }
 
@@ -40,7 +41,7 @@ struct Obtained {
 struct ObtainedBackbone {
     name: String,
     #[serde(serialize_with = "crate::dataset::as_text")]
-    path: std::path::PathBuf,
+    path: PathBuf,
     sha256: String,
 }
 
@@ -61,6 +62,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         backbones: Vec::new(),
     };
     for name in &arguments.backbone {
+        // The environment and the parameter file name it for every command.
+        if backbone::is_file(Path::new(name)) {
+            session.note(&format!("{name} is a network of your own: there is nothing to obtain"));
+            continue;
+        }
         let backbone =
             backbone::obtain(name, None, None, &cache, &session.progress).map_err(|error| Failure::backbone(&error))?;
         obtained.backbones.push(ObtainedBackbone {

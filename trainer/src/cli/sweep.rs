@@ -10,8 +10,8 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::interruption;
 use super::network::NormalizationArguments;
-use super::output::{list_skipped_of_runs, printable};
-use super::resources::{Resources, check_outside, claim_folder, never_changes, save, writable};
+use super::output::{list_skipped_of_runs, printable, printable_path};
+use super::resources::{Resources, check_changeable, check_outside, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -75,12 +75,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         .collect::<Option<_>>()
         .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
     training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
-    if never_changes(&arguments.out) {
-        return Err(Failure::usage(format!(
-            "{} is a run or a bundle, which never changes: choose another folder with --out",
-            arguments.out.display()
-        )));
-    }
+    check_changeable(&arguments.out, "--out")?;
     check_outside(&arguments.out, &arguments.data)?;
     interruption::goes_on(session);
     let page = arguments.out.join("comparison.html");
@@ -248,9 +243,5 @@ fn text(groups: &[Group], page: &Path) -> String {
             group.auc.clone(),
         ]
     }));
-    format!(
-        "{}\nComparison: {}",
-        evaluation::aligned(&rows),
-        printable(&page.to_string_lossy())
-    )
+    format!("{}\nComparison: {}", evaluation::aligned(&rows), printable_path(page))
 }

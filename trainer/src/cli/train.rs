@@ -10,7 +10,7 @@ use super::failure::{Done, Failure};
 use super::interruption;
 use super::location::block_on;
 use super::network::NetworkArguments;
-use super::output::{list_skipped_of_run, printable};
+use super::output::{list_skipped_of_run, printable_path};
 use super::resources::{Resources, check_outside, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::counted::counted;
@@ -196,8 +196,8 @@ impl Job {
 
 fn text(run: &Run, saved: &Saved) -> String {
     let mut text = evaluation::table(&run.metrics.evaluation);
-    let folder = printable(&saved.folder.to_string_lossy());
-    let report = printable(&saved.report().to_string_lossy());
+    let folder = printable_path(&saved.folder);
+    let report = printable_path(&saved.report());
     let images = run.metrics.train_count.unwrap_or_default();
     let refined = run.refined_on.map(|part| (part, run.history.is_unchanged()));
     let how = how(images, refined, run.metrics.chosen_c, run.folds);

@@ -26,15 +26,15 @@ const EXPORT: &str = "Bundle and report";
 /// What a training needs to know besides the network.
 #[derive(Debug, clap::Args)]
 pub struct TrainingArguments {
-    /// Name of the model [default: the name of the folder of the images or the list]
-    #[arg(long)]
-    name: Option<String>,
     #[command(flatten)]
     pub split: SplitArguments,
     #[command(flatten)]
     svm: SvmArguments,
     #[command(flatten)]
     pub recipe: RecipeArguments,
+    /// Name of the model [default: the name of the folder of the images or the list]
+    #[arg(long, help_heading = EXPORT)]
+    name: Option<String>,
     /// Whether batch normalization becomes part of the convolutions before it where a refined network is exported: the same
     /// scores from half of the nodes, loaded in less time. `false` keeps the form that was refined, to go on with elsewhere
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true",

@@ -68,7 +68,7 @@ pub fn network(text: &str) -> Result<String, String> {
     }
 }
 
-/// The same where nothing can be done with a path.
+/// The same where nothing is done with a path, so that no message asks for one.
 pub fn catalogued(text: &str) -> Result<String, String> {
     network(text).map_err(|_| {
         let names: Vec<&str> = backbone::catalogue().iter().map(|entry| entry.name.as_str()).collect();
@@ -131,6 +131,10 @@ mod tests {
             "setup --backbone resnet-of-tomorrow",
             "batch --input s3://photos --output s3://scores --state-machine batch",
             "sweep --data images --out sweep --backbone resnet18,resnet-of-tomorrow",
+            // As of a variable that is not set: a beginning of every run's name.
+            "runs show ",
+            "runs compare first ",
+            "runs delete ",
         ] {
             let said = refusal(line);
             assert!(

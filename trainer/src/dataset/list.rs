@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::scan::holds_runs;
+use super::scan::holds_made;
 use super::{Dataset, DatasetError, Item, Skipped};
 
 /// Lists that a folder of images is read by without being told, as Hugging Face's `imagefolder` has them.
@@ -47,7 +47,7 @@ impl ListFormat {
 }
 
 /// The list that the data set at `path` is read by: `path` itself where it is a file, or the list in a folder that has
-/// fewer than two class folders; those of runs are none.
+/// fewer than two class folders; those of runs and published models are none.
 pub fn list_of(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path.to_path_buf());
@@ -56,7 +56,7 @@ pub fn list_of(path: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(path).ok()?.flatten();
     let folders = entries.filter(|entry| {
         let path = entry.path();
-        path.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') && !holds_runs(&path)
+        path.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') && !holds_made(&path)
     });
     (folders.count() < 2).then_some(list)
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use shared::store::versions::LIVE;
+
 use super::{Dataset, DatasetError, Item, Skipped, list};
 use crate::runs::{self, RECORD, Record};
 
@@ -15,9 +17,9 @@ const MAX_DEPTH: usize = 32;
 impl Dataset {
     /// Finds the images of `root`: every file in its subfolders, and in their subfolders, is taken as an image of
     /// the class that the first subfolder names. Whether it is one shows when it is decoded. Links are followed,
-    /// but no folder is entered twice; what is no ordinary file is listed as skipped. Folders of runs are passed over: their
-    /// pictures are no images of a class. Where `root` is a list, or has one and no class folders (see
-    /// [`super::list_of`]), the list says what the images are.
+    /// but no folder is entered twice; what is no ordinary file is listed as skipped. Folders of runs and of published
+    /// models are passed over: their pictures are no images of a class. Where `root` is a list, or has one and no class
+    /// folders (see [`super::list_of`]), the list says what the images are.
     ///
     /// # Errors
     /// See [`DatasetError`].
@@ -44,7 +46,7 @@ impl Dataset {
                 continue;
             }
             match (entry.is_dir(), name.to_str()) {
-                (true, _) if holds_runs(&entry) => {}
+                (true, _) if holds_made(&entry) => {}
                 (true, Some(class)) => dataset.add_class(class, &entry),
                 (true, None) => dataset.skip(name, "the name of a class folder must be Unicode"),
                 (false, _) if list::is_list(&name) => {}
@@ -147,12 +149,12 @@ impl Walk<'_> {
             Ok(entries) => entries,
             Err(error) => return self.dataset.skip(relative.to_path_buf(), &error.to_string()),
         };
-        if entries.iter().any(|entry| entry.ends_with(RECORD)) {
-            if !is_run(folder) {
-                let reason = format!("it has a {RECORD} as the folder of a run, and is none that can be read");
-                self.dataset.skip(relative.to_path_buf(), &reason);
-            }
+        if is_made(folder) {
             return;
+        }
+        if entries.iter().any(|entry| entry.ends_with(RECORD)) {
+            let reason = format!("it has a {RECORD} as the folder of a run, and is none that can be read");
+            return self.dataset.skip(relative.to_path_buf(), &reason);
         }
         for entry in entries {
             let Some(name) = entry.file_name() else { continue };
@@ -208,14 +210,16 @@ pub(crate) fn walk<E: From<DatasetError>>(
     Ok(())
 }
 
-/// Whether this is the folder of a run.
-fn is_run(folder: &Path) -> bool {
-    folder.join(RECORD).is_file() && Record::load(folder).is_ok()
+/// Whether this is the folder of a run or of a published model: there are copies of test images in both.
+fn is_made(folder: &Path) -> bool {
+    let is_run = folder.join(RECORD).is_file() && Record::load(folder).is_ok();
+    is_run || (folder.join(LIVE).is_file() && folder.join("versions").is_dir())
 }
 
-/// Whether `folder` is that of a run, holds such folders and nothing else, or is kept for them and empty.
-pub(super) fn holds_runs(folder: &Path) -> bool {
-    if is_run(folder) {
+/// Whether `folder` is that of a run or a published model, holds such folders and nothing else, or is kept for runs and
+/// empty.
+pub(super) fn holds_made(folder: &Path) -> bool {
+    if is_made(folder) {
         return true;
     }
     let Ok(entries) = fs::read_dir(folder) else {
@@ -225,7 +229,7 @@ pub(super) fn holds_runs(folder: &Path) -> bool {
     let shown = entries.flatten().filter(|entry| !hidden(Path::new(&entry.file_name())));
     let mut shown = shown.peekable();
     match shown.peek() {
-        Some(_) => shown.all(|entry| is_run(&entry.path())),
+        Some(_) => shown.all(|entry| is_made(&entry.path())),
         None => folder.ends_with(runs::FOLDER),
     }
 }
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_stand_in_a_data_set_are_no_class() {
+    fn runs_and_models_that_stand_in_a_data_set_are_no_class() {
         let folder = tempfile::tempdir().expect("a folder");
         let record = crate::runs::tests::record("1", "2026-01-01T00:00:00Z");
         let record = serde_json::to_string(&record).expect("JSON");
@@ -291,6 +295,10 @@ mod tests {
             ("runs/one/run.json", record),
             ("runs/one/bundle/golden/1.png", ""),
             ("alone/run.json", record),
+            ("store/photos/live.json", "{}"),
+            ("store/photos/versions/1/golden/1.png", ""),
+            ("striped/photos/live.json", "{}"),
+            ("striped/photos/versions/1/golden/1.png", ""),
             ("foreign/run.json", "{}"),
             ("foreign/1.jpg", ""),
         ] {

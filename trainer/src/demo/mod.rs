@@ -134,7 +134,10 @@ impl Default for Difficulty {
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// A file of the same name holds something else.
-    #[error("{} is not the demo picture of that name; move it away or choose another folder", .path.display())]
+    #[error(
+        "{} is not what this demo draws there: another --seed or --per-class needs another folder, named with --dir",
+        .path.display()
+    )]
     InTheWay {
         /// The file that was left alone.
         path: PathBuf,

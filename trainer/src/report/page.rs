@@ -198,10 +198,9 @@ fn remarks(report: &Report) -> Vec<String> {
     let evaluation = &report.metrics.evaluation;
     let width = evaluation.accuracy_interval.map(|[low, high]| {
         format!(
-            "{} test images leave the accuracy uncertain by some ±{:.1} points: on other test images, a model that is \
-             as good may well differ by that much. Models tested on the same images are told apart by \
-             trainer runs compare.",
-            evaluation.test_count,
+            "{} the accuracy uncertain by some ±{:.1} points: on other test images, a model that is as good may well \
+             differ by that much. Models tested on the same images are told apart by trainer runs compare.",
+            counted(evaluation.test_count, "test image leaves", "test images leave"),
             50.0 * (high - low)
         )
     });

@@ -80,12 +80,32 @@ fn labels_and_names_are_text_wherever_they_stand() {
 }
 
 #[test]
+fn numbers_and_words_agree() {
+    let page = rendered(1, 2);
+    assert!(page.contains("<summary>1 file left out</summary>"), "{page}");
+    assert!(page.contains("1 test image leaves the accuracy"), "{page}");
+    assert!(rendered(30, 2).contains("30 test images leave the accuracy"));
+}
+
+#[test]
 fn what_to_do_next_is_told_where_there_is_something() {
     let page = rendered(30, 3);
     assert!(
         page.contains("<h2>What to do next</h2>") && page.contains("<li>Add photos of "),
         "{page}"
     );
+}
+
+/// The page's script finds by them what it listens to.
+#[test]
+fn identifiers_stand_once_in_a_page() {
+    let page = rendered(30, 3);
+    let mut seen = std::collections::HashSet::new();
+    for part in page.split(" id=\"").skip(1) {
+        let (id, _) = part.split_once('"').expect("an end");
+        assert!(seen.insert(id), "{id} stands twice");
+    }
+    assert!(seen.contains("advice") && seen.contains("next"), "{seen:?}");
 }
 
 #[test]

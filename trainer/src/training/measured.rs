@@ -24,8 +24,8 @@ struct Parameters {
     split: Option<PathBuf>,
 }
 
-/// Measures a bundle on a data set, all of it or the test part of a split file. Where the bundle's `run` is known, a note
-/// says how many of the images it was trained on.
+/// Measures a bundle on a data set, all of it or the test part of a split file. A note says how many of the images it was
+/// trained on, or that its `run`, which would tell, is not known.
 ///
 /// # Errors
 /// See [`TrainingError`].
@@ -68,7 +68,11 @@ pub fn measure(
     let test = split.test_rows();
     let told = match run {
         Some(run) => note(run, &dataset, &features.contents, &test)?,
-        None => None,
+        None => Some(
+            "The bundle lies in no run, so that nothing tells whether it was trained on some of these images: if it \
+             was, the figures flatter."
+                .to_owned(),
+        ),
     };
     let start = Instant::now();
     let predictions = predict(&head, &dataset, &features, &test);

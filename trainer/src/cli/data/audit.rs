@@ -7,7 +7,7 @@ use super::features::FeatureArguments;
 use crate::audit::{self, Audit};
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::{list_skipped, printable};
+use crate::cli::output::{list_skipped, printable, printable_path};
 use crate::cli::resources::{Resources, check_new, save, writable};
 use crate::counted::counted;
 use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let annotate = arguments.annotate.as_ref().map(reqwest::Url::as_str);
         let page = report::audit_page(&audit, &featurized.skipped, &featurized.root, annotate, limits)?;
         save(path, page.as_bytes(), "--html")?;
-        session.remark(&format!("Page: {}", printable(&path.to_string_lossy())));
+        session.remark(&format!("Page: {}", printable_path(path)));
     }
     list_skipped(&featurized.skipped);
     let document = Document {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::{list_skipped, printable};
+use crate::cli::output::{list_skipped, printable_path};
 use crate::cli::resources::{check_outside, save};
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
@@ -99,18 +99,18 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
         return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
     };
     check_outside(out, &arguments.data)?;
-    let (copied, unreadable) = dataset::copy_to_folders(dataset, out, &session.progress)?;
+    let (copied, unreadable) =
+        dataset::copy_to_folders(dataset, out, &session.progress).map_err(|error| match error {
+            DatasetError::File { .. } => Failure::hinted(&error, "choose another folder with --out"),
+            error => Failure::from(error),
+        })?;
     finish(out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
 }
 
 fn finish(out: &Path, images: usize, skipped: &[Skipped], session: &Session) -> Result<Done, Failure> {
     list_skipped(skipped);
     let document = Document { out, images, skipped };
-    let text = format!(
-        "{} in {}",
-        counted(images, "image", "images"),
-        printable(&out.to_string_lossy())
-    );
+    let text = format!("{} in {}", counted(images, "image", "images"), printable_path(out));
     session.output.result(&document, &text)?;
     Ok(Done::unless_left_out(skipped))
 }

@@ -9,7 +9,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::interruption;
 use crate::cli::location::block_on;
-use crate::cli::output::{IN_JSON, list_left_out, printable};
+use crate::cli::output::{IN_JSON, list_left_out, printable, printable_path};
 use crate::counted::counted;
 use crate::fetch::{self, Downloader, Kind, Options, Outcome};
 use crate::search::Unanswered;
@@ -119,7 +119,7 @@ pub fn report(
         format!("line {}: {url}: {}: {reason}", left_out.line, left_out.kind.name())
     });
     list_left_out("address(es)", IN_JSON, lines);
-    let folder = printable(&data.to_string_lossy());
+    let folder = printable_path(data);
     // A copy is there too, under another name.
     let copies = outcome.left_out.iter().filter(|item| item.kind == Kind::Duplicate);
     let nothing = outcome.kept + outcome.known + copies.count() == 0;
@@ -133,7 +133,7 @@ pub fn report(
             counted(outcome.kept, "image", "images"),
             outcome.known,
             counted(outcome.left_out.len(), "address", "addresses"),
-            printable(&outcome.ledger.to_string_lossy()),
+            printable_path(&outcome.ledger),
         )
     };
     let hint = if nothing {

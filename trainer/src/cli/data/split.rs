@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::list_skipped;
+use crate::cli::output::{list_skipped, printable_path};
 use crate::cli::resources::{Resources, check_new, writable};
 use crate::cli::values;
 use crate::counted::counted;
@@ -111,7 +111,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         counted(document.train, "image", "images"),
         document.test,
         counted(document.groups, "group", "groups"),
-        arguments.out.display()
+        printable_path(&arguments.out)
     );
     session.output.result(&document, &text)?;
     Ok(Done::unless_left_out(&dataset.skipped))

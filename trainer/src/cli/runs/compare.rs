@@ -1,13 +1,14 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use shared::files;
 
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::printable;
+use crate::cli::output::{printable, printable_path};
 use crate::cli::resources::{check_new, save};
 use crate::evaluation;
 use crate::report;
@@ -20,7 +21,7 @@ use crate::runs::{Comparison, Entry};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Ids of runs or beginnings of them, names of their folders, the folders, or their bundles
-    #[arg(value_name = "ID", num_args = 2.., required = true)]
+    #[arg(value_name = "ID", num_args = 2.., required = true, value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
     /// Where the page is written; must not exist already [default: comparison-DIGITS.html, the digits made of the ids]
     #[arg(long, value_name = "FILE")]
@@ -145,6 +146,6 @@ fn text(comparison: &Comparison, page: &Path) -> String {
     for caveat in &comparison.caveats {
         let _ = writeln!(text, "{}", printable(caveat));
     }
-    let _ = write!(text, "\nPage: {}", printable(&page.to_string_lossy()));
+    let _ = write!(text, "\nPage: {}", printable_path(page));
     text
 }

@@ -2,12 +2,13 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::{printable, tell};
+use crate::cli::output::{printable, printable_path, tell};
 use crate::runs::Entry;
 
 /// Delete runs, after asking.
@@ -16,7 +17,7 @@ use crate::runs::Entry;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Ids of runs or beginnings of them, names of their folders, or the folders
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
     /// Do not ask
     #[arg(long)]
@@ -51,7 +52,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         let _ = writeln!(text, "Deleted {id}");
     }
     for path in &document.left {
-        let _ = writeln!(text, "Left {}", printable(&path.to_string_lossy()));
+        let _ = writeln!(text, "Left {}", printable_path(path));
     }
     session.output.result(&document, &text)?;
     Ok(Done::Complete)
@@ -69,7 +70,7 @@ fn agreed(entries: &[Entry]) -> Result<bool, Failure> {
             "{}  {}  {}",
             entry.record.id,
             printable(&entry.record.name),
-            printable(&entry.folder.to_string_lossy())
+            printable_path(&entry.folder)
         ));
     }
     io::Write::write_all(&mut io::stderr(), b"Delete for good? [y/N] ")?;

@@ -4,7 +4,8 @@ use serde::Serialize;
 use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::printable;
+use crate::cli::output::{printable, printable_path};
+use crate::counted::counted;
 use crate::evaluation;
 use crate::runs::{Entry, Record};
 
@@ -60,10 +61,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Order::Name => entries.sort_by(|a, b| a.record.name.cmp(&b.record.name)),
     }
     let document: Vec<Listed> = entries.iter().map(|entry| listed(entry)).collect();
-    let text = if entries.is_empty() {
-        format!("No runs in {}", printable(&arguments.place.runs.to_string_lossy()))
-    } else {
-        table(&entries)
+    let place = printable_path(&arguments.place.runs);
+    let text = match history.entries.len() {
+        _ if !entries.is_empty() => table(&entries),
+        0 => format!("No runs in {place}"),
+        all => format!("None of {} in {place} fits --filter", counted(all, "run", "runs")),
     };
     session.output.result(&document, &text)?;
     Ok(Done::Complete)
@@ -127,7 +129,7 @@ fn table(entries: &[&Entry]) -> String {
                 .accuracy
                 .map_or_else(|| "-".to_owned(), |accuracy| format!("{:.1} %", 100.0 * accuracy)),
             evaluation.test_count.to_string(),
-            printable(&entry.folder.to_string_lossy()),
+            printable_path(&entry.folder),
         ]
     }));
     evaluation::aligned(&rows)

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 
 use super::Place;
@@ -16,7 +17,7 @@ use crate::runs::{Entry, Record};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Id of a run or the beginning of it, name of its folder, the folder, or the bundle in it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     place: Place,

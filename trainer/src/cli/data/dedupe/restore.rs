@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
-use crate::cli::output::printable;
+use crate::cli::output::{printable, printable_path};
 use crate::counted::counted;
 use crate::dataset::{DatasetError, FolderLock, Skipped};
 use crate::duplicates::quarantine;
@@ -32,7 +32,7 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
     let texts =
         |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| path.to_string_lossy().into_owned()).collect() };
     let place = quarantine::place(&restored.quarantine);
-    let place = printable(&place.to_string_lossy());
+    let place = printable_path(&place);
     let document = Document {
         restored: restored.files.len() + restored.renamed.len(),
         renamed: texts(&restored.renamed),
@@ -48,8 +48,8 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
         )
     });
     let left = document.left.iter().map(|left| {
-        let path = left.path.to_string_lossy();
-        format!("{} stays in {place}: {}", printable(&path), printable(&left.reason))
+        let (path, reason) = (printable_path(&left.path), printable(&left.reason));
+        format!("{path} stays in {place}: {reason}")
     });
     let not_back: Vec<String> = missing.chain(left).collect();
     let mut text = counted(document.restored, "file is back", "files are back");
