@@ -298,15 +298,8 @@ async fn a_version_that_cannot_be_fetched_is_not_refused_and_is_followed_once_it
     let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
     let [first, second] = ["first", "second"].map(bundle);
     publish(&store, &first, NAME).await.expect("published");
-    let (model, library) = (
-        folder.path().join(NAME).display().to_string(),
-        library().display().to_string(),
-    );
-    let scorer = Http::start(&[
-        ("IKAT_MODEL", &model),
-        ("IKAT_REFRESH_SECONDS", "1"),
-        ("ORT_DYLIB_PATH", &library),
-    ]);
+    let model = folder.path().join(NAME).display().to_string();
+    let scorer = Http::start(&[("IKAT_MODEL", &model), ("IKAT_REFRESH_SECONDS", "1")]);
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
 
     let manifest = Bytes::from(second.manifest.to_json());

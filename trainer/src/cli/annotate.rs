@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
-use super::output::printable;
+use super::output::{printable, printable_path};
 use super::resources::Resources;
 use crate::annotate::server::Site;
 use crate::annotate::{Desk, Query, Sort, Suspicion, Thumbnails};
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         session.warn(&format!(
             "{} tells of no image here with the label that it has: make it anew with `trainer data audit --data {} \
              --json`",
-            printable(&audit.to_string_lossy()),
+            printable_path(audit),
             shell::quote(&arguments.data)
         ));
     }
