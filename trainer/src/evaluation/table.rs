@@ -78,8 +78,12 @@ fn confusion(evaluation: &Evaluation) -> String {
 }
 
 fn mistakes(evaluation: &Evaluation) -> String {
+    let mistakes = evaluation.mistakes();
+    if mistakes.is_empty() {
+        return "No image was taken for one of another class.\n".to_owned();
+    }
     let mut rows = vec![["truth", "prediction", "images"].map(str::to_owned).to_vec()];
-    for (truth, answer, count) in evaluation.mistakes().into_iter().take(MISTAKES) {
+    for (truth, answer, count) in mistakes.into_iter().take(MISTAKES) {
         let classes = [truth, answer].map(|class| evaluation.classes[class].clone());
         rows.push(classes.into_iter().chain([count.to_string()]).collect());
     }
