@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Evaluation, MATRIX};
+use crate::counted::counted;
 
 /// Mistakes that are listed where there are too many classes for a matrix.
 const MISTAKES: usize = 20;
@@ -44,12 +45,12 @@ pub fn table(evaluation: &Evaluation) -> String {
     let interval = evaluation.accuracy_interval;
     let _ = writeln!(
         text,
-        "Accuracy {} (95 % interval {} to {}) on {} images; class-averaged {}; AUC macro {}, micro {}; \
+        "Accuracy {} (95 % interval {} to {}) on {}; class-averaged {}; AUC macro {}, micro {}; \
          calibration error {}",
         share(evaluation.accuracy),
         share(interval.map(|bounds| bounds[0])),
         share(interval.map(|bounds| bounds[1])),
-        evaluation.test_count,
+        counted(evaluation.test_count, "image", "images"),
         share(evaluation.class_averaged_accuracy),
         share(evaluation.auc_macro),
         share(evaluation.auc_micro),

@@ -238,6 +238,7 @@ fn many_classes_have_their_most_frequent_mistakes_in_place_of_a_matrix() {
         text.contains("\n\nNo image was taken for one of another class.\n\n"),
         "{text}"
     );
+    assert!(text.contains(" on 1 image; "), "{text}");
 }
 
 #[test]
