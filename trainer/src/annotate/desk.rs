@@ -364,26 +364,13 @@ impl Desk {
         if !is_label(label) {
             return Err(DeskError::Label(label.to_owned()));
         }
+        check_beside(self.labels(), label)
+    }
+
+    /// Whether images of a label are excluded, and the label; those of the data set come first.
+    fn labels(&self) -> BTreeSet<(bool, &str)> {
         let pictures = self.pictures.values();
-        // Those of the data set come first.
-        let labels: BTreeSet<(bool, &str)> = pictures.map(|(label, excluded)| (*excluded, label.as_str())).collect();
-        let clash = labels
-            .into_iter()
-            .find(|(_, known)| case_clash([*known, label]).is_some());
-        match clash {
-            None => Ok(()),
-            Some((false, known)) => {
-                let clash = CaseClash {
-                    first: known.to_owned(),
-                    second: label.to_owned(),
-                };
-                Err(DeskError::Dataset(clash.into()))
-            }
-            Some((true, known)) => Err(DeskError::ExcludedClash {
-                excluded: known.to_owned(),
-                label: label.to_owned(),
-            }),
-        }
+        pictures.map(|(label, excluded)| (*excluded, label.as_str())).collect()
     }
 
     /// Adds a class, in the place of an empty one that differs in case alone.
@@ -430,13 +417,15 @@ impl Desk {
         mut conflicts: Vec<Conflict>,
         event: impl Fn(Vec<Move>) -> Event,
     ) -> Result<Reply, DeskError> {
-        let labels: BTreeSet<&(String, bool)> = self.pictures.values().collect();
+        let labels = self.labels();
         let mut taken = HashSet::new();
         let mut moves = Vec::new();
         for mut planned in wanted {
             planned.to = self.vacant(&planned.to, &taken);
             let inside = moves::check(&self.root, &planned).map_err(|error| error.to_string());
-            match inside.and_then(|()| check_beside(&labels, &planned)) {
+            let (label, excluded) = class_of(&planned.to);
+            let beside = labels.iter().copied().filter(|(out, _)| *out == excluded);
+            match inside.and_then(|()| check_beside(beside, &label).map_err(|error| error.to_string())) {
                 Ok(()) => {
                     taken.insert(planned.to.clone());
                     moves.push(planned);
@@ -535,22 +524,23 @@ fn class_of(path: &str) -> (String, bool) {
     (label.unwrap_or_default(), excluded)
 }
 
-/// Sees that a move leads to no label that differs from one of `labels` in case alone: what is there could not be read
-/// again.
-fn check_beside(labels: &BTreeSet<&(String, bool)>, planned: &Move) -> Result<(), String> {
-    let (label, excluded) = class_of(&planned.to);
-    let beside = labels.iter().filter(|(_, out)| *out == excluded);
-    let clash = beside
-        .map(|(known, _)| known)
-        .find(|known| case_clash([known.as_str(), label.as_str()]).is_some());
-    match clash.cloned() {
+/// Sees that `label` differs from none of `labels`, of excluded images or not, in case alone: what is there could not be
+/// read again.
+fn check_beside<'a>(labels: impl IntoIterator<Item = (bool, &'a str)>, label: &str) -> Result<(), DeskError> {
+    let mut labels = labels.into_iter();
+    match labels.find(|(_, known)| case_clash([*known, label]).is_some()) {
         None => Ok(()),
-        Some(known) if excluded => Err(DeskError::ExcludedClash { excluded: known, label }.to_string()),
-        Some(known) => Err(CaseClash {
-            first: known,
-            second: label,
+        Some((false, known)) => {
+            let clash = CaseClash {
+                first: known.to_owned(),
+                second: label.to_owned(),
+            };
+            Err(DeskError::Dataset(clash.into()))
         }
-        .to_string()),
+        Some((true, known)) => Err(DeskError::ExcludedClash {
+            excluded: known.to_owned(),
+            label: label.to_owned(),
+        }),
     }
 }
 

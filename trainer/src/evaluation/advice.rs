@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Evaluation;
-use crate::counted::listed;
+use crate::counted::{counted, listed};
 
 /// A class with fewer images to train on is hardly learnt, ...
 const TRAIN: usize = 20;
@@ -107,8 +107,8 @@ impl Evaluation {
         let [low, high] = self.accuracy_interval?;
         (high - low > WIDTH).then(|| {
             format!(
-                "Test with more photos: {} leave open whether the accuracy is {:.0} or {:.0} %.",
-                self.test_count,
+                "Test with more photos: {} open whether the accuracy is {:.0} or {:.0} %.",
+                counted(self.test_count, "leaves", "leave"),
                 100.0 * low,
                 100.0 * high
             )

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Evaluation, MATRIX};
+use crate::counted::counted;
 
 /// Mistakes that are listed where there are too many classes for a matrix.
 const MISTAKES: usize = 20;
@@ -44,12 +45,12 @@ pub fn table(evaluation: &Evaluation) -> String {
     let interval = evaluation.accuracy_interval;
     let _ = writeln!(
         text,
-        "Accuracy {} (95 % interval {} to {}) on {} images; class-averaged {}; AUC macro {}, micro {}; \
+        "Accuracy {} (95 % interval {} to {}) on {}; class-averaged {}; AUC macro {}, micro {}; \
          calibration error {}",
         share(evaluation.accuracy),
         share(interval.map(|bounds| bounds[0])),
         share(interval.map(|bounds| bounds[1])),
-        evaluation.test_count,
+        counted(evaluation.test_count, "image", "images"),
         share(evaluation.class_averaged_accuracy),
         share(evaluation.auc_macro),
         share(evaluation.auc_micro),
@@ -78,8 +79,12 @@ fn confusion(evaluation: &Evaluation) -> String {
 }
 
 fn mistakes(evaluation: &Evaluation) -> String {
+    let mistakes = evaluation.mistakes();
+    if mistakes.is_empty() {
+        return "No image was taken for one of another class.\n".to_owned();
+    }
     let mut rows = vec![["truth", "prediction", "images"].map(str::to_owned).to_vec()];
-    for (truth, answer, count) in evaluation.mistakes().into_iter().take(MISTAKES) {
+    for (truth, answer, count) in mistakes.into_iter().take(MISTAKES) {
         let classes = [truth, answer].map(|class| evaluation.classes[class].clone());
         rows.push(classes.into_iter().chain([count.to_string()]).collect());
     }

@@ -233,6 +233,12 @@ fn many_classes_have_their_most_frequent_mistakes_in_place_of_a_matrix() {
     ];
     let expected = format!("The most frequent mistakes\n{}\n\n", lines.join("\n"));
     assert!(text.contains(&expected) && !text.contains("Confusion"), "{text}");
+    let text = table(&evaluate(&names(41), &[7], &[answer(7)]));
+    assert!(
+        text.contains("\n\nNo image was taken for one of another class.\n\n"),
+        "{text}"
+    );
+    assert!(text.contains(" on 1 image; "), "{text}");
 }
 
 #[test]

@@ -120,6 +120,7 @@ fn nothing_is_asked_of_the_network() {
 fn many_classes_and_no_images_are_reports_too() {
     let page = rendered(400, 100);
     assert!(page.contains("The most frequent mistakes"));
+    assert!(rendered(4, 100).contains("No image was taken for one of another class."));
     let (_, data) = page.split_once("id=\"data\">").expect("images");
     let (data, _) = data.split_once("</script>").expect("an end");
     let data: Value = serde_json::from_str(data).expect("JSON");

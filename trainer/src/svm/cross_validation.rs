@@ -144,22 +144,19 @@ pub(crate) fn sweep(
         .collect();
     // The images of a class that is never held out train in every fold. At a C at which not even these are recognized the class
     // would never be answered, whatever is measured of the others.
-    let mut images = vec![0; examples.classes];
-    for label in examples.labels {
-        images[*label] += 1;
-    }
-    for (images, held_out) in images.iter_mut().zip(&held_out).filter(|(_, held_out)| **held_out > 0) {
-        *images = *held_out;
-    }
+    let images: Vec<usize> = (0..examples.classes)
+        .map(|class| match held_out[class] {
+            0 => examples.labels.iter().filter(|label| **label == class).count(),
+            images => images,
+        })
+        .collect();
     let score = |correct: &Correct| {
-        let right = |class: usize| {
-            if held_out[class] > 0 {
-                correct.held_out[class]
-            } else {
-                correct.train[class] / folds.folds.len()
-            }
-        };
-        let right: Vec<usize> = (0..examples.classes).map(right).collect();
+        let right: Vec<usize> = (0..examples.classes)
+            .map(|class| match held_out[class] {
+                0 => correct.train[class] / folds.folds.len(),
+                _ => correct.held_out[class],
+            })
+            .collect();
         parameters.class_weights.accuracy(&right, &images)
     };
     // On a tie the smallest C, as good on the evidence and with the wider margin. The one-standard-error rule would go

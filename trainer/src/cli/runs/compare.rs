@@ -10,6 +10,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{printable, printable_path};
 use crate::cli::resources::{check_new, save};
+use crate::counted::counted;
 use crate::evaluation;
 use crate::report;
 use crate::runs::{Comparison, Entry};
@@ -134,10 +135,10 @@ fn text(comparison: &Comparison, page: &Path) -> String {
         };
         let _ = writeln!(
             text,
-            "{first} and {second}: {}. Of {} common test images, {} only {first} got right, {} only {second} (McNemar's \
+            "{first} and {second}: {}. Of {}, {} only {first} got right, {} only {second} (McNemar's \
              exact test: p = {}{corrected}).",
             pair.verdict(&first, &second),
-            test.images,
+            counted(test.images, "common test image", "common test images"),
             test.only_first,
             test.only_second,
             evaluation::p_text(test.p_value)
