@@ -57,6 +57,11 @@ impl Model {
         let _ = self.service(until).await;
     }
 
+    /// Waits while versions are being loaded, or it is looked which are live.
+    pub async fn settled(&self) {
+        self.rollout.settled().await;
+    }
+
     /// Loads the model and follows its alias for ever, also while no requests come.
     pub async fn follow(&self) {
         loop {

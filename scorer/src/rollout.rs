@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use shared::network::Runtime;
 use shared::service::{ErrorCode, Problem, Service, ServiceError, Version};
 use shared::store::{Source, VersionRef, Wanted, rfc3339};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use crate::configuration::{Configuration, ConfigurationError};
 use crate::images::Images;
@@ -33,7 +33,7 @@ pub struct Rollout {
     /// When a request makes the alias be looked at again.
     due: Mutex<Instant>,
     /// Held by whoever loads.
-    progress: tokio::sync::Mutex<Progress>,
+    progress: Arc<tokio::sync::Mutex<Progress>>,
 }
 
 /// What whoever loads must know of earlier attempts.
@@ -71,7 +71,7 @@ impl Rollout {
             runtime: OnceCell::new(),
             serving: RwLock::new(None),
             due: Mutex::new(Instant::now()),
-            progress: tokio::sync::Mutex::default(),
+            progress: Arc::default(),
         }
     }
 
@@ -170,13 +170,22 @@ impl Rollout {
             }
             *due = Instant::now() + self.configuration.refresh;
         }
+        // Where an earlier look is not done yet, that one will do.
+        let Ok(progress) = Arc::clone(&self.progress).try_lock_owned() else {
+            return;
+        };
         let rollout = Arc::clone(self);
-        tokio::spawn(async move { rollout.follow().await });
+        tokio::spawn(async move { rollout.follow(progress).await });
     }
 
-    /// Brings what the alias names into memory, unless an earlier look is not done yet.
-    async fn follow(&self) {
-        let (Ok(mut progress), Some(serving)) = (self.progress.try_lock(), self.serving()) else {
+    /// Waits for whoever loads.
+    pub async fn settled(&self) {
+        drop(self.progress.lock().await);
+    }
+
+    /// Brings what the alias names into memory.
+    async fn follow(&self, mut progress: OwnedMutexGuard<Progress>) {
+        let Some(serving) = self.serving() else {
             return;
         };
         let wanted = match self.look().await {

@@ -8,6 +8,9 @@ use end_to_end::root;
 use end_to_end::seaweedfs::SeaweedFs;
 use end_to_end::web::{Web, answer};
 use serde_json::{Value, json};
+use shared::bundle::MODEL;
+use shared::store::versions::file_key;
+use shared::store::{FolderStore, ObjectStore};
 use trainer::publish::publish;
 
 fn fixture(name: &str) -> Value {
@@ -236,4 +239,44 @@ fn an_instance_takes_its_first_event_though_its_store_does_not_answer() {
     assert_eq!(answer["statusCode"], 503, "{answer}");
     let message = answer["error"]["message"].as_str().expect("a message");
     assert!(message.contains("still being loaded"), "{message}");
+}
+
+#[tokio::test]
+async fn an_instance_sees_its_loading_through_before_it_takes_another_event() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ObjectStore::Folder(FolderStore::new(folder.path()));
+    let [first, second] = ["first", "second"].map(bundle);
+    publish(&store, &first, "colours").await.expect("published");
+    let slow = file_key("colours", &second.manifest.version, MODEL);
+    let objects = folder.path().to_owned();
+    let bucket = Web::start(move |path, _, stream| {
+        let key = path.trim_start_matches("/models/").split('?').next().unwrap_or_default();
+        if key == slow {
+            // Many times as long as an answer takes.
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        match std::fs::read(objects.join(key)) {
+            Ok(object) => answer(stream, "200 OK", &[("etag", "\"1\"")], &object),
+            Err(_) => answer(stream, "404 Not Found", &[], b""),
+        }
+    });
+    let endpoint = bucket.url("");
+    let Some(lambda) = Lambda::start(&[
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ACCESS_KEY_ID", "tests"),
+        ("AWS_SECRET_ACCESS_KEY", "tests"),
+        ("AWS_REGION", "us-east-1"),
+        ("IKAT_MODEL", "s3://models/colours"),
+        ("IKAT_REFRESH_SECONDS", "1"),
+    ]) else {
+        return;
+    };
+    let image = base64(&png([250, 10, 10]));
+    let version = || lambda.invoke(&json!({ "image": image })).1["model"]["version"].clone();
+    assert_eq!(version(), first.manifest.version);
+    publish(&store, &second, "colours").await.expect("published");
+    std::thread::sleep(Duration::from_secs(1));
+    // The one that finds the new version does not wait for it, and the next one has it.
+    assert_eq!(version(), first.manifest.version);
+    assert_eq!(version(), second.manifest.version);
 }

@@ -1,5 +1,6 @@
 //! AWS Lambda's events to requests, and answers back in the event's own form.
 
+mod afterwards;
 mod distributed_map;
 mod http_event;
 mod s3_batch;
@@ -9,7 +10,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use lambda_runtime::layers::TracingLayer;
+use lambda_runtime::tower::layer::layer_fn;
+use lambda_runtime::{Diagnostic, LambdaEvent, Runtime, service_fn};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -19,6 +22,7 @@ use shared::service::{self, ErrorCode, Request, Response, ServiceError};
 use crate::Failure;
 use crate::model::Model;
 use crate::origin::{Origin, TRACEPARENT, Trace};
+use afterwards::Afterwards;
 use distributed_map::Batch;
 use http_event::Form;
 use s3_batch::Invocation;
@@ -49,7 +53,8 @@ pub fn ready_by() -> Option<Instant> {
 /// # Errors
 /// When the Runtime API is gone.
 pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+    let follower = Arc::clone(&model);
+    let answering = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let model = Arc::clone(&model);
         async move {
             let (event, context) = event.into_parts();
@@ -66,8 +71,16 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
                 error_message: error.to_string(),
             })
         }
-    }))
-    .await
+    });
+    let afterwards = layer_fn(|answering| Afterwards {
+        answering,
+        model: Arc::clone(&follower),
+    });
+    Runtime::new(answering)
+        .layer(TracingLayer::new())
+        .layer(afterwards)
+        .run()
+        .await
 }
 
 /// When an invocation must be answered that Lambda ends at `deadline`; `None` where that is over, as emulators may tell.
