@@ -250,7 +250,11 @@ async fn an_instance_sees_its_loading_through_before_it_takes_another_event() {
     let slow = file_key("colours", &second.manifest.version, MODEL);
     let objects = folder.path().to_owned();
     let bucket = Web::start(move |path, _, stream| {
-        let key = path.trim_start_matches("/models/").split('?').next().unwrap_or_default();
+        let key = path
+            .trim_start_matches("/models/")
+            .split('?')
+            .next()
+            .unwrap_or_default();
         if key == slow {
             // Many times as long as an answer takes.
             std::thread::sleep(Duration::from_secs(1));

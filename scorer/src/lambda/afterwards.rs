@@ -18,8 +18,8 @@ use super::until;
 use crate::Failure;
 use crate::model::Model;
 
-/// Longer than this no instance is kept awake; what is not loaded by then goes on with the next invocation. Longer than
-/// models take to load, and short where a store does not answer.
+/// No instance is kept awake for longer than this, which models take to load, and which is little where a store does not
+/// answer. What is not loaded by then goes on with the next invocation.
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// The runtime's way from an invocation to an answer that is posted, and then to nothing that is still being loaded.
@@ -47,11 +47,10 @@ where
         let model = Arc::clone(&self.model);
         Box::pin(async move {
             answering.await?;
-            if let Some(until) = until {
-                let until = until.min(Instant::now() + LONGEST);
-                // What is too late is left to the next invocation.
-                let _ = tokio::time::timeout_at(until.into(), model.settled()).await;
-            }
+            let longest = Instant::now() + LONGEST;
+            let until = until.map_or(longest, |until| until.min(longest));
+            // What is too late is left to the next invocation.
+            let _ = tokio::time::timeout_at(until.into(), model.settled()).await;
             Ok(())
         })
     }
