@@ -5,7 +5,9 @@ use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::web::{Web, answer};
@@ -215,6 +217,42 @@ fn a_copy_is_kept_once() {
         (&Value::from(1), &Value::from("duplicate"))
     );
     assert_eq!(work.images().len(), 1);
+}
+
+#[test]
+fn a_slow_host_does_not_hold_up_the_others() {
+    const COUNT: u32 = 8;
+    let (answered, held_up) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = (Arc::clone(&answered), Arc::clone(&held_up));
+    let web = Web::start(move |path, _, stream| {
+        let (answered, held_up) = &counts;
+        if path.starts_with("/slow") {
+            // It answers when the other host has given everything.
+            let asked = Instant::now();
+            while answered.load(Ordering::SeqCst) < COUNT {
+                if asked.elapsed() > Duration::from_secs(20) {
+                    held_up.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        answer(stream, "200 OK", &[], &jpeg(number(path), 80, 60));
+        if path.starts_with("/fast") {
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let slow = |index: u32| web.url(&format!("/slow/{index}.jpg"));
+    let fast = |index: u32| web.url(&format!("/fast/{}.jpg", COUNT + index));
+    let lines: Vec<_> = (0..COUNT)
+        .flat_map(|index| [slow(index), fast(index).replace("127.0.0.1", "localhost")])
+        .map(|url| ("dotted", url))
+        .collect();
+    let work = Work::new(&lines);
+    let options = ["--allow-private", "--jobs", "3", "--per-host", "1"];
+    let said = work.fetch(&options).ended_with(0).json();
+    assert_eq!(said["kept"], 2 * COUNT);
+    assert_eq!(held_up.load(Ordering::SeqCst), 0);
 }
 
 #[test]

@@ -10,13 +10,13 @@ mod ledger;
 mod list;
 mod transfer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,7 @@ pub async fn fetch(
         data,
         options,
         downloader,
+        jobs: Semaphore::new(options.jobs.max(1)),
         decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
         contents: Mutex::new(known_contents.collect()),
         tally: Mutex::new(Tally::default()),
@@ -185,14 +186,23 @@ pub async fn fetch(
             _ => pending.push(entry),
         }
     }
-    let ledger = Mutex::new(ledger);
+    let mut of_host: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in &pending {
+        of_host
+            .entry(entry.url.host_str().unwrap_or_default())
+            .or_default()
+            .push(entry);
+    }
+    let (work, ledger) = (&work, &Mutex::new(ledger));
     progress.begin("Fetching", pending.len() as u64);
+    // Only what is its host's turn waits for a job, so that a slow host does not hold up the others.
+    let hosts = of_host.into_values().map(|entries| {
+        stream::iter(entries)
+            .map(move |entry| work.in_turn(entry, ledger))
+            .buffer_unordered(options.per_host.max(1))
+    });
     // What is wrong with this machine is wrong for every other address too: the first error ends it.
-    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = futures_util::stream::iter(hosts_in_turn(&pending))
-        .map(|entry| work.one(entry, &ledger))
-        .buffer_unordered(options.jobs.max(1))
-        .try_collect()
-        .await;
+    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = stream::select_all(hosts).try_collect().await;
     progress.end();
     for left_out in fetched? {
         match left_out {
@@ -263,26 +273,13 @@ fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
     found
 }
 
-/// One address of each host after the other, so that a slow host does not hold up the others.
-fn hosts_in_turn<'a>(entries: &[&'a Entry]) -> Vec<&'a Entry> {
-    let mut of_host: HashMap<&str, u32> = HashMap::new();
-    let mut rounds: Vec<(u32, &Entry)> = entries
-        .iter()
-        .map(|entry| {
-            let round = of_host.entry(entry.url.host_str().unwrap_or_default()).or_default();
-            *round += 1;
-            (*round, *entry)
-        })
-        .collect();
-    rounds.sort_by_key(|(round, _)| *round);
-    rounds.into_iter().map(|(_, entry)| entry).collect()
-}
-
 /// What the addresses that are asked at once share.
 struct Work<'a> {
     data: &'a Path,
     options: &'a Options,
     downloader: Downloader,
+    /// Addresses that may be asked at once.
+    jobs: Semaphore,
     /// As many as there are cores: pixels take many times the memory of the bytes that they are decoded from.
     decoders: Semaphore,
     /// Where each content is that was sent before.
@@ -307,6 +304,12 @@ struct Picture {
 }
 
 impl Work<'_> {
+    /// Fetches one address once there is a job for it. Until then it takes hardly any memory: there may be many hosts.
+    async fn in_turn(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<Option<LeftOut>, FetchError> {
+        let _job = self.jobs.acquire().await;
+        Box::pin(self.one(entry, ledger)).await
+    }
+
     /// Fetches one address; what it is left out for, if it is.
     async fn one(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<Option<LeftOut>, FetchError> {
         let found = self.keep(entry, ledger).await;
