@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use end_to_end::program::{Running, Said, say, trainer};
+use end_to_end::program::{Running, Said, run_by, say, trainer};
 use end_to_end::web::{Web, answer};
-use end_to_end::{free_port, wait_until};
+use end_to_end::{free_port, tell, wait_until};
 use serde_json::Value;
 
 /// A picture that differs for each number.
@@ -416,6 +416,30 @@ fn what_is_wrong_with_this_machine_ends_it_at_once() {
     let said = work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(1);
     assert!(said.stderr.contains("dotted"), "{said:?}");
     assert_eq!(web.total(), 1);
+}
+
+#[test]
+fn without_a_network_it_says_so_and_lists_nothing() {
+    let alone = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]);
+        command
+    };
+    if !alone().arg("true").status().is_ok_and(|status| status.success()) {
+        tell("SKIPPED: this system gives no command a network of its own (unshare)");
+        return;
+    }
+    let lines: Vec<_> = (0..9)
+        .map(|index| ("dotted", format!("http://{index}.invalid/1.jpg")))
+        .collect();
+    let work = Work::new(&lines);
+    let said = say(&mut run_by(alone(), &work.command(&["--attempts", "1"]))).ended_with(1);
+    assert!(said.stderr.contains("goes on where it was"), "{said:?}");
+    assert!(!said.stderr.contains("line 1:"), "{said:?}");
+    // Who allows private networks may be in one without names of the internet.
+    let options = ["--attempts", "1", "--allow-private"];
+    let said = say(&mut run_by(alone(), &work.command(&options))).ended_with(1);
+    assert_eq!(said.json()["left_out"].as_array().map(Vec::len), Some(9), "{said:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -36,6 +37,8 @@ use crate::threads::lock;
 
 /// Quality of images that are encoded again, of 100.
 const QUALITY: u8 = 92;
+/// A name that is there wherever names of the internet can be looked up at all (RFC 2606).
+const KNOWN_NAME: &str = "example.org";
 
 /// How images are fetched.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +121,13 @@ pub enum FetchError {
     /// The HTTP client.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// There is no network.
+    #[error(
+        "no name of the internet can be looked up, not even {}: connect this machine, and run the same command again, \
+         which goes on where it was; addresses in a private network need --allow-private",
+        KNOWN_NAME
+    )]
+    Offline,
     /// An image cannot be written.
     #[error("{path}: {source}")]
     File {
@@ -158,6 +168,7 @@ pub async fn fetch(
         options,
         downloader,
         jobs: Semaphore::new(options.jobs.max(1)),
+        answered: AtomicBool::new(false),
         decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
         contents: Mutex::new(known_contents.collect()),
         tally: Mutex::new(Tally::default()),
@@ -280,6 +291,8 @@ struct Work<'a> {
     downloader: Downloader,
     /// Addresses that may be asked at once.
     jobs: Semaphore,
+    /// Whether any of them has answered.
+    answered: AtomicBool,
     /// As many as there are cores: pixels take many times the memory of the bytes that they are decoded from.
     decoders: Semaphore,
     /// Where each content is that was sent before.
@@ -338,7 +351,16 @@ impl Work<'_> {
     }
 
     async fn keep(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<(), Miss> {
-        let body = self.downloader.get(&entry.url, self.options.limits.max_bytes).await?;
+        let got = self.downloader.get(&entry.url, self.options.limits.max_bytes).await;
+        let unreachable = matches!(got, Err(TransferError::Unreachable(_)));
+        if unreachable && self.is_offline().await {
+            return Err(Miss::Local(FetchError::Offline));
+        }
+        // What may not be asked was not.
+        if !unreachable && !matches!(got, Err(TransferError::Private { .. })) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        let body = got?;
         let source_sha256 = files::sha256_hex(&body);
         let name = entry.file_name();
         // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
@@ -375,6 +397,14 @@ impl Work<'_> {
             .append(&entry.url, &origin)
             .map_err(|error| Miss::Local(error.into()))?;
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
+    }
+
+    /// Whether nobody has answered and no name can be looked up. Within a private network, names of the internet say
+    /// nothing.
+    async fn is_offline(&self) -> bool {
+        !self.options.allow_private
+            && !self.answered.load(Ordering::Relaxed)
+            && tokio::net::lookup_host((KNOWN_NAME, 0)).await.is_err()
     }
 
     /// What is kept of the bytes of an image, once it is its turn.
