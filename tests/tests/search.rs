@@ -143,6 +143,24 @@ fn openverse_is_asked_page_by_page_and_never_twice() {
 }
 
 #[test]
+fn a_query_that_was_interrupted_goes_on_at_its_next_page() {
+    // Each call may ask once.
+    let web = provider(&[("x-ratelimit-available-anon_sustained", "0")], openverse);
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = ["--items", "dress", "--per-query", "25"];
+    let said = say(&mut search(&folder, &web, "openverse", &options)).ended_with(1);
+    assert!(said.stderr.contains("quota is used up"), "{said:?}");
+    let said = say(&mut search(&folder, &web, "openverse", &options)).ended_with(0);
+    assert_eq!(said.json()["kept"], 25, "{said:?}");
+    for page in ["1", "2"] {
+        let asked = web.asked(&format!("/api?q=dress&page_size=20&page={page}"));
+        assert_eq!(asked, 1, "page {page}");
+    }
+    let kept = std::fs::read_dir(folder.path().join("data/.ikat/searches")).expect("a folder");
+    assert_eq!(kept.count(), 1, "the pages are no longer needed");
+}
+
+#[test]
 fn every_provider_is_read_as_it_documents() {
     let commons = |_: &str| {
         let page = |index: u64| {

@@ -1,7 +1,7 @@
 //! Image search: every item with every attribute as a query, through a provider's public interface.
 //!
-//! What a provider found is kept in the data set's own folder, so that an interrupted search spends no quota twice; the
-//! images themselves are fetched as those of any list.
+//! What a provider found is kept in the data set's own folder, page by page, so that an interrupted search spends no
+//! quota twice; the images themselves are fetched as those of any list.
 
 mod provider;
 
@@ -13,12 +13,13 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::files;
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
-use crate::dataset::{CaseClash, OWN_FOLDER, check_case};
+use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, is_label};
 use crate::progress::Progress;
 
@@ -171,22 +172,28 @@ pub async fn search(
         client,
         found: Found::default(),
     };
+    let folder = data.join(OWN_FOLDER).join(FOLDER);
+    if data.exists() {
+        // Whoever shares the data set may have put a link there.
+        below(data, &folder.join("any")).map_err(|source| SearchError::File {
+            path: folder.clone(),
+            source,
+        })?;
+    }
     let mut seen = HashSet::new();
     progress.begin("Searching", queries.len() as u64);
     for query in queries {
-        let path = data
-            .join(OWN_FOLDER)
-            .join(FOLDER)
-            .join(provider.file_name(&query.text, per_query));
-        let hits = match kept(&path).filter(|_| !again) {
+        let path = folder.join(provider.file_name(&query.text, per_query));
+        let hits = match kept::<Vec<Hit>>(&path).filter(|_| !again) {
             Some(hits) => Ok(hits),
-            None => asking.ask(&query.text, per_query).await?,
+            None => asking.ask(&query.text, per_query, &path, again).await?,
         };
         match hits {
             Ok(hits) => {
                 // That there was nothing is kept too, but makes no folder for a data set.
                 if !hits.is_empty() || data.exists() {
                     keep(&path, &hits)?;
+                    let _ = std::fs::remove_file(begun(&path));
                 }
                 let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
                 asking
@@ -210,16 +217,21 @@ pub async fn search(
 }
 
 /// What was found before, with whatever else a file may hold taken for nothing.
-fn kept(path: &Path) -> Option<Vec<Hit>> {
+fn kept<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn keep(path: &Path, hits: &[Hit]) -> Result<(), SearchError> {
+/// Where the pages of a query are kept whose hits will be at `path` once there are all.
+fn begun(path: &Path) -> PathBuf {
+    path.with_extension("part")
+}
+
+fn keep(path: &Path, found: &impl Serialize) -> Result<(), SearchError> {
     let failed = |source| SearchError::File {
         path: path.to_path_buf(),
         source,
     };
-    let json = serde_json::to_vec_pretty(hits)
+    let json = serde_json::to_vec_pretty(found)
         .map_err(std::io::Error::from)
         .map_err(failed)?;
     files::write_atomically(path, &json).map_err(failed)
@@ -246,15 +258,22 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// The hits of one query, page by page; the outer error ends the search, the inner one this query.
-    async fn ask(&mut self, query: &str, per_query: usize) -> Result<Result<Vec<Hit>, String>, SearchError> {
-        let mut hits: Vec<Hit> = Vec::new();
-        let mut page = 0;
-        while hits.len() < per_query {
+    /// The hits of one query, page by page, which are kept beside `path` as they come; the outer error ends the search,
+    /// the inner one this query.
+    async fn ask(
+        &mut self,
+        query: &str,
+        per_query: usize,
+        path: &Path,
+        again: bool,
+    ) -> Result<Result<Vec<Hit>, String>, SearchError> {
+        let path = begun(path);
+        let mut pages: Vec<Vec<Hit>> = kept(&path).filter(|_| !again).unwrap_or_default();
+        while pages.iter().map(Vec::len).sum::<usize>() < per_query {
             if self.found.remaining == Some(0) {
                 return Ok(Err("the provider's quota is used up".to_owned()));
             }
-            let request = self.provider.request(query, page, per_query)?;
+            let request = self.provider.request(query, pages.len(), per_query)?;
             let answer = match self.send(&request).await? {
                 Ok(answer) => answer,
                 Err(reason) => return Ok(Err(reason)),
@@ -263,15 +282,14 @@ impl Asking<'_> {
                 Ok(read) => read,
                 Err(reason) => return Ok(Err(reason)),
             };
-            let none = new.is_empty();
-            hits.extend(new);
-            page += 1;
-            if none || !more {
+            let is_last = new.is_empty() || !more;
+            pages.push(new);
+            if is_last {
                 break;
             }
+            keep(&path, &pages)?;
         }
-        hits.truncate(per_query);
-        Ok(Ok(hits))
+        Ok(Ok(pages.into_iter().flatten().take(per_query).collect()))
     }
 
     async fn send(&mut self, request: &SearchRequest) -> Result<Result<Value, String>, SearchError> {
@@ -357,6 +375,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
 
     fn words(text: &str) -> Vec<String> {
         text.split(',').map(str::to_owned).collect()
@@ -385,6 +404,23 @@ mod tests {
             queries(&words("dress"), &words("dotted,Dotted")),
             Err(SearchError::Labels(_))
         ));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_was_found_is_kept_behind_no_link() {
+        let (data, elsewhere) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        std::fs::create_dir(data.path().join(OWN_FOLDER)).expect("a folder");
+        let link = data.path().join(OWN_FOLDER).join(FOLDER);
+        std::os::unix::fs::symlink(elsewhere.path(), link).expect("a link");
+        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
+        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
+        let queries = queries(&words("dress"), &[]).expect("queries");
+        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        assert!(matches!(found, Err(SearchError::File { .. })), "{found:?}");
     }
 
     #[tokio::test]
