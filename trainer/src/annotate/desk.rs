@@ -423,7 +423,8 @@ impl Desk {
         self.carry_out(moves, conflicts, Event::Done)
     }
 
-    /// Journal first, then the files; what could not be moved is taken out of the journal again.
+    /// Journal first, then the files; what could not be moved is taken out of the journal again. A step that cannot be
+    /// taken back or made again at all is passed over, so that those before it can.
     fn carry_out(
         &mut self,
         wanted: Vec<Move>,
@@ -447,7 +448,7 @@ impl Desk {
                 }),
             }
         }
-        if moves.is_empty() {
+        if moves.is_empty() && matches!(event(Vec::new()), Event::Done(_)) {
             return Ok(Reply {
                 revision: self.revision,
                 moved: Vec::new(),
@@ -474,7 +475,7 @@ impl Desk {
             }
         }
         self.revision += 1;
-        let outcome = if moved.len() < moves.len() {
+        let outcome = if moved.is_empty() || moved.len() < moves.len() {
             Event::Amended(moved.clone())
         } else {
             Event::Settled

@@ -196,16 +196,25 @@ fn a_journal_that_leads_out_of_the_data_set_is_refused() {
 fn a_class_folder_that_became_a_link_locks_nobody_out() {
     let (folder, disk) = (data(), tempfile::tempdir().expect("a folder"));
     let mut desk = open(folder.path());
+    desk.exclude(&["a/2.jpg".to_owned()]).expect("moved");
     desk.relabel(&["a/1.jpg".to_owned()], "b").expect("moved");
     drop(desk);
     fs::rename(folder.path().join("b"), disk.path().join("b")).expect("moved");
     std::os::unix::fs::symlink(disk.path().join("b"), folder.path().join("b")).expect("a link");
     let mut desk = open(folder.path());
-    assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1-2.jpg", "b/1.jpg"]);
+    assert_eq!(paths(&desk, false), ["a/sub/3.jpg", "b/1-2.jpg", "b/1.jpg"]);
     let now = revision(&desk);
     let reply = desk.undo(now).expect("a reply");
     assert_eq!((reply.moved.len(), reply.conflicts.len()), (0, 1));
     assert!(disk.path().join("b/1-2.jpg").exists());
+    drop(desk);
+    // The step before it is not hidden, and it is no step to redo.
+    let mut desk = open(folder.path());
+    assert!(!desk.page(&Query::default()).can_redo);
+    let now = revision(&desk);
+    assert_eq!(desk.undo(now).expect("undone").moved.len(), 1);
+    assert!(folder.path().join("a/2.jpg").exists());
+    assert!(!desk.page(&Query::default()).can_undo);
 }
 
 #[cfg(unix)]
