@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves::{self, plain};
 use crate::dataset::{
-    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_of, vacant,
+    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_in, list_of, vacant,
 };
 use crate::fetch::is_label;
 
@@ -508,13 +508,15 @@ impl Desk {
             self.suspicions.insert(made.to.clone(), found);
         }
         self.pictures.insert(made.to.clone(), (label, excluded));
-        // A class folder without images would be reported as empty; one with anything in it stays.
+        // A class folder without images would be reported as empty; one with anything in it stays, and one without which
+        // a list beside the class folders would be read in their place.
         for folder in plain(&made.from)
             .ancestors()
             .skip(1)
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            if folder.starts_with(OWN_FOLDER) || fs::remove_dir(self.root.join(folder)).is_err() {
+            let is_needed = folder.components().count() == 1 && list_in(&self.root, 3).is_some();
+            if folder.starts_with(OWN_FOLDER) || is_needed || fs::remove_dir(self.root.join(folder)).is_err() {
                 break;
             }
         }

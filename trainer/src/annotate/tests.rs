@@ -388,6 +388,19 @@ fn a_file_deleted_underneath_is_told_and_no_step() {
 }
 
 #[test]
+fn a_class_that_is_emptied_leaves_no_list_in_its_place() {
+    let folder = data();
+    fs::write(folder.path().join("metadata.csv"), "path,label\na/1.jpg,other\n").expect("a list");
+    let mut desk = open(folder.path());
+    desk.relabel(&["b/1.jpg".to_owned()], "a").expect("moved");
+    drop(desk);
+    let mut desk = open(folder.path());
+    assert_eq!(paths(&desk, false), ["a/1-2.jpg", "a/1.jpg", "a/2.jpg", "a/sub/3.jpg"]);
+    let now = revision(&desk);
+    assert_eq!(desk.undo(now).expect("undone").moved.len(), 1);
+}
+
+#[test]
 fn labels_and_paths_that_lead_elsewhere_are_refused() {
     let folder = data();
     let mut desk = open(folder.path());

@@ -52,13 +52,18 @@ pub fn list_of(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path.to_path_buf());
     }
-    let list = NAMES.iter().map(|name| path.join(name)).find(|list| list.is_file())?;
-    let entries = fs::read_dir(path).ok()?.flatten();
+    list_in(path, 2)
+}
+
+/// The list in a folder that has fewer than so many class folders.
+pub(crate) fn list_in(folder: &Path, classes: usize) -> Option<PathBuf> {
+    let list = NAMES.iter().map(|name| folder.join(name)).find(|list| list.is_file())?;
+    let entries = fs::read_dir(folder).ok()?.flatten();
     let folders = entries.filter(|entry| {
         let path = entry.path();
         path.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') && !holds_made(&path)
     });
-    (folders.count() < 2).then_some(list)
+    (folders.count() < classes).then_some(list)
 }
 
 /// Whether a file within a data set's folder is a list rather than a stray image.
