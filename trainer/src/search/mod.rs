@@ -42,7 +42,7 @@ pub struct Query {
     pub label: String,
 }
 
-/// A query without an answer.
+/// A query without an answer, or with a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unanswered {
     /// Which one.
@@ -57,7 +57,7 @@ pub struct Unanswered {
 pub struct Found {
     /// Images to fetch, each address once.
     pub entries: Vec<Entry>,
-    /// Queries without an answer.
+    /// Queries without an answer, or with a part of it.
     pub unanswered: Vec<Unanswered>,
     /// Requests that were sent.
     pub requests: usize,
@@ -149,7 +149,7 @@ pub fn queries(items: &[String], attributes: &[String]) -> Result<Vec<Query>, Se
 /// Asks `provider` for the first `per_query` images of each query; with `again`, also what was asked before.
 ///
 /// # Errors
-/// See [`SearchError`]; a query without an answer is listed.
+/// See [`SearchError`]; a query that gets no answer, or a part of it, is listed.
 pub async fn search(
     provider: &Provider,
     queries: &[Query],
@@ -184,28 +184,27 @@ pub async fn search(
     progress.begin("Searching", queries.len() as u64);
     for query in queries {
         let path = folder.join(provider.file_name(&query.text, per_query));
-        let hits = match kept::<Vec<Hit>>(&path).filter(|_| !again) {
-            Some(hits) => Ok(hits),
+        let (hits, problem) = match kept(&path).filter(|_| !again) {
+            Some(hits) => (hits, None),
             None => asking.ask(&query.text, per_query, &path, again).await?,
         };
-        match hits {
-            Ok(hits) => {
-                // That there was nothing is kept too, but makes no folder for a data set.
-                if !hits.is_empty() || data.exists() {
-                    keep(&path, &hits)?;
-                    let _ = std::fs::remove_file(begun(&path));
-                }
-                let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
-                asking
-                    .found
-                    .entries
-                    .extend(new.filter(|entry| seen.insert(entry.url.clone())));
-            }
-            Err(reason) => asking.found.unanswered.push(Unanswered {
+        match problem {
+            Some(reason) => asking.found.unanswered.push(Unanswered {
                 query: query.clone(),
                 reason,
             }),
+            // That there was nothing is kept too, but makes no folder for a data set.
+            None if !hits.is_empty() || data.exists() => {
+                keep(&path, &hits)?;
+                let _ = std::fs::remove_file(begun(&path));
+            }
+            None => {}
         }
+        let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
+        asking
+            .found
+            .entries
+            .extend(new.filter(|entry| seen.insert(entry.url.clone())));
         progress.status(&format!("{} images", asking.found.entries.len()));
         progress.advance(1);
     }
@@ -258,38 +257,50 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// The hits of one query, page by page, which are kept beside `path` as they come; the outer error ends the search,
-    /// the inner one this query.
+    /// The hits of one query, page by page, which are kept beside `path` as they come, and why there are not all. The
+    /// error ends the search.
     async fn ask(
         &mut self,
         query: &str,
         per_query: usize,
         path: &Path,
         again: bool,
-    ) -> Result<Result<Vec<Hit>, String>, SearchError> {
+    ) -> Result<(Vec<Hit>, Option<String>), SearchError> {
         let path = begun(path);
         let mut pages: Vec<Vec<Hit>> = kept(&path).filter(|_| !again).unwrap_or_default();
+        let mut problem = None;
         while pages.iter().map(Vec::len).sum::<usize>() < per_query {
-            if self.found.remaining == Some(0) {
-                return Ok(Err("the provider's quota is used up".to_owned()));
+            match self.page(query, pages.len(), per_query).await? {
+                Ok((new, more)) => {
+                    let is_last = new.is_empty() || !more;
+                    pages.push(new);
+                    if is_last {
+                        break;
+                    }
+                    keep(&path, &pages)?;
+                }
+                Err(reason) => {
+                    problem = Some(reason);
+                    break;
+                }
             }
-            let request = self.provider.request(query, pages.len(), per_query)?;
-            let answer = match self.send(&request).await? {
-                Ok(answer) => answer,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let (new, more) = match self.provider.read(&answer) {
-                Ok(read) => read,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let is_last = new.is_empty() || !more;
-            pages.push(new);
-            if is_last {
-                break;
-            }
-            keep(&path, &pages)?;
         }
-        Ok(Ok(pages.into_iter().flatten().take(per_query).collect()))
+        Ok((pages.into_iter().flatten().take(per_query).collect(), problem))
+    }
+
+    /// The hits of one page, and whether there may be more; the inner error ends the query.
+    async fn page(
+        &mut self,
+        query: &str,
+        page: usize,
+        per_query: usize,
+    ) -> Result<Result<(Vec<Hit>, bool), String>, SearchError> {
+        if self.found.remaining == Some(0) {
+            return Ok(Err("the provider's quota is used up".to_owned()));
+        }
+        let request = self.provider.request(query, page, per_query)?;
+        let answer = self.send(&request).await?;
+        Ok(answer.and_then(|answer| self.provider.read(&answer)))
     }
 
     async fn send(&mut self, request: &SearchRequest) -> Result<Result<Value, String>, SearchError> {
