@@ -1,5 +1,6 @@
 //! Image search against servers that answer as each provider documents.
 
+use std::io::Write;
 use std::process::Command;
 
 use end_to_end::program::{Said, say, trainer};
@@ -164,6 +165,25 @@ fn a_query_that_was_interrupted_goes_on_at_its_next_page() {
     }
     let kept = std::fs::read_dir(folder.path().join("data/.ikat/searches")).expect("a folder");
     assert_eq!(kept.count(), 1, "the pages are no longer needed");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_asked_for_again() {
+    let web = Web::start(|path, before, stream| {
+        if !path.starts_with("/api") {
+            return answer(stream, "200 OK", &[], &jpeg(1));
+        }
+        if before == 0 {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{");
+            return;
+        }
+        let own = format!("http://{}/1.jpg", stream.local_addr().expect("an address"));
+        let found = json!({ "page_count": 1, "page": 1, "results": [{ "url": own }] });
+        answer(stream, "200 OK", &[], found.to_string().as_bytes());
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(0);
+    assert_eq!(said.json()["kept"], 1, "{said:?}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -318,7 +318,7 @@ impl Asking<'_> {
                 .fold(self.client.get(request.url.clone()), |sending, (name, value)| {
                     sending.header(*name, value)
                 });
-            let mut response = match sending.send().await {
+            let response = match sending.send().await {
                 Ok(response) => response,
                 Err(error) => {
                     // The address holds the key of some providers.
@@ -352,13 +352,14 @@ impl Asking<'_> {
                 self.found.remaining = None;
                 continue;
             }
-            let mut body = Vec::new();
-            while let Ok(Some(chunk)) = response.chunk().await {
-                body.extend_from_slice(&chunk);
-                if body.len() > MOST_BYTES {
-                    return Ok(Err("the provider's answer is too large".to_owned()));
+            let body = match body(response).await {
+                Ok(Some(body)) => body,
+                Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
+                Err(error) => {
+                    reason = causes(&error.without_url());
+                    continue;
                 }
-            }
+            };
             return Ok(match serde_json::from_slice(&body) {
                 Ok(json) if status.is_success() => Ok(json),
                 Ok(json) => Err(match provider::complaint(&json) {
@@ -370,6 +371,18 @@ impl Asking<'_> {
         }
         Ok(Err(reason))
     }
+}
+
+/// The bytes of an answer; none where there are too many.
+async fn body(mut response: Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MOST_BYTES {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
 }
 
 /// What an error says, and what its causes add to that.
