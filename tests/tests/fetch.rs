@@ -220,6 +220,20 @@ fn a_copy_is_kept_once() {
 }
 
 #[test]
+fn a_copy_takes_the_place_of_an_image_that_was_removed() {
+    let web = Web::start(misbehave);
+    let work = Work::new(&[("dotted", web.url("/1.jpg")), ("striped", web.url("/copy.jpg"))]);
+    work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(3);
+    // Its label was wrong.
+    for image in work.images() {
+        std::fs::remove_file(image).expect("removed");
+    }
+    std::fs::write(&work.urls, format!("striped\t{}\n", web.url("/copy.jpg"))).expect("a list");
+    work.fetch(&["--allow-private"]).ended_with(0);
+    assert_eq!(work.images().len(), 1);
+}
+
+#[test]
 fn a_slow_host_does_not_hold_up_the_others() {
     const COUNT: u32 = 8;
     let (answered, held_up) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));

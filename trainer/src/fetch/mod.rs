@@ -191,7 +191,11 @@ pub async fn fetch(
                 outcome.left_out.push(entry.left_out(Kind::Duplicate, reason));
             }
             Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
-            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead && !kind.depends_on_options() => {
+            Some(Origin::LeftOut {
+                kind,
+                reason,
+                source_sha256,
+            }) if !options.retry_dead && !kind.depends_on_options() && work.has(source_sha256.as_deref()) => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
             }
             _ => pending.push(entry),
@@ -317,6 +321,11 @@ struct Picture {
 }
 
 impl Work<'_> {
+    /// Whether the image is there that a copy with this content is one of, where that is known.
+    fn has(&self, source_sha256: Option<&str>) -> bool {
+        source_sha256.is_none_or(|content| lock(&self.contents).contains_key(content))
+    }
+
     /// Fetches one address once there is a job for it. Until then it takes hardly any memory: there may be many hosts.
     async fn in_turn(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<Option<LeftOut>, FetchError> {
         let _job = self.jobs.acquire().await;
@@ -329,11 +338,17 @@ impl Work<'_> {
         let left_out = match found {
             Ok(()) => None,
             Err(Miss::Local(error)) => return Err(error),
-            Err(Miss::Remote { kind, reason, for_good }) => {
+            Err(Miss::Remote {
+                kind,
+                reason,
+                for_good,
+                source_sha256,
+            }) => {
                 if for_good {
                     let origin = Origin::LeftOut {
                         kind,
                         reason: reason.clone(),
+                        source_sha256,
                     };
                     lock(ledger).append(&entry.url, &origin)?;
                 }
@@ -368,14 +383,24 @@ impl Work<'_> {
         let other = lock(&self.contents).insert(source_sha256.clone(), own);
         if let Some(other) = other {
             let reason = format!("the same file as {}", other.display());
-            lock(&self.contents).insert(source_sha256, other);
-            return Err(Miss::remote(Kind::Duplicate, reason));
+            lock(&self.contents).insert(source_sha256.clone(), other);
+            return Err(Miss::Remote {
+                kind: Kind::Duplicate,
+                reason,
+                for_good: true,
+                source_sha256: Some(source_sha256),
+            });
         }
         let picture = match self.picture(body).await {
             Ok(picture) => picture,
             Err(reason) => {
                 lock(&self.contents).remove(&source_sha256);
-                return Err(Miss::remote(Kind::Corrupt, reason));
+                return Err(Miss::Remote {
+                    kind: Kind::Corrupt,
+                    reason,
+                    for_good: true,
+                    source_sha256: None,
+                });
             }
         };
         let path = Path::new(&entry.label).join(format!("{name}.{}", picture.extension));
@@ -460,17 +485,9 @@ enum Miss {
         reason: String,
         /// Whether asking again is in vain.
         for_good: bool,
+        /// Of a copy, what was sent.
+        source_sha256: Option<String>,
     },
-}
-
-impl Miss {
-    fn remote(kind: Kind, reason: String) -> Self {
-        Self::Remote {
-            kind,
-            reason,
-            for_good: true,
-        }
-    }
 }
 
 impl From<TransferError> for Miss {
@@ -484,6 +501,7 @@ impl From<TransferError> for Miss {
             kind,
             for_good: error.is_final() && !kind.depends_on_options(),
             reason: error.to_string(),
+            source_sha256: None,
         }
     }
 }
