@@ -171,6 +171,7 @@ pub async fn search(
         provider,
         client,
         found: Found::default(),
+        unreachable: None,
     };
     let folder = data.join(OWN_FOLDER).join(FOLDER);
     if data.exists() {
@@ -184,7 +185,7 @@ pub async fn search(
     progress.begin("Searching", queries.len() as u64);
     for query in queries {
         let path = folder.join(provider.file_name(&query.text, per_query));
-        let (hits, problem) = match kept(&path).filter(|_| !again) {
+        let (hits, problem) = match kept::<Vec<Hit>>(&path).filter(|_| !again) {
             Some(hits) => (hits, None),
             None => asking.ask(&query.text, per_query, &path, again).await?,
         };
@@ -254,6 +255,8 @@ struct Asking<'a> {
     provider: &'a Provider,
     client: reqwest::Client,
     found: Found,
+    /// Why no other query needs to be sent: nobody was there, however often one was.
+    unreachable: Option<String>,
 }
 
 impl Asking<'_> {
@@ -298,6 +301,9 @@ impl Asking<'_> {
         if self.found.remaining == Some(0) {
             return Ok(Err("the provider's quota is used up".to_owned()));
         }
+        if let Some(reason) = &self.unreachable {
+            return Ok(Err(reason.clone()));
+        }
         let request = self.provider.request(query, page, per_query)?;
         let answer = self.send(&request).await?;
         Ok(answer.and_then(|answer| self.provider.read(&answer)))
@@ -306,6 +312,7 @@ impl Asking<'_> {
     async fn send(&mut self, request: &SearchRequest) -> Result<Result<Value, String>, SearchError> {
         let mut wait = Duration::from_secs(1);
         let mut reason = String::new();
+        let mut reached = false;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(wait).await;
@@ -321,11 +328,13 @@ impl Asking<'_> {
             let response = match sending.send().await {
                 Ok(response) => response,
                 Err(error) => {
+                    reached |= !error.is_connect();
                     // The address holds the key of some providers.
                     reason = causes(&error.without_url());
                     continue;
                 }
             };
+            reached = true;
             let status = response.status();
             self.found.remaining = self.provider.remaining(response.headers()).or(self.found.remaining);
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -368,6 +377,9 @@ impl Asking<'_> {
                 }),
                 Err(_) => Err(format!("the provider answered {status}, but nothing that can be read")),
             });
+        }
+        if !reached {
+            self.unreachable = Some(reason.clone());
         }
         Ok(Err(reason))
     }
@@ -445,6 +457,17 @@ mod tests {
         let queries = queries(&words("dress"), &[]).expect("queries");
         let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
         assert!(matches!(found, Err(SearchError::File { .. })), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_again_for_every_other_query() {
+        let data = tempfile::tempdir().expect("a folder");
+        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
+        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
+        let queries = queries(&words("dress,skirt,blouse"), &[]).expect("queries");
+        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        let found = found.expect("listed");
+        assert_eq!((found.requests, found.unanswered.len()), (ATTEMPTS as usize, 3));
     }
 
     #[tokio::test]
