@@ -292,13 +292,15 @@ fn a_list_of_test_images_is_read_as_find_writes_it() {
 }
 
 #[test]
-fn a_data_set_without_a_readable_image_is_not_divided() {
+fn a_data_set_without_a_readable_image_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let list = folder.path().join("labels.csv");
-    std::fs::write(&list, "path,label\nhat\\1.jpg,hat\nshoes\\1.jpg,shoes\n").expect("a list");
-    let mut split = trainer(&["data", "split", "--data", "labels.csv"]);
-    let said = say(split.current_dir(folder.path())).ended_with(1);
-    assert!(said.stderr.contains("none of the 2 images could be read"), "{said:?}");
+    std::fs::write(&list, "path,label\nhat/1.jpg,hat\nshoes/1.jpg,shoes\n").expect("a list");
+    for command in [&["split"][..], &["dedupe", "--no-features", "--dry-run"]] {
+        let mut command = trainer(&[&["data"][..], command, &["--data", "labels.csv"]].concat());
+        let said = say(command.current_dir(folder.path())).ended_with(1);
+        assert!(said.stderr.contains("none of the 2 images could be read"), "{said:?}");
+    }
     assert!(!folder.path().join("split.tsv").exists());
 }
 

@@ -5,11 +5,13 @@ use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use end_to_end::program::{Running, Said, say, trainer};
+use end_to_end::program::{Running, Said, run_by, say, trainer};
 use end_to_end::web::{Web, answer};
-use end_to_end::{free_port, wait_until};
+use end_to_end::{free_port, tell, wait_until};
 use serde_json::Value;
 
 /// A picture that differs for each number.
@@ -218,6 +220,56 @@ fn a_copy_is_kept_once() {
 }
 
 #[test]
+fn a_copy_takes_the_place_of_an_image_that_was_removed() {
+    let web = Web::start(misbehave);
+    let work = Work::new(&[("dotted", web.url("/1.jpg")), ("striped", web.url("/copy.jpg"))]);
+    work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(3);
+    // Its label was wrong.
+    for image in work.images() {
+        std::fs::remove_file(image).expect("removed");
+    }
+    std::fs::write(&work.urls, format!("striped\t{}\n", web.url("/copy.jpg"))).expect("a list");
+    work.fetch(&["--allow-private"]).ended_with(0);
+    assert_eq!(work.images().len(), 1);
+}
+
+#[test]
+fn a_slow_host_does_not_hold_up_the_others() {
+    const COUNT: u32 = 8;
+    let (answered, held_up) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let counts = (Arc::clone(&answered), Arc::clone(&held_up));
+    let web = Web::start(move |path, _, stream| {
+        let (answered, held_up) = &counts;
+        if path.starts_with("/slow") {
+            // It answers when the other host has given everything.
+            let asked = Instant::now();
+            while answered.load(Ordering::SeqCst) < COUNT {
+                if asked.elapsed() > Duration::from_secs(20) {
+                    held_up.fetch_add(1, Ordering::SeqCst);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        answer(stream, "200 OK", &[], &jpeg(number(path), 80, 60));
+        if path.starts_with("/fast") {
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let slow = |index: u32| web.url(&format!("/slow/{index}.jpg"));
+    let fast = |index: u32| web.url(&format!("/fast/{}.jpg", COUNT + index));
+    let lines: Vec<_> = (0..COUNT)
+        .flat_map(|index| [slow(index), fast(index).replace("127.0.0.1", "localhost")])
+        .map(|url| ("dotted", url))
+        .collect();
+    let work = Work::new(&lines);
+    let options = ["--allow-private", "--jobs", "3", "--per-host", "1"];
+    let said = work.fetch(&options).ended_with(0).json();
+    assert_eq!(said["kept"], 2 * COUNT);
+    assert_eq!(held_up.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn a_list_of_copies_alone_is_no_failure() {
     let web = Web::start(misbehave);
     let work = Work::new(&[("dotted", web.url("/1.jpg"))]);
@@ -378,6 +430,30 @@ fn what_is_wrong_with_this_machine_ends_it_at_once() {
     let said = work.fetch(&["--allow-private", "--jobs", "1"]).ended_with(1);
     assert!(said.stderr.contains("dotted"), "{said:?}");
     assert_eq!(web.total(), 1);
+}
+
+#[test]
+fn without_a_network_it_says_so_and_lists_nothing() {
+    let alone = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]);
+        command
+    };
+    if !alone().arg("true").status().is_ok_and(|status| status.success()) {
+        tell("SKIPPED: this system gives no command a network of its own (unshare)");
+        return;
+    }
+    let lines: Vec<_> = (0..9)
+        .map(|index| ("dotted", format!("http://{index}.invalid/1.jpg")))
+        .collect();
+    let work = Work::new(&lines);
+    let said = say(&mut run_by(alone(), &work.command(&["--attempts", "1"]))).ended_with(1);
+    assert!(said.stderr.contains("goes on where it was"), "{said:?}");
+    assert!(!said.stderr.contains("line 1:"), "{said:?}");
+    // Who allows private networks may be in one without names of the internet.
+    let options = ["--attempts", "1", "--allow-private"];
+    let said = say(&mut run_by(alone(), &work.command(&options))).ended_with(1);
+    assert_eq!(said.json()["left_out"].as_array().map(Vec::len), Some(9), "{said:?}");
 }
 
 #[test]

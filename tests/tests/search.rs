@@ -1,5 +1,6 @@
 //! Image search against servers that answer as each provider documents.
 
+use std::io::Write;
 use std::process::Command;
 
 use end_to_end::program::{Said, say, trainer};
@@ -143,6 +144,49 @@ fn openverse_is_asked_page_by_page_and_never_twice() {
 }
 
 #[test]
+fn a_query_that_was_interrupted_goes_on_at_its_next_page() {
+    // Each call may ask once.
+    let web = provider(&[("x-ratelimit-available-anon_sustained", "0")], openverse);
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = ["--items", "dress", "--per-query", "25"];
+    let said = say(&mut search(&folder, &web, "openverse", &options)).ended_with(3);
+    assert!(said.stderr.contains("quota is used up"), "{said:?}");
+    assert_eq!(said.json()["kept"], 20, "{said:?}");
+    let said = say(&mut search(&folder, &web, "openverse", &options)).ended_with(0);
+    let document = said.json();
+    assert_eq!(
+        (&document["kept"], &document["known"]),
+        (&json!(5), &json!(20)),
+        "{said:?}"
+    );
+    for page in ["1", "2"] {
+        let asked = web.asked(&format!("/api?q=dress&page_size=20&page={page}"));
+        assert_eq!(asked, 1, "page {page}");
+    }
+    let kept = std::fs::read_dir(folder.path().join("data/.ikat/searches")).expect("a folder");
+    assert_eq!(kept.count(), 1, "the pages are no longer needed");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_asked_for_again() {
+    let web = Web::start(|path, before, stream| {
+        if !path.starts_with("/api") {
+            return answer(stream, "200 OK", &[], &jpeg(1));
+        }
+        if before == 0 {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{");
+            return;
+        }
+        let own = format!("http://{}/1.jpg", stream.local_addr().expect("an address"));
+        let found = json!({ "page_count": 1, "page": 1, "results": [{ "url": own }] });
+        answer(stream, "200 OK", &[], found.to_string().as_bytes());
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(0);
+    assert_eq!(said.json()["kept"], 1, "{said:?}");
+}
+
+#[test]
 fn every_provider_is_read_as_it_documents() {
     let commons = |_: &str| {
         let page = |index: u64| {
@@ -229,7 +273,7 @@ fn a_dry_run_asks_nobody_and_errors_are_told() {
     assert!(!folder.path().join("data").exists());
 
     let said: Said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(1);
-    assert!(said.stderr.contains("no query found an image"), "{said:?}");
+    assert!(said.stderr.contains("why some have no answer"), "{said:?}");
     let unanswered = json!([{ "text": "dress", "label": "dress", "reason": "the index is being rebuilt" }]);
     assert_eq!(said.json()["unanswered"], unanswered);
     let wrong = say(&mut search(

@@ -91,7 +91,9 @@
     byId("targets").children[pressed]?.focus();
     const focused = [...grid.children].indexOf(document.activeElement);
     grid.replaceChildren(...page.images.map(card));
-    if (focused >= 0) grid.children[Math.min(focused, page.images.length - 1)]?.focus();
+    const current = grid.children[Math.min(Math.max(focused, 0), page.images.length - 1)];
+    if (current) current.tabIndex = 0;
+    if (focused >= 0) current?.focus();
     if (byId("zoom").open) {
       // What was moved makes room for the next one.
       const at = page.images.findIndex((image) => image.path === large);
@@ -110,7 +112,7 @@
 
   const card = (image, index) => {
     const made = element("div", "card");
-    made.tabIndex = 0;
+    made.tabIndex = -1;
     made.role = "option";
     made.dataset.path = image.path;
     made.setAttribute("aria-selected", selected.has(image.path));
@@ -229,6 +231,8 @@
     }
   });
 
+  // One image alone is a stop of the Tab key, the one that had the focus last.
+  grid.addEventListener("focusin", ({ target }) => { for (const made of grid.children) made.tabIndex = made === target ? 0 : -1; });
   // What gets the focus is not scrolled under the header.
   new ResizeObserver(([{ target }]) => { document.documentElement.style.scrollPaddingTop = `${target.offsetHeight + 8}px`; })
     .observe(document.querySelector("header"));
@@ -236,9 +240,11 @@
   document.addEventListener("keydown", (event) => {
     if (event.target.closest("input, select") || event.altKey || event.metaKey) return;
     const zoomed = byId("zoom").open;
+    // Caps Lock makes no other keys of letters.
+    const key = event.key.length === 1 && !event.shiftKey ? event.key.toLowerCase() : event.key;
     const at = zoomed ? anchor : [...grid.children].indexOf(document.activeElement);
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: zoomed ? 1 : columns(), ArrowUp: zoomed ? -1 : -columns() }[event.key];
-    if (event.ctrlKey && !["z", "y"].includes(event.key)) return;
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: zoomed ? 1 : columns(), ArrowUp: zoomed ? -1 : -columns() }[key];
+    if (event.ctrlKey && !["z", "y"].includes(key)) return;
     const send = (work) => {
       // The large picture may be on its way already; the next one was not meant.
       if (zoomed && large === null) return;
@@ -246,21 +252,21 @@
       work();
     };
     // A key that is held walks and turns pages, and changes nothing.
-    if (event.repeat && /^([1-9xyza ]|Enter|Escape)$/.test(event.key)) { event.preventDefault(); return; }
+    if (event.repeat && /^([1-9xyza ]|Enter|Escape)$/.test(key)) { event.preventDefault(); return; }
     if (step !== undefined && page.images.length) {
       const next = Math.max(0, Math.min(page.images.length - 1, at < 0 ? 0 : at + step));
       if (zoomed) zoom(next); else grid.children[next].focus();
-    } else if (/^[1-9]$/.test(event.key) && page.classes[event.key - 1]) {
-      send(() => relabel(page.classes[event.key - 1].label));
-    } else if (event.key === "x") send(exclude);
-    else if (event.key === "z") undo();
-    else if (event.key === "y") redo();
-    else if (event.key === "n") turn(1);
-    else if (event.key === "p") turn(-1);
-    else if (event.key === "a" && !zoomed) { selected = new Set(page.images.map((image) => image.path)); mark(); }
-    else if (event.key === "Escape" && !zoomed) { selected = new Set(); mark(); }
-    else if (event.key === " " && at >= 0 && !event.target.closest("button")) select(at, { ctrlKey: true });
-    else if (event.key === "Enter" && at >= 0 && !zoomed && !event.target.closest("button")) zoom(at);
+    } else if (/^[1-9]$/.test(key) && page.classes[key - 1]) {
+      send(() => relabel(page.classes[key - 1].label));
+    } else if (key === "x") send(exclude);
+    else if (key === "z") undo();
+    else if (key === "y") redo();
+    else if (key === "n") turn(1);
+    else if (key === "p") turn(-1);
+    else if (key === "a" && !zoomed) { selected = new Set(page.images.map((image) => image.path)); mark(); }
+    else if (key === "Escape" && !zoomed) { selected = new Set(); mark(); }
+    else if (key === " " && at >= 0 && !event.target.closest("button")) select(at, { ctrlKey: true });
+    else if (key === "Enter" && at >= 0 && !zoomed && !event.target.closest("button")) zoom(at);
     else return;
     event.preventDefault();
   });

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves::{self, plain};
 use crate::dataset::{
-    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_of, vacant,
+    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_in, list_of, vacant,
 };
 use crate::fetch::is_label;
 
@@ -410,7 +410,8 @@ impl Desk {
         self.carry_out(moves, conflicts, Event::Done)
     }
 
-    /// Journal first, then the files; what could not be moved is taken out of the journal again.
+    /// Journal first, then the files; what could not be moved is taken out of the journal again. A step that cannot be
+    /// taken back or made again at all is passed over, so that those before it can.
     fn carry_out(
         &mut self,
         wanted: Vec<Move>,
@@ -436,7 +437,7 @@ impl Desk {
                 }),
             }
         }
-        if moves.is_empty() {
+        if moves.is_empty() && matches!(event(Vec::new()), Event::Done(_)) {
             return Ok(Reply {
                 revision: self.revision,
                 moved: Vec::new(),
@@ -463,7 +464,7 @@ impl Desk {
             }
         }
         self.revision += 1;
-        let outcome = if moved.len() < moves.len() {
+        let outcome = if moved.is_empty() || moved.len() < moves.len() {
             Event::Amended(moved.clone())
         } else {
             Event::Settled
@@ -496,13 +497,15 @@ impl Desk {
             self.suspicions.insert(made.to.clone(), found);
         }
         self.pictures.insert(made.to.clone(), (label, excluded));
-        // A class folder without images would be reported as empty; one with anything in it stays.
+        // A class folder without images would be reported as empty; one with anything in it stays, and one without which
+        // a list beside the class folders would be read in their place.
         for folder in plain(&made.from)
             .ancestors()
             .skip(1)
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            if folder.starts_with(OWN_FOLDER) || fs::remove_dir(self.root.join(folder)).is_err() {
+            let is_needed = folder.components().count() == 1 && list_in(&self.root, 3).is_some();
+            if folder.starts_with(OWN_FOLDER) || is_needed || fs::remove_dir(self.root.join(folder)).is_err() {
                 break;
             }
         }

@@ -196,16 +196,25 @@ fn a_journal_that_leads_out_of_the_data_set_is_refused() {
 fn a_class_folder_that_became_a_link_locks_nobody_out() {
     let (folder, disk) = (data(), tempfile::tempdir().expect("a folder"));
     let mut desk = open(folder.path());
+    desk.exclude(&["a/2.jpg".to_owned()]).expect("moved");
     desk.relabel(&["a/1.jpg".to_owned()], "b").expect("moved");
     drop(desk);
     fs::rename(folder.path().join("b"), disk.path().join("b")).expect("moved");
     std::os::unix::fs::symlink(disk.path().join("b"), folder.path().join("b")).expect("a link");
     let mut desk = open(folder.path());
-    assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1-2.jpg", "b/1.jpg"]);
+    assert_eq!(paths(&desk, false), ["a/sub/3.jpg", "b/1-2.jpg", "b/1.jpg"]);
     let now = revision(&desk);
     let reply = desk.undo(now).expect("a reply");
     assert_eq!((reply.moved.len(), reply.conflicts.len()), (0, 1));
     assert!(disk.path().join("b/1-2.jpg").exists());
+    drop(desk);
+    // The step before it is not hidden, and it is no step to redo.
+    let mut desk = open(folder.path());
+    assert!(!desk.page(&Query::default()).can_redo);
+    let now = revision(&desk);
+    assert_eq!(desk.undo(now).expect("undone").moved.len(), 1);
+    assert!(folder.path().join("a/2.jpg").exists());
+    assert!(!desk.page(&Query::default()).can_undo);
 }
 
 #[cfg(unix)]
@@ -376,6 +385,19 @@ fn a_file_deleted_underneath_is_told_and_no_step() {
     assert_eq!((reply.moved.len(), reply.conflicts.len()), (0, 1));
     assert!(!desk.page(&Query::default()).can_undo);
     assert_eq!(paths(&desk, false), ["a/2.jpg", "a/sub/3.jpg", "b/1.jpg"]);
+}
+
+#[test]
+fn a_class_that_is_emptied_leaves_no_list_in_its_place() {
+    let folder = data();
+    fs::write(folder.path().join("metadata.csv"), "path,label\na/1.jpg,other\n").expect("a list");
+    let mut desk = open(folder.path());
+    desk.relabel(&["b/1.jpg".to_owned()], "a").expect("moved");
+    drop(desk);
+    let mut desk = open(folder.path());
+    assert_eq!(paths(&desk, false), ["a/1-2.jpg", "a/1.jpg", "a/2.jpg", "a/sub/3.jpg"]);
+    let now = revision(&desk);
+    assert_eq!(desk.undo(now).expect("undone").moved.len(), 1);
 }
 
 #[test]

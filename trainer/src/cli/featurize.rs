@@ -1,6 +1,6 @@
 use std::io::{self, BufReader, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::Session;
 use super::failure::{Done, Failure};
@@ -58,12 +58,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         allow_private: arguments.allow_private,
     };
     let set_aside = Arc::new(AtomicU64::new(0));
+    let broken = Arc::new(OnceLock::new());
     let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
         if io::stdin().is_terminal() {
             session.remark("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
         }
         let set_aside = Arc::clone(&set_aside);
-        let lines = feature_rows::lines(BufReader::new(io::stdin()));
+        let lines = feature_rows::lines(BufReader::new(io::stdin()), Arc::clone(&broken));
         Box::new(lines.filter(move |line| {
             let passed_over = line.is_set_aside();
             set_aside.fetch_add(passed_over.into(), Ordering::Relaxed);
@@ -86,6 +87,12 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             "Passed over {} in a folder {OWN_FOLDER}",
             counted(passed_over, "file", "files")
         ));
+    }
+    if let (Ok(counts), Some(error)) = (&written, broken.get()) {
+        return Err(Failure::failed(format!(
+            "standard input broke off: {error}; {} written",
+            counted(counts.rows, "row was", "rows were")
+        )));
     }
     match written {
         Ok(Counts { errors: 0, rows }) => {

@@ -52,13 +52,18 @@ pub fn list_of(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path.to_path_buf());
     }
-    let list = NAMES.iter().map(|name| path.join(name)).find(|list| list.is_file())?;
-    let entries = fs::read_dir(path).ok()?.flatten();
+    list_in(path, 2)
+}
+
+/// The list in a folder that has fewer than so many class folders.
+pub(crate) fn list_in(folder: &Path, classes: usize) -> Option<PathBuf> {
+    let list = NAMES.iter().map(|name| folder.join(name)).find(|list| list.is_file())?;
+    let entries = fs::read_dir(folder).ok()?.flatten();
     let folders = entries.filter(|entry| {
         let path = entry.path();
         path.is_dir() && !entry.file_name().to_string_lossy().starts_with('.') && !holds_made(&path)
     });
-    (folders.count() < 2).then_some(list)
+    (folders.count() < classes).then_some(list)
 }
 
 /// Whether a file within a data set's folder is a list rather than a stray image.
@@ -217,8 +222,8 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
     let mut skipped = Vec::new();
     let mut seen = HashSet::new();
     let mut of_class: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for Row { path, label, .. } in rows {
-        let path = plain(Path::new(&path));
+    for Row { path: text, label, .. } in rows {
+        let path = plain(Path::new(&text));
         // Spaces around a label are slips, and would make another class of it.
         let label = label.trim();
         let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -228,6 +233,8 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
             "it leads out of the list's folder"
         } else if label.is_empty() {
             "it has no label"
+        } else if text.contains('\\') && fs::symlink_metadata(root.join(&path)).is_err() {
+            "there is no such file: folders are parted by / in a list"
         } else if !seen.insert(path.clone()) {
             "it is listed twice; the first label counts"
         } else {
@@ -409,6 +416,20 @@ mod tests {
             let error = Dataset::scan(&write(folder.path(), "a.csv", text)).expect_err("no image");
             assert!(error.to_string().contains(expected), "{text:?}: {error}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn backslashes_between_folders_are_told_but_a_name_may_have_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("a\\2.jpg"), "").expect("a file");
+        let list = write(folder.path(), "a.csv", "path,label\na\\1.jpg,hat\na\\2.jpg,hat\n");
+        let dataset = Dataset::scan(&list).expect("a data set");
+        assert_eq!((dataset.items.len(), dataset.skipped.len()), (1, 1));
+        assert!(dataset.skipped[0].reason.contains("parted by /"), "{dataset:?}");
+        let list = write(folder.path(), "b.csv", "path,label\na\\1.jpg,hat\n");
+        let error = Dataset::scan(&list).expect_err("no image").to_string();
+        assert!(error.contains("line 2: a\\1.jpg: there is no such file"), "{error}");
     }
 
     #[test]

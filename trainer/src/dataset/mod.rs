@@ -21,6 +21,7 @@ pub use copy::copy_to_folders;
 pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
 pub use examine::{Picture, examine, readable};
 pub use folder_lock::FolderLock;
+pub(crate) use list::list_in;
 pub use list::{ListFormat, list_of};
 pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};

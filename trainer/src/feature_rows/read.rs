@@ -31,7 +31,7 @@ pub struct Rows {
 
 /// Reads the rows in a file, in the files of a folder, or in the objects of a bucket below a prefix, for a network
 /// that gives `size` features and is named by `key`. Names that begin with `_` or `.` are passed over. Where an image
-/// has several rows, one with features counts.
+/// has several rows, the first one with features counts; it is listed where others give it another label.
 ///
 /// An image's class is its row's label. Where no row has one, the images must lie in class folders, as
 /// [`Dataset::scan`] finds them: what is hidden below the folder that all images share is passed over. That folder itself
@@ -131,6 +131,8 @@ struct Line<'a> {
 /// What is known of an image.
 struct Known {
     label: Option<String>,
+    /// Whether another row with features gives it another label.
+    contradicted: bool,
     outcome: Result<Record, String>,
 }
 
@@ -181,10 +183,13 @@ impl Gathered<'_> {
             };
             let known = Known {
                 label: row.label,
+                contradicted: false,
                 outcome,
             };
-            match self.rows.get(&row.item) {
-                Some(before) if before.outcome.is_ok() => {}
+            match self.rows.get_mut(&row.item) {
+                Some(before) if before.outcome.is_ok() => {
+                    before.contradicted |= known.outcome.is_ok() && known.label != before.label;
+                }
                 _ => {
                     self.rows.insert(row.item, known);
                 }
@@ -229,7 +234,12 @@ impl Gathered<'_> {
         let mut images = Vec::new();
         let mut skipped = Vec::new();
         let count = self.rows.len();
-        for (item, Known { label, outcome }) in self.rows {
+        for (item, known) in self.rows {
+            let Known {
+                label,
+                contradicted,
+                outcome,
+            } = known;
             let inside = below(&root, &item);
             if !labelled && inside.is_some_and(|path| hidden_below(Path::new(path))) {
                 continue;
@@ -241,6 +251,12 @@ impl Gathered<'_> {
                 parts.next()?;
                 (!first.ends_with(':')).then(|| first.to_owned())
             };
+            if contradicted {
+                skipped.push(Skipped {
+                    path: path.clone(),
+                    reason: "its rows have different labels; the first label counts".to_owned(),
+                });
+            }
             let class = if labelled { label } else { folder() };
             match (class, outcome) {
                 (Some(class), Ok(record)) => images.push((path, class, record)),
@@ -469,6 +485,8 @@ mod tests {
             row("/a/x/1.jpg", Some("red"), &[1.0]),
             broken("/a/x/1.jpg"),
             row("/a/y/2.jpg", Some("blue"), &[2.0]),
+            row("/a/x/1.jpg", Some("red"), &[1.0]),
+            row("/a/y/2.jpg", Some("red"), &[2.0]),
             row("/a/y/3.jpg", None, &[3.0]),
         ];
         let read = rows(&given, 1).await.expect("rows");
@@ -476,7 +494,10 @@ mod tests {
             found(&read),
             [("x/1.jpg".to_owned(), "red"), ("y/2.jpg".to_owned(), "blue")]
         );
-        assert_eq!(read.featurized.skipped[0].reason, "it has no label");
+        let skipped = read.featurized.skipped.iter();
+        let reasons: Vec<_> = skipped.map(|item| item.reason.as_str()).collect();
+        let different = "its rows have different labels; the first label counts";
+        assert_eq!(reasons, [different, "it has no label"]);
         assert_eq!(read.featurized.images[0].1.image, [0x0f; 32]);
         assert_eq!(read.featurized.images[0].1.dhash, [0xa0; 32]);
     }

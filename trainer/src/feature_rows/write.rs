@@ -1,7 +1,8 @@
 //! From lines that name images to rows of features.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -97,32 +98,40 @@ impl Addressed for Line {
     }
 }
 
-/// The images that the lines of `input` name, one a line; empty lines are passed over. It ends where `input` does, or
-/// breaks off.
-pub fn lines(mut input: impl BufRead) -> impl Iterator<Item = Line> {
+/// The images that the lines of `input` name, one a line; empty lines are passed over. Where `input` breaks off, they
+/// end, and `broken` tells why.
+pub fn lines(mut input: impl BufRead, broken: Arc<OnceLock<io::Error>>) -> impl Iterator<Item = Line> {
     std::iter::from_fn(move || {
-        loop {
-            let mut bytes = Vec::new();
-            let length = input.by_ref().take(MOST_BYTES).read_until(b'\n', &mut bytes).ok()?;
-            if length == 0 {
-                return None;
-            }
-            if length as u64 == MOST_BYTES && !bytes.ends_with(b"\n") {
-                input.skip_until(b'\n').ok()?;
-                bytes.truncate(256);
-                return Some(Line::wrong(&bytes, "the line is too long"));
-            }
-            while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                bytes.pop();
-            }
-            // Some editors begin a file with a mark that is none of its text.
-            match std::str::from_utf8(&bytes).map(|text| text.trim_start_matches('\u{feff}')) {
-                Err(_) => return Some(Line::wrong(&bytes, "the line is not UTF-8")),
-                Ok(text) if text.trim().is_empty() => {}
-                Ok(text) => return Some(Line::parse(text)),
-            }
-        }
+        next(&mut input).unwrap_or_else(|error| {
+            // The first reason is the one to tell.
+            let _ = broken.set(error);
+            None
+        })
     })
+}
+
+fn next(input: &mut impl BufRead) -> io::Result<Option<Line>> {
+    loop {
+        let mut bytes = Vec::new();
+        let length = input.by_ref().take(MOST_BYTES).read_until(b'\n', &mut bytes)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        if length as u64 == MOST_BYTES && !bytes.ends_with(b"\n") {
+            input.skip_until(b'\n')?;
+            bytes.truncate(256);
+            return Ok(Some(Line::wrong(&bytes, "the line is too long")));
+        }
+        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        // Some editors begin a file with a mark that is none of its text.
+        match std::str::from_utf8(&bytes).map(|text| text.trim_start_matches('\u{feff}')) {
+            Err(_) => return Ok(Some(Line::wrong(&bytes, "the line is not UTF-8"))),
+            Ok(text) if text.trim().is_empty() => {}
+            Ok(text) => return Ok(Some(Line::parse(text))),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -224,8 +233,24 @@ mod tests {
     #[test]
     fn lines_are_read_as_windows_writes_them() {
         let text = "\u{feff}a/1.jpg\tdotted\r\n\r\na/2.jpg\r\n";
-        let found: Vec<Line> = lines(text.as_bytes()).collect();
+        let found: Vec<Line> = lines(text.as_bytes(), Arc::default()).collect();
         assert_eq!(found, [Line::parse("a/1.jpg\tdotted"), Line::parse("a/2.jpg")]);
+    }
+
+    #[test]
+    fn an_input_that_breaks_off_is_not_taken_for_a_short_one() {
+        struct Unplugged;
+        impl Read for Unplugged {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("unplugged"))
+            }
+        }
+        let (whole, broken) = (Arc::default(), Arc::default());
+        assert_eq!(lines(&b"a/1.jpg\n"[..], Arc::clone(&whole)).count(), 1);
+        assert!(whole.get().is_none());
+        let input = io::BufReader::new(b"a/1.jpg\na/2".as_slice().chain(Unplugged));
+        assert_eq!(lines(input, Arc::clone(&broken)).count(), 1);
+        assert_eq!(broken.get().map(ToString::to_string).as_deref(), Some("unplugged"));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub enum Origin {
         kind: Kind,
         /// Why, for people to read.
         reason: String,
+        /// Of a copy, what the server sent; lines of older programs have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source_sha256: Option<String>,
     },
 }
 
@@ -170,6 +173,7 @@ mod tests {
         let dead = Origin::LeftOut {
             kind: Kind::Dead,
             reason: "gone".to_owned(),
+            source_sha256: None,
         };
         let mut ledger = Ledger::open(folder.path()).expect("a ledger");
         ledger.append(&url(1), &dead).expect("a line");

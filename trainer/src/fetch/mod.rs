@@ -10,13 +10,14 @@ mod ledger;
 mod list;
 mod transfer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ use crate::threads::lock;
 
 /// Quality of images that are encoded again, of 100.
 const QUALITY: u8 = 92;
+/// A name that is there wherever names of the internet can be looked up at all (RFC 2606).
+const KNOWN_NAME: &str = "example.org";
 
 /// How images are fetched.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,6 +121,13 @@ pub enum FetchError {
     /// The HTTP client.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// There is no network.
+    #[error(
+        "no name of the internet can be looked up, not even {}: connect this machine, and run the same command again, \
+         which goes on where it was; addresses in a private network need --allow-private",
+        KNOWN_NAME
+    )]
+    Offline,
     /// An image cannot be written.
     #[error("{path}: {source}")]
     File {
@@ -157,6 +167,8 @@ pub async fn fetch(
         data,
         options,
         downloader,
+        jobs: Semaphore::new(options.jobs.max(1)),
+        answered: AtomicBool::new(false),
         decoders: Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get)),
         contents: Mutex::new(known_contents.collect()),
         tally: Mutex::new(Tally::default()),
@@ -179,20 +191,33 @@ pub async fn fetch(
                 outcome.left_out.push(entry.left_out(Kind::Duplicate, reason));
             }
             Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
-            Some(Origin::LeftOut { kind, reason }) if !options.retry_dead && !kind.depends_on_options() => {
+            Some(Origin::LeftOut {
+                kind,
+                reason,
+                source_sha256,
+            }) if !options.retry_dead && !kind.depends_on_options() && work.has(source_sha256.as_deref()) => {
                 outcome.left_out.push(entry.left_out(*kind, reason.clone()));
             }
             _ => pending.push(entry),
         }
     }
-    let ledger = Mutex::new(ledger);
+    let mut of_host: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in &pending {
+        of_host
+            .entry(entry.url.host_str().unwrap_or_default())
+            .or_default()
+            .push(entry);
+    }
+    let (work, ledger) = (&work, &Mutex::new(ledger));
     progress.begin("Fetching", pending.len() as u64);
+    // Only what is its host's turn waits for a job, so that a slow host does not hold up the others.
+    let hosts = of_host.into_values().map(|entries| {
+        stream::iter(entries)
+            .map(move |entry| work.in_turn(entry, ledger))
+            .buffer_unordered(options.per_host.max(1))
+    });
     // What is wrong with this machine is wrong for every other address too: the first error ends it.
-    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = futures_util::stream::iter(hosts_in_turn(&pending))
-        .map(|entry| work.one(entry, &ledger))
-        .buffer_unordered(options.jobs.max(1))
-        .try_collect()
-        .await;
+    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = stream::select_all(hosts).try_collect().await;
     progress.end();
     for left_out in fetched? {
         match left_out {
@@ -263,26 +288,15 @@ fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
     found
 }
 
-/// One address of each host after the other, so that a slow host does not hold up the others.
-fn hosts_in_turn<'a>(entries: &[&'a Entry]) -> Vec<&'a Entry> {
-    let mut of_host: HashMap<&str, u32> = HashMap::new();
-    let mut rounds: Vec<(u32, &Entry)> = entries
-        .iter()
-        .map(|entry| {
-            let round = of_host.entry(entry.url.host_str().unwrap_or_default()).or_default();
-            *round += 1;
-            (*round, *entry)
-        })
-        .collect();
-    rounds.sort_by_key(|(round, _)| *round);
-    rounds.into_iter().map(|(_, entry)| entry).collect()
-}
-
 /// What the addresses that are asked at once share.
 struct Work<'a> {
     data: &'a Path,
     options: &'a Options,
     downloader: Downloader,
+    /// Addresses that may be asked at once.
+    jobs: Semaphore,
+    /// Whether any of them has answered.
+    answered: AtomicBool,
     /// As many as there are cores: pixels take many times the memory of the bytes that they are decoded from.
     decoders: Semaphore,
     /// Where each content is that was sent before.
@@ -307,17 +321,34 @@ struct Picture {
 }
 
 impl Work<'_> {
+    /// Whether the image is there that a copy with this content is one of, where that is known.
+    fn has(&self, source_sha256: Option<&str>) -> bool {
+        source_sha256.is_none_or(|content| lock(&self.contents).contains_key(content))
+    }
+
+    /// Fetches one address once there is a job for it. Until then it takes hardly any memory: there may be many hosts.
+    async fn in_turn(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<Option<LeftOut>, FetchError> {
+        let _job = self.jobs.acquire().await;
+        Box::pin(self.one(entry, ledger)).await
+    }
+
     /// Fetches one address; what it is left out for, if it is.
     async fn one(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<Option<LeftOut>, FetchError> {
         let found = self.keep(entry, ledger).await;
         let left_out = match found {
             Ok(()) => None,
             Err(Miss::Local(error)) => return Err(error),
-            Err(Miss::Remote { kind, reason, for_good }) => {
+            Err(Miss::Remote {
+                kind,
+                reason,
+                for_good,
+                source_sha256,
+            }) => {
                 if for_good {
                     let origin = Origin::LeftOut {
                         kind,
                         reason: reason.clone(),
+                        source_sha256,
                     };
                     lock(ledger).append(&entry.url, &origin)?;
                 }
@@ -335,7 +366,16 @@ impl Work<'_> {
     }
 
     async fn keep(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<(), Miss> {
-        let body = self.downloader.get(&entry.url, self.options.limits.max_bytes).await?;
+        let got = self.downloader.get(&entry.url, self.options.limits.max_bytes).await;
+        let unreachable = matches!(got, Err(TransferError::Unreachable(_)));
+        if unreachable && self.is_offline().await {
+            return Err(Miss::Local(FetchError::Offline));
+        }
+        // What may not be asked was not.
+        if !unreachable && !matches!(got, Err(TransferError::Private { .. })) {
+            self.answered.store(true, Ordering::Relaxed);
+        }
+        let body = got?;
         let source_sha256 = files::sha256_hex(&body);
         let name = entry.file_name();
         // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
@@ -343,14 +383,24 @@ impl Work<'_> {
         let other = lock(&self.contents).insert(source_sha256.clone(), own);
         if let Some(other) = other {
             let reason = format!("the same file as {}", other.display());
-            lock(&self.contents).insert(source_sha256, other);
-            return Err(Miss::remote(Kind::Duplicate, reason));
+            lock(&self.contents).insert(source_sha256.clone(), other);
+            return Err(Miss::Remote {
+                kind: Kind::Duplicate,
+                reason,
+                for_good: true,
+                source_sha256: Some(source_sha256),
+            });
         }
         let picture = match self.picture(body).await {
             Ok(picture) => picture,
             Err(reason) => {
                 lock(&self.contents).remove(&source_sha256);
-                return Err(Miss::remote(Kind::Corrupt, reason));
+                return Err(Miss::Remote {
+                    kind: Kind::Corrupt,
+                    reason,
+                    for_good: true,
+                    source_sha256: None,
+                });
             }
         };
         let path = Path::new(&entry.label).join(format!("{name}.{}", picture.extension));
@@ -372,6 +422,14 @@ impl Work<'_> {
             .append(&entry.url, &origin)
             .map_err(|error| Miss::Local(error.into()))?;
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
+    }
+
+    /// Whether nobody has answered and no name can be looked up. Within a private network, names of the internet say
+    /// nothing.
+    async fn is_offline(&self) -> bool {
+        !self.options.allow_private
+            && !self.answered.load(Ordering::Relaxed)
+            && tokio::net::lookup_host((KNOWN_NAME, 0)).await.is_err()
     }
 
     /// What is kept of the bytes of an image, once it is its turn.
@@ -427,17 +485,9 @@ enum Miss {
         reason: String,
         /// Whether asking again is in vain.
         for_good: bool,
+        /// Of a copy, what was sent.
+        source_sha256: Option<String>,
     },
-}
-
-impl Miss {
-    fn remote(kind: Kind, reason: String) -> Self {
-        Self::Remote {
-            kind,
-            reason,
-            for_good: true,
-        }
-    }
 }
 
 impl From<TransferError> for Miss {
@@ -451,6 +501,7 @@ impl From<TransferError> for Miss {
             kind,
             for_good: error.is_final() && !kind.depends_on_options(),
             reason: error.to_string(),
+            source_sha256: None,
         }
     }
 }

@@ -19,18 +19,6 @@ fn names_are_plain_and_differ_for_each_address() {
 }
 
 #[test]
-fn hosts_take_turns() {
-    let entries = [
-        entry("a", "http://x.example/1"),
-        entry("a", "http://x.example/2"),
-        entry("a", "http://y.example/1"),
-    ];
-    let in_turn = hosts_in_turn(&entries.iter().collect::<Vec<_>>());
-    let urls: Vec<_> = in_turn.iter().map(|entry| entry.url.as_str()).collect();
-    assert_eq!(urls, ["http://x.example/1", "http://y.example/1", "http://x.example/2"]);
-}
-
-#[test]
 fn large_pictures_become_smaller_and_others_stay_as_they_are() {
     let encode = |width, height| {
         let mut png = std::io::Cursor::new(Vec::new());

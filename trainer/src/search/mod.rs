@@ -1,7 +1,7 @@
 //! Image search: every item with every attribute as a query, through a provider's public interface.
 //!
-//! What a provider found is kept in the data set's own folder, so that an interrupted search spends no quota twice; the
-//! images themselves are fetched as those of any list.
+//! What a provider found is kept in the data set's own folder, page by page, so that an interrupted search spends no
+//! quota twice; the images themselves are fetched as those of any list.
 
 mod provider;
 
@@ -10,15 +10,16 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::files;
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
-use crate::dataset::{CaseClash, OWN_FOLDER, check_case};
+use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, is_label};
 use crate::progress::Progress;
 
@@ -41,7 +42,7 @@ pub struct Query {
     pub label: String,
 }
 
-/// A query without an answer.
+/// A query without an answer, or with a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unanswered {
     /// Which one.
@@ -56,7 +57,7 @@ pub struct Unanswered {
 pub struct Found {
     /// Images to fetch, each address once.
     pub entries: Vec<Entry>,
-    /// Queries without an answer.
+    /// Queries without an answer, or with a part of it.
     pub unanswered: Vec<Unanswered>,
     /// Requests that were sent.
     pub requests: usize,
@@ -148,7 +149,7 @@ pub fn queries(items: &[String], attributes: &[String]) -> Result<Vec<Query>, Se
 /// Asks `provider` for the first `per_query` images of each query; with `again`, also what was asked before.
 ///
 /// # Errors
-/// See [`SearchError`]; a query without an answer is listed.
+/// See [`SearchError`]; a query that gets no answer, or a part of it, is listed.
 pub async fn search(
     provider: &Provider,
     queries: &[Query],
@@ -170,35 +171,41 @@ pub async fn search(
         provider,
         client,
         found: Found::default(),
+        unreachable: None,
     };
+    let folder = data.join(OWN_FOLDER).join(FOLDER);
+    if data.exists() {
+        // Whoever shares the data set may have put a link there.
+        below(data, &folder.join("any")).map_err(|source| SearchError::File {
+            path: folder.clone(),
+            source,
+        })?;
+    }
     let mut seen = HashSet::new();
     progress.begin("Searching", queries.len() as u64);
     for query in queries {
-        let path = data
-            .join(OWN_FOLDER)
-            .join(FOLDER)
-            .join(provider.file_name(&query.text, per_query));
-        let hits = match kept(&path).filter(|_| !again) {
-            Some(hits) => Ok(hits),
-            None => asking.ask(&query.text, per_query).await?,
+        let path = folder.join(provider.file_name(&query.text, per_query));
+        let (hits, problem) = match kept::<Vec<Hit>>(&path).filter(|_| !again) {
+            Some(hits) => (hits, None),
+            None => asking.ask(&query.text, per_query, &path, again).await?,
         };
-        match hits {
-            Ok(hits) => {
-                // That there was nothing is kept too, but makes no folder for a data set.
-                if !hits.is_empty() || data.exists() {
-                    keep(&path, &hits)?;
-                }
-                let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
-                asking
-                    .found
-                    .entries
-                    .extend(new.filter(|entry| seen.insert(entry.url.clone())));
-            }
-            Err(reason) => asking.found.unanswered.push(Unanswered {
+        match problem {
+            Some(reason) => asking.found.unanswered.push(Unanswered {
                 query: query.clone(),
                 reason,
             }),
+            // That there was nothing is kept too, but makes no folder for a data set.
+            None if !hits.is_empty() || data.exists() => {
+                keep(&path, &hits)?;
+                let _ = std::fs::remove_file(begun(&path));
+            }
+            None => {}
         }
+        let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
+        asking
+            .found
+            .entries
+            .extend(new.filter(|entry| seen.insert(entry.url.clone())));
         progress.status(&format!("{} images", asking.found.entries.len()));
         progress.advance(1);
     }
@@ -210,16 +217,21 @@ pub async fn search(
 }
 
 /// What was found before, with whatever else a file may hold taken for nothing.
-fn kept(path: &Path) -> Option<Vec<Hit>> {
+fn kept<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
-fn keep(path: &Path, hits: &[Hit]) -> Result<(), SearchError> {
+/// Where the pages of a query are kept whose hits will be at `path` once there are all.
+fn begun(path: &Path) -> PathBuf {
+    path.with_extension("part")
+}
+
+fn keep(path: &Path, found: &impl Serialize) -> Result<(), SearchError> {
     let failed = |source| SearchError::File {
         path: path.to_path_buf(),
         source,
     };
-    let json = serde_json::to_vec_pretty(hits)
+    let json = serde_json::to_vec_pretty(found)
         .map_err(std::io::Error::from)
         .map_err(failed)?;
     files::write_atomically(path, &json).map_err(failed)
@@ -243,40 +255,64 @@ struct Asking<'a> {
     provider: &'a Provider,
     client: reqwest::Client,
     found: Found,
+    /// Why no other query needs to be sent: nobody was there, however often one was.
+    unreachable: Option<String>,
 }
 
 impl Asking<'_> {
-    /// The hits of one query, page by page; the outer error ends the search, the inner one this query.
-    async fn ask(&mut self, query: &str, per_query: usize) -> Result<Result<Vec<Hit>, String>, SearchError> {
-        let mut hits: Vec<Hit> = Vec::new();
-        let mut page = 0;
-        while hits.len() < per_query {
-            if self.found.remaining == Some(0) {
-                return Ok(Err("the provider's quota is used up".to_owned()));
-            }
-            let request = self.provider.request(query, page, per_query)?;
-            let answer = match self.send(&request).await? {
-                Ok(answer) => answer,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let (new, more) = match self.provider.read(&answer) {
-                Ok(read) => read,
-                Err(reason) => return Ok(Err(reason)),
-            };
-            let none = new.is_empty();
-            hits.extend(new);
-            page += 1;
-            if none || !more {
-                break;
+    /// The hits of one query, page by page, which are kept beside `path` as they come, and why there are not all. The
+    /// error ends the search.
+    async fn ask(
+        &mut self,
+        query: &str,
+        per_query: usize,
+        path: &Path,
+        again: bool,
+    ) -> Result<(Vec<Hit>, Option<String>), SearchError> {
+        let path = begun(path);
+        let mut pages: Vec<Vec<Hit>> = kept(&path).filter(|_| !again).unwrap_or_default();
+        let mut problem = None;
+        while pages.iter().map(Vec::len).sum::<usize>() < per_query {
+            match self.page(query, pages.len(), per_query).await? {
+                Ok((new, more)) => {
+                    let is_last = new.is_empty() || !more;
+                    pages.push(new);
+                    if is_last {
+                        break;
+                    }
+                    keep(&path, &pages)?;
+                }
+                Err(reason) => {
+                    problem = Some(reason);
+                    break;
+                }
             }
         }
-        hits.truncate(per_query);
-        Ok(Ok(hits))
+        Ok((pages.into_iter().flatten().take(per_query).collect(), problem))
+    }
+
+    /// The hits of one page, and whether there may be more; the inner error ends the query.
+    async fn page(
+        &mut self,
+        query: &str,
+        page: usize,
+        per_query: usize,
+    ) -> Result<Result<(Vec<Hit>, bool), String>, SearchError> {
+        if self.found.remaining == Some(0) {
+            return Ok(Err("the provider's quota is used up".to_owned()));
+        }
+        if let Some(reason) = &self.unreachable {
+            return Ok(Err(reason.clone()));
+        }
+        let request = self.provider.request(query, page, per_query)?;
+        let answer = self.send(&request).await?;
+        Ok(answer.and_then(|answer| self.provider.read(&answer)))
     }
 
     async fn send(&mut self, request: &SearchRequest) -> Result<Result<Value, String>, SearchError> {
         let mut wait = Duration::from_secs(1);
         let mut reason = String::new();
+        let mut reached = false;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(wait).await;
@@ -289,14 +325,16 @@ impl Asking<'_> {
                 .fold(self.client.get(request.url.clone()), |sending, (name, value)| {
                     sending.header(*name, value)
                 });
-            let mut response = match sending.send().await {
+            let response = match sending.send().await {
                 Ok(response) => response,
                 Err(error) => {
+                    reached |= !error.is_connect();
                     // The address holds the key of some providers.
                     reason = causes(&error.without_url());
                     continue;
                 }
             };
+            reached = true;
             let status = response.status();
             self.found.remaining = self.provider.remaining(response.headers()).or(self.found.remaining);
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -323,13 +361,14 @@ impl Asking<'_> {
                 self.found.remaining = None;
                 continue;
             }
-            let mut body = Vec::new();
-            while let Ok(Some(chunk)) = response.chunk().await {
-                body.extend_from_slice(&chunk);
-                if body.len() > MOST_BYTES {
-                    return Ok(Err("the provider's answer is too large".to_owned()));
+            let body = match body(response).await {
+                Ok(Some(body)) => body,
+                Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
+                Err(error) => {
+                    reason = causes(&error.without_url());
+                    continue;
                 }
-            }
+            };
             return Ok(match serde_json::from_slice(&body) {
                 Ok(json) if status.is_success() => Ok(json),
                 Ok(json) => Err(match provider::complaint(&json) {
@@ -339,8 +378,23 @@ impl Asking<'_> {
                 Err(_) => Err(format!("the provider answered {status}, but nothing that can be read")),
             });
         }
+        if !reached {
+            self.unreachable = Some(reason.clone());
+        }
         Ok(Err(reason))
     }
+}
+
+/// The bytes of an answer; none where there are too many.
+async fn body(mut response: Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MOST_BYTES {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
 }
 
 /// What an error says, and what its causes add to that.
@@ -357,6 +411,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
 
     fn words(text: &str) -> Vec<String> {
         text.split(',').map(str::to_owned).collect()
@@ -385,6 +440,34 @@ mod tests {
             queries(&words("dress"), &words("dotted,Dotted")),
             Err(SearchError::Labels(_))
         ));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_was_found_is_kept_behind_no_link() {
+        let (data, elsewhere) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        std::fs::create_dir(data.path().join(OWN_FOLDER)).expect("a folder");
+        let link = data.path().join(OWN_FOLDER).join(FOLDER);
+        std::os::unix::fs::symlink(elsewhere.path(), link).expect("a link");
+        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
+        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
+        let queries = queries(&words("dress"), &[]).expect("queries");
+        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        assert!(matches!(found, Err(SearchError::File { .. })), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_again_for_every_other_query() {
+        let data = tempfile::tempdir().expect("a folder");
+        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
+        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
+        let queries = queries(&words("dress,skirt,blouse"), &[]).expect("queries");
+        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        let found = found.expect("listed");
+        assert_eq!((found.requests, found.unanswered.len()), (ATTEMPTS as usize, 3));
     }
 
     #[tokio::test]

@@ -190,11 +190,12 @@ impl Arguments {
         let (limits, threads) = (self.resources.limits(), self.resources.threads());
         let examined = dataset::examine(found, self.hash_size, limits, threads, &session.progress);
         let (mut dataset, mut pictures) = dataset::readable(found, examined);
+        super::check_readable(found, &dataset)?;
         let criteria = Criteria {
             distance: self.distance.unwrap_or(self.hash_size * self.hash_size / 16),
             similarity: self.similarity,
         };
-        let features = if self.no_features || dataset.items.is_empty() {
+        let features = if self.no_features {
             None
         } else {
             // Its groups are not asked for: hashes are compared here, of another size perhaps.

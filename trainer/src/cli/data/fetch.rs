@@ -149,7 +149,10 @@ pub fn report(
     session.output.result_with_hint(&document, &text, &hint)?;
     let complete = outcome.left_out.is_empty() && unanswered.is_none_or(<[_]>::is_empty);
     match (nothing, complete) {
-        (true, _) if nothing_found => Err(Failure::failed(
+        (true, false) if nothing_found => Err(Failure::failed(
+            "no query found an image: see above why some have no answer, and run the same command again",
+        )),
+        (true, true) if nothing_found => Err(Failure::failed(
             "no query found an image: try other words, fewer --licence, or another --provider",
         )),
         (true, _) => Err(Failure::failed(format!("no address gave an image for {folder}"))),

@@ -12,6 +12,8 @@ use clap::Subcommand;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use crate::dataset::Dataset;
+use crate::features::FeatureError;
 
 /// Work on a data set.
 #[derive(Debug, Subcommand)]
@@ -33,5 +35,17 @@ pub fn run(data: &Data, session: &Session) -> Result<Done, Failure> {
         Data::Fetch(arguments) => fetch::run(arguments, session),
         Data::Search(arguments) => search::run(arguments, session),
         Data::Split(arguments) => split::run(arguments, session),
+    }
+}
+
+/// Sees that something of `found` could be read, given what could.
+fn check_readable(found: &Dataset, readable: &Dataset) -> Result<(), FeatureError> {
+    // What cannot be read follows on what was left out before.
+    match readable.skipped.get(found.skipped.len()) {
+        Some(first) if readable.items.is_empty() => {
+            let reason = format!("{}: {}", first.path.display(), first.reason);
+            Err(FeatureError::NothingReadable(found.items.len(), reason))
+        }
+        _ => Ok(()),
     }
 }

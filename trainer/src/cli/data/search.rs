@@ -106,7 +106,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         &session.progress,
     ))??;
     for Unanswered { query, reason } in &found.unanswered {
-        session.warn(&format!("no answer to {:?}: {}", query.text, printable(reason)));
+        session.warn(&format!("no full answer to {:?}: {}", query.text, printable(reason)));
     }
     if let Some(remaining) = found.remaining {
         session.remark(&format!(

@@ -11,7 +11,6 @@ use crate::cli::resources::{Resources, check_new, writable};
 use crate::cli::values;
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, Skipped, Split, SplitParameters};
-use crate::features::FeatureError;
 
 /// Divide a data set into a training and a test part and write the assignment to a file.
 #[derive(Debug, clap::Args)]
@@ -83,11 +82,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let (limits, threads) = (resources.limits(), resources.threads());
     let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
     let (mut dataset, pictures) = dataset::readable(&found, examined);
-    // What cannot be read follows on what was left out before.
-    if let (true, Some(first)) = (dataset.items.is_empty(), dataset.skipped.get(found.skipped.len())) {
-        let reason = format!("{}: {}", first.path.display(), first.reason);
-        return Err(FeatureError::NothingReadable(found.items.len(), reason).into());
-    }
+    super::check_readable(&found, &dataset)?;
     let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
     let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
