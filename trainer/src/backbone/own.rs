@@ -14,7 +14,7 @@ use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
-use crate::onnx::{Constants, Form, add_output, integers, prune};
+use crate::onnx::{Constants, Form, add_output, integers, prune, unify_constants};
 use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
@@ -51,6 +51,7 @@ pub(super) fn read(
 
     check_whole(graph).map_err(own)?;
     let fixed_resolution = image_input(graph).map_err(own)?;
+    unify_constants(graph);
     take_any_batch(graph);
     let feature_size = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
