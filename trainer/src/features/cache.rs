@@ -14,6 +14,7 @@ use std::sync::Mutex;
 
 use shared::files::sha256_hex;
 use shared::image::REVISION;
+use shared::network::NetworkError;
 use shared::preprocessing::Preprocessing;
 
 use super::FeatureError;
@@ -132,9 +133,12 @@ impl FeatureCache {
     /// Appends a record.
     ///
     /// # Errors
-    /// [`FeatureError::Cache`].
+    /// [`FeatureError::Cache`], or [`FeatureError::Network`] where the vector has another length than the others.
     pub fn append(&self, record: &Record) -> Result<(), FeatureError> {
-        debug_assert_eq!(record.features.len(), self.size);
+        if record.features.len() != self.size {
+            let reason = format!("it gave {} features of an image in place of {}", record.features.len(), self.size);
+            return Err(NetworkError::Run(reason).into());
+        }
         let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         append(&mut file, &encode(record)).map_err(|source| FeatureError::Cache {
             path: self.path.clone(),
@@ -281,6 +285,19 @@ mod tests {
         std::fs::write(&cache.path, bytes).expect("writable");
         let again = FeatureCache::open(folder.path(), &key(), 3).expect("opens");
         assert_eq!(again.get(&[1; HASH]).expect("readable"), None);
+    }
+
+    #[test]
+    fn a_vector_of_another_length_is_refused_and_harms_no_other() {
+        let folder = tempfile::tempdir().expect("folder");
+        let cache = FeatureCache::open(folder.path(), &key(), 3).expect("new");
+        let mut long = record(1);
+        long.features.push(0.0);
+        let error = cache.append(&long).expect_err("too long").to_string();
+        assert!(error.contains("4 features of an image in place of 3"), "{error}");
+        cache.append(&record(2)).expect("appended");
+        let again = FeatureCache::open(folder.path(), &key(), 3).expect("opens");
+        assert_eq!(again.get(&[2; HASH]).expect("readable"), Some(record(2)));
     }
 
     #[test]
