@@ -25,7 +25,7 @@ const DEFAULT_RESOLUTION: u32 = 224;
 /// The largest side that a bundle may have.
 const MOST_RESOLUTION: u32 = 4096;
 /// What may come after the last layer of a classifier: the order of the classes stays.
-const AFTER_LAST_LAYER: [&str; 11] = [
+const AFTER_LAST_LAYER: [&str; 12] = [
     "Softmax",
     "LogSoftmax",
     "Sigmoid",
@@ -35,6 +35,7 @@ const AFTER_LAST_LAYER: [&str; 11] = [
     "Flatten",
     "Reshape",
     "Squeeze",
+    "Transpose",
     "QuantizeLinear",
     "DequantizeLinear",
 ];
@@ -79,6 +80,9 @@ pub(super) fn read(
     if let (Some(note), None) = (note, stored) {
         progress.note(&format!("{}: {note}", path.display()));
     }
+    if let Some(note) = normalization.as_ref().and_then(small_scale) {
+        progress.note(&note);
+    }
     let stored = stored.map(|entry| serde_json::from_str::<Preprocessing>(&entry.value));
     let mut preprocessing = match (normalization, stored) {
         (Some(given), Some(Ok(stored))) => given.preprocessing(stored.resolution, stored.channels),
@@ -114,6 +118,17 @@ pub(super) fn read(
         feature_size,
         fixed_resolution,
         preprocessing,
+    })
+}
+
+/// What the user should know of a normalization that is likely to be meant for values from 0 to 1.
+fn small_scale(given: &PreprocessingOverride) -> Option<String> {
+    given.std.iter().all(|std| *std < 1.0).then(|| {
+        let [red, green, blue] = given.std;
+        format!(
+            "--std {red},{green},{blue} is below 1, which takes pixels from 0 to 255 far beyond what networks are trained on: \
+             give --mean and --std in 8-bit units, 255 times those of pixels from 0 to 1"
+        )
     })
 }
 
@@ -160,7 +175,10 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
             graph.input.len()
         ));
     };
-    let shape = shape(input).ok_or("its input is no tensor of 32-bit floats with a known shape")?;
+    let shape = shape(input).ok_or(
+        "its input is no tensor of 32-bit floats with a known shape; where a converter to 16 bits wrote it, let that keep \
+         the types of inputs and outputs",
+    )?;
     match shape[..] {
         [Some(batch), Some(3), _, _] if batch > 1 => Err(format!(
             "its input is a batch of exactly {batch} images; export it for any number of images, or for one"
@@ -172,7 +190,11 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
             length(height),
             length(width)
         )),
-        [_, _, _, Some(3)] => Err("its input has the channels last (NHWC); export it with channels first".to_owned()),
+        [_, _, _, Some(3)] => Err(
+            "its input has the channels last (NHWC); export it with channels first, as tf2onnx does with \
+             --inputs-as-nchw"
+                .to_owned(),
+        ),
         _ => {
             let lengths: Vec<String> = shape.iter().copied().map(length).collect();
             Err(format!(
@@ -418,7 +440,7 @@ impl<'a> Trace<'a> {
                 .find(|attribute| attribute.name == name)
                 .map(|attribute| attribute.i)
         };
-        let told = shape.and_then(|lengths| {
+        let told = shape.filter(|lengths| lengths.len() > 1).and_then(|lengths| {
             lengths
                 .iter()
                 .skip(1)
@@ -724,6 +746,18 @@ mod tests {
         };
         let reason = read(&flat, None, None).expect_err("a division by zero");
         assert!(reason.contains("[1.0, 0.0, 1.0]"), "{reason}");
+    }
+
+    #[test]
+    fn a_normalization_of_values_up_to_one_is_told_of() {
+        let of = |std: [f32; 3]| small_scale(&PreprocessingOverride { mean: [0.5; 3], std });
+        let note = of([0.229, 0.224, 0.225]).expect("a note");
+        assert!(
+            note.contains("--std 0.229,0.224,0.225") && note.contains("255 times"),
+            "{note}"
+        );
+        assert_eq!(of([1.0; 3]), None);
+        assert_eq!(of([58.395, 57.12, 57.375]), None);
     }
 
     #[test]
