@@ -344,7 +344,9 @@ impl<'a> Trace<'a> {
 
     fn features(&self, output: &'a ValueInfoProto) -> Result<Found, String> {
         let shape = shape(output);
-        let mut end = self.skip(&output.name, &["Softmax", "LogSoftmax", "Identity", "Sigmoid"]);
+        let last = self.skip(&output.name, &["Identity"]);
+        let mut end = self.skip(last, &["Softmax", "LogSoftmax", "Identity", "Sigmoid"]);
+        let are_scores = end != last;
         let mut single = true;
         let mut note = None;
         let size = if let Some(layer) = self.last_layer(&output.name, shape.as_deref()) {
@@ -400,10 +402,11 @@ impl<'a> Trace<'a> {
         });
         Ok(Found {
             value: end.to_owned(),
+            // Pooled features are what is expected of a featurizer.
+            note: note.filter(|_| are_scores || map.is_none()),
             map,
             size,
             single,
-            note,
         })
     }
 
@@ -688,6 +691,13 @@ mod tests {
     fn an_output_that_no_linear_layer_makes_is_told_of() {
         let found = found_after(&|graph: &mut GraphProto| end_in(graph, "Relu", &[])).expect("features");
         assert_eq!((found.value.as_str(), found.size), ("end", 2));
+        let pooled = |graph: &mut GraphProto| graph.output[0].name = "flat".to_owned();
+        assert_eq!(found_after(&pooled).expect("features").note, None);
+        let scores = found_after(&|graph: &mut GraphProto| {
+            pooled(graph);
+            end_in(graph, "Softmax", &[]);
+        });
+        assert!(scores.expect("features").note.is_some());
         let note = found.note.expect("a note");
         assert!(
             note.contains("(Relu)") && note.contains("2 numbers of its output end"),
