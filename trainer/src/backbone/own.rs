@@ -210,10 +210,17 @@ fn length(length: Option<i64>) -> String {
     length.map_or_else(|| "any".to_owned(), |length| length.to_string())
 }
 
-/// Whether a Reshape within a network tells how many images there are.
+/// Whether something within a network tells how many images there are: a Reshape, or a constant that is joined to their
+/// values, as the class token of a transformer is.
 fn tells_batch(graph: &GraphProto) -> bool {
     let constants = Constants::of(graph);
     graph.node.iter().any(|node| {
+        if node.op_type == "Concat" {
+            let tensors = node.input.iter().map(|input| constants.get(input));
+            let (fixed, varying): (Vec<_>, Vec<_>) = tensors.partition(Option::is_some);
+            // Those of one dimension make up a shape.
+            return !varying.is_empty() && fixed.into_iter().flatten().any(|tensor| tensor.dims.len() > 1);
+        }
         let [value, wanted, ..] = node.input.as_slice() else {
             return false;
         };
@@ -580,6 +587,21 @@ mod tests {
         assert_eq!(batch_of([0, -1]), None);
         assert_eq!(batch_of([-1, 2]), None);
         assert_eq!(batch_of([1, -1]), Some(1));
+    }
+
+    #[test]
+    fn a_network_with_a_class_token_of_one_image_takes_one() {
+        let batch_after = |rank: usize| {
+            let mut model = classifier();
+            let graph = model.graph.as_mut().expect("a graph");
+            graph.input[0] = float_value("image", &[1, 3, 64, 64].map(DimensionValue::Fixed));
+            let token = add_initializer(graph, "token", &vec![1; rank], &[0.5]);
+            end_in(graph, "Concat", &[&token]);
+            take_any_batch(graph);
+            shape(&graph.input[0]).expect("a shape")[0]
+        };
+        assert_eq!(batch_after(3), Some(1));
+        assert_eq!(batch_after(1), None);
     }
 
     #[test]
