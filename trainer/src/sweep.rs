@@ -13,6 +13,7 @@ use crate::runs::{BUNDLE, Comparison, Entry, History, PARAMETERS, RunError, SPLI
 
 /// Digits of a network's hash that tell it from another one of the same name.
 const DIGITS: usize = 6;
+const DIVISION: &str = "another division into training and test";
 
 /// One training of a sweep.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,7 +107,7 @@ pub fn difference(
         Some("other images")
     } else if !std::fs::read(entry.folder.join(SPLIT)).is_ok_and(|stored| stored == split.as_bytes()) {
         // The parameters only name the file that lists the test images.
-        Some("another division into training and test")
+        Some(DIVISION)
     } else {
         None
     }
@@ -133,6 +134,13 @@ pub fn earlier(
     let is_beside = |path: &Path| path.parent() == Some(folder) && !own.contains(path);
     let images = entries.iter().map(|entry| entry.record.data.fingerprint.as_str());
     let images: HashSet<&str> = images.collect();
+    // The parameters only name a file that divides; the runs of this sweep are divided as it says now.
+    let is_divided_alike = |entry: &Entry| {
+        let division = |entry: &Entry| std::fs::read(entry.folder.join(SPLIT)).ok();
+        let mut own = entries.iter();
+        let own = own.find(|own| own.record.data.fingerprint == entry.record.data.fingerprint);
+        own.is_some_and(|own| division(own) == division(entry))
+    };
     let named = |path: &Path, reason: &str| {
         let name = path.file_name().unwrap_or_default();
         format!("{} ({reason})", name.to_string_lossy())
@@ -150,6 +158,8 @@ pub fn earlier(
             left_out.push(named(&entry.folder, "other images"));
         } else if expected.is_none() || stored != expected {
             left_out.push(named(&entry.folder, "other parameters"));
+        } else if expected.is_some_and(|now| now["split"]["dedicated"].is_string()) && !is_divided_alike(&entry) {
+            left_out.push(named(&entry.folder, DIVISION));
         } else if Comparison::new(std::slice::from_ref(&entry)).is_err() {
             left_out.push(named(&entry.folder, "unreadable"));
         } else {
@@ -356,6 +366,30 @@ mod tests {
                 "broken (unreadable)"
             ]
         );
+    }
+
+    #[test]
+    fn earlier_runs_that_a_file_divided_otherwise_are_not_compared() {
+        let place = tempfile::tempdir().expect("a folder");
+        let parameters = |seed: u64| serde_json::json!({ "split": { "seed": seed, "dedicated": "test.txt" } });
+        let made = |name: &str, seed: u64, split: &str| {
+            let folder = place.path().join(name);
+            save(
+                &folder,
+                record(name, "2026-01-01T00:00:00Z"),
+                &[true; 4],
+                &parameters(seed),
+            );
+            std::fs::write(folder.join(SPLIT), split).expect("a split");
+            Entry::load(&folder).expect("a run")
+        };
+        let own = made("new", 1, "as it is");
+        let same = made("same", 2, "as it is");
+        made("otherwise", 3, "as it was");
+        let (found, left_out) = earlier(place.path(), &[own], |_, seed| Some(parameters(seed))).expect("listed");
+        let found: Vec<&Path> = found.iter().map(|entry| entry.folder.as_path()).collect();
+        assert_eq!(found, [same.folder.as_path()]);
+        assert_eq!(left_out, [format!("otherwise ({DIVISION})")]);
     }
 
     #[test]

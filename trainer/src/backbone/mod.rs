@@ -145,7 +145,7 @@ pub fn obtain(
                 "an .onnx file has its own weights: leave --weights away".to_owned(),
             ));
         }
-        return own::read(Path::new(choice), normalization, cache);
+        return own::read(Path::new(choice), normalization, cache, progress);
     }
     let entry = catalogue::find(choice)?;
     let preprocessing = match normalization {

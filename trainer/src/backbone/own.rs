@@ -1,7 +1,7 @@
 //! A user's own ONNX network, cut where its features are.
 //!
-//! A classifier ends in a linear layer over pooled features; a featurizer ends in the features themselves. Both get the
-//! outputs `ikat_features` and, where a pooling over the last feature map is found, `ikat_feature_map`, or a fresh name
+//! A classifier ends in a linear layer (or a 1 x 1 convolution) over pooled features; a featurizer ends in the features
+//! themselves. Both get the outputs `ikat_features` and, where a pooling over the last feature map is found, `ikat_feature_map`, or a fresh name
 //! after these where they are taken. A value that is an output of this form already keeps its own name. Whatever does not
 //! lead to them is dropped.
 
@@ -14,7 +14,8 @@ use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
-use crate::onnx::{Constants, Form, add_output, integers, prune};
+use crate::onnx::{Attribute, Constants, Form, add_node, add_output, integers, prune, unify_constants};
+use crate::progress::Progress;
 use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
@@ -23,12 +24,28 @@ const MAX_BYTES: u64 = 2 << 30;
 const DEFAULT_RESOLUTION: u32 = 224;
 /// The largest side that a bundle may have.
 const MOST_RESOLUTION: u32 = 4096;
+/// What may come after the last layer of a classifier: the order of the classes stays.
+const AFTER_LAST_LAYER: [&str; 12] = [
+    "Softmax",
+    "LogSoftmax",
+    "Sigmoid",
+    "Identity",
+    "Dropout",
+    "Cast",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "QuantizeLinear",
+    "DequantizeLinear",
+];
 
 /// Reads a user's network and writes the featurizer in it to the cache.
 pub(super) fn read(
     path: &Path,
     normalization: Option<PreprocessingOverride>,
     cache: &Cache,
+    progress: &dyn Progress,
 ) -> Result<Backbone, BackboneError> {
     let own = |reason: String| BackboneError::Own {
         path: path.to_path_buf(),
@@ -51,9 +68,21 @@ pub(super) fn read(
 
     check_whole(graph).map_err(own)?;
     let fixed_resolution = image_input(graph).map_err(own)?;
+    unify_constants(graph);
     take_any_batch(graph);
-    let feature_size = cut(graph).map_err(own)?;
+    let Found {
+        size: feature_size,
+        note,
+        ..
+    } = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
+    // What Ikat wrote tells where its features are.
+    if let (Some(note), None) = (note, stored) {
+        progress.note(&format!("{}: {note}", path.display()));
+    }
+    if let Some(note) = normalization.as_ref().and_then(small_scale) {
+        progress.note(&note);
+    }
     let stored = stored.map(|entry| serde_json::from_str::<Preprocessing>(&entry.value));
     let mut preprocessing = match (normalization, stored) {
         (Some(given), Some(Ok(stored))) => given.preprocessing(stored.resolution, stored.channels),
@@ -92,6 +121,17 @@ pub(super) fn read(
     })
 }
 
+/// What the user should know of a normalization that is likely to be meant for values from 0 to 1.
+fn small_scale(given: &PreprocessingOverride) -> Option<String> {
+    given.std.iter().all(|std| *std < 1.0).then(|| {
+        let [red, green, blue] = given.std;
+        format!(
+            "--std {red},{green},{blue} is below 1, which takes pixels from 0 to 255 far beyond what networks are trained on: \
+             give --mean and --std in 8-bit units, 255 times those of pixels from 0 to 1"
+        )
+    })
+}
+
 /// Checks what a bundle is refused for when it is loaded, before anything is computed.
 fn check_usable(preprocessing: &Preprocessing) -> Result<(), String> {
     let Preprocessing { resolution, std, .. } = preprocessing;
@@ -110,7 +150,9 @@ fn check_usable(preprocessing: &Preprocessing) -> Result<(), String> {
 
 /// Checks that no weights lie in a file beside it: only the network itself is read, kept and served.
 fn check_whole(graph: &GraphProto) -> Result<(), String> {
-    let outside = graph.initializer.iter().find_map(|tensor| {
+    let attributes = graph.node.iter().flat_map(|node| &node.attribute);
+    let within_nodes = attributes.filter_map(|attribute| attribute.t.as_ref());
+    let outside = graph.initializer.iter().chain(within_nodes).find_map(|tensor| {
         let mut described = tensor.external_data.iter();
         described.find(|entry| entry.key == "location")
     });
@@ -133,8 +175,14 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
             graph.input.len()
         ));
     };
-    let shape = shape(input).ok_or("its input is no tensor of 32-bit floats with a known shape")?;
+    let shape = shape(input).ok_or(
+        "its input is no tensor of 32-bit floats with a known shape; where a converter to 16 bits wrote it, let that keep \
+         the types of inputs and outputs",
+    )?;
     match shape[..] {
+        [Some(batch), Some(3), _, _] if batch > 1 => Err(format!(
+            "its input is a batch of exactly {batch} images; export it for any number of images, or for one"
+        )),
         [_, Some(3), None, None] => Ok(None),
         [_, Some(3), Some(height), Some(width)] if height == width => Ok(u32::try_from(height).ok()),
         [_, Some(3), height, width] => Err(format!(
@@ -142,7 +190,11 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
             length(height),
             length(width)
         )),
-        [_, _, _, Some(3)] => Err("its input has the channels last (NHWC); export it with channels first".to_owned()),
+        [_, _, _, Some(3)] => Err(
+            "its input has the channels last (NHWC); export it with channels first, as tf2onnx does with \
+             --inputs-as-nchw"
+                .to_owned(),
+        ),
         _ => {
             let lengths: Vec<String> = shape.iter().copied().map(length).collect();
             Err(format!(
@@ -158,10 +210,17 @@ fn length(length: Option<i64>) -> String {
     length.map_or_else(|| "any".to_owned(), |length| length.to_string())
 }
 
-/// Whether a Reshape within a network tells how many images there are.
+/// Whether something within a network tells how many images there are: a Reshape, or a constant that is joined to their
+/// values, as the class token of a transformer is.
 fn tells_batch(graph: &GraphProto) -> bool {
     let constants = Constants::of(graph);
     graph.node.iter().any(|node| {
+        if node.op_type == "Concat" {
+            let tensors = node.input.iter().map(|input| constants.get(input));
+            let (fixed, varying): (Vec<_>, Vec<_>) = tensors.partition(Option::is_some);
+            // Those of one dimension make up a shape.
+            return !varying.is_empty() && fixed.into_iter().flatten().any(|tensor| tensor.dims.len() > 1);
+        }
         let [value, wanted, ..] = node.input.as_slice() else {
             return false;
         };
@@ -212,8 +271,8 @@ fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
     Some(lengths.collect())
 }
 
-/// Makes the features (and the last feature map) the outputs; gives the number of features.
-fn cut(graph: &mut GraphProto) -> Result<usize, String> {
+/// Makes the features (and the last feature map) the outputs; gives what was found.
+fn cut(graph: &mut GraphProto) -> Result<Found, String> {
     let output = graph.output.first().ok_or("it has no output")?.clone();
     let found = Trace::new(graph).features(&output)?;
     let before = std::mem::take(&mut graph.output);
@@ -234,8 +293,12 @@ fn cut(graph: &mut GraphProto) -> Result<usize, String> {
     let mut offer = |value: &str, form: Form, wish: &str, dimensions: &[DimensionValue]| {
         if let Some(output) = kept(value, dimensions.len()) {
             graph.output.push(output);
-        } else {
+        } else if found.single {
             add_output(graph, value, form, wish, dimensions);
+        } else {
+            let to_single = [("to", Attribute::Int(i64::from(FLOAT)))];
+            let value = add_node(graph, "ikat_cast", "Cast", &[value], &to_single);
+            add_output(graph, &value, form, wish, dimensions);
         }
     };
     offer(&found.value, Form::Rows, "ikat_features", &dimensions[..2]);
@@ -243,7 +306,7 @@ fn cut(graph: &mut GraphProto) -> Result<usize, String> {
         offer(map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);
-    Ok(found.size)
+    Ok(found)
 }
 
 /// Where the features of a network are.
@@ -251,6 +314,19 @@ struct Found {
     value: String,
     map: Option<String>,
     size: usize,
+    /// Whether they are 32-bit floats.
+    single: bool,
+    /// What the user should know of them.
+    note: Option<String>,
+}
+
+/// The last layer of a classifier.
+struct LastLayer<'a> {
+    input: &'a str,
+    /// Length of its input.
+    size: usize,
+    /// Whether it computes with 32-bit floats.
+    single: bool,
 }
 
 /// Following values back to where they come from.
@@ -274,47 +350,70 @@ impl<'a> Trace<'a> {
     }
 
     fn features(&self, output: &'a ValueInfoProto) -> Result<Found, String> {
-        let end = self.skip(&output.name, &["Softmax", "LogSoftmax", "Identity", "Sigmoid"]);
-        let (value, size) = match self.linear(end) {
-            Some((input, size)) => (input, Some(size)),
-            None => (
-                end,
-                shape(output).and_then(|shape| usize::try_from(shape.get(1).copied().flatten()?).ok()),
-            ),
+        let shape = shape(output);
+        let last = self.skip(&output.name, &["Identity"]);
+        let mut end = self.skip(last, &["Softmax", "LogSoftmax", "Identity", "Sigmoid"]);
+        let are_scores = end != last;
+        let mut single = true;
+        let mut note = None;
+        let size = if let Some(layer) = self.last_layer(&output.name, shape.as_deref()) {
+            end = layer.input;
+            single = layer.single;
+            layer.size
+        } else {
+            let last = self.producers.get(end).map_or("nothing", |node| node.op_type.as_str());
+            let size = match shape.as_deref() {
+                Some([_, Some(size), rest @ ..])
+                    if rest.iter().all(|length| length.is_none_or(|length| length == 1)) =>
+                {
+                    usize::try_from(*size).ok()
+                }
+                _ => None,
+            };
+            let size = size.ok_or_else(|| {
+                format!(
+                    "it ends in {last}; a linear layer (Gemm or MatMul) over pooled features is expected, or an output \
+                     [N, D] that holds the features"
+                )
+            })?;
+            note = Some(format!(
+                "no linear layer is found at its end ({last}), so that the {size} numbers of its output {} are taken for \
+                 the features; if they are scores of classes, export the network without its last layer",
+                output.name
+            ));
+            size
         };
+        if size == 0 {
+            return Err("its last layer takes no features at all".to_owned());
+        }
         let same_but_for_form_and_scale = [
             "Flatten",
             "Reshape",
             "Squeeze",
             "Identity",
+            "Cast",
             "Dropout",
             "LpNormalization",
         ];
-        let pool = self.producers.get(self.skip(value, &same_but_for_form_and_scale));
-        let map = pool.and_then(|node| match node.op_type.as_str() {
-            "GlobalAveragePool" | "ReduceMean" => node.input.first(),
-            _ => None,
-        });
+        let pool = self
+            .producers
+            .get(self.skip(end, &same_but_for_form_and_scale))
+            .copied();
+        let map = pool.and_then(|node| self.pooled(node));
         // An output may be the map under another name.
         let map = map.map(|map| {
             let mut outputs = self.graph.output.iter().map(|output| &output.name);
-            let same = outputs.find(|output| self.skip(output, &["Identity"]) == self.skip(map, &["Identity"]));
+            let same = outputs
+                .find(|output| self.skip(output, &["Identity", "Cast"]) == self.skip(map, &["Identity", "Cast"]));
             same.unwrap_or(map).clone()
         });
-        let size = size.ok_or_else(|| {
-            let last = self.producers.get(end).map_or("nothing", |node| node.op_type.as_str());
-            format!(
-                "it ends in {last}; a linear layer (Gemm or MatMul) over pooled features is expected, or an output \
-                 [N, D] that holds the features"
-            )
-        })?;
-        if size == 0 {
-            return Err("its last layer takes no features at all".to_owned());
-        }
         Ok(Found {
-            value: value.to_owned(),
+            value: end.to_owned(),
+            // Pooled features are what is expected of a featurizer.
+            note: note.filter(|_| are_scores || map.is_none()),
             map,
             size,
+            single,
         })
     }
 
@@ -330,32 +429,104 @@ impl<'a> Trace<'a> {
         value
     }
 
-    /// Input and its length of the linear layer that makes `value`.
-    fn linear(&self, value: &'a str) -> Option<(&'a str, usize)> {
+    /// The layer whose logits become `output`, which has this shape.
+    fn last_layer(&self, output: &'a str, shape: Option<&[Option<i64>]>) -> Option<LastLayer<'a>> {
+        let mut value = self.skip(output, &AFTER_LAST_LAYER);
+        let node = *self.producers.get(value)?;
+        if ["Mul", "Div"].contains(&node.op_type.as_str())
+            && let Some(scaled) = self.beside_constant(node)
+        {
+            value = self.skip(scaled, &AFTER_LAST_LAYER);
+        }
         let mut node = *self.producers.get(value)?;
         if node.op_type == "Add" {
             // One of the two is the bias: what adds up values of the images is no linear layer.
-            let [left, right] = node.input.as_slice() else {
-                return None;
-            };
-            let product = match (self.constants.get(left), self.constants.get(right)) {
-                (None, Some(_)) => left,
-                (Some(_), None) => right,
-                _ => return None,
-            };
-            node = *self.producers.get(product.as_str())?;
+            node = *self.producers.get(self.beside_constant(node)?)?;
         }
-        let weight = self.constants.get(node.input.get(1)?)?;
-        let transposed = node
-            .attribute
-            .iter()
-            .any(|attribute| attribute.name == "transB" && attribute.i != 0);
-        let length = match (node.op_type.as_str(), transposed) {
-            ("Gemm", true) => weight.dims.get(1),
-            ("Gemm", false) | ("MatMul", _) => weight.dims.first(),
-            _ => None,
+        let (lengths, data_type) = self.constant(node.input.get(1)?)?;
+        let number = |name: &str| {
+            let mut attributes = node.attribute.iter();
+            attributes
+                .find(|attribute| attribute.name == name)
+                .map(|attribute| attribute.i)
         };
-        Some((node.input.first()?, usize::try_from(*length?).ok()?))
+        let told = shape.filter(|lengths| lengths.len() > 1).and_then(|lengths| {
+            lengths
+                .iter()
+                .skip(1)
+                .try_fold(1_i64, |product, length| product.checked_mul((*length)?))
+        });
+        let (size, classes) = match (node.op_type.as_str(), lengths.as_slice()) {
+            ("Gemm", [classes, size]) if number("transB").is_some_and(|flag| flag != 0) => (size, classes),
+            ("Gemm" | "MatMul", [size, classes]) => (size, classes),
+            // Only where the output tells so is its map a single cell.
+            ("Conv", [classes, size, 1, 1]) if number("group").is_none_or(|count| count == 1) && told.is_some() => {
+                (size, classes)
+            }
+            _ => return None,
+        };
+        // What gives more is a layer over the parts of an image.
+        if told.is_some_and(|told| told != *classes) {
+            return None;
+        }
+        Some(LastLayer {
+            input: node.input.first()?,
+            size: usize::try_from(*size).ok()?,
+            single: data_type == FLOAT,
+        })
+    }
+
+    /// The input of a node that is no constant, where the other one is.
+    fn beside_constant(&self, node: &'a NodeProto) -> Option<&'a str> {
+        let [left, right] = node.input.as_slice() else {
+            return None;
+        };
+        match (self.constant(left), self.constant(right)) {
+            (None, Some(_)) => Some(left.as_str()),
+            (Some(_), None) => Some(right.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Lengths and element type of a constant, also where it is stored in another form than it is used in.
+    fn constant(&self, name: &str) -> Option<(Vec<i64>, i32)> {
+        if let Some(tensor) = self.constants.get(name) {
+            return Some((tensor.dims.clone(), tensor.data_type));
+        }
+        let node = *self.producers.get(name)?;
+        let stored = self.constants.get(node.input.first()?)?;
+        let mut lengths = stored.dims.clone();
+        match node.op_type.as_str() {
+            "DequantizeLinear" => Some((lengths, FLOAT)),
+            "Cast" => {
+                let to = node.attribute.iter().find(|attribute| attribute.name == "to")?;
+                Some((lengths, i32::try_from(to.i).ok()?))
+            }
+            "Transpose" if lengths.len() == 2 => {
+                lengths.reverse();
+                Some((lengths, stored.data_type))
+            }
+            _ => None,
+        }
+    }
+
+    /// The map whose cells a node averages: `[N, C, h, w]`, not the tokens of a transformer or a map with channels last.
+    fn pooled(&self, node: &'a NodeProto) -> Option<&'a String> {
+        let is_over_cells = match node.op_type.as_str() {
+            "GlobalAveragePool" => true,
+            "ReduceMean" => {
+                let attribute = node.attribute.iter().find(|attribute| attribute.name == "axes");
+                let axes = match attribute {
+                    Some(attribute) => attribute.ints.clone(),
+                    None => integers(self.constants.get(node.input.get(1)?)?)?,
+                };
+                let mut axes: Vec<i64> = axes.iter().map(|axis| axis.rem_euclid(4)).collect();
+                axes.sort_unstable();
+                axes == [2, 3]
+            }
+            _ => false,
+        };
+        node.input.first().filter(|_| is_over_cells)
     }
 }
 
@@ -363,7 +534,8 @@ impl<'a> Trace<'a> {
 mod tests {
     use super::*;
     use crate::onnx::proto::{INT64, StringStringEntryProto};
-    use crate::onnx::{GraphBuilder, add_node, add_tensor, float_value};
+    use crate::onnx::{GraphBuilder, add_initializer, add_tensor, float_value};
+    use crate::progress::Silent;
     use crate::refine::head::HeadLayer;
 
     /// A classifier whose convolution and output have the names that a refinement gives its last layer.
@@ -380,7 +552,8 @@ mod tests {
     }
 
     fn cut_of(mut model: ModelProto) -> ModelProto {
-        assert_eq!(cut(model.graph.as_mut().expect("a graph")), Ok(2));
+        let found = cut(model.graph.as_mut().expect("a graph")).expect("features");
+        assert_eq!(found.size, 2);
         model
     }
 
@@ -417,6 +590,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_with_a_class_token_of_one_image_takes_one() {
+        let batch_after = |rank: usize| {
+            let mut model = classifier();
+            let graph = model.graph.as_mut().expect("a graph");
+            graph.input[0] = float_value("image", &[1, 3, 64, 64].map(DimensionValue::Fixed));
+            let token = add_initializer(graph, "token", &vec![1; rank], &[0.5]);
+            end_in(graph, "Concat", &[&token]);
+            take_any_batch(graph);
+            shape(&graph.input[0]).expect("a shape")[0]
+        };
+        assert_eq!(batch_after(3), Some(1));
+        assert_eq!(batch_after(1), None);
+    }
+
+    #[test]
     fn an_input_that_is_no_square_is_told_in_numbers() {
         let reason = |lengths: &[i64]| {
             let mut model = classifier();
@@ -428,6 +616,8 @@ mod tests {
         assert_eq!(reason(&[1, 3, 64, 64]), Ok(Some(64)));
         let expected = "its input is 64 x 48; a square is expected";
         assert_eq!(reason(&[1, 3, 64, 48]), Err(expected.to_owned()));
+        let expected = "its input is a batch of exactly 8 images; export it for any number of images, or for one";
+        assert_eq!(reason(&[8, 3, 64, 64]), Err(expected.to_owned()));
         let expected = "its input has the shape [any, 4, 64, 64]; [N, 3, H, W] is expected";
         assert_eq!(reason(&[0, 4, 64, 64]), Err(expected.to_owned()));
     }
@@ -459,6 +649,100 @@ mod tests {
         assert_eq!(residual, "sum");
     }
 
+    /// What is found in the classifier after `change`.
+    fn found_after(change: &dyn Fn(&mut GraphProto)) -> Result<Found, String> {
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        change(graph);
+        Trace::new(graph).features(&graph.output[0])
+    }
+
+    /// Puts a node with one output over the one that is there.
+    fn end_in(graph: &mut GraphProto, operator: &str, others: &[&str]) {
+        let before = graph.output[0].name.clone();
+        let inputs: Vec<&str> = std::iter::once(before.as_str()).chain(others.iter().copied()).collect();
+        graph.output[0].name = add_node(graph, "end", operator, &inputs, &[]);
+    }
+
+    #[test]
+    fn the_last_layer_is_found_behind_what_leaves_its_classes_as_they_are() {
+        let convolution = |graph: &mut GraphProto| {
+            graph.initializer[1].dims = vec![2, 2, 1, 1];
+            graph.node[3].op_type = "Conv".to_owned();
+            graph.node[3].input[0] = "pooled".to_owned();
+            end_in(graph, "Flatten", &[]);
+        };
+        let found = found_after(&convolution).expect("features");
+        assert_eq!((found.value.as_str(), found.size, found.note), ("pooled", 2, None));
+        assert_eq!(found.map.as_deref(), Some("head"));
+        let found = found_after(&|graph: &mut GraphProto| {
+            convolution(graph);
+            let shape = [2, 2, 7, 7].map(DimensionValue::Fixed);
+            graph.output[0] = float_value("logits", &shape);
+        });
+        assert!(found.is_err(), "a map of classes is no vector");
+
+        let scaled = |graph: &mut GraphProto| {
+            let temperature = add_initializer(graph, "temperature", &[], &[2.0]);
+            end_in(graph, "Div", &[&temperature]);
+            end_in(graph, "Softmax", &[]);
+        };
+        let transposed = |graph: &mut GraphProto| {
+            graph.node[3].input[1] = add_node(graph, "transposed", "Transpose", &["weight"], &[]);
+        };
+        for change in [&scaled as &dyn Fn(&mut GraphProto), &transposed] {
+            let found = found_after(change).expect("features");
+            assert_eq!((found.value.as_str(), found.size, found.note), ("flat", 2, None));
+        }
+    }
+
+    #[test]
+    fn features_of_half_precision_become_32_bit_floats() {
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        graph.initializer[1].data_type = 10;
+        end_in(graph, "Cast", &[]);
+        let half = cut_of(model);
+        assert_eq!(outputs(&half), ["ikat_features", "ikat_feature_map"]);
+        let nodes = &half.graph.as_ref().expect("a graph").node;
+        assert_eq!(nodes.iter().filter(|node| node.op_type == "Cast").count(), 2);
+        assert_eq!(cut_of(half.clone()), half);
+    }
+
+    #[test]
+    fn an_output_that_no_linear_layer_makes_is_told_of() {
+        let found = found_after(&|graph: &mut GraphProto| end_in(graph, "Relu", &[])).expect("features");
+        assert_eq!((found.value.as_str(), found.size), ("end", 2));
+        let pooled = |graph: &mut GraphProto| graph.output[0].name = "flat".to_owned();
+        assert_eq!(found_after(&pooled).expect("features").note, None);
+        let scores = found_after(&|graph: &mut GraphProto| {
+            pooled(graph);
+            end_in(graph, "Softmax", &[]);
+        });
+        assert!(scores.expect("features").note.is_some());
+        let note = found.note.expect("a note");
+        assert!(
+            note.contains("(Relu)") && note.contains("2 numbers of its output end"),
+            "{note}"
+        );
+    }
+
+    #[test]
+    fn a_mean_over_anything_but_height_and_width_has_no_feature_map() {
+        let map_of = |axes: &[i64]| {
+            let change = |graph: &mut GraphProto| {
+                let bytes = axes.iter().flat_map(|axis| axis.to_le_bytes()).collect();
+                let axes = add_tensor(graph, "axes", INT64, &[axes.len()], bytes);
+                graph.node[1].op_type = "ReduceMean".to_owned();
+                graph.node[1].input.push(axes);
+            };
+            found_after(&change).expect("features").map
+        };
+        assert_eq!(map_of(&[-1, 2]).as_deref(), Some("head"));
+        assert_eq!(map_of(&[1, 2]), None, "channels last");
+        assert_eq!(map_of(&[1]), None, "tokens");
+    }
+
     #[test]
     fn a_network_keeps_the_resolution_that_it_tells_of() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -474,7 +758,7 @@ mod tests {
                 model.graph.as_mut().expect("a graph").input[0] = float_value("image", &shape);
             }
             std::fs::write(&path, model.encode_to_vec()).expect("written");
-            let network = read(&path, given, &Cache::at(folder.path()));
+            let network = read(&path, given, &Cache::at(folder.path()), &Silent);
             network
                 .map(|network| network.preprocessing)
                 .map_err(|error| error.to_string())
@@ -494,6 +778,18 @@ mod tests {
         };
         let reason = read(&flat, None, None).expect_err("a division by zero");
         assert!(reason.contains("[1.0, 0.0, 1.0]"), "{reason}");
+    }
+
+    #[test]
+    fn a_normalization_of_values_up_to_one_is_told_of() {
+        let of = |std: [f32; 3]| small_scale(&PreprocessingOverride { mean: [0.5; 3], std });
+        let note = of([0.229, 0.224, 0.225]).expect("a note");
+        assert!(
+            note.contains("--std 0.229,0.224,0.225") && note.contains("255 times"),
+            "{note}"
+        );
+        assert_eq!(of([1.0; 3]), None);
+        assert_eq!(of([58.395, 57.12, 57.375]), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod spread;
 mod table;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use shared::classifier::{Calibration, Decision};
@@ -26,6 +27,7 @@ pub use spread::Spread;
 pub use table::{aligned, table};
 
 use crate::counted::listed;
+use crate::dataset::escape;
 use confidence::expected_calibration_error;
 use curve::{all_pairs, area_under_curve, one_against_rest};
 
@@ -160,7 +162,8 @@ impl Evaluation {
     pub fn untested(&self) -> Option<String> {
         const SHOWN: usize = 10;
         let has_none = |class: &&String| self.per_class.get(*class).is_none_or(|of_class| of_class.support == 0);
-        let classes: Vec<&str> = self.classes.iter().filter(has_none).map(String::as_str).collect();
+        let without = self.classes.iter().filter(has_none);
+        let classes: Vec<String> = without.map(|class| escape(Path::new(class))).collect();
         if self.test_count == 0 {
             Some("There are no test images, so that nothing is measured.".to_owned())
         } else if classes.is_empty() {

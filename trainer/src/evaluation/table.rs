@@ -1,9 +1,11 @@
 //! An evaluation as plain text.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use super::{Evaluation, MATRIX};
 use crate::counted::counted;
+use crate::dataset::escape;
 
 /// Mistakes that are listed where there are too many classes for a matrix.
 const MISTAKES: usize = 20;
@@ -18,7 +20,7 @@ pub fn table(evaluation: &Evaluation) -> String {
     for class in &evaluation.classes {
         if let Some(of_class) = evaluation.per_class.get(class) {
             rows.push(vec![
-                class.clone(),
+                shown(class),
                 share(of_class.precision),
                 share(of_class.recall),
                 share(of_class.f1),
@@ -70,7 +72,7 @@ fn confusion(evaluation: &Evaluation) -> String {
     ];
     for (index, (class, counts)) in evaluation.classes.iter().zip(&evaluation.confusion).enumerate() {
         rows.push(
-            std::iter::once(format!("{} {class}", index + 1))
+            std::iter::once(format!("{} {}", index + 1, shown(class)))
                 .chain(counts.iter().map(ToString::to_string))
                 .collect(),
         );
@@ -85,10 +87,15 @@ fn mistakes(evaluation: &Evaluation) -> String {
     }
     let mut rows = vec![["truth", "prediction", "images"].map(str::to_owned).to_vec()];
     for (truth, answer, count) in mistakes.into_iter().take(MISTAKES) {
-        let classes = [truth, answer].map(|class| evaluation.classes[class].clone());
+        let classes = [truth, answer].map(|class| shown(&evaluation.classes[class]));
         rows.push(classes.into_iter().chain([count.to_string()]).collect());
     }
     format!("The most frequent mistakes\n{}", aligned(&rows))
+}
+
+/// The name of a class in one line.
+fn shown(class: &str) -> String {
+    escape(Path::new(class))
 }
 
 fn share(value: Option<f64>) -> String {

@@ -216,6 +216,15 @@ fn the_table_names_every_class_and_count() {
 }
 
 #[test]
+fn a_class_whose_name_has_a_line_break_is_one_row() {
+    let classes = ["a\nb", "c"].map(str::to_owned);
+    let text = table(&evaluate(&classes, &[1], &[prediction(&[0.1, 0.9])]));
+    assert!(text.contains("a\\x0ab ") && text.contains("1 a\\x0ab "), "{text}");
+    assert!(text.contains("No test image is of a\\x0ab."), "{text}");
+    assert!(text.contains(") on 1 image;"), "{text}");
+}
+
+#[test]
 fn many_classes_have_their_most_frequent_mistakes_in_place_of_a_matrix() {
     assert!(table(&example()).contains("Confusion (rows"));
     let answer = |class: usize| {

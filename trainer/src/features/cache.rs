@@ -5,15 +5,19 @@
 //! killed leaves at most one incomplete record at the end, which the next writer cuts off; several
 //! processes may append at once, each under a lock. Records carry a checksum, and one that does not
 //! match is computed anew.
+//!
+//! Networks come and go, a refined one with every training. Of their caches those used last are kept.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use shared::files::sha256_hex;
 use shared::image::REVISION;
+use shared::network::NetworkError;
 use shared::preprocessing::Preprocessing;
 
 use super::FeatureError;
@@ -23,6 +27,11 @@ use crate::device::Device;
 const MAGIC: &[u8; 12] = b"ikat-feat-01";
 const HEADER: u64 = 16;
 const HASH: usize = 32;
+const EXTENSION: &str = "features";
+/// Bytes that the caches used last may take together.
+const KEPT: u64 = 8 << 30;
+/// A cache that was opened or written since may be in use.
+const MAYBE_IN_USE: Duration = Duration::from_hours(24);
 
 /// Everything besides the image that its features depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +94,7 @@ impl FeatureCache {
     /// # Errors
     /// [`FeatureError::Cache`], or [`FeatureError::Foreign`] where the file holds something else.
     pub fn open(folder: &Path, key: &CacheKey, size: usize) -> Result<Self, FeatureError> {
-        let path = folder.join(format!("{}.features", key.0));
+        let path = folder.join(format!("{}.{EXTENSION}", key.0));
         let failed = |source| FeatureError::Cache {
             path: path.clone(),
             source,
@@ -101,6 +110,9 @@ impl FeatureCache {
         if !begin(&mut file, size).map_err(failed)? {
             return Err(FeatureError::Foreign { path, size });
         }
+        // Its time says when it was used last; a file that keeps its own is only removed early.
+        let _ = file.set_modified(SystemTime::now());
+        keep_latest(folder, KEPT);
         let offsets = index(&file, record_length(size)).map_err(failed)?;
         Ok(Self {
             file: Mutex::new(file),
@@ -132,14 +144,43 @@ impl FeatureCache {
     /// Appends a record.
     ///
     /// # Errors
-    /// [`FeatureError::Cache`].
+    /// [`FeatureError::Cache`], or [`FeatureError::Network`] where the vector has another length than the others.
     pub fn append(&self, record: &Record) -> Result<(), FeatureError> {
-        debug_assert_eq!(record.features.len(), self.size);
+        if record.features.len() != self.size {
+            let reason = format!(
+                "it gave {} features of an image in place of {}",
+                record.features.len(),
+                self.size
+            );
+            return Err(NetworkError::Run(reason).into());
+        }
         let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         append(&mut file, &encode(record)).map_err(|source| FeatureError::Cache {
             path: self.path.clone(),
             source,
         })
+    }
+}
+
+/// Removes the caches that were used before those that take `most` bytes, but none that may be in use. Whoever has one open all
+/// the same goes on with it, and what it adds is only not kept; so is one that cannot be removed only a file too many.
+fn keep_latest(folder: &Path, most: u64) {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut caches: Vec<(SystemTime, u64, PathBuf)> = files
+        .map(|file| (file.path(), file.metadata()))
+        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == EXTENSION))
+        .filter_map(|(path, metadata)| {
+            let metadata = metadata.ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), path))
+        })
+        .collect();
+    caches.sort_unstable();
+    let mut bytes = 0_u64;
+    for (used, length, path) in caches.iter().rev() {
+        bytes = bytes.saturating_add(*length);
+        if bytes > most && used.elapsed().is_ok_and(|age| age > MAYBE_IN_USE) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -281,6 +322,59 @@ mod tests {
         std::fs::write(&cache.path, bytes).expect("writable");
         let again = FeatureCache::open(folder.path(), &key(), 3).expect("opens");
         assert_eq!(again.get(&[1; HASH]).expect("readable"), None);
+    }
+
+    #[test]
+    fn a_vector_of_another_length_is_refused_and_harms_no_other() {
+        let folder = tempfile::tempdir().expect("folder");
+        let cache = FeatureCache::open(folder.path(), &key(), 3).expect("new");
+        let mut long = record(1);
+        long.features.push(0.0);
+        let error = cache.append(&long).expect_err("too long").to_string();
+        assert!(error.contains("4 features of an image in place of 3"), "{error}");
+        cache.append(&record(2)).expect("appended");
+        let again = FeatureCache::open(folder.path(), &key(), 3).expect("opens");
+        assert_eq!(again.get(&[2; HASH]).expect("readable"), Some(record(2)));
+    }
+
+    #[test]
+    fn the_caches_used_last_are_kept() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        let used = |name: &str, days: u64| {
+            std::fs::write(path(name), [0; 10]).expect("written");
+            let file = OpenOptions::new().write(true).open(path(name)).expect("a file");
+            let age = Duration::from_hours(24 * days) + Duration::from_mins(1);
+            file.set_modified(SystemTime::now() - age).expect("its time");
+        };
+        used("today.features", 0);
+        used("recent.features", 2);
+        used("old.features", 3);
+        used("oldest.features", 4);
+        used("oldest.other", 5);
+        let there = || {
+            [
+                "today.features",
+                "recent.features",
+                "old.features",
+                "oldest.features",
+                "oldest.other",
+            ]
+            .map(|name| path(name).exists())
+        };
+        keep_latest(folder.path(), 30);
+        assert_eq!(there(), [true, true, true, false, true]);
+        keep_latest(folder.path(), 0);
+        assert_eq!(there(), [true, false, false, false, true], "one may be in use");
+        // Opening is using.
+        let open = || FeatureCache::open(folder.path(), &key(), 3).expect("opens");
+        let long_ago = SystemTime::now() - Duration::from_hours(72);
+        let first = open();
+        let file = first.file.lock().expect("a file");
+        file.set_modified(long_ago).expect("its time");
+        drop(open());
+        keep_latest(folder.path(), 0);
+        assert!(path("k.features").exists());
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use prost::Message;
 use shared::network::{Network, NetworkError, Runtime};
 
 use super::FeatureError;
 use super::shared_network::SharedNetwork;
 use crate::device::{Device, DeviceError};
+use crate::onnx::proto::{DimensionValue, ModelProto, TypeValue};
 
-/// Images that a card computes at once.
+/// Images that a card computes at once, where the network takes any number.
 const BATCH: usize = 32;
 
 /// Makes the networks that threads compute features with.
@@ -63,13 +65,29 @@ impl<'a> Networks<'a> {
             .runtime
             .network_on_cuda(self.model, card.number)
             .map_err(|error| unusable(card.number, error))?;
-        let made = SharedNetwork::new(Box::new(made), BATCH)?;
+        let made = SharedNetwork::new(Box::new(made), batch(self.model))?;
         Ok(network.insert(made).clone())
     }
 
     /// How many threads keep `cores` busy: on a card half of them wait for their vectors.
     pub fn threads(&self, cores: usize) -> usize {
         if self.cards.is_empty() { cores } else { 2 * cores }
+    }
+}
+
+/// How many images of a batch are computed at once by a network as a file: one where it takes no more.
+fn batch(model: &[u8]) -> usize {
+    let model = ModelProto::decode(model).unwrap_or_default();
+    let told = model.graph.as_ref().and_then(|graph| {
+        let TypeValue::Tensor(tensor) = graph.input.first()?.r#type.as_ref()?.value.as_ref()? else {
+            return None;
+        };
+        tensor.shape.as_ref()?.dim.first()?.value.as_ref()
+    });
+    if told == Some(&DimensionValue::Fixed(1)) {
+        1
+    } else {
+        BATCH
     }
 }
 
@@ -82,5 +100,22 @@ fn unusable(card: usize, error: NetworkError) -> FeatureError {
             ),
         }),
         other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::{GraphBuilder, float_value};
+
+    #[test]
+    fn a_network_of_single_images_gets_single_images() {
+        let mut graph = GraphBuilder::new("own");
+        let pooled = graph.node("pooled", "GlobalAveragePool", &["image"], &[]);
+        let mut model = graph.finish("image", &[(&pooled, &[])], &[]);
+        assert_eq!(batch(&model.encode_to_vec()), BATCH);
+        let one = [1, 3, 64, 64].map(DimensionValue::Fixed);
+        model.graph.as_mut().expect("a graph").input[0] = float_value("image", &one);
+        assert_eq!(batch(&model.encode_to_vec()), 1);
     }
 }

@@ -23,6 +23,8 @@ pub mod attribute_type {
     pub const INT: i32 = 2;
     /// A string.
     pub const STRING: i32 = 3;
+    /// A tensor.
+    pub const TENSOR: i32 = 4;
     /// A list of integers.
     pub const INTS: i32 = 7;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::proto::{FLOAT, GraphProto, INT64, TensorProto};
+use super::proto::{AttributeProto, FLOAT, GraphProto, INT64, TensorProto, attribute_type};
 
 /// What is wrong with a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,34 @@ impl<'a> Constants<'a> {
     /// The values of the constant `name`, where it is there and holds 32-bit floats.
     pub fn floats(&self, name: &str) -> Option<Vec<f32>> {
         self.get(name).and_then(|tensor| floats(tensor).ok())
+    }
+}
+
+/// Gives what the nodes `Constant` hold the form of a tensor, in which [`Constants`] finds it: exporters also write a number or
+/// a list of numbers.
+pub fn unify_constants(graph: &mut GraphProto) {
+    let constants = graph.node.iter_mut().filter(|node| node.op_type == "Constant");
+    for attribute in constants.flat_map(|node| &mut node.attribute) {
+        let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let integers = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (data_type, dims, raw_data) = match attribute.name.as_str() {
+            "value_float" => (FLOAT, Vec::new(), floats(&[attribute.f])),
+            "value_floats" => (FLOAT, vec![attribute.floats.len() as i64], floats(&attribute.floats)),
+            "value_int" => (INT64, Vec::new(), integers(&[attribute.i])),
+            "value_ints" => (INT64, vec![attribute.ints.len() as i64], integers(&attribute.ints)),
+            _ => continue,
+        };
+        *attribute = AttributeProto {
+            name: "value".to_owned(),
+            r#type: attribute_type::TENSOR,
+            t: Some(TensorProto {
+                dims,
+                data_type,
+                raw_data,
+                ..TensorProto::default()
+            }),
+            ..AttributeProto::default()
+        };
     }
 }
 
@@ -107,4 +135,43 @@ pub fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
     chunks
         .map(|eight| eight.try_into().ok().map(i64::from_le_bytes))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::NodeProto;
+
+    #[test]
+    fn numbers_and_lists_are_constants_like_tensors() {
+        let constant = |output: &str, attribute: AttributeProto| NodeProto {
+            op_type: "Constant".to_owned(),
+            output: vec![output.to_owned()],
+            attribute: vec![attribute],
+            ..NodeProto::default()
+        };
+        let named = |name: &str| AttributeProto {
+            name: name.to_owned(),
+            ..AttributeProto::default()
+        };
+        let (number, list) = (named("value_float"), named("value_ints"));
+        let mut graph = GraphProto {
+            node: vec![
+                constant("most", AttributeProto { f: 6.0, ..number }),
+                constant(
+                    "axes",
+                    AttributeProto {
+                        ints: vec![2, 3],
+                        ..list
+                    },
+                ),
+            ],
+            ..GraphProto::default()
+        };
+        unify_constants(&mut graph);
+        let constants = Constants::of(&graph);
+        assert_eq!(constants.floats("most"), Some(vec![6.0]));
+        assert_eq!(constants.get("axes").and_then(integers), Some(vec![2, 3]));
+        assert_eq!(constants.get("axes").map(|axes| &axes.dims[..]), Some(&[2][..]));
+    }
 }

@@ -78,7 +78,16 @@ pub fn choose(
 ) -> Result<Choice, TrainingError> {
     let begin = Instant::now();
     with_features(dataset, backbone, parameters, workplace, |job, _, _| {
+        // The test part is not needed, so that refined networks give no features of it.
         let training = job.features.normalized_rows(&job.train);
+        let items = job.train.iter().map(|row| job.dataset.items[*row].clone());
+        let dataset = job.dataset.restricted(items.collect(), Vec::new());
+        let job = Prepared {
+            dataset: &dataset,
+            features: &training,
+            train: (0..job.train.len()).collect(),
+            ..*job
+        };
         let classes = job.dataset.classes.len();
         let count = parameters.svm.folds;
         let folds = stratified_grouped(&training.labels, &training.groups, classes, count, parameters.svm.seed).folds;

@@ -22,12 +22,6 @@ impl Workplace<'_> {
         distance: u32,
     ) -> Result<(Dataset, Features), TrainingError> {
         let model = Bytes::from(read(&backbone.onnx)?);
-        let network = NetworkFile {
-            model: &model,
-            sha256: &backbone.sha256,
-            preprocessing: &backbone.preprocessing,
-            feature_size: backbone.feature_size,
-        };
-        self.features(dataset, &network, limits, distance)
+        self.features(dataset, &NetworkFile::of(backbone, &model), limits, distance)
     }
 }

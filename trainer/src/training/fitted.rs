@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use shared::classifier::{Calibration, Head};
-use shared::files::sha256_hex;
 
 use super::{NetworkFile, Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
@@ -129,7 +128,6 @@ impl<'a> Prepared<'a> {
     pub fn features_by(&self, model: &Bytes, feature_size: usize) -> Result<Features, TrainingError> {
         let network = NetworkFile {
             model,
-            sha256: &sha256_hex(model),
             preprocessing: &self.backbone.preprocessing,
             feature_size,
         };

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use serde::Serialize;
 use shared::bundle::{self, Bundle};
-use shared::files;
 use shared::image::Limits;
 
 use super::{NetworkFile, Run, TrainingError, Workplace, predict};
@@ -45,7 +44,6 @@ pub fn measure(
     let model = bundle.file(bundle::MODEL)?;
     let network = NetworkFile {
         model,
-        sha256: &files::sha256_hex(model),
         preprocessing: &bundle.manifest.preprocessing,
         feature_size: bundle.manifest.feature_size,
     };

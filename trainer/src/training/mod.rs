@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
 use shared::classifier::{Head, LinearClassifierError};
+use shared::files::sha256_hex;
 use shared::image::{ImageError, Limits};
 use shared::network::{NetworkError, Runtime};
 use shared::pipeline::PipelineError;
@@ -304,14 +305,8 @@ fn with_features<T>(
     }
     parameters.split.check(dataset)?;
     let model = Bytes::from(read(&backbone.onnx)?);
-    let network = NetworkFile {
-        model: &model,
-        sha256: &backbone.sha256,
-        preprocessing: &backbone.preprocessing,
-        feature_size: backbone.feature_size,
-    };
     let start = Instant::now();
-    let featurized = workplace.featurized(dataset, &network, parameters.limits)?;
+    let featurized = workplace.featurized(dataset, &NetworkFile::of(backbone, &model), parameters.limits)?;
     let seconds = start.elapsed().as_secs_f64();
     let known = (dataset, featurized);
     prepared(known, (backbone, &model), parameters, workplace, |job, split| {
@@ -436,7 +431,7 @@ impl Workplace<'_> {
         limits: Limits,
     ) -> Result<Featurized, TrainingError> {
         let networks = Networks::new(self.runtime, network.model, &self.device);
-        let key = CacheKey::new(network.sha256, network.preprocessing).on(&self.device);
+        let key = CacheKey::new(&sha256_hex(network.model), network.preprocessing).on(&self.device);
         let cache = FeatureCache::open(&self.features, &key, network.feature_size)?;
         Ok(features::featurize(
             dataset,
@@ -483,9 +478,18 @@ fn assembled(
 /// A network as a file, with what its features depend on.
 struct NetworkFile<'a> {
     model: &'a [u8],
-    sha256: &'a str,
     preprocessing: &'a Preprocessing,
     feature_size: usize,
+}
+
+impl<'a> NetworkFile<'a> {
+    fn of(backbone: &'a Backbone, model: &'a [u8]) -> Self {
+        Self {
+            model,
+            preprocessing: &backbone.preprocessing,
+            feature_size: backbone.feature_size,
+        }
+    }
 }
 
 /// What `head` answers for these rows of `features`, whose labels count in the order of its classes.

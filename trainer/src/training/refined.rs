@@ -92,14 +92,29 @@ fn told(best: usize, history: &History, fold: &Fold) -> String {
     }
 }
 
-/// Refines the network once, and fits its own layer and an SVM on top of it.
+/// Refines the network once, and fits its own layer and an SVM on top of it, the first of them without a file to serve.
 ///
 /// # Errors
 /// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
 pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted<'static>; 2], TrainingError> {
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, Some(deadline), refine::refine)?;
-    Ok([own_layer(job, &refined, &fold)?, svm_on_top(job, &refined, fold)?])
+    let svm = svm_on_top(job, &refined, fold.clone())?;
+    // What the network with its own layer gives follows from the features that are there: it need not be run.
+    let mut matrix = Array2::zeros((svm.features.labels.len(), job.dataset.classes.len()));
+    for (mut row, features) in matrix.rows_mut().into_iter().zip(svm.features.matrix.rows()) {
+        let logits = refined.head.logits(&features.to_vec());
+        for (place, logit) in row.iter_mut().zip(logits) {
+            *place = logit;
+        }
+    }
+    let features = Features {
+        matrix,
+        labels: svm.features.labels.clone(),
+        ..Features::default()
+    };
+    let own = with_own_layer(job, Bytes::new(), features, (&fold, &refined.logits));
+    Ok([own, svm])
 }
 
 /// Tries learning rates on the training part.
