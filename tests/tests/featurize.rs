@@ -292,7 +292,7 @@ fn a_training_on_rows_is_the_training_on_the_images() {
     let said = say(&mut other).ended_with(1);
     assert!(said.stderr.contains("another network"), "{said:?}");
     let mut refined = place.train(["--features", &rows], "x");
-    let said = say(refined.args(["--classifier", "dnn"])).ended_with(1);
+    let said = say(refined.args(["--classifier", "dnn"])).ended_with(2);
     assert!(said.stderr.contains("--data"), "{said:?}");
     place.write("rows/part-00002", b"{\"item\":\"x\"}\n");
     let said = say(&mut place.train(["--features", &rows], "x")).ended_with(1);

@@ -182,6 +182,21 @@ fn a_bundle_that_a_state_machine_would_not_score_with_is_refused() {
 }
 
 #[test]
+fn options_are_checked_before_the_images_are_looked_for() {
+    let workshop = Workshop::new(0);
+    for command in ["train", "refine"] {
+        let line = [command, "--data", "nowhere", "--epochs", "0"];
+        let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
+        assert!(said.stderr.contains("epochs must be from 1"), "{said:?}");
+    }
+    for option in [["--classifier", "dnn"], ["--quantize", "int8"]] {
+        let line = [&["train", "--features", "nowhere"][..], &option].concat();
+        let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
+        assert!(said.stderr.contains("name the images with --data"), "{said:?}");
+    }
+}
+
+#[test]
 fn a_distance_that_every_two_pictures_have_is_refused() {
     let workshop = Workshop::new(2);
     let line = ["data", "dedupe", "--no-features", "--data", "data", "--distance"];
