@@ -31,6 +31,24 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
 }
 
 #[test]
+fn the_best_classes_alone_are_for_json() {
+    let workshop = with_bundle();
+    let line = [
+        "score",
+        "--bundle",
+        "bundle",
+        "photo.png",
+        "--top-k",
+        "1",
+        "--format",
+        "csv",
+    ];
+    let said = say_within(60, &workshop.trainer(&line)).ended_with(0);
+    assert!(said.stderr.contains("--top-k is for --format json alone"), "{said:?}");
+    assert!(!said.stdout.contains(",,"), "a score in every column: {said:?}");
+}
+
+#[test]
 fn a_variable_does_not_change_how_a_command_is_used() {
     // The workshop's commands have IKAT_CACHE.
     let said = say_within(60, &Workshop::new(0).trainer(&["publish"])).ended_with(2);
@@ -179,6 +197,13 @@ fn a_bundle_that_a_state_machine_would_not_score_with_is_refused() {
     ];
     let said = say_within(60, &workshop.trainer(&[&line[..], &["--bundle", "run"]].concat())).ended_with(2);
     assert!(said.stderr.contains("--bundle is for --local"), "{said:?}");
+    assert!(!said.stderr.contains("--max-megapixels is for"), "{said:?}");
+    let limited = [&line[..], &["--bundle", "run", "--max-megapixels", "9"]].concat();
+    let said = say_within(60, &workshop.trainer(&limited)).ended_with(2);
+    assert!(
+        said.stderr.contains("--max-megapixels is for --local alone"),
+        "{said:?}"
+    );
 }
 
 #[test]

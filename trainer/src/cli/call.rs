@@ -76,6 +76,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 async fn client(arguments: &Arguments, session: &Session) -> Result<Client, ClientError> {
     let client = Client::new(&arguments.endpoint, Duration::from_secs(arguments.timeout))?;
     if !arguments.sign_requests && region_of_function_url(client.endpoint()).is_none() {
+        session.warn_of_idle(&[("region", false, "requests that are signed")]);
         return Ok(client);
     }
     match Signer::find(client.endpoint(), arguments.region.as_deref()).await {

@@ -3,10 +3,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, FromArgMatches};
+use clap::{ArgAction, FromArgMatches, Id};
 
 use super::failure::Failure;
-use super::{Arguments, command, typed};
+use super::{Arguments, command, idle, typed};
 use crate::configuration::{self, Configuration, TEMPLATE};
 use crate::runs::RunError;
 use crate::setup::SetupError;
@@ -305,6 +305,17 @@ fn options_that_were_typed_are_told_from_those_of_a_file() {
     for (name, expected) in [("data", true), ("mixup", true), ("epochs", false), ("views", false)] {
         assert_eq!(typed.iter().any(|id| id == name), expected, "{name}");
     }
+}
+
+#[test]
+fn options_without_effect_are_told_of_where_they_were_typed() {
+    let typed = ["time_limit", "allow_private"].map(Id::from);
+    let options = [
+        ("time_limit", false, "--classifier auto"),
+        ("allow_private", true, "--features"),
+        ("top_k", false, "--format json"),
+    ];
+    assert_eq!(idle(&typed, &options), ["--time-limit is for --classifier auto alone"]);
 }
 
 #[test]

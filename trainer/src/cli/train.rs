@@ -91,6 +91,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             "say what to train on: --data DIR, a folder of class folders, or --features ROWS",
         )),
     };
+    session.warn_of_idle(&[
+        ("allow_private", arguments.features.is_some(), "--features"),
+        (
+            "time_limit",
+            arguments.classifier == Classifier::Auto,
+            "--classifier auto",
+        ),
+    ]);
     let limit = Duration::from_secs(60 * arguments.time_limit);
     arguments.job.run(source, arguments.classifier, limit, session)
 }

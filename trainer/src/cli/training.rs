@@ -128,10 +128,9 @@ impl TrainingArguments {
         recipe.check().map_err(Failure::usage)?;
         self.recipe.device.check(is_refined)?;
         if is_refined {
-            for reason in self.recipe.idle(&session.typed, &recipe) {
-                session.warn(reason);
-            }
+            session.warn_of_idle(&self.recipe.uses(&recipe));
         }
+        self.tracking.warn_of_idle(session);
         Ok(())
     }
 
