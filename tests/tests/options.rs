@@ -49,6 +49,18 @@ fn the_best_classes_alone_are_for_json() {
 }
 
 #[test]
+fn a_library_that_the_environment_misnames_is_told_with_what_to_do() {
+    let workshop = with_bundle();
+    let mut score = workshop.trainer(&["score", "--bundle", "bundle", "photo.png"]);
+    let said = say_within(60, score.env("ORT_DYLIB_PATH", "nowhere.so")).ended_with(1);
+    assert!(
+        said.stderr
+            .contains("ORT_DYLIB_PATH names nowhere.so, which is no file; correct it, or unset it"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_variable_does_not_change_how_a_command_is_used() {
     // The workshop's commands have IKAT_CACHE.
     let said = say_within(60, &Workshop::new(0).trainer(&["publish"])).ended_with(2);
