@@ -62,11 +62,7 @@ async fn images_are_read_from_the_allowed_buckets_alone() {
             .await
             .expect("written");
     }
-    let environment = s3.environment();
-    let mut environment: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let mut environment = s3.environment();
     environment.push(("IKAT_ALLOWED_BUCKETS", "photos/in, none"));
     let (_folder, scorer) = serve(&bundle("bucket"), &environment);
     let ask = |body: Value| scorer.post("/", "application/json", body.to_string().as_bytes());

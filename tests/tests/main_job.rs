@@ -272,11 +272,7 @@ fn what_was_published_to_s3_is_served_by_lambda_with_the_same_scores() {
     let Some(trained) = trained() else { return };
     let Some(s3) = SeaweedFs::start() else { return };
     block_on(s3.create_bucket("models"));
-    let environment = s3.environment();
-    let mut environment: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let mut environment = s3.environment();
     let run = trained.text("run");
     let mut publish = trainer(&[
         "publish",
