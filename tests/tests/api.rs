@@ -185,11 +185,9 @@ fn a_quiet_log_keeps_the_lines_that_are_metrics() {
         let environment = [("IKAT_METRICS_NAMESPACE", namespace), ("IKAT_LOG", "warn")];
         let (_folder, scorer) = serve(&bundle("quiet"), &environment);
         assert_eq!(scorer.post("/", "image/png", &image).0, 200);
-        let is_written = || scorer.log().iter().any(|line| line["Predictions"] == 1);
-        if written {
-            wait_until("the line", is_written);
-        }
-        let lines = scorer.log().iter().filter(|line| line["method"] == "POST").count();
-        assert_eq!(lines, usize::from(written), "{namespace:?}");
+        let (_, log) = scorer.stop();
+        let lines: Vec<_> = log.iter().filter(|line| line["method"] == "POST").collect();
+        assert_eq!(lines.len(), usize::from(written), "{namespace:?}");
+        assert!(lines.iter().all(|line| line["Predictions"] == 1), "{lines:?}");
     }
 }

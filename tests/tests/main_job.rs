@@ -395,7 +395,7 @@ fn slow_clients_cannot_silence_the_scorer_and_it_stops_when_told() {
         scorer.post("/", "application/json", b"{}").0 == 400
     });
 
-    assert_eq!(scorer.stop(), Some(0));
+    assert_eq!(scorer.stop().0, Some(0));
 }
 
 #[test]
