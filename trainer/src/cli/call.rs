@@ -13,6 +13,7 @@ use super::output::{printable, printable_path};
 use super::values;
 use crate::client::{Call, CallResult, Client, ClientError, Load, Outcome, Percentiles, Signer, Summary};
 use crate::client::{call_all, region_of_function_url};
+use crate::evaluation::padded;
 
 /// Call a deployed or local scorer and print what it answers.
 ///
@@ -101,8 +102,8 @@ fn text(calls: &[Call], summary: &Summary) -> String {
         let _ = match &group[0].outcome {
             Outcome::Answer(answer) => writeln!(
                 text,
-                "{:<24} {:>6.3} {:>10} {:>6} {:>11.1} {:>13.1}  {image}",
-                printable(&answer.label),
+                "{} {:>6.3} {:>10} {:>6} {:>11.1} {:>13.1}  {image}",
+                padded(&printable(&answer.label), 24),
                 answer.score,
                 answer.decision,
                 group.len(),

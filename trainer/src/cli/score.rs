@@ -10,6 +10,7 @@ use super::location::BundleArguments;
 use super::output::{Output, printable, printable_path};
 use super::resources::Resources;
 use super::values;
+use crate::evaluation::padded;
 use crate::scoring::{self, Outcome, Scored};
 use crate::threads::in_order;
 
@@ -94,8 +95,8 @@ fn table(results: &[Scored]) -> String {
         let _ = match outcome {
             Outcome::Answer(answer) => writeln!(
                 text,
-                "{:<24} {:>6.3} {:>10}  {path}",
-                printable(&answer.label),
+                "{} {:>6.3} {:>10}  {path}",
+                padded(&printable(&answer.label), 24),
                 answer.score,
                 answer.decision.name()
             ),
