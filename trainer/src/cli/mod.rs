@@ -36,7 +36,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 use self::bar::Bar;
@@ -198,8 +197,7 @@ fn typed(mut matches: &ArgMatches) -> Vec<Id> {
     while let Some((_, below)) = matches.subcommand() {
         matches = below;
     }
-    let is_typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    matches.ids().filter(is_typed).cloned().collect()
+    configuration::typed(matches)
 }
 
 /// What to say of those of the `options` that are among the `typed` and have no effect.

@@ -7,11 +7,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use clap::builder::{Arg, ArgAction, BoolishValueParser, TypedValueParser, ValueParser};
-use clap::{Command, Id};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, Id};
 use toml::{Table, Value};
 
 use super::ConfigurationError;
-use super::origin::is_typed;
 
 /// Options that say how to run at all or what to do this once, and so come from the command line alone.
 const NEVER: [&str; 3] = ["help", "version", "config"];
@@ -43,10 +43,10 @@ type Section<'a> = BTreeMap<String, Setting<'a>>;
 /// The file and the command line.
 struct Layers<'a> {
     path: &'a Path,
-    /// The raw command line.
-    arguments: &'a [OsString],
-    /// The names of the command that it runs, joined by `-`, where it runs one.
+    /// The names of the command that is run, joined by `-`, where one is.
     running: Option<String>,
+    /// What was typed for it, words without an option's name included.
+    typed: Vec<Id>,
     /// By the command's names below the root, joined by `-`; the root's is empty.
     sections: BTreeMap<String, Section<'a>>,
 }
@@ -57,10 +57,11 @@ pub(super) fn apply(
     command: Command,
     arguments: &[OsString],
 ) -> Result<Command, ConfigurationError> {
+    let (running, typed) = running(&command, arguments).unzip();
     let mut layers = Layers {
         path,
-        arguments,
-        running: running(&command, arguments),
+        running,
+        typed: typed.unwrap_or_default(),
         sections: BTreeMap::new(),
     };
     layers.collect(table, &command, "", "")?;
@@ -183,12 +184,12 @@ impl<'a> Layers<'a> {
     }
 
     fn firmness(&self, argument: &Arg, settings: &Section<'a>) -> Firmness {
+        if self.typed.contains(argument.get_id()) {
+            return Firmness::Typed;
+        }
         let Some(long) = settable(argument) else {
             return Firmness::Unset;
         };
-        if is_typed(argument, self.arguments) {
-            return Firmness::Typed;
-        }
         if let Some(value) = environment(long) {
             return if is_switch(argument) && is_off(&value) {
                 Firmness::Unset
@@ -258,8 +259,8 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The names of the command that `arguments` run, joined by `-`, whatever else is wrong with them.
-fn running(command: &Command, arguments: &[OsString]) -> Option<String> {
+/// The names of the command that `arguments` run, joined by `-`, and what was typed for it, whatever is wrong with the rest.
+fn running(command: &Command, arguments: &[OsString]) -> Option<(String, Vec<Id>)> {
     let command = command.clone().ignore_errors(true);
     let read = command.try_get_matches_from(arguments).ok()?;
     let (mut matches, mut names) = (&read, Vec::new());
@@ -267,7 +268,13 @@ fn running(command: &Command, arguments: &[OsString]) -> Option<String> {
         names.push(name);
         matches = below;
     }
-    Some(names.join("-"))
+    Some((names.join("-"), typed(matches)))
+}
+
+/// What was typed, and comes neither from the environment nor from a file.
+pub fn typed(matches: &ArgMatches) -> Vec<Id> {
+    let is_typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(is_typed).cloned().collect()
 }
 
 /// The environment variable of the option with this long name.

@@ -108,7 +108,7 @@ fn is_typed_anywhere(long: &str, command: &Command, arguments: &[OsString]) -> b
 }
 
 /// Whether the option stands among `arguments`, the raw command line, by its long name or one that it had before.
-pub(super) fn is_typed(option: &Arg, arguments: &[OsString]) -> bool {
+fn is_typed(option: &Arg, arguments: &[OsString]) -> bool {
     let names: Vec<&str> = option
         .get_long()
         .into_iter()

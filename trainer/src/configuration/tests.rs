@@ -239,6 +239,7 @@ fn of_options_that_exclude_each_other_the_one_that_is_set_more_firmly_holds() {
         ),
         ("state-machine = 'filed'\n[batch]\nlocal = true", "batch", (true, None)),
         ("[batch]\nlocal = true", "batch --machine formerly", machine("formerly")),
+        ("[batch]\nlocal = true", "batch image.jpg", (false, None)),
         ("[batch]\nlocal = true", "batch", (true, None)),
     ] {
         assert_eq!(scoring(file, line), expected, "{file} and {line}");
