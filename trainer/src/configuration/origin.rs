@@ -120,3 +120,20 @@ fn is_typed(option: &Arg, arguments: &[OsString]) -> bool {
         names.contains(&name)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_typed_by_a_former_name_too() {
+        let signed = Arg::new("sign-requests").long("sign-requests").alias("sign");
+        let command = Command::new("trainer").subcommand(Command::new("call").arg(signed));
+        let is_typed = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            is_typed_anywhere("sign-requests", &command, &words)
+        };
+        assert!(is_typed("trainer call --sign") && is_typed("trainer call --sign-requests=1"));
+        assert!(!is_typed("trainer call --signs") && !is_typed("trainer call -- --sign"));
+    }
+}
