@@ -43,6 +43,8 @@ type Section<'a> = BTreeMap<String, Setting<'a>>;
 /// The file and the command line.
 struct Layers<'a> {
     path: &'a Path,
+    /// Long names of the options that every command has, which stand above all sections.
+    shared: Vec<String>,
     /// The names of the command that is run, joined by `-`, where one is.
     running: Option<String>,
     /// What was typed for it, words without an option's name included.
@@ -60,6 +62,11 @@ pub(super) fn apply(
     let (running, typed) = running(&command, arguments).unzip();
     let mut layers = Layers {
         path,
+        shared: command
+            .get_arguments()
+            .filter_map(settable)
+            .map(str::to_owned)
+            .collect(),
         running,
         typed: typed.unwrap_or_default(),
         sections: BTreeMap::new(),
@@ -124,7 +131,11 @@ impl<'a> Layers<'a> {
             path: self.path.to_owned(),
             what,
             name,
-            nearest: nearest(canonical, known).map(|known| join(written, known, '.')),
+            nearest: if self.shared.iter().any(|option| option == canonical) {
+                Some(canonical.to_owned())
+            } else {
+                nearest(canonical, known).map(|known| join(written, known, '.'))
+            },
         }
     }
 

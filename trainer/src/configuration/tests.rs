@@ -296,6 +296,8 @@ fn unknown_names_are_named_with_the_file_and_the_nearest_known_name() {
     assert_eq!(text, "some/ikat.toml: unknown section `trian`; did you mean `train`?");
     let text = error("[data.split]\nno-group = true");
     assert_eq!(text, "some/ikat.toml: unknown key `data.split.no-group`");
+    let text = error("[train]\njson = true");
+    assert_eq!(text, "some/ikat.toml: unknown key `train.json`; did you mean `json`?");
     assert!(error("config = 'other.toml'").contains("unknown key `config`"));
 }
 
