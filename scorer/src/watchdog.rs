@@ -127,14 +127,26 @@ mod tests {
 
     static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
+    /// Waits until something `is_so`, which on the slowest machine takes less than a minute.
+    async fn wait_until(is_so: impl Fn() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), waiting)
+            .await
+            .expect("in time");
+    }
+
     #[tokio::test]
     async fn whoever_waits_is_answered_and_a_process_that_is_stuck_is_given_up() {
         let watchdog = Watchdog {
             give_up: || GIVEN_UP.store(true, Ordering::SeqCst),
             ..Watchdog::new(Duration::from_millis(100), 2)
         };
-        let pause = |milliseconds| tokio::time::sleep(Duration::from_millis(milliseconds));
         let stuck = || watchdog.stuck.load(Ordering::SeqCst);
+        let (release, held) = tokio::sync::oneshot::channel::<()>();
         assert_eq!(watchdog.watch(tokio::spawn(async { 1 }), None).await, Ok(1));
         // Without the hook: writing down where it happened can take longer than the deadline.
         let panic = tokio::spawn(async { std::panic::resume_unwind(Box::new("on purpose")) });
@@ -142,27 +154,22 @@ mod tests {
         assert_eq!(broken.expect_err("a panic").code, ErrorCode::Internal);
 
         // One place is held for a while: the other one goes on, and nobody gives up.
-        let late = watchdog.watch(tokio::spawn(pause(1000)), None).await;
+        let late = watchdog.watch(tokio::spawn(held), None).await;
         let late = late.expect_err("too late");
         assert_eq!(late.code, ErrorCode::DeadlineExceeded);
         assert!(late.message.contains("0.1 s"), "{late}");
         assert!(watchdog.has_room(Duration::ZERO).await);
-        while stuck() == 0 {
-            pause(10).await;
-        }
+        wait_until(|| stuck() == 1).await;
         assert!(!GIVEN_UP.load(Ordering::SeqCst));
-        while stuck() == 1 {
-            pause(10).await;
-        }
+        drop(release);
+        wait_until(|| stuck() == 0).await;
 
         for _ in 0..2 {
             let endless = tokio::spawn(std::future::pending::<()>());
             watchdog.watch(endless, None).await.expect_err("too late");
         }
         assert!(!watchdog.has_room(Duration::ZERO).await);
-        while !GIVEN_UP.load(Ordering::SeqCst) {
-            pause(10).await;
-        }
+        wait_until(|| GIVEN_UP.load(Ordering::SeqCst)).await;
     }
 
     #[tokio::test]

@@ -69,8 +69,11 @@ def write(lines, footer, whole):
     RESULTS.write_text(f"{before}{BEGIN}\n{table(lines)}\n\n{footer}\n{END}{after}", encoding="utf-8")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def asked():
+    """The arguments, and the rows that they choose from. Asked before anything is built, too."""
+    parser = argparse.ArgumentParser(
+        prog="cargo xtask bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="which rows; all without")
     parser.add_argument("--device", help="the processor without")
     parser.add_argument("--write", action="store_true", help="put the table, or the rows named, into BENCHMARKS.md")
@@ -81,6 +84,11 @@ def main():
     unknown = [name for name in arguments.rows if name not in known]
     if unknown:
         parser.error(f"no row is called {', '.join(unknown)}; there are {', '.join(known)}")
+    return arguments, known
+
+
+def main():
+    arguments, known = asked()
     lines = []
     with tempfile.TemporaryDirectory() as scratch:
         place = Workplace(scratch)

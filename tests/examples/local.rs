@@ -40,15 +40,11 @@ async fn serve(arguments: &[String], once: bool) -> Result<(), String> {
     let missing = || "the servers are missing: run `cargo xtask setup`".to_owned();
     let s3 = SeaweedFs::start().ok_or_else(missing)?;
     s3.create_bucket(BUCKET).await;
-    let environment = s3.environment();
+    let mut variables = s3.environment();
     let place = format!("s3://{BUCKET}");
     let mut publish = trainer(&["publish", "--to", &place, "--name", NAME, "--bundle"]);
-    run_to_the_end(publish.arg(&run).envs(environment.clone()))?;
+    run_to_the_end(publish.arg(&run).envs(variables.iter().copied()))?;
 
-    let mut variables: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
     let model = format!("{place}/{NAME}");
     variables.extend([("IKAT_MODEL", model.as_str()), ("IKAT_REFRESH_SECONDS", "5")]);
     let lambda = Lambda::start(&variables).ok_or_else(missing)?;

@@ -60,11 +60,11 @@ impl Http {
             .collect()
     }
 
-    /// Tells it to stop, as a system does; gives its exit code.
+    /// Tells it to stop, as a system does; gives its exit code, and all that it has logged.
     ///
     /// # Panics
     /// When it does not stop.
-    pub fn stop(mut self) -> Option<i32> {
+    pub fn stop(mut self) -> (Option<i32>, Vec<Value>) {
         let told = Command::new("kill")
             .arg(self.scorer.id().to_string())
             .status()
@@ -75,7 +75,9 @@ impl Http {
             code = self.scorer.exit_code();
             code.is_some()
         });
-        code
+        // Whoever reads it lets go of it at its end.
+        wait_until("the end of the log", || Arc::strong_count(&self.log) == 1);
+        (code, self.log())
     }
 
     /// Its process number.

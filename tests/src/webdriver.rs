@@ -1,5 +1,6 @@
 //! Pages in a real browser: headless Chromium, driven over the WebDriver protocol.
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,8 +16,8 @@ pub struct Browser {
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
     session: String,
-    // After these, so that the driver ends after the session, and then goes what it and the browser leave behind.
-    driver: Running,
+    // After these, so that the driver and the browser end after the session, and then goes what they leave behind.
+    _driver: Running,
     _folder: tempfile::TempDir,
 }
 
@@ -33,6 +34,8 @@ impl Browser {
                 Command::new(&program)
                     .arg(format!("--port={port}"))
                     .env("TMPDIR", folder.path())
+                    // The browser is in it too, and ends with it where it does not end by itself.
+                    .process_group(0)
                     .stdout(Stdio::null())
                     .stderr(Stdio::null()),
             )
@@ -51,7 +54,7 @@ impl Browser {
             client,
             runtime,
             session: format!("http://127.0.0.1:{port}"),
-            driver,
+            _driver: driver,
             _folder: folder,
         };
         wait_until("chromedriver", || browser.try_get("/status").is_some());
@@ -158,10 +161,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The browser is the driver's child and would outlive it.
+        // In order, where that is still possible.
         let _ = self
             .runtime
             .block_on(async { self.client.delete(&self.session).send().await });
-        let _ = self.driver.exit_code();
     }
 }

@@ -51,11 +51,7 @@ async fn each_event_is_answered_in_its_own_shape() {
         .expect("written");
     photos.put("in/text.png", "text".into(), None).await.expect("written");
 
-    let environment = s3.environment();
-    let mut environment: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let mut environment = s3.environment();
     environment.extend([
         ("IKAT_ALLOWED_BUCKETS", "photos/in"),
         ("IKAT_MODEL", "s3://models/colours"),

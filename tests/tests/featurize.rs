@@ -117,11 +117,11 @@ fn texture(period: u32, number: u32) -> Vec<u8> {
 }
 
 /// Pipes `input` through `trainer featurize --stdin`.
-fn featurize(input: &[u8], arguments: &[&str], environment: &[(&str, String)]) -> Said {
+fn featurize(input: &[u8], arguments: &[&str], environment: &[(&str, &str)]) -> Said {
     let mut command = trainer(&["featurize", "--stdin", "--resolution", RESOLUTION]);
     command
         .args(arguments)
-        .envs(environment.iter().map(|(name, value)| (*name, value)))
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -292,7 +292,7 @@ fn a_training_on_rows_is_the_training_on_the_images() {
     let said = say(&mut other).ended_with(1);
     assert!(said.stderr.contains("another network"), "{said:?}");
     let mut refined = place.train(["--features", &rows], "x");
-    let said = say(refined.args(["--classifier", "dnn"])).ended_with(1);
+    let said = say(refined.args(["--classifier", "dnn"])).ended_with(2);
     assert!(said.stderr.contains("--data"), "{said:?}");
     place.write("rows/part-00002", b"{\"item\":\"x\"}\n");
     let said = say(&mut place.train(["--features", &rows], "x")).ended_with(1);
@@ -400,7 +400,8 @@ fn a_spark_cluster_computes_the_same_rows() {
 fn a_card_that_cannot_be_had_is_named_with_the_way_out() {
     let place = Place::new();
     let image = place.files().remove(0);
-    let processor_alone = [("ORT_DYLIB_PATH", library().display().to_string())];
+    let for_processors = library().display().to_string();
+    let processor_alone = [("ORT_DYLIB_PATH", for_processors.as_str())];
     let said = featurize(image.as_bytes(), &["--device", "cuda:1"], &processor_alone).ended_with(1);
     // Where there is a card, the library says why it is of no use.
     for part in ["the device cuda:1 cannot be used", "--device cpu"] {

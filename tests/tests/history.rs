@@ -150,7 +150,8 @@ fn what_is_no_run_and_what_is_changed_is_told() {
 
     let refused = work.trainer(&["runs", "delete", "changed"]).ended_with(2);
     assert!(refused.stderr.contains("--yes") && work.path("changed/run.json").exists());
-    work.trainer(&["runs", "delete", "--yes", "changed"]).ended_with(0);
+    let twice = work.trainer(&["runs", "delete", "--yes", "changed", "./changed"]);
+    assert_eq!(twice.ended_with(0).stdout.matches("Deleted").count(), 1);
     assert!(!work.path("changed").exists() && work.path("large/run.json").exists());
 }
 

@@ -257,7 +257,7 @@ fn what_was_taken_is_finished_when_it_is_told_to_stop() {
     wait_until("every place to be taken", || {
         post(address, "/", "application/json", b"{}").0 == 429
     });
-    let stopped = std::thread::spawn(|| scorer.stop());
+    let stopped = std::thread::spawn(|| scorer.stop().0);
     wait_until("the scorer to let nobody in any more", || {
         TcpStream::connect(address).is_err()
     });

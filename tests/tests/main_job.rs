@@ -272,11 +272,7 @@ fn what_was_published_to_s3_is_served_by_lambda_with_the_same_scores() {
     let Some(trained) = trained() else { return };
     let Some(s3) = SeaweedFs::start() else { return };
     block_on(s3.create_bucket("models"));
-    let environment = s3.environment();
-    let mut environment: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let mut environment = s3.environment();
     let run = trained.text("run");
     let mut publish = trainer(&[
         "publish",
@@ -399,7 +395,7 @@ fn slow_clients_cannot_silence_the_scorer_and_it_stops_when_told() {
         scorer.post("/", "application/json", b"{}").0 == 400
     });
 
-    assert_eq!(scorer.stop(), Some(0));
+    assert_eq!(scorer.stop().0, Some(0));
 }
 
 #[test]

@@ -31,6 +31,36 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
 }
 
 #[test]
+fn the_best_classes_alone_are_for_json() {
+    let workshop = with_bundle();
+    let line = [
+        "score",
+        "--bundle",
+        "bundle",
+        "photo.png",
+        "--top-k",
+        "1",
+        "--format",
+        "csv",
+    ];
+    let said = say_within(60, &workshop.trainer(&line)).ended_with(0);
+    assert!(said.stderr.contains("--top-k is for --format json alone"), "{said:?}");
+    assert!(!said.stdout.contains(",,"), "a score in every column: {said:?}");
+}
+
+#[test]
+fn a_library_that_the_environment_misnames_is_told_with_what_to_do() {
+    let workshop = with_bundle();
+    let mut score = workshop.trainer(&["score", "--bundle", "bundle", "photo.png"]);
+    let said = say_within(60, score.env("ORT_DYLIB_PATH", "nowhere.so")).ended_with(1);
+    assert!(
+        said.stderr
+            .contains("ORT_DYLIB_PATH names nowhere.so, which is no file; correct it, or unset it"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_variable_does_not_change_how_a_command_is_used() {
     // The workshop's commands have IKAT_CACHE.
     let said = say_within(60, &Workshop::new(0).trainer(&["publish"])).ended_with(2);
@@ -179,6 +209,28 @@ fn a_bundle_that_a_state_machine_would_not_score_with_is_refused() {
     ];
     let said = say_within(60, &workshop.trainer(&[&line[..], &["--bundle", "run"]].concat())).ended_with(2);
     assert!(said.stderr.contains("--bundle is for --local"), "{said:?}");
+    assert!(!said.stderr.contains("--max-megapixels is for"), "{said:?}");
+    let limited = [&line[..], &["--bundle", "run", "--max-megapixels", "9"]].concat();
+    let said = say_within(60, &workshop.trainer(&limited)).ended_with(2);
+    assert!(
+        said.stderr.contains("--max-megapixels is for --local alone"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn options_are_checked_before_the_images_are_looked_for() {
+    let workshop = Workshop::new(0);
+    for command in ["train", "refine"] {
+        let line = [command, "--data", "nowhere", "--epochs", "0"];
+        let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
+        assert!(said.stderr.contains("epochs must be from 1"), "{said:?}");
+    }
+    for option in [["--classifier", "dnn"], ["--quantize", "int8"]] {
+        let line = [&["train", "--features", "nowhere"][..], &option].concat();
+        let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
+        assert!(said.stderr.contains("name the images with --data"), "{said:?}");
+    }
 }
 
 #[test]

@@ -216,11 +216,7 @@ async fn no_wrong_answer_and_no_error_while_versions_come_go_and_break() {
     let relay = Relay::start(s3.endpoint());
     let endpoint = relay.endpoint();
     let mut environment = s3.environment();
-    environment[0].1.clone_from(&endpoint);
-    let mut environment: Vec<(&str, &str)> = environment
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    environment[0].1 = &endpoint;
     environment.extend([
         ("IKAT_MODEL", "s3://models/team/colours"),
         ("IKAT_REFRESH_SECONDS", "1"),

@@ -282,7 +282,7 @@ fn a_dry_run_asks_nobody_and_errors_are_told() {
         "openverse",
         &["--items", "dress", "--attributes", "../x"],
     ))
-    .ended_with(1);
+    .ended_with(2);
     assert!(
         wrong.stderr.contains("cannot be the name of a class folder"),
         "{wrong:?}"

@@ -222,6 +222,11 @@ fn bench() -> Result<(), String> {
         std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     }
     let arguments: Vec<String> = env::args().skip(2).collect();
+    // A build takes minutes: what cannot be measured is refused before.
+    run(Command::new(&python)
+        .current_dir(&folder)
+        .args(["-c", "import run; run.asked()"])
+        .args(&arguments))?;
     // The workspace, so that what was built for release already is not built anew with fewer features.
     let mut build = vec!["build", "--release", "--locked", "--workspace", "--bins"];
     for example in ["svm_compare", "near_duplicates", "refine_speed", "backbone"] {

@@ -40,7 +40,7 @@ impl Runtime {
     /// from beside the running program or its `lib` folder.
     ///
     /// # Errors
-    /// [`NetworkError::LibraryMissing`] or [`NetworkError::LibraryUnusable`].
+    /// [`NetworkError::LibraryMissing`], [`NetworkError::LibraryMisnamed`] or [`NetworkError::LibraryUnusable`].
     pub fn load(candidates: &[PathBuf]) -> Result<Self, NetworkError> {
         let path = find(candidates)?;
         let unusable = |reason: String| NetworkError::LibraryUnusable {
@@ -77,17 +77,14 @@ impl Runtime {
 /// Where the library is, by the rule of [`Runtime::load`].
 ///
 /// # Errors
-/// [`NetworkError::LibraryMissing`] with every place that was looked at.
+/// [`NetworkError::LibraryMissing`] with every place that was looked at, or [`NetworkError::LibraryMisnamed`].
 pub fn find(candidates: &[PathBuf]) -> Result<PathBuf, NetworkError> {
     if let Some(named) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
         let path = PathBuf::from(named);
         return if path.is_file() {
             Ok(path)
         } else {
-            Err(NetworkError::LibraryMissing(vec![format!(
-                "{VARIABLE}={}",
-                path.display()
-            )]))
+            Err(NetworkError::LibraryMisnamed(path))
         };
     }
     let beside = std::env::current_exe()

@@ -3,6 +3,8 @@
 pub mod library;
 mod onnx_runtime;
 
+use std::path::PathBuf;
+
 pub use library::Runtime;
 pub use onnx_runtime::OnnxRuntime;
 
@@ -75,6 +77,12 @@ pub enum NetworkError {
     /// No ONNX Runtime library was found in any of the places looked at.
     #[error("the ONNX Runtime library was not found (looked for {})", .0.join(", "))]
     LibraryMissing(Vec<String>),
+    /// The library is not where the environment says.
+    #[error(
+        "the ONNX Runtime library was not found: {} names {}, which is no file; correct it, or unset it to have the library \
+         looked for elsewhere", library::VARIABLE, .0.display()
+    )]
+    LibraryMisnamed(PathBuf),
     /// The library was found and could not be loaded.
     #[error("the ONNX Runtime library at {path} cannot be loaded: {reason}")]
     LibraryUnusable {

@@ -51,11 +51,7 @@ impl Stack {
             writes.join_all().await;
             expected
         });
-        let environment = server.environment();
-        let mut environment: Vec<(&str, &str)> = environment
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
+        let mut environment = server.environment();
         environment.extend([
             ("IKAT_ALLOWED_BUCKETS", "photos"),
             ("IKAT_MODEL", "s3://models/colours"),

@@ -55,6 +55,13 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let input = Input::parse(&arguments.input)?;
     check_output(&Location::parse(&arguments.output)?, &input)?;
+    session.warn_of_idle(&[
+        ("concurrency", !arguments.local, "--state-machine"),
+        ("allow_private", arguments.local, "--local"),
+        ("trusted_key", arguments.local, "--local"),
+        ("threads", arguments.local, "--local"),
+        ("max_megapixels", arguments.local, "--local"),
+    ]);
     let cache = session.cache()?;
     interruption::goes_on(session);
     let summary = match &arguments.state_machine {

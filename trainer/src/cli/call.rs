@@ -13,6 +13,7 @@ use super::output::{printable, printable_path};
 use super::values;
 use crate::client::{Call, CallResult, Client, ClientError, Load, Outcome, Percentiles, Signer, Summary};
 use crate::client::{call_all, region_of_function_url};
+use crate::evaluation::padded;
 
 /// Call a deployed or local scorer and print what it answers.
 ///
@@ -76,6 +77,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 async fn client(arguments: &Arguments, session: &Session) -> Result<Client, ClientError> {
     let client = Client::new(&arguments.endpoint, Duration::from_secs(arguments.timeout))?;
     if !arguments.sign_requests && region_of_function_url(client.endpoint()).is_none() {
+        session.warn_of_idle(&[("region", false, "requests that are signed")]);
         return Ok(client);
     }
     match Signer::find(client.endpoint(), arguments.region.as_deref()).await {
@@ -100,8 +102,8 @@ fn text(calls: &[Call], summary: &Summary) -> String {
         let _ = match &group[0].outcome {
             Outcome::Answer(answer) => writeln!(
                 text,
-                "{:<24} {:>6.3} {:>10} {:>6} {:>11.1} {:>13.1}  {image}",
-                printable(&answer.label),
+                "{} {:>6.3} {:>10} {:>6} {:>11.1} {:>13.1}  {image}",
+                padded(&printable(&answer.label), 24),
                 answer.score,
                 answer.decision,
                 group.len(),

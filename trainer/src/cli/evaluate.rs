@@ -58,6 +58,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(out) = &arguments.out {
         check_outside(out, &arguments.data)?;
     }
+    arguments.tracking.warn_of_idle(session);
     let cache = session.cache()?;
     let _claim = claim(arguments.out.as_deref(), &cache)?;
     let bundle = arguments.bundle.read()?;

@@ -23,8 +23,8 @@ pub struct BundleArguments {
 pub struct TrustArguments {
     /// Take only a bundle that one of these keys has signed: public keys as `trainer keygen` prints them, with commas
     /// between them
-    #[arg(long = "trusted-key", value_name = "KEYS", value_parser = trusted)]
-    trusted: Option<TrustedKeys>,
+    #[arg(long, value_name = "KEYS", value_parser = trusted)]
+    trusted_key: Option<TrustedKeys>,
 }
 
 impl BundleArguments {
@@ -60,7 +60,7 @@ impl TrustArguments {
     }
 
     fn trusted(&self) -> TrustedKeys {
-        self.trusted.clone().unwrap_or_default()
+        self.trusted_key.clone().unwrap_or_default()
     }
 }
 

@@ -36,7 +36,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 use self::bar::Bar;
@@ -122,6 +121,14 @@ impl Session {
         self.typed.iter().any(|id| id == option)
     }
 
+    /// Warns of those of `options` that were typed though they have no effect: of each, whether it has one here, and what it is
+    /// for. Files and the environment speak to commands of every kind at once.
+    fn warn_of_idle(&self, options: &[(&str, bool, &str)]) {
+        for reason in idle(&self.typed, options) {
+            self.warn(&reason);
+        }
+    }
+
     /// A caveat of the result, which is told on standard error even where nothing else is.
     fn note(&self, text: &str) {
         self.progress.say(text);
@@ -190,8 +197,16 @@ fn typed(mut matches: &ArgMatches) -> Vec<Id> {
     while let Some((_, below)) = matches.subcommand() {
         matches = below;
     }
-    let is_typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    matches.ids().filter(is_typed).cloned().collect()
+    configuration::typed(matches)
+}
+
+/// What to say of those of the `options` that are among the `typed` and have no effect.
+fn idle(typed: &[Id], options: &[(&str, bool, &str)]) -> Vec<String> {
+    let idle = options
+        .iter()
+        .filter(|(option, used, _)| !used && typed.iter().any(|id| id == option));
+    idle.map(|(option, _, purpose)| format!("--{} is for {purpose} alone", option.replace('_', "-")))
+        .collect()
 }
 
 fn dispatch(Arguments { common, command }: Arguments, typed: Vec<Id>) -> Result<Done, Failure> {

@@ -22,6 +22,6 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let source = Source::scan(&arguments.data)?;
+    let source = || Source::scan(&arguments.data);
     arguments.job.run(source, Classifier::Dnn, Duration::ZERO, session)
 }

@@ -10,6 +10,7 @@ use super::location::BundleArguments;
 use super::output::{Output, printable, printable_path};
 use super::resources::Resources;
 use super::values;
+use crate::evaluation::padded;
 use crate::scoring::{self, Outcome, Scored};
 use crate::threads::in_order;
 
@@ -43,6 +44,9 @@ enum Format {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    let format = arguments.format(session);
+    let top_k = arguments.top_k.filter(|_| format == Format::Json);
+    session.warn_of_idle(&[("top_k", format == Format::Json, "--format json")]);
     let bundle = arguments.bundle.read()?;
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
@@ -51,8 +55,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     // Side by side, or many cores would take longer to begin than a few images take.
     let pipelines = in_order(&vec![(); threads], threads, |()| bundle.pipeline(&runtime, limits, 1));
     let pipelines = pipelines.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let results = scoring::score_files(pipelines, &bundle.manifest, images, arguments.top_k, limits);
-    match arguments.format(session) {
+    let results = scoring::score_files(pipelines, &bundle.manifest, images, top_k, limits);
+    match format {
         Format::Table => session.output.text(&table(&results))?,
         Format::Json => Output::new(true, false).result(&Document { results: &results }, "")?,
         Format::Csv => session.output.text(&rows(&results, &bundle.manifest.classes))?,
@@ -91,8 +95,8 @@ fn table(results: &[Scored]) -> String {
         let _ = match outcome {
             Outcome::Answer(answer) => writeln!(
                 text,
-                "{:<24} {:>6.3} {:>10}  {path}",
-                printable(&answer.label),
+                "{} {:>6.3} {:>10}  {path}",
+                padded(&printable(&answer.label), 24),
                 answer.score,
                 answer.decision.name()
             ),

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
 use shared::network::Runtime;
@@ -44,8 +46,8 @@ pub struct Arguments {
     #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(32..=2048))]
     resolution: Vec<u32>,
     /// What is trained
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "svm")]
-    classifier: Vec<Classifier>,
+    #[arg(long, value_delimiter = ',', default_value = "svm", value_parser = kind())]
+    classifier: Vec<ClassifierKind>,
     /// How often each combination is trained, with seeds from --seed upwards
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     repeats: u64,
@@ -68,12 +70,7 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let training = &arguments.training;
-    let kinds: Vec<ClassifierKind> = arguments
-        .classifier
-        .iter()
-        .map(|classifier| classifier.kind())
-        .collect::<Option<_>>()
-        .ok_or_else(|| Failure::usage("a sweep compares classifiers: name them instead of `auto`"))?;
+    let kinds = &arguments.classifier;
     training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
     check_changeable(&arguments.out, "--out")?;
     check_outside(&arguments.out, &arguments.data)?;
@@ -94,7 +91,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     let networks = &arguments.normalization.obtain(&arguments.backbone, &cache, session)?;
     let seed = training.split.seed();
-    let settings = sweep::settings(networks, &arguments.resolution, &kinds, seed, arguments.repeats)
+    let settings = sweep::settings(networks, &arguments.resolution, kinds, seed, arguments.repeats)
         .map_err(|error| Failure::backbone(&error))?;
     let mut entries = Vec::new();
     let mut skipped: Vec<Skipped> = Vec::new();
@@ -127,6 +124,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     session.output.result(&document, &text(&groups, &page))?;
     Ok(Done::unless_left_out(&skipped))
+}
+
+/// Reads a classifier, but for `auto`, which would compare them itself.
+fn kind() -> impl TypedValueParser<Value = ClassifierKind> {
+    let named = Classifier::value_variants()
+        .iter()
+        .filter(|classifier| classifier.kind().is_some());
+    PossibleValuesParser::new(named.filter_map(Classifier::to_possible_value))
+        .try_map(|name| Classifier::from_str(&name, false).and_then(|classifier| classifier.kind().ok_or(name)))
 }
 
 /// A sweep under way.

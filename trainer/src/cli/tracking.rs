@@ -20,6 +20,11 @@ pub struct Tracking {
 }
 
 impl Tracking {
+    /// Warns of what was typed for a server where none was named.
+    pub fn warn_of_idle(&self, session: &Session) {
+        session.warn_of_idle(&[("mlflow_experiment", self.mlflow.is_some(), "--mlflow")]);
+    }
+
     /// Logs the run in `folder`, if a server was named. A server that is down or refuses costs a warning, never the
     /// run, which is on disk already.
     pub fn log(&self, folder: &Path, session: &Session) {

@@ -81,18 +81,24 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let source = match (&arguments.features, &arguments.data) {
-        (Some(place), _) => Source::Features {
+    let source = || match (&arguments.features, &arguments.data) {
+        (Some(place), _) => Ok(Source::Features {
             place,
             allow_private: arguments.allow_private,
-        },
-        (None, Some(data)) => Source::scan(data)?,
-        (None, None) => {
-            return Err(Failure::usage(
-                "say what to train on: --data DIR, a folder of class folders, or --features ROWS",
-            ));
-        }
+        }),
+        (None, Some(data)) => Source::scan(data),
+        (None, None) => Err(Failure::usage(
+            "say what to train on: --data DIR, a folder of class folders, or --features ROWS",
+        )),
     };
+    session.warn_of_idle(&[
+        ("allow_private", arguments.features.is_some(), "--features"),
+        (
+            "time_limit",
+            arguments.classifier == Classifier::Auto,
+            "--classifier auto",
+        ),
+    ]);
     let limit = Duration::from_secs(60 * arguments.time_limit);
     arguments.job.run(source, arguments.classifier, limit, session)
 }
@@ -118,21 +124,24 @@ impl<'a> Source<'a> {
 }
 
 impl Job {
-    /// Trains, writes the run and prints what came out; finding out which classifier is best takes up to `limit`.
-    pub fn run(
+    /// Trains on what `source` gives, which is asked once the options are known to be right, writes the run and prints what came
+    /// out; finding out which classifier is best takes up to `limit`.
+    pub fn run<'a>(
         &self,
-        source: Source,
+        source: impl FnOnce() -> Result<Source<'a>, Failure>,
         classifier: Classifier,
         limit: Duration,
         session: &Session,
     ) -> Result<Done, Failure> {
         let training = &self.training;
         training.check(classifier != Classifier::Svm, session)?;
+        let source = source()?;
         if let (Source::Images(_, data), Some(out)) = (&source, &self.out) {
             check_outside(out, data)?;
         }
-        if let Source::Images(dataset, _) = &source {
-            training.warn_of(dataset, session);
+        match &source {
+            Source::Images(dataset, _) => training.warn_of(dataset, session),
+            Source::Features { .. } => training.check_for_rows(classifier)?,
         }
         interruption::goes_on(session);
         let cache = session.cache()?;

@@ -18,7 +18,7 @@ use crate::dataset::Dataset;
 use crate::report;
 use crate::setup::Cache;
 use crate::svm::ClassWeights;
-use crate::training::{Parameters, Quantization, Workplace};
+use crate::training::{Parameters, Quantization, TrainingError, Workplace};
 
 /// Heading of the options about what comes out.
 const EXPORT: &str = "Bundle and report";
@@ -128,9 +128,19 @@ impl TrainingArguments {
         recipe.check().map_err(Failure::usage)?;
         self.recipe.device.check(is_refined)?;
         if is_refined {
-            for reason in self.recipe.idle(&session.typed, &recipe) {
-                session.warn(reason);
-            }
+            session.warn_of_idle(&self.recipe.uses(&recipe));
+        }
+        self.tracking.warn_of_idle(session);
+        Ok(())
+    }
+
+    /// Refuses what needs the images themselves where there are rows of features alone, before any of them is read.
+    pub fn check_for_rows(&self, classifier: Classifier) -> Result<(), Failure> {
+        if matches!(classifier, Classifier::Dnn | Classifier::SvmRefined) {
+            return Err(Failure::usage(TrainingError::NoImages.to_string()));
+        }
+        if self.quantize != Quantize::None {
+            return Err(Failure::usage(TrainingError::NoImagesToQuantizeBy.to_string()));
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ pub enum Outcome {
 /// Makes the calls, image by image; they come back in that order, with their summary. Files are read as their turn
 /// comes, so that memory holds no more of them than calls are on their way.
 pub async fn call_all(client: &Client, load: &Load, progress: &dyn Progress) -> (Vec<Call>, Summary) {
-    progress.begin("calling", load.images.len() as u64 * u64::from(load.repeat));
+    progress.begin("Calling", load.images.len() as u64 * u64::from(load.repeat));
     let start = Instant::now();
     let mut calls: Vec<(usize, Call)> = stream::iter(&load.images)
         .then(async |image| (image, Client::prepare(image).await.map_err(|error| failed(&error))))

@@ -3,14 +3,15 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write;
 use std::path::Path;
 
 use clap::builder::{Arg, ArgAction, BoolishValueParser, TypedValueParser, ValueParser};
-use clap::{Command, Id};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, Id};
 use toml::{Table, Value};
 
 use super::ConfigurationError;
-use super::origin::is_typed;
 
 /// Options that say how to run at all or what to do this once, and so come from the command line alone.
 const NEVER: [&str; 3] = ["help", "version", "config"];
@@ -42,8 +43,12 @@ type Section<'a> = BTreeMap<String, Setting<'a>>;
 /// The file and the command line.
 struct Layers<'a> {
     path: &'a Path,
-    /// The raw command line.
-    arguments: &'a [OsString],
+    /// Long names of the options that every command has, which stand above all sections.
+    shared: Vec<String>,
+    /// The names of the command that is run, joined by `-`, where one is.
+    running: Option<String>,
+    /// What was typed for it, words without an option's name included.
+    typed: Vec<Id>,
     /// By the command's names below the root, joined by `-`; the root's is empty.
     sections: BTreeMap<String, Section<'a>>,
 }
@@ -54,9 +59,16 @@ pub(super) fn apply(
     command: Command,
     arguments: &[OsString],
 ) -> Result<Command, ConfigurationError> {
+    let (running, typed) = running(&command, arguments).unzip();
     let mut layers = Layers {
         path,
-        arguments,
+        shared: command
+            .get_arguments()
+            .filter_map(settable)
+            .map(str::to_owned)
+            .collect(),
+        running,
+        typed: typed.unwrap_or_default(),
         sections: BTreeMap::new(),
     };
     layers.collect(table, &command, "", "")?;
@@ -119,7 +131,11 @@ impl<'a> Layers<'a> {
             path: self.path.to_owned(),
             what,
             name,
-            nearest: nearest(canonical, known).map(|known| join(written, known, '.')),
+            nearest: if self.shared.iter().any(|option| option == canonical) {
+                Some(canonical.to_owned())
+            } else {
+                nearest(canonical, known).map(|known| join(written, known, '.'))
+            },
         }
     }
 
@@ -129,17 +145,18 @@ impl<'a> Layers<'a> {
         if let Some(own) = self.sections.get(joined) {
             settings.extend(own.iter().map(|(key, setting)| (key.clone(), setting.clone())));
         }
-        let outdone = self.outdone(&command, &settings)?;
+        let outdone = self.outdone(&command, joined, &settings)?;
         // The closures cannot fail, so the first failure is kept beside them.
         let mut failure = None;
         let command = command.mut_args(|argument| {
             if outdone.contains(argument.get_id()) {
                 return argument;
             }
-            self.lay_under(argument.clone(), &settings).unwrap_or_else(|error| {
-                failure.get_or_insert(error);
-                argument
-            })
+            self.lay_under(argument.clone(), joined, &settings)
+                .unwrap_or_else(|error| {
+                    failure.get_or_insert(error);
+                    argument
+                })
         });
         let command = command.mut_subcommands(|below| {
             let joined = join(joined, below.get_name(), '-');
@@ -152,7 +169,7 @@ impl<'a> Layers<'a> {
     }
 
     /// The options of `command` that exclude one that is set more firmly: nothing is laid under them.
-    fn outdone(&self, command: &Command, settings: &Section<'a>) -> Result<Vec<Id>, ConfigurationError> {
+    fn outdone(&self, command: &Command, joined: &str, settings: &Section<'a>) -> Result<Vec<Id>, ConfigurationError> {
         let mut outdone = Vec::new();
         for one in command.get_arguments() {
             for other in command.get_arg_conflicts_with(one) {
@@ -162,7 +179,7 @@ impl<'a> Layers<'a> {
                     Ordering::Less => outdone.push(one.get_id().clone()),
                     Ordering::Greater => outdone.push(other.get_id().clone()),
                     // Of the environment and the command line the parser itself tells.
-                    Ordering::Equal if matches!(first, Firmness::File(_)) => {
+                    Ordering::Equal if matches!(first, Firmness::File(nearness) if self.must_suit(nearness, joined)) => {
                         let name = |argument: &Arg| settings[settable(argument).unwrap_or_default()].name.clone();
                         return Err(ConfigurationError::Contradiction {
                             path: self.path.to_owned(),
@@ -178,12 +195,12 @@ impl<'a> Layers<'a> {
     }
 
     fn firmness(&self, argument: &Arg, settings: &Section<'a>) -> Firmness {
+        if self.typed.contains(argument.get_id()) {
+            return Firmness::Typed;
+        }
         let Some(long) = settable(argument) else {
             return Firmness::Unset;
         };
-        if is_typed(long, self.arguments) {
-            return Firmness::Typed;
-        }
         if let Some(value) = environment(long) {
             return if is_switch(argument) && is_off(&value) {
                 Firmness::Unset
@@ -203,7 +220,13 @@ impl<'a> Layers<'a> {
         }
     }
 
-    fn lay_under(&self, argument: Arg, settings: &Section<'a>) -> Result<Arg, ConfigurationError> {
+    /// Whether a setting of this nearness is wrong in any case where the command with these names does not take it: it stands
+    /// in the command's own section, or the command is the one that runs. Else it may be meant for others with such an option.
+    fn must_suit(&self, nearness: usize, joined: &str) -> bool {
+        nearness == joined.len() || self.running.as_deref() == Some(joined)
+    }
+
+    fn lay_under(&self, argument: Arg, joined: &str, settings: &Section<'a>) -> Result<Arg, ConfigurationError> {
         let Some(long) = settable(&argument).map(str::to_owned) else {
             return Ok(argument);
         };
@@ -225,17 +248,44 @@ impl<'a> Layers<'a> {
         let Some(setting) = settings.get(&long) else {
             return Ok(argument);
         };
-        let values = values(&argument, setting.value).map_err(|reason| ConfigurationError::Value {
-            path: self.path.to_owned(),
-            name: setting.name.clone(),
-            value: setting.value.to_string(),
-            reason,
-        })?;
+        let values = match values(&argument, setting.value) {
+            Ok(values) => values,
+            Err(_) if !self.must_suit(setting.nearness, joined) => return Ok(argument),
+            Err(mut reason) => {
+                if setting.nearness < joined.len() {
+                    let _ = write!(reason, "; set another for this command in [{joined}]");
+                }
+                return Err(ConfigurationError::Value {
+                    path: self.path.to_owned(),
+                    name: setting.name.clone(),
+                    value: setting.value.to_string(),
+                    reason,
+                });
+            }
+        };
         Ok(argument
             .default_values(values)
             .hide_default_value(secret)
             .required(false))
     }
+}
+
+/// The names of the command that `arguments` run, joined by `-`, and what was typed for it, whatever is wrong with the rest.
+fn running(command: &Command, arguments: &[OsString]) -> Option<(String, Vec<Id>)> {
+    let command = command.clone().ignore_errors(true);
+    let read = command.try_get_matches_from(arguments).ok()?;
+    let (mut matches, mut names) = (&read, Vec::new());
+    while let Some((name, below)) = matches.subcommand() {
+        names.push(name);
+        matches = below;
+    }
+    Some((names.join("-"), typed(matches)))
+}
+
+/// What was typed, and comes neither from the environment nor from a file.
+pub fn typed(matches: &ArgMatches) -> Vec<Id> {
+    let is_typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(is_typed).cloned().collect()
 }
 
 /// The environment variable of the option with this long name.
@@ -345,7 +395,7 @@ fn refusal(argument: &Arg, value: &str) -> Option<String> {
 }
 
 /// All commands below `command`, each with its names joined by `-`.
-fn descendants(command: &Command) -> Vec<(String, &Command)> {
+pub(super) fn descendants(command: &Command) -> Vec<(String, &Command)> {
     let mut found = Vec::new();
     for below in command.get_subcommands() {
         found.push((below.get_name().to_owned(), below));

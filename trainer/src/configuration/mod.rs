@@ -9,10 +9,10 @@
 //! for a command holds for it and its subcommands, and the nearest wins. The section of a nested
 //! command is `[data.split]` or, because TOML lets `data` be a key or a section but not both,
 //! `[data-split]`. Keys are written with `-` or `_`. Paths are relative to the working folder, as on
-//! the command line.
+//! the command line. A value that a command does not take hinders no other, unless it stands in that command's own section.
 //!
 //! Of options that exclude each other (`--local` and `--state-machine`) the one that is set more firmly holds, and the other
-//! counts as unset: one may stand in the file and the other be typed.
+//! counts as unset: one may stand in the file and the other be typed, as may the words without a name that it excludes.
 
 mod layers;
 mod origin;
@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use toml::Table;
 
+pub use layers::typed;
 pub use origin::explained;
 
 /// The parameter file for users to start from, every parameter commented out at its default.

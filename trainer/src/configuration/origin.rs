@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 
-use clap::Command;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
 
-use super::layers::{environment, variable};
+use super::layers::{descendants, environment, variable};
 
 /// An option that more commands have says nothing of which one was meant.
 const FEW: usize = 3;
@@ -30,7 +30,7 @@ pub fn explained(mut error: clap::Error, command: &mut Command, arguments: &[OsS
         error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
     }
     for long in options(&error) {
-        if environment(&long).is_some() && !is_typed(&long, arguments) {
+        if environment(&long).is_some() && !is_typed_anywhere(&long, command, arguments) {
             let variable = variable(&long);
             tips.push(format!("--{long} is set by the environment variable {variable}").into());
         }
@@ -98,11 +98,42 @@ fn options(error: &clap::Error) -> Vec<String> {
     shown.filter_map(long).collect()
 }
 
-/// Whether the option with this long name stands among `arguments`, the raw command line.
-pub(super) fn is_typed(long: &str, arguments: &[OsString]) -> bool {
+/// Whether an option with this long name, of whichever command, stands among `arguments`.
+fn is_typed_anywhere(long: &str, command: &Command, arguments: &[OsString]) -> bool {
+    let commands = descendants(command).into_iter().map(|(_, below)| below);
+    let mut options = std::iter::once(command)
+        .chain(commands)
+        .flat_map(Command::get_arguments);
+    options.any(|option| option.get_long() == Some(long) && is_typed(option, arguments))
+}
+
+/// Whether the option stands among `arguments`, the raw command line, by its long name or one that it had before.
+fn is_typed(option: &Arg, arguments: &[OsString]) -> bool {
+    let names: Vec<&str> = option
+        .get_long()
+        .into_iter()
+        .chain(option.get_all_aliases().into_iter().flatten())
+        .collect();
     let words = arguments.iter().take_while(|argument| *argument != "--");
     words.filter_map(|word| word.to_str()?.strip_prefix("--")).any(|word| {
         let name = word.split_once('=').map_or(word, |(name, _)| name);
-        name == long
+        names.contains(&name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_typed_by_a_former_name_too() {
+        let signed = Arg::new("sign-requests").long("sign-requests").alias("sign");
+        let command = Command::new("trainer").subcommand(Command::new("call").arg(signed));
+        let is_typed = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            is_typed_anywhere("sign-requests", &command, &words)
+        };
+        assert!(is_typed("trainer call --sign") && is_typed("trainer call --sign-requests=1"));
+        assert!(!is_typed("trainer call --signs") && !is_typed("trainer call -- --sign"));
+    }
 }

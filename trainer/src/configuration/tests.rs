@@ -43,7 +43,8 @@ fn command() -> Command {
                         .action(ArgAction::SetTrue)
                         .conflicts_with_all(["state-machine", "images"]),
                 )
-                .arg(Arg::new("state-machine").long("state-machine"))
+                .arg(Arg::new("state-machine").long("state-machine").alias("machine"))
+                .arg(Arg::new("format").long("format").value_parser(["table", "json"]))
                 .arg(Arg::new("images")),
         )
         .subcommand(
@@ -51,6 +52,7 @@ fn command() -> Command {
                 Command::new("split")
                     .arg(data())
                     .arg(seed())
+                    .arg(Arg::new("format").long("format").value_parser(["csv", "tsv"]))
                     .arg(Arg::new("api-key").long("api-key")),
             ),
         )
@@ -73,8 +75,15 @@ fn matches(text: &str, line: &str) -> ArgMatches {
 }
 
 fn error(text: &str) -> String {
+    error_of(text, "")
+}
+
+/// What is wrong with the file where `line` is run.
+fn error_of(text: &str, line: &str) -> String {
+    let words = std::iter::once("trainer").chain(line.split_whitespace());
+    let words: Vec<OsString> = words.map(OsString::from).collect();
     configuration(text)
-        .apply(command(), &[])
+        .apply(command(), &words)
         .expect_err("a wrong file")
         .to_string()
 }
@@ -229,6 +238,8 @@ fn of_options_that_exclude_each_other_the_one_that_is_set_more_firmly_holds() {
             machine("nearer"),
         ),
         ("state-machine = 'filed'\n[batch]\nlocal = true", "batch", (true, None)),
+        ("[batch]\nlocal = true", "batch --machine formerly", machine("formerly")),
+        ("[batch]\nlocal = true", "batch image.jpg", (false, None)),
         ("[batch]\nlocal = true", "batch", (true, None)),
     ] {
         assert_eq!(scoring(file, line), expected, "{file} and {line}");
@@ -237,6 +248,33 @@ fn of_options_that_exclude_each_other_the_one_that_is_set_more_firmly_holds() {
         error("[batch]\nlocal = true\nstate-machine = 'filed'"),
         "some/ikat.toml: `batch.local` and `batch.state-machine` exclude each other; keep one of them"
     );
+}
+
+#[test]
+fn what_one_command_does_not_take_of_the_shared_keys_hinders_no_other() {
+    let shared = "data = 'd'\nformat = 'json'\n";
+    let format = |found: &ArgMatches| found.get_one::<String>("format").cloned();
+    assert_eq!(format(&matches(shared, "batch")).as_deref(), Some("json"));
+    assert_eq!(data(&matches(shared, "train")), "d");
+    assert_eq!(
+        error_of(shared, "--json data split --seed 2"),
+        "some/ikat.toml: `format = \"json\"`: invalid value 'json' for '--format <value>' [possible values: csv, tsv]; set \
+         another for this command in [data-split]"
+    );
+    let own = "[data-split]\nformat = 'tsv'\n";
+    assert_eq!(
+        format(&matches(&[shared, own].concat(), "data split")).as_deref(),
+        Some("tsv")
+    );
+    let wrong = error_of("[data-split]\nformat = 'json'", "train --data d");
+    assert!(
+        wrong.contains("`data-split.format = ") && !wrong.contains("another"),
+        "{wrong}"
+    );
+
+    let both = "data = 'd'\nlocal = true\nstate-machine = 'filed'";
+    assert_eq!(data(&matches(both, "train")), "d");
+    assert!(error_of(both, "batch").contains("exclude each other"));
 }
 
 #[test]
@@ -258,6 +296,8 @@ fn unknown_names_are_named_with_the_file_and_the_nearest_known_name() {
     assert_eq!(text, "some/ikat.toml: unknown section `trian`; did you mean `train`?");
     let text = error("[data.split]\nno-group = true");
     assert_eq!(text, "some/ikat.toml: unknown key `data.split.no-group`");
+    let text = error("[train]\njson = true");
+    assert_eq!(text, "some/ikat.toml: unknown key `train.json`; did you mean `json`?");
     assert!(error("config = 'other.toml'").contains("unknown key `config`"));
 }
 

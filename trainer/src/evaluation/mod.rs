@@ -24,7 +24,7 @@ pub use metrics::{Metrics, MetricsError, Seconds};
 pub use paired::{Answers, PairedTest, SIGNIFICANCE, holm, p_text};
 pub use predictions::{Predicted, Predictions, PredictionsError};
 pub use spread::Spread;
-pub use table::{aligned, table};
+pub use table::{aligned, padded, table};
 
 use crate::counted::listed;
 use crate::dataset::escape;

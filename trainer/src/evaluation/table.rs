@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use unicode_width::UnicodeWidthStr;
+
 use super::{Evaluation, MATRIX};
 use crate::counted::counted;
 use crate::dataset::escape;
@@ -105,15 +107,24 @@ fn share(value: Option<f64>) -> String {
 /// Columns of equal width: the first left-aligned, the others right-aligned.
 pub fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let _ = write!(text, "{:<1$}", row[0], widths[0]);
+        text.push_str(&padded(&row[0], widths[0]));
         for (cell, width) in row.iter().zip(&widths).skip(1) {
-            let _ = write!(text, "  {cell:>width$}");
+            let _ = write!(text, "  {}{cell}", padding(cell, *width));
         }
         text.push('\n');
     }
     text
+}
+
+/// `text`, left-aligned in so many columns of a terminal, of which a letter of East Asia or an emoji takes two.
+pub fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", padding(text, width))
+}
+
+fn padding(text: &str, width: usize) -> String {
+    " ".repeat(width.saturating_sub(text.width()))
 }

@@ -261,3 +261,11 @@ fn answers_that_are_held_back_are_counted() {
     let told = evaluation.held_back().expect("two are");
     assert!(told.contains("2 of 3") && told.contains("for 1 of them"), "{told}");
 }
+
+#[test]
+fn columns_are_those_of_a_terminal() {
+    let rows = [["class", "n"], ["日本", "1"], ["e\u{301}", "22"]].map(|row| row.map(str::to_owned).to_vec());
+    assert_eq!(aligned(&rows), "class   n\n日本    1\ne\u{301}      22\n");
+    assert_eq!(padded("👗", 4), "👗  ");
+    assert_eq!(padded("longer", 4), "longer");
+}

@@ -140,8 +140,8 @@ pub fn train_on_folds(
     let fitted = fitted?;
     if !fitted.not_converged.is_empty() {
         notes.push(format!(
-            "The solver stopped after {} before it reached its tolerance on {} of {classes} classes; raise max_passes, or \
-             the tolerance.",
+            "The solver stopped after {} before it reached its tolerance on {} of {classes} classes; raise --max-passes, or \
+             --tolerance.",
             counted(parameters.max_passes, "pass", "passes"),
             fitted.not_converged.len()
         ));

@@ -36,7 +36,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Address that `trainer annotate` printed: the page's pictures lead there
-    #[arg(long, value_name = "URL", requires = "html")]
+    #[arg(long, value_name = "URL")]
     annotate: Option<reqwest::Url>,
     #[command(flatten)]
     features: FeatureArguments,
@@ -56,6 +56,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         check_new(page, "--html")?;
         writable(page)?;
     }
+    session.warn_of_idle(&[("annotate", arguments.html.is_some(), "--html")]);
     let found = Dataset::scan(&arguments.data)?;
     if let Some(path) = &arguments.split {
         // What is wrong with it is told before the images are read; which of them are readable, only then.

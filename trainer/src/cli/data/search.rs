@@ -85,7 +85,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             "only Openverse can be asked for licences: choose --provider openverse, or leave --licence out",
         ));
     }
-    let queries = search::queries(&arguments.items, &arguments.attributes)?;
+    let queries =
+        search::queries(&arguments.items, &arguments.attributes).map_err(|wrong| Failure::usage(wrong.to_string()))?;
     let provider = Provider::new(
         arguments.provider.name(),
         arguments.provider_endpoint.clone(),

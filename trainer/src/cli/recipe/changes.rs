@@ -1,25 +1,20 @@
 //! Presets of the refinement with what was given changed in them.
 
-use clap::Id;
-
 use super::{BatchNorm, Course, Numbers, OptimizerName, Preset, RecipeArguments, Start};
 use crate::refine::engine::Optimizer;
 use crate::refine::network::{Precision, Statistics};
 use crate::refine::{HeadStart, Recipe, Schedule, Trained};
 
 impl RecipeArguments {
-    /// What to say of the options `typed` that `recipe`, which was made of these, has no use for.
-    pub fn idle(&self, typed: &[Id], recipe: &Recipe) -> Vec<&'static str> {
+    /// The options that not every recipe has a use for: whether `recipe`, which was made of these, has one, and what they are
+    /// for.
+    pub fn uses(&self, recipe: &Recipe) -> [(&'static str, bool, &'static str); 2] {
         let has_steps = matches!(recipe.schedule, Schedule::Steps(_)) && self.schedule != Some(Course::Constant);
         let has_momentum = matches!(recipe.optimizer, Optimizer::Sgd { .. });
-        let options = [
-            ("rate_steps", has_steps, "--rate-steps is for --schedule steps alone"),
-            ("momentum", has_momentum, "--momentum is for --optimizer sgd alone"),
-        ];
-        let idle = options
-            .into_iter()
-            .filter(|(option, used, _)| !used && typed.iter().any(|id| id == option));
-        idle.map(|(_, _, reason)| reason).collect()
+        [
+            ("rate_steps", has_steps, "--schedule steps"),
+            ("momentum", has_momentum, "--optimizer sgd"),
+        ]
     }
 
     /// The preset with what was given changed in it; `balanced` tells whether rare classes weigh as much as frequent
@@ -194,8 +189,8 @@ mod tests {
     fn options_of_another_schedule_or_optimizer_are_told_of() {
         let idle = |line: &str| {
             let line = Line::try_parse_from(std::iter::once("trainer").chain(line.split(' '))).expect("options");
-            let typed = ["rate_steps", "momentum"].map(Id::from);
-            line.recipe.idle(&typed, &line.recipe.recipe(7, true)).len()
+            let uses = line.recipe.uses(&line.recipe.recipe(7, true));
+            uses.iter().filter(|(_, used, _)| !used).count()
         };
         for (line, expected) in [
             ("--rate-steps 3:0.1 --momentum 0.8", 2),

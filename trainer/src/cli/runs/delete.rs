@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use super::Place;
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{printable, printable_path, tell};
-use crate::runs::Entry;
+use crate::runs::{Entry, RunError};
 
 /// Delete runs, after asking.
 ///
@@ -35,7 +36,9 @@ struct Document {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let entries = arguments.place.find_exactly(&arguments.ids, session)?;
+    let mut entries = arguments.place.find_exactly(&arguments.ids, session)?;
+    let mut named = HashSet::new();
+    entries.retain(|entry| named.insert(entry.folder.canonicalize().unwrap_or_else(|_| entry.folder.clone())));
     if !arguments.yes && !agreed(&entries)? {
         return Err(Failure::failed("nothing was deleted"));
     }
@@ -43,10 +46,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         deleted: Vec::new(),
         left: Vec::new(),
     };
-    for entry in &entries {
+    let all = entries.iter().try_for_each(|entry| {
         document.left.extend(entry.delete()?);
         document.deleted.push(entry.record.id.clone());
-    }
+        Ok::<_, RunError>(())
+    });
     let mut text = String::new();
     for id in &document.deleted {
         let _ = writeln!(text, "Deleted {id}");
@@ -54,7 +58,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     for path in &document.left {
         let _ = writeln!(text, "Left {}", printable_path(path));
     }
-    session.output.result(&document, &text)?;
+    // What is gone is told also where the next one cannot be deleted.
+    if !document.deleted.is_empty() {
+        session.output.result(&document, &text)?;
+    }
+    all?;
     Ok(Done::Complete)
 }
 
