@@ -298,6 +298,7 @@ fn unknown_names_are_named_with_the_file_and_the_nearest_known_name() {
     assert_eq!(text, "some/ikat.toml: unknown key `data.split.no-group`");
     let text = error("[train]\njson = true");
     assert_eq!(text, "some/ikat.toml: unknown key `train.json`; did you mean `json`?");
+    assert_eq!(error("[json]\nx = 1"), "some/ikat.toml: unknown section `json`");
     assert!(error("config = 'other.toml'").contains("unknown key `config`"));
 }
 
