@@ -22,8 +22,6 @@ use crate::setup::Cache;
 const MAX_BYTES: u64 = 2 << 30;
 /// Side of the input of a network that takes any.
 const DEFAULT_RESOLUTION: u32 = 224;
-/// The largest side that a bundle may have.
-const MOST_RESOLUTION: u32 = 4096;
 /// What may come after the last layer of a classifier: the order of the classes stays.
 const AFTER_LAST_LAYER: [&str; 12] = [
     "Softmax",
@@ -102,7 +100,9 @@ pub(super) fn read(
     if let Some(fixed) = fixed_resolution {
         preprocessing.resolution = fixed;
     }
-    check_usable(&preprocessing).map_err(own)?;
+    // A bundle would be refused for it only when it is loaded.
+    let checked = preprocessing.check();
+    checked.map_err(|reason| own(format!("its preprocessing has {reason}")))?;
 
     let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&bytes)[..16]));
     let sha256 = sha256_hex(&forms.write(model)?);
@@ -130,22 +130,6 @@ fn small_scale(given: &PreprocessingOverride) -> Option<String> {
              give --mean and --std in 8-bit units, 255 times those of pixels from 0 to 1"
         )
     })
-}
-
-/// Checks what a bundle is refused for when it is loaded, before anything is computed.
-fn check_usable(preprocessing: &Preprocessing) -> Result<(), String> {
-    let Preprocessing { resolution, std, .. } = preprocessing;
-    if !(1..=MOST_RESOLUTION).contains(resolution) {
-        return Err(format!(
-            "it takes images of {resolution} x {resolution} pixels; 1 to {MOST_RESOLUTION} a side are expected"
-        ));
-    }
-    if std.iter().any(|std| !std.is_normal()) {
-        return Err(format!(
-            "its metadata {PREPROCESSING_KEY} has the standard deviations {std:?}; numbers above 0 are expected"
-        ));
-    }
-    Ok(())
 }
 
 /// Checks that no weights lie in a file beside it: only the network itself is read, kept and served.
@@ -772,12 +756,12 @@ mod tests {
         assert_eq!(read(&of_side(448), Some(64), None), Ok(of_side(64)));
         let reason = read(&of_side(5000), None, None).expect_err("too large");
         assert!(reason.contains("5000 x 5000 pixels; 1 to 4096"), "{reason}");
-        let flat = Preprocessing {
-            std: [1.0, 0.0, 1.0],
+        let turned = Preprocessing {
+            std: [1.0, -1.0, 1.0],
             ..of_side(64)
         };
-        let reason = read(&flat, None, None).expect_err("a division by zero");
-        assert!(reason.contains("[1.0, 0.0, 1.0]"), "{reason}");
+        let reason = read(&turned, None, None).expect_err("a negative deviation");
+        assert!(reason.contains("[1.0, -1.0, 1.0]; numbers above 0"), "{reason}");
     }
 
     #[test]
