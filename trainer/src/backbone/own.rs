@@ -42,6 +42,9 @@ const AFTER_LAST_LAYER: [&str; 12] = [
     "DequantizeLinear",
 ];
 
+/// How many classes networks are usually trained on: ImageNet's, with and without one for the background.
+const IMAGENET_CLASSES: [usize; 4] = [1000, 1001, 21_841, 21_843];
+
 /// What scales or shifts each channel by itself, with a constant.
 const PER_CHANNEL: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
 
@@ -387,8 +390,7 @@ fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 
 /// Makes the features (and the last feature map) the outputs; gives what was found.
 fn cut(graph: &mut GraphProto) -> Result<Found, String> {
-    let output = graph.output.first().ok_or("it has no output")?.clone();
-    let found = Trace::new(graph).features(&output)?;
+    let found = find(graph)?;
     let before = std::mem::take(&mut graph.output);
     // What is an output of this form already, as in a network that was refined here, stays as it is.
     let kept = |value: &str, rank: usize| {
@@ -420,6 +422,29 @@ fn cut(graph: &mut GraphProto) -> Result<Found, String> {
         offer(map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);
+    Ok(found)
+}
+
+/// Where the features are by the first output that leaves no doubt, or else by the first that leads to any.
+fn find(graph: &GraphProto) -> Result<Found, String> {
+    let trace = Trace::new(graph);
+    let tried: Vec<_> = graph.output.iter().map(|output| trace.features(output)).collect();
+    let leaves_no_doubt = |tried: &Result<Found, String>| tried.as_ref().is_ok_and(|found| found.note.is_none());
+    let chosen = tried.iter().position(leaves_no_doubt);
+    let chosen = chosen.or_else(|| tried.iter().position(Result::is_ok)).unwrap_or(0);
+    let mut found = tried.into_iter().nth(chosen).ok_or("it has no output")??;
+    if chosen > 0 {
+        let note = format!(
+            "of its {} outputs {} is used, not the first one, {}",
+            graph.output.len(),
+            graph.output[chosen].name,
+            graph.output[0].name
+        );
+        found.note = Some(match found.note {
+            Some(doubt) => format!("{note}; {doubt}"),
+            None => note,
+        });
+    }
     Ok(found)
 }
 
@@ -514,6 +539,7 @@ impl<'a> Trace<'a> {
             .get(self.skip(end, &same_but_for_form_and_scale))
             .copied();
         let map = pool.and_then(|node| self.pooled(node));
+        let may_be_scores = are_scores || map.is_none_or(|map| self.may_be_of_classes(map, size));
         // An output may be the map under another name.
         let map = map.map(|map| {
             let mut outputs = self.graph.output.iter().map(|output| &output.name);
@@ -524,11 +550,21 @@ impl<'a> Trace<'a> {
         Ok(Found {
             value: end.to_owned(),
             // Pooled features are what is expected of a featurizer.
-            note: note.filter(|_| are_scores || map.is_none()),
+            note: note.filter(|_| may_be_scores),
             map,
             size,
             single,
         })
+    }
+
+    /// Whether a map that is pooled may be one of classes, as in networks of the form of SqueezeNet: a last convolution of one cell
+    /// that gives less than it takes, or as many channels as a set of images from ImageNet has classes.
+    fn may_be_of_classes(&self, map: &'a str, size: usize) -> bool {
+        let value = self.skip(map, &["Relu", "Identity", "Cast", "Dropout"]);
+        let kernel = self.producers.get(value).filter(|node| node.op_type == "Conv");
+        let kernel = kernel.and_then(|node| self.constant(node.input.get(1)?));
+        let narrows = kernel.is_some_and(|(lengths, _)| matches!(lengths[..], [given, taken, 1, 1] if given < taken));
+        narrows || IMAGENET_CLASSES.contains(&size)
     }
 
     /// The value before any of the given operators. In a file that is not sound they may go round in a circle.
@@ -886,7 +922,10 @@ mod tests {
     fn an_output_that_no_linear_layer_makes_is_told_of() {
         let found = found_after(&|graph: &mut GraphProto| end_in(graph, "Relu", &[])).expect("features");
         assert_eq!((found.value.as_str(), found.size), ("end", 2));
-        let pooled = |graph: &mut GraphProto| graph.output[0].name = "flat".to_owned();
+        let pooled = |graph: &mut GraphProto| {
+            graph.initializer[0].dims = vec![2, 1, 1, 1];
+            graph.output[0].name = "flat".to_owned();
+        };
         assert_eq!(found_after(&pooled).expect("features").note, None);
         let scores = found_after(&|graph: &mut GraphProto| {
             pooled(graph);
@@ -898,6 +937,53 @@ mod tests {
             note.contains("(Relu)") && note.contains("2 numbers of its output end"),
             "{note}"
         );
+    }
+
+    #[test]
+    fn pooled_channels_that_may_be_scores_of_classes_are_told_of() {
+        let note_of = |given: i64, taken: i64, side: i64| {
+            let found = found_after(&|graph: &mut GraphProto| {
+                graph.initializer[0].dims = vec![given, taken, side, side];
+                let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(given)];
+                graph.output[0] = float_value("flat", &shape);
+            });
+            found.expect("features").note
+        };
+        let note = note_of(10, 512, 1).expect("a note");
+        assert!(note.contains("10 numbers of its output flat"), "{note}");
+        assert!(note_of(1000, 512, 1).is_some());
+        assert_eq!(note_of(1280, 320, 1), None);
+        assert_eq!(note_of(256, 512, 3), None);
+    }
+
+    #[test]
+    fn the_first_output_that_leads_to_features_is_followed() {
+        let found = |outputs: &[ValueInfoProto]| {
+            let mut model = classifier();
+            let graph = model.graph.as_mut().expect("a graph");
+            let logits = graph.output[0].clone();
+            graph.output = outputs.iter().cloned().chain([logits]).collect();
+            find(graph).expect("features")
+        };
+        let of = |name: &str, lengths: &[i64]| {
+            let lengths: Vec<DimensionValue> = lengths.iter().copied().map(DimensionValue::Fixed).collect();
+            float_value(name, &lengths)
+        };
+        let alone = found(&[]);
+        assert_eq!((alone.value.as_str(), alone.note), ("flat", None));
+        // A map of known and of any size: one leads nowhere, the other to features that may be none.
+        for sides in [[7, 7], [0, 0]] {
+            let beside = found(&[of("head", &[0, 2, sides[0], sides[1]])]);
+            assert_eq!((beside.value.as_str(), beside.map.as_deref()), ("flat", Some("head")));
+            let note = beside.note.expect("a note");
+            assert_eq!(note, "of its 2 outputs logits is used, not the first one, head");
+        }
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        graph.output = vec![of("head", &[0, 2, 7, 7])];
+        assert!(find(graph).is_err());
+        graph.output.clear();
+        assert_eq!(find(graph).err().as_deref(), Some("it has no output"));
     }
 
     #[test]
