@@ -20,7 +20,7 @@ use crate::onnx::{
     Attribute, Constants, Form, add_node, add_output, fresh_name, integers, prune, unify_constants, uses,
 };
 use crate::progress::Progress;
-use crate::setup::Cache;
+use crate::setup::{Cache, KEPT, keep_latest};
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
 const MAX_BYTES: u64 = 2 << 30;
@@ -47,6 +47,9 @@ const IMAGENET_CLASSES: [usize; 4] = [1000, 1001, 21_841, 21_843];
 
 /// What scales or shifts each channel by itself, with a constant.
 const PER_CHANNEL: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
+
+/// How the names of copies in the cache begin.
+const COPY: &str = "own-";
 
 /// Reads a user's network and writes the featurizer in it to the cache.
 pub(super) fn read(
@@ -121,8 +124,14 @@ pub(super) fn read(
     let checked = preprocessing.check();
     checked.map_err(|reason| own(format!("its preprocessing has {reason}")))?;
 
-    let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&bytes)[..16]));
+    let forms = Forms::in_cache(cache, &format!("{COPY}{}", &sha256_hex(&bytes)[..16]));
     let sha256 = sha256_hex(&forms.write(model)?);
+    // Being read is being written, so that the time of a copy says when it was used last.
+    let is_copy = |path: &Path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(COPY))
+    };
+    keep_latest(forms.served.parent().unwrap_or(cache.root()), KEPT, &is_copy);
     let name = path
         .file_stem()
         .map_or_else(|| "own".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -1037,6 +1046,29 @@ mod tests {
         };
         let reason = read(&turned, None, None).expect_err("a negative deviation");
         assert!(reason.contains("[1.0, -1.0, 1.0]; numbers above 0"), "{reason}");
+    }
+
+    #[test]
+    fn copies_that_were_not_used_for_long_give_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("own.onnx");
+        std::fs::write(&path, classifier().encode_to_vec()).expect("written");
+        let before = ["own-before.onnx", "resnet18-before.onnx"].map(|name| folder.path().join("backbones").join(name));
+        std::fs::create_dir(folder.path().join("backbones")).expect("a folder");
+        for before in &before {
+            let file = std::fs::File::create(before).expect("a file");
+            // A file of one hole takes no room.
+            file.set_len(KEPT).expect("its length");
+            let age = std::time::Duration::from_hours(48);
+            file.set_modified(std::time::SystemTime::now() - age).expect("its time");
+        }
+        let given = PreprocessingOverride {
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        let network = read(&path, Some(given), &Cache::at(folder.path()), &Silent).expect("a network");
+        let there = [&before[0], &before[1], &network.onnx, &network.trainable].map(|path| path.exists());
+        assert_eq!(there, [false, true, true, true]);
     }
 
     #[test]
