@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 use crate::image::{self, ImageError, Limits, RgbImage};
 use crate::network::Tensor;
 
+/// The largest side of an input, in pixels.
+const MAX_RESOLUTION: u32 = 4096;
+
 /// Every constant between decoded pixels and the network's input. Stored in the manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,28 @@ pub enum ChannelOrder {
 }
 
 impl Preprocessing {
+    /// Checks that every image gets a tensor of numbers, of a size that memory is taken for.
+    ///
+    /// # Errors
+    /// What is wrong, and what is expected.
+    pub fn check(&self) -> Result<(), String> {
+        let Self {
+            resolution, mean, std, ..
+        } = self;
+        if !(1..=MAX_RESOLUTION).contains(resolution) {
+            return Err(format!(
+                "images of {resolution} x {resolution} pixels; 1 to {MAX_RESOLUTION} a side are expected"
+            ));
+        }
+        if mean.iter().any(|mean| !mean.is_finite()) {
+            return Err(format!("the means {mean:?}; finite numbers are expected"));
+        }
+        if std.iter().any(|std| !std.is_normal() || *std < 0.0) {
+            return Err(format!("the standard deviations {std:?}; numbers above 0 are expected"));
+        }
+        Ok(())
+    }
+
     /// Decodes an image with as many pixels as [`Self::tensor`] has a use for.
     ///
     /// # Errors
@@ -113,6 +138,26 @@ pub(crate) mod tests {
             tensor(ChannelOrder::Bgr).data(),
             [22.0, 23.0, 24.0, 25.0, 2.0, 2.5, 3.0, 3.5, -3.5, -3.25, -3.0, -2.75]
         );
+    }
+
+    #[test]
+    fn what_gives_no_numbers_or_too_many_is_refused() {
+        let reason = |change: &dyn Fn(&mut Preprocessing)| {
+            let mut preprocessing = plain(4096);
+            change(&mut preprocessing);
+            preprocessing.check().expect_err("unusable")
+        };
+        assert_eq!(plain(4096).check(), Ok(()));
+        for resolution in [0, 4097] {
+            let reason = reason(&|preprocessing: &mut Preprocessing| preprocessing.resolution = resolution);
+            assert!(reason.contains("; 1 to 4096 a side are expected"), "{reason}");
+        }
+        for std in [0.0, -1.0, f32::MIN_POSITIVE / 2.0, f32::INFINITY] {
+            let reason = reason(&|preprocessing: &mut Preprocessing| preprocessing.std[1] = std);
+            assert!(reason.ends_with("numbers above 0 are expected"), "{reason}");
+        }
+        let reason = reason(&|preprocessing: &mut Preprocessing| preprocessing.mean[2] = f32::NAN);
+        assert_eq!(reason, "the means [0.0, 0.0, NaN]; finite numbers are expected");
     }
 
     #[test]

@@ -182,12 +182,7 @@ impl Manifest {
         if self.classes.is_empty() || self.feature_size == 0 {
             return Err("it names no class or no feature".to_owned());
         }
-        if self.preprocessing.resolution == 0 || self.preprocessing.resolution > 4096 {
-            return Err(format!("a resolution of {} pixels", self.preprocessing.resolution));
-        }
-        if self.preprocessing.std.iter().any(|std| !std.is_normal()) {
-            return Err("a standard deviation of zero".to_owned());
-        }
+        self.preprocessing.check()?;
         if !self.calibration.is_usable() {
             return Err("a calibration whose scale is not a positive number".to_owned());
         }

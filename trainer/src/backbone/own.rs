@@ -3,7 +3,7 @@
 //! A classifier ends in a linear layer (or a 1 x 1 convolution) over pooled features; a featurizer ends in the features
 //! themselves. Both get the outputs `ikat_features` and, where a pooling over the last feature map is found, `ikat_feature_map`, or a fresh name
 //! after these where they are taken. A value that is an output of this form already keeps its own name. Whatever does not
-//! lead to them is dropped.
+//! lead to them is dropped. An input with the channels last becomes one with the channels first.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,17 +13,19 @@ use shared::files::sha256_hex;
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
-use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TypeValue, ValueInfoProto};
-use crate::onnx::{Attribute, Constants, Form, add_node, add_output, integers, prune, unify_constants};
+use crate::onnx::proto::{
+    DimensionValue, FLOAT, GraphProto, ModelProto, NodeProto, TensorProto, TypeValue, ValueInfoProto,
+};
+use crate::onnx::{
+    Attribute, Constants, Form, add_node, add_output, fresh_name, integers, prune, unify_constants, uses,
+};
 use crate::progress::Progress;
-use crate::setup::Cache;
+use crate::setup::{Cache, KEPT, keep_latest};
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
 const MAX_BYTES: u64 = 2 << 30;
 /// Side of the input of a network that takes any.
 const DEFAULT_RESOLUTION: u32 = 224;
-/// The largest side that a bundle may have.
-const MOST_RESOLUTION: u32 = 4096;
 /// What may come after the last layer of a classifier: the order of the classes stays.
 const AFTER_LAST_LAYER: [&str; 12] = [
     "Softmax",
@@ -39,6 +41,15 @@ const AFTER_LAST_LAYER: [&str; 12] = [
     "QuantizeLinear",
     "DequantizeLinear",
 ];
+
+/// How many classes networks are usually trained on: ImageNet's, with and without one for the background.
+const IMAGENET_CLASSES: [usize; 4] = [1000, 1001, 21_841, 21_843];
+
+/// What scales or shifts each channel by itself, with a constant.
+const PER_CHANNEL: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
+
+/// How the names of copies in the cache begin.
+const COPY: &str = "own-";
 
 /// Reads a user's network and writes the featurizer in it to the cache.
 pub(super) fn read(
@@ -67,9 +78,10 @@ pub(super) fn read(
         .ok_or_else(|| own("it holds no graph".to_owned()))?;
 
     check_whole(graph).map_err(own)?;
-    let fixed_resolution = image_input(graph).map_err(own)?;
     unify_constants(graph);
+    let fixed_resolution = image_input(graph).map_err(own)?;
     take_any_batch(graph);
+    let scaling = scaling(graph);
     let Found {
         size: feature_size,
         note,
@@ -83,6 +95,11 @@ pub(super) fn read(
     if let Some(note) = normalization.as_ref().and_then(small_scale) {
         progress.note(&note);
     }
+    if let (Some(scaling), Some(given), None) = (&scaling, &normalization, stored)
+        && given.mean.iter().any(|mean| *mean != 0.0)
+    {
+        progress.note(&format!("{}: {scaling}", path.display()));
+    }
     let stored = stored.map(|entry| serde_json::from_str::<Preprocessing>(&entry.value));
     let mut preprocessing = match (normalization, stored) {
         (Some(given), Some(Ok(stored))) => given.preprocessing(stored.resolution, stored.channels),
@@ -91,21 +108,30 @@ pub(super) fn read(
             stored.map_err(|error| own(format!("its metadata {PREPROCESSING_KEY} is not readable ({error})")))?
         }
         (None, None) => {
-            return Err(own(
-                "it does not tell how its input is normalized: give --mean and --std in 8-bit units, for \
-                 example --mean 123.675,116.28,103.53 --std 58.395,57.12,57.375 for most networks trained on ImageNet"
-                    .to_owned(),
-            ));
+            return Err(own(scaling.unwrap_or_else(|| {
+                "it does not tell how its input is normalized: give --mean and --std in 8-bit units, for example \
+                 --mean 123.675,116.28,103.53 --std 58.395,57.12,57.375 for most networks trained on ImageNet, or \
+                 127.5,127.5,127.5 for both where it takes values from -1 to 1, as many of Keras do"
+                    .to_owned()
+            })));
         }
     };
 
     if let Some(fixed) = fixed_resolution {
         preprocessing.resolution = fixed;
     }
-    check_usable(&preprocessing).map_err(own)?;
+    // A bundle would be refused for it only when it is loaded.
+    let checked = preprocessing.check();
+    checked.map_err(|reason| own(format!("its preprocessing has {reason}")))?;
 
-    let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&bytes)[..16]));
+    let forms = Forms::in_cache(cache, &format!("{COPY}{}", &sha256_hex(&bytes)[..16]));
     let sha256 = sha256_hex(&forms.write(model)?);
+    // Being read is being written, so that the time of a copy says when it was used last.
+    let is_copy = |path: &Path| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(COPY))
+    };
+    keep_latest(forms.served.parent().unwrap_or(cache.root()), KEPT, &is_copy);
     let name = path
         .file_stem()
         .map_or_else(|| "own".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -132,20 +158,28 @@ fn small_scale(given: &PreprocessingOverride) -> Option<String> {
     })
 }
 
-/// Checks what a bundle is refused for when it is loaded, before anything is computed.
-fn check_usable(preprocessing: &Preprocessing) -> Result<(), String> {
-    let Preprocessing { resolution, std, .. } = preprocessing;
-    if !(1..=MOST_RESOLUTION).contains(resolution) {
-        return Err(format!(
-            "it takes images of {resolution} x {resolution} pixels; 1 to {MOST_RESOLUTION} a side are expected"
-        ));
+/// What the user should know of a network that begins with scaling or shifting its input.
+fn scaling(graph: &GraphProto) -> Option<String> {
+    let constants = Constants::of(graph);
+    let mut value = &graph.input.first()?.name;
+    for _ in &graph.node {
+        let node = graph.node.iter().find(|node| node.input.contains(value))?;
+        let operator = node.op_type.as_str();
+        if PER_CHANNEL.contains(&operator) {
+            let is_by_constant = node.input.iter().any(|input| constants.get(input).is_some());
+            return is_by_constant.then(|| {
+                format!(
+                    "it scales its input itself, as its first operator is {operator}: give --mean 0,0,0 with --std 1,1,1 where \
+                     it takes pixels from 0 to 255, or with --std 255,255,255 where it takes them from 0 to 1"
+                )
+            });
+        }
+        if !["Transpose", "Identity", "Cast"].contains(&operator) {
+            return None;
+        }
+        value = node.output.first()?;
     }
-    if std.iter().any(|std| !std.is_normal()) {
-        return Err(format!(
-            "its metadata {PREPROCESSING_KEY} has the standard deviations {std:?}; numbers above 0 are expected"
-        ));
-    }
-    Ok(())
+    None
 }
 
 /// Checks that no weights lie in a file beside it: only the network itself is read, kept and served.
@@ -165,20 +199,28 @@ fn check_whole(graph: &GraphProto) -> Result<(), String> {
     }
 }
 
-/// Checks that the one input is a batch of RGB images, and gives the side of the square if it is fixed.
+/// Checks that the one input is a batch of RGB images, puts its channels first, and gives the side of the square if it is fixed.
 fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
     let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-    graph.input.retain(|input| !constants.contains(input.name.as_str()));
+    let uses = uses(graph);
+    // Some exporters leave inputs that nothing takes.
+    graph
+        .input
+        .retain(|input| uses.contains_key(&input.name) && !constants.contains(input.name.as_str()));
     let [input] = graph.input.as_slice() else {
         return Err(format!(
             "it has {} inputs; one batch of images is expected",
             graph.input.len()
         ));
     };
-    let shape = shape(input).ok_or(
+    let mut shape = shape(input).ok_or(
         "its input is no tensor of 32-bit floats with a known shape; where a converter to 16 bits wrote it, let that keep \
          the types of inputs and outputs",
     )?;
+    if matches!(shape[..], [_, second, _, Some(3)] if second != Some(3)) {
+        shape[1..].rotate_right(1);
+        put_channels_first(graph);
+    }
     match shape[..] {
         [Some(batch), Some(3), _, _] if batch > 1 => Err(format!(
             "its input is a batch of exactly {batch} images; export it for any number of images, or for one"
@@ -190,18 +232,102 @@ fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
             length(height),
             length(width)
         )),
-        [_, _, _, Some(3)] => Err(
-            "its input has the channels last (NHWC); export it with channels first, as tf2onnx does with \
-             --inputs-as-nchw"
-                .to_owned(),
-        ),
         _ => {
             let lengths: Vec<String> = shape.iter().copied().map(length).collect();
             Err(format!(
-                "its input has the shape [{}]; [N, 3, H, W] is expected",
+                "its input has the shape [{}]; [N, 3, H, W] or [N, H, W, 3] is expected",
                 lengths.join(", ")
             ))
         }
+    }
+}
+
+/// Makes the input `[N, H, W, 3]` one of `[N, 3, H, W]`. A network that turns its input so does it no longer; before any other
+/// it is turned back.
+fn put_channels_first(graph: &mut GraphProto) {
+    if let Some(turn) = Turn::find(graph) {
+        for (node, position, constant) in turn.constants {
+            let name = fresh_name(graph, "ikat_per_channel");
+            graph.node[node].input[position].clone_from(&name);
+            graph.initializer.push(TensorProto { name, ..constant });
+        }
+        match turn.last {
+            Some(last) => graph.node[last].output[0] = turn.output,
+            None => graph.input[0].name = turn.output,
+        }
+        graph.node.remove(turn.node);
+        // What stands there of values before the turn holds no longer, and is only for readers.
+        graph.value_info.clear();
+    } else {
+        let images = fresh_name(graph, "ikat_images");
+        let turned_back = [("perm", Attribute::Ints(vec![0, 2, 3, 1]))];
+        add_node(graph, "ikat_channels_last", "Transpose", &[&images], &turned_back);
+        let before = std::mem::replace(&mut graph.input[0].name, images);
+        if let Some(node) = graph.node.last_mut() {
+            node.output = vec![before];
+        }
+        graph.node.rotate_right(1);
+    }
+    if let Some(TypeValue::Tensor(tensor)) = graph.input[0].r#type.as_mut().and_then(|kind| kind.value.as_mut())
+        && let Some(shape) = &mut tensor.shape
+    {
+        shape.dim[1..].rotate_right(1);
+    }
+}
+
+/// Where a network puts the channels of its input first: at once, or after it scaled and shifted each of them.
+struct Turn {
+    /// Index of the node that does.
+    node: usize,
+    /// What it makes.
+    output: String,
+    /// Index of the last node before it.
+    last: Option<usize>,
+    /// Constants of the nodes before it that differ from channel to channel: node, position among its inputs, and the constant
+    /// for channels that come first.
+    constants: Vec<(usize, usize, TensorProto)>,
+}
+
+impl Turn {
+    fn find(graph: &GraphProto) -> Option<Self> {
+        let tensors = Constants::of(graph);
+        let uses = uses(graph);
+        let mut value = &graph.input.first()?.name;
+        let mut last = None;
+        let mut constants = Vec::new();
+        for _ in &graph.node {
+            (uses.get(value) == Some(&1)).then_some(())?;
+            let mut nodes = graph.node.iter().enumerate();
+            let (index, node) = nodes.find(|(_, node)| node.input.contains(value))?;
+            let output = node.output.first()?;
+            if node.op_type == "Transpose" {
+                let mut attributes = node.attribute.iter();
+                let puts_first = attributes.any(|order| order.name == "perm" && order.ints == [0, 3, 1, 2]);
+                return puts_first.then(|| Self {
+                    node: index,
+                    output: output.clone(),
+                    last,
+                    constants,
+                });
+            }
+            PER_CHANNEL.contains(&node.op_type.as_str()).then_some(())?;
+            let position = node.input.iter().position(|input| tensors.get(input).is_some())?;
+            let tensor = tensors.get(&node.input[position])?;
+            let dims = tensor.dims.as_slice();
+            let others = dims.split_last().map_or(dims, |(_, others)| others);
+            (dims.len() <= 4 && others.iter().all(|length| *length == 1)).then_some(())?;
+            match dims.last() {
+                None | Some(1) => {}
+                Some(3) => {
+                    let dims = vec![3, 1, 1];
+                    constants.push((index, position, TensorProto { dims, ..tensor.clone() }));
+                }
+                _ => return None,
+            }
+            last = Some(index);
+            value = output;
+        }
+        None
     }
 }
 
@@ -273,8 +399,7 @@ fn shape(value: &ValueInfoProto) -> Option<Vec<Option<i64>>> {
 
 /// Makes the features (and the last feature map) the outputs; gives what was found.
 fn cut(graph: &mut GraphProto) -> Result<Found, String> {
-    let output = graph.output.first().ok_or("it has no output")?.clone();
-    let found = Trace::new(graph).features(&output)?;
+    let found = find(graph)?;
     let before = std::mem::take(&mut graph.output);
     // What is an output of this form already, as in a network that was refined here, stays as it is.
     let kept = |value: &str, rank: usize| {
@@ -306,6 +431,29 @@ fn cut(graph: &mut GraphProto) -> Result<Found, String> {
         offer(map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);
+    Ok(found)
+}
+
+/// Where the features are by the first output that leaves no doubt, or else by the first that leads to any.
+fn find(graph: &GraphProto) -> Result<Found, String> {
+    let trace = Trace::new(graph);
+    let tried: Vec<_> = graph.output.iter().map(|output| trace.features(output)).collect();
+    let leaves_no_doubt = |tried: &Result<Found, String>| tried.as_ref().is_ok_and(|found| found.note.is_none());
+    let chosen = tried.iter().position(leaves_no_doubt);
+    let chosen = chosen.or_else(|| tried.iter().position(Result::is_ok)).unwrap_or(0);
+    let mut found = tried.into_iter().nth(chosen).ok_or("it has no output")??;
+    if chosen > 0 {
+        let note = format!(
+            "of its {} outputs {} is used, not the first one, {}",
+            graph.output.len(),
+            graph.output[chosen].name,
+            graph.output[0].name
+        );
+        found.note = Some(match found.note {
+            Some(doubt) => format!("{note}; {doubt}"),
+            None => note,
+        });
+    }
     Ok(found)
 }
 
@@ -400,6 +548,7 @@ impl<'a> Trace<'a> {
             .get(self.skip(end, &same_but_for_form_and_scale))
             .copied();
         let map = pool.and_then(|node| self.pooled(node));
+        let may_be_scores = are_scores || map.is_none_or(|map| self.may_be_of_classes(map, size));
         // An output may be the map under another name.
         let map = map.map(|map| {
             let mut outputs = self.graph.output.iter().map(|output| &output.name);
@@ -410,11 +559,21 @@ impl<'a> Trace<'a> {
         Ok(Found {
             value: end.to_owned(),
             // Pooled features are what is expected of a featurizer.
-            note: note.filter(|_| are_scores || map.is_none()),
+            note: note.filter(|_| may_be_scores),
             map,
             size,
             single,
         })
+    }
+
+    /// Whether a map that is pooled may be one of classes, as in networks of the form of SqueezeNet: a last convolution of one cell
+    /// that gives less than it takes, or as many channels as a set of images from ImageNet has classes.
+    fn may_be_of_classes(&self, map: &'a str, size: usize) -> bool {
+        let value = self.skip(map, &["Relu", "Identity", "Cast", "Dropout"]);
+        let kernel = self.producers.get(value).filter(|node| node.op_type == "Conv");
+        let kernel = kernel.and_then(|node| self.constant(node.input.get(1)?));
+        let narrows = kernel.is_some_and(|(lengths, _)| matches!(lengths[..], [given, taken, 1, 1] if given < taken));
+        narrows || IMAGENET_CLASSES.contains(&size)
     }
 
     /// The value before any of the given operators. In a file that is not sound they may go round in a circle.
@@ -618,8 +777,67 @@ mod tests {
         assert_eq!(reason(&[1, 3, 64, 48]), Err(expected.to_owned()));
         let expected = "its input is a batch of exactly 8 images; export it for any number of images, or for one";
         assert_eq!(reason(&[8, 3, 64, 64]), Err(expected.to_owned()));
-        let expected = "its input has the shape [any, 4, 64, 64]; [N, 3, H, W] is expected";
+        let expected = "its input has the shape [any, 4, 64, 64]; [N, 3, H, W] or [N, H, W, 3] is expected";
         assert_eq!(reason(&[0, 4, 64, 64]), Err(expected.to_owned()));
+    }
+
+    /// The classifier as a converter writes it that has the channels last, with `first` between its input and what turns it.
+    fn channels_last(first: &dyn Fn(&mut GraphBuilder) -> String) -> GraphProto {
+        let mut graph = GraphBuilder::new("channels last");
+        let value = first(&mut graph);
+        let turn = [("perm", Attribute::Ints(vec![0, 3, 1, 2]))];
+        let turned = graph.node("turned", "Transpose", &[&value], &turn);
+        let kernel = graph.initializer("kernel", &[2, 3, 1, 1], &[0.5; 6]);
+        let map = graph.node("map", "Conv", &[&turned, &kernel], &[]);
+        let mut graph = graph.finish("image", &[(&map, &[])], &[]).graph.expect("a graph");
+        graph.input.push(float_value("unused", &[]));
+        graph.input[0] = float_value("image", &[0, 64, 64, 3].map(DimensionValue::Fixed));
+        assert_eq!(image_input(&mut graph), Ok(Some(64)));
+        assert_eq!(shape(&graph.input[0]), Some(vec![None, Some(3), Some(64), Some(64)]));
+        graph
+    }
+
+    fn operators(graph: &GraphProto) -> Vec<&str> {
+        graph.node.iter().map(|node| node.op_type.as_str()).collect()
+    }
+
+    #[test]
+    fn a_network_that_puts_the_channels_first_itself_takes_them_first() {
+        let at_once = channels_last(&|_: &mut GraphBuilder| "image".to_owned());
+        assert_eq!(operators(&at_once), ["Conv"]);
+        assert_eq!(at_once.input[0].name, at_once.node[0].input[0]);
+        assert_eq!(scaling(&at_once), None);
+
+        let scaled = channels_last(&|graph: &mut GraphBuilder| {
+            let factor = graph.initializer("factor", &[], &[2.0]);
+            let scaled = graph.node("scaled", "Mul", &["image", &factor], &[]);
+            let mean = graph.initializer("mean", &[1, 1, 1, 3], &[1.0, 2.0, 3.0]);
+            graph.node("shifted", "Sub", &[&scaled, &mean], &[])
+        });
+        assert_eq!(operators(&scaled), ["Mul", "Sub", "Conv"]);
+        assert_eq!(scaled.node[1].output[0], scaled.node[2].input[0]);
+        let constants = Constants::of(&scaled);
+        let mean = constants.get(&scaled.node[1].input[1]).expect("the mean");
+        assert_eq!(mean.dims, [3, 1, 1]);
+        assert_eq!(constants.floats(&mean.name), Some(vec![1.0, 2.0, 3.0]));
+        let note = scaling(&scaled).expect("a note");
+        assert!(note.contains("first operator is Mul"), "{note}");
+    }
+
+    #[test]
+    fn before_any_other_network_the_channels_are_put_last_again() {
+        let other = channels_last(&|graph: &mut GraphBuilder| graph.node("other", "Relu", &["image"], &[]));
+        assert_eq!(operators(&other), ["Transpose", "Relu", "Transpose", "Conv"]);
+        assert_eq!(other.node[0].input, [other.input[0].name.clone()]);
+        assert_eq!(other.node[0].output, ["image"]);
+        assert_eq!(other.node[0].attribute[0].ints, [0, 2, 3, 1]);
+        let of_two_uses = channels_last(&|graph: &mut GraphBuilder| graph.node("sum", "Add", &["image", "image"], &[]));
+        assert_eq!(operators(&of_two_uses), ["Transpose", "Add", "Transpose", "Conv"]);
+        let by_rows = channels_last(&|graph: &mut GraphBuilder| {
+            let weights = graph.initializer("weights", &[64, 1, 1], &[1.0; 64]);
+            graph.node("weighted", "Mul", &["image", &weights], &[])
+        });
+        assert_eq!(operators(&by_rows), ["Transpose", "Mul", "Transpose", "Conv"]);
     }
 
     #[test]
@@ -713,7 +931,10 @@ mod tests {
     fn an_output_that_no_linear_layer_makes_is_told_of() {
         let found = found_after(&|graph: &mut GraphProto| end_in(graph, "Relu", &[])).expect("features");
         assert_eq!((found.value.as_str(), found.size), ("end", 2));
-        let pooled = |graph: &mut GraphProto| graph.output[0].name = "flat".to_owned();
+        let pooled = |graph: &mut GraphProto| {
+            graph.initializer[0].dims = vec![2, 1, 1, 1];
+            graph.output[0].name = "flat".to_owned();
+        };
         assert_eq!(found_after(&pooled).expect("features").note, None);
         let scores = found_after(&|graph: &mut GraphProto| {
             pooled(graph);
@@ -725,6 +946,53 @@ mod tests {
             note.contains("(Relu)") && note.contains("2 numbers of its output end"),
             "{note}"
         );
+    }
+
+    #[test]
+    fn pooled_channels_that_may_be_scores_of_classes_are_told_of() {
+        let note_of = |given: i64, taken: i64, side: i64| {
+            let found = found_after(&|graph: &mut GraphProto| {
+                graph.initializer[0].dims = vec![given, taken, side, side];
+                let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(given)];
+                graph.output[0] = float_value("flat", &shape);
+            });
+            found.expect("features").note
+        };
+        let note = note_of(10, 512, 1).expect("a note");
+        assert!(note.contains("10 numbers of its output flat"), "{note}");
+        assert!(note_of(1000, 512, 1).is_some());
+        assert_eq!(note_of(1280, 320, 1), None);
+        assert_eq!(note_of(256, 512, 3), None);
+    }
+
+    #[test]
+    fn the_first_output_that_leads_to_features_is_followed() {
+        let found = |outputs: &[ValueInfoProto]| {
+            let mut model = classifier();
+            let graph = model.graph.as_mut().expect("a graph");
+            let logits = graph.output[0].clone();
+            graph.output = outputs.iter().cloned().chain([logits]).collect();
+            find(graph).expect("features")
+        };
+        let of = |name: &str, lengths: &[i64]| {
+            let lengths: Vec<DimensionValue> = lengths.iter().copied().map(DimensionValue::Fixed).collect();
+            float_value(name, &lengths)
+        };
+        let alone = found(&[]);
+        assert_eq!((alone.value.as_str(), alone.note), ("flat", None));
+        // A map of known and of any size: one leads nowhere, the other to features that may be none.
+        for sides in [[7, 7], [0, 0]] {
+            let beside = found(&[of("head", &[0, 2, sides[0], sides[1]])]);
+            assert_eq!((beside.value.as_str(), beside.map.as_deref()), ("flat", Some("head")));
+            let note = beside.note.expect("a note");
+            assert_eq!(note, "of its 2 outputs logits is used, not the first one, head");
+        }
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        graph.output = vec![of("head", &[0, 2, 7, 7])];
+        assert!(find(graph).is_err());
+        graph.output.clear();
+        assert_eq!(find(graph).err().as_deref(), Some("it has no output"));
     }
 
     #[test]
@@ -772,12 +1040,35 @@ mod tests {
         assert_eq!(read(&of_side(448), Some(64), None), Ok(of_side(64)));
         let reason = read(&of_side(5000), None, None).expect_err("too large");
         assert!(reason.contains("5000 x 5000 pixels; 1 to 4096"), "{reason}");
-        let flat = Preprocessing {
-            std: [1.0, 0.0, 1.0],
+        let turned = Preprocessing {
+            std: [1.0, -1.0, 1.0],
             ..of_side(64)
         };
-        let reason = read(&flat, None, None).expect_err("a division by zero");
-        assert!(reason.contains("[1.0, 0.0, 1.0]"), "{reason}");
+        let reason = read(&turned, None, None).expect_err("a negative deviation");
+        assert!(reason.contains("[1.0, -1.0, 1.0]; numbers above 0"), "{reason}");
+    }
+
+    #[test]
+    fn copies_that_were_not_used_for_long_give_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("own.onnx");
+        std::fs::write(&path, classifier().encode_to_vec()).expect("written");
+        let before = ["own-before.onnx", "resnet18-before.onnx"].map(|name| folder.path().join("backbones").join(name));
+        std::fs::create_dir(folder.path().join("backbones")).expect("a folder");
+        for before in &before {
+            let file = std::fs::File::create(before).expect("a file");
+            // A file of one hole takes no room.
+            file.set_len(KEPT).expect("its length");
+            let age = std::time::Duration::from_hours(48);
+            file.set_modified(std::time::SystemTime::now() - age).expect("its time");
+        }
+        let given = PreprocessingOverride {
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        let network = read(&path, Some(given), &Cache::at(folder.path()), &Silent).expect("a network");
+        let there = [&before[0], &before[1], &network.onnx, &network.trainable].map(|path| path.exists());
+        assert_eq!(there, [false, true, true, true]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use shared::files::sha256_hex;
 use shared::image::REVISION;
@@ -23,15 +23,12 @@ use shared::preprocessing::Preprocessing;
 use super::FeatureError;
 use crate::dataset::HASH_REVISION;
 use crate::device::Device;
+use crate::setup::{KEPT, keep_latest};
 
 const MAGIC: &[u8; 12] = b"ikat-feat-01";
 const HEADER: u64 = 16;
 const HASH: usize = 32;
 const EXTENSION: &str = "features";
-/// Bytes that the caches used last may take together.
-const KEPT: u64 = 8 << 30;
-/// A cache that was opened or written since may be in use.
-const MAYBE_IN_USE: Duration = Duration::from_hours(24);
 
 /// Everything besides the image that its features depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +109,7 @@ impl FeatureCache {
         }
         // Its time says when it was used last; a file that keeps its own is only removed early.
         let _ = file.set_modified(SystemTime::now());
-        keep_latest(folder, KEPT);
+        keep_latest(folder, KEPT, &is_cache);
         let offsets = index(&file, record_length(size)).map_err(failed)?;
         Ok(Self {
             file: Mutex::new(file),
@@ -162,26 +159,8 @@ impl FeatureCache {
     }
 }
 
-/// Removes the caches that were used before those that take `most` bytes, but none that may be in use. Whoever has one open
-/// all the same goes on with it, and what that adds is lost. One that cannot be removed stays.
-fn keep_latest(folder: &Path, most: u64) {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut caches: Vec<(SystemTime, u64, PathBuf)> = files
-        .map(|file| (file.path(), file.metadata()))
-        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == EXTENSION))
-        .filter_map(|(path, metadata)| {
-            let metadata = metadata.ok()?;
-            Some((metadata.modified().ok()?, metadata.len(), path))
-        })
-        .collect();
-    caches.sort_unstable();
-    let mut bytes = 0_u64;
-    for (used, length, path) in caches.iter().rev() {
-        bytes = bytes.saturating_add(*length);
-        if bytes > most && used.elapsed().is_ok_and(|age| age > MAYBE_IN_USE) {
-            let _ = std::fs::remove_file(path);
-        }
-    }
+fn is_cache(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == EXTENSION)
 }
 
 /// Writes the header of a new file; false where the file is something else.
@@ -266,6 +245,8 @@ fn decode(bytes: &[u8]) -> Option<Record> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn key() -> CacheKey {
@@ -338,43 +319,19 @@ mod tests {
     }
 
     #[test]
-    fn the_caches_used_last_are_kept() {
+    fn opening_is_using() {
         let folder = tempfile::tempdir().expect("folder");
-        let path = |name: &str| folder.path().join(name);
-        let used = |name: &str, days: u64| {
-            std::fs::write(path(name), [0; 10]).expect("written");
-            let file = OpenOptions::new().write(true).open(path(name)).expect("a file");
-            let age = Duration::from_hours(24 * days) + Duration::from_mins(1);
-            file.set_modified(SystemTime::now() - age).expect("its time");
-        };
-        used("today.features", 0);
-        used("recent.features", 2);
-        used("old.features", 3);
-        used("oldest.features", 4);
-        used("oldest.other", 5);
-        let there = || {
-            [
-                "today.features",
-                "recent.features",
-                "old.features",
-                "oldest.features",
-                "oldest.other",
-            ]
-            .map(|name| path(name).exists())
-        };
-        keep_latest(folder.path(), 30);
-        assert_eq!(there(), [true, true, true, false, true]);
-        keep_latest(folder.path(), 0);
-        assert_eq!(there(), [true, false, false, false, true], "one may be in use");
-        // Opening is using.
         let open = || FeatureCache::open(folder.path(), &key(), 3).expect("opens");
         let long_ago = SystemTime::now() - Duration::from_hours(72);
         let first = open();
         let file = first.file.lock().expect("a file");
         file.set_modified(long_ago).expect("its time");
         drop(open());
-        keep_latest(folder.path(), 0);
-        assert!(path("k.features").exists());
+        keep_latest(folder.path(), 0, &is_cache);
+        assert!(first.path.exists());
+        file.set_modified(long_ago).expect("its time");
+        keep_latest(folder.path(), 0, &is_cache);
+        assert!(!first.path.exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use shared::files::{hex, user_cache};
@@ -11,6 +12,10 @@ use super::SetupError;
 
 /// How the names of temporary folders begin.
 const TEMPORARY: &str = ".ikat-setup-";
+/// Bytes that the files of a kind that were used last may take together.
+pub(crate) const KEPT: u64 = 8 << 30;
+/// A file that was opened or written since may be in use.
+const MAYBE_IN_USE: Duration = Duration::from_hours(24);
 
 /// A folder for what was downloaded or computed; deleting it costs only time.
 #[derive(Debug, Clone)]
@@ -118,6 +123,28 @@ impl Cache {
     }
 }
 
+/// Removes the files of a kind in `folder` that were used before those that take `most` bytes, but none that may be in use.
+/// Whoever has one open all the same goes on with it, and what that adds is lost. One that cannot be removed stays.
+pub(crate) fn keep_latest(folder: &Path, most: u64, is_of_kind: &dyn Fn(&Path) -> bool) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+        .map(|file| (file.path(), file.metadata()))
+        .filter(|(path, _)| is_of_kind(path))
+        .filter_map(|(path, metadata)| {
+            let metadata = metadata.ok()?;
+            Some((metadata.modified().ok()?, metadata.len(), path))
+        })
+        .collect();
+    files.sort_unstable();
+    let mut bytes = 0_u64;
+    for (used, length, path) in files.iter().rev() {
+        bytes = bytes.saturating_add(*length);
+        if bytes > most && used.elapsed().is_ok_and(|age| age > MAYBE_IN_USE) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
 fn has_hash(path: &Path, sha256: &str) -> Result<bool, SetupError> {
     match hash(path) {
         Ok(found) => Ok(found == sha256),
@@ -157,6 +184,28 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> SetupError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_files_used_last_are_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let used = |name: &str, days: u64| {
+            fs::write(path(name), [0; 10]).expect("written");
+            let file = File::options().write(true).open(path(name)).expect("a file");
+            let age = Duration::from_hours(24 * days) + Duration::from_mins(1);
+            file.set_modified(SystemTime::now() - age).expect("its time");
+        };
+        let names = ["today.kind", "recent.kind", "old.kind", "oldest.kind", "oldest.other"];
+        for (name, days) in names.into_iter().zip([0, 2, 3, 4, 5]) {
+            used(name, days);
+        }
+        let there = || names.map(|name| path(name).exists());
+        let is_of_kind = |path: &Path| path.extension().is_some_and(|extension| extension == "kind");
+        keep_latest(folder.path(), 30, &is_of_kind);
+        assert_eq!(there(), [true, true, true, false, true]);
+        keep_latest(folder.path(), 0, &is_of_kind);
+        assert_eq!(there(), [true, false, false, false, true], "one may be in use");
+    }
 
     #[test]
     fn an_error_names_what_was_wanted_and_no_temporary_folder() {

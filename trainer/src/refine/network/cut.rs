@@ -78,6 +78,7 @@ impl Graph {
             let is_row = match operator.operation {
                 Operation::Flatten | Operation::Linear { .. } => true,
                 Operation::GlobalAveragePool { keep } => !keep,
+                Operation::Cell => false,
                 _ => operator.inputs.iter().any(|input| match input {
                     Input::Value(name) => rows.contains(name.as_str()),
                     Input::Parameter(_) => false,

@@ -180,6 +180,13 @@ impl<'a, B: Convolve> Run<'a, B> {
         }
     }
 
+    fn flat(&mut self, operator: &'a Operator) -> Result<Tensor<B, 2>, GraphError> {
+        Ok(match self.input(operator, 0)? {
+            Value::Map(map) => map.flatten(1, 3),
+            Value::Rows(rows) => rows,
+        })
+    }
+
     fn parameter<const D: usize>(&self, operator: &Operator, position: usize) -> Result<Tensor<B, D>, GraphError> {
         let Some(Input::Parameter(index)) = operator.inputs.get(position) else {
             return Err(form(operator, "a constant is missing"));
@@ -249,10 +256,12 @@ impl<'a, B: Convolve> Run<'a, B> {
                 let map = self.map(operator)?;
                 Value::Map(map.pad((*left, *right, *top, *bottom), PadMode::Constant(*value)))
             }
-            Operation::Flatten => match self.input(operator, 0)? {
-                Value::Map(map) => Value::Rows(map.flatten(1, 3)),
-                rows @ Value::Rows(_) => rows,
-            },
+            Operation::Flatten => Value::Rows(self.flat(operator)?),
+            Operation::Cell => {
+                let rows = self.flat(operator)?;
+                let [images, channels] = rows.dims();
+                Value::Map(rows.reshape([images, channels, 1, 1]))
+            }
             Operation::Linear {
                 transposed,
                 scale,
@@ -455,8 +464,11 @@ impl Each {
 }
 
 fn form(operator: &Operator, reason: &str) -> GraphError {
+    let operation = format!("{:?}", operator.operation);
+    // What follows the name are its parameters.
+    let named = operation.split([' ', '(']).next().unwrap_or_default();
     GraphError::Form {
-        operator: format!("{:?}", operator.operation),
+        operator: named.to_owned(),
         node: operator.name.clone(),
         reason: reason.to_owned(),
     }

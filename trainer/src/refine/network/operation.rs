@@ -56,6 +56,8 @@ pub enum Operation {
     Pad([usize; 4], f32),
     /// One row per image.
     Flatten,
+    /// A map of one cell per image.
+    Cell,
     /// Matrix product with a parameter, `scale x (rows · matrix) + bias`.
     Linear {
         /// Whether the matrix is stored as `[outputs, inputs]`.
@@ -171,6 +173,21 @@ impl Window {
     }
 }
 
+/// What people find a node by: its name or, where it has none, the name of what it makes.
+pub(super) fn name(node: &NodeProto) -> String {
+    let output = node.output.first().filter(|_| node.name.is_empty());
+    output.unwrap_or(&node.name).clone()
+}
+
+/// The error for a node in a form that is not known here.
+pub(super) fn unknown_form(node: &NodeProto, reason: &str) -> GraphError {
+    GraphError::Form {
+        operator: node.op_type.clone(),
+        node: name(node),
+        reason: format!("{reason}; `--classifier svm` and `--trained head` can use this network all the same"),
+    }
+}
+
 /// A node's attributes and its constant inputs.
 pub(super) struct Reader<'a> {
     pub node: &'a NodeProto,
@@ -267,18 +284,14 @@ impl Reader<'_> {
             other => {
                 return Err(GraphError::Operator {
                     operator: other.to_owned(),
-                    node: self.node.name.clone(),
+                    node: name(self.node),
                 });
             }
         })
     }
 
     fn form(&self, reason: &str) -> GraphError {
-        GraphError::Form {
-            operator: self.node.op_type.clone(),
-            node: self.node.name.clone(),
-            reason: reason.to_owned(),
-        }
+        unknown_form(self.node, reason)
     }
 
     fn attribute(&self, name: &str) -> Option<&AttributeProto> {
@@ -415,11 +428,15 @@ impl Reader<'_> {
         }
     }
 
-    /// A reshape is understood where it makes one row per image.
+    /// A reshape is understood where it makes one row per image, or one cell as squeeze-and-excitation does.
     fn reshape(&self) -> Result<Operation, GraphError> {
-        match self.constant(1, self.integers)?.as_deref() {
-            Some([_, _]) => Ok(Operation::Flatten),
-            shape => Err(self.form(&format!("the shape {shape:?}; one row per image is expected"))),
+        let shape = self.constant(1, self.integers)?.unwrap_or_default();
+        match shape[..] {
+            [_, _] => Ok(Operation::Flatten),
+            [_, _, 1, 1] => Ok(Operation::Cell),
+            _ => Err(self.form(&format!(
+                "the shape {shape:?}; one row or one cell per image is expected"
+            ))),
         }
     }
 

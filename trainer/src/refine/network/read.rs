@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::operation::Reader;
+use super::operation::{Reader, name, unknown_form};
 use super::{Graph, GraphError, Input, Operation, Operator, Parameter, Role};
 use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::{Constants, floats, integers, shape};
@@ -79,7 +79,7 @@ impl<'a> Parsed<'a> {
         check_inputs(node, &operation, &inputs)?;
         let output = node.output.first().cloned().unwrap_or_default();
         self.graph.operators.push(Operator {
-            name: node.name.clone(),
+            name: name(node),
             operation,
             inputs,
             output,
@@ -117,11 +117,6 @@ fn role(operation: &Operation, position: usize) -> Role {
 
 /// Which inputs must come from the images, and which must be constants.
 fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Result<(), GraphError> {
-    let form = |reason: &str| GraphError::Form {
-        operator: node.op_type.clone(),
-        node: node.name.clone(),
-        reason: reason.to_owned(),
-    };
     let value = |position: usize| matches!(inputs.get(position), Some(Input::Value(_)));
     let parameter = |position: usize| matches!(inputs.get(position), Some(Input::Parameter(_)));
     let sound = match operation {
@@ -136,7 +131,10 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
     if sound {
         Ok(())
     } else {
-        Err(form("its inputs are not the expected values and constants"))
+        Err(unknown_form(
+            node,
+            "its inputs are not the expected values and constants",
+        ))
     }
 }
 

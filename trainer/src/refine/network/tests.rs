@@ -4,8 +4,8 @@ use burn_tensor::{Tensor, TensorData};
 
 use super::*;
 use crate::device::Device;
-use crate::onnx::proto::{DimensionValue, ModelProto, NodeProto};
-use crate::onnx::{Attribute, GraphBuilder};
+use crate::onnx::proto::{DimensionValue, INT64, ModelProto, NodeProto};
+use crate::onnx::{Attribute, GraphBuilder, add_node, add_tensor};
 use crate::refine::engine::session::Session;
 use crate::refine::engine::{Batch, Engine, Inputs, Optimizer, Plan, Version, open};
 use crate::refine::head::HeadLayer;
@@ -88,6 +88,43 @@ fn an_unknown_operator_is_named() {
         error.to_string().contains("Einsum") && error.to_string().contains("clip"),
         "{error}"
     );
+}
+
+/// The network with its features put into `shape` and back before its last layer.
+fn reshaped(shape: &[i64]) -> ModelProto {
+    let mut model = network();
+    let graph = model.graph.as_mut().expect("a graph");
+    let bytes = shape.iter().flat_map(|length| length.to_le_bytes()).collect();
+    let shape = add_tensor(graph, "shape", INT64, &[shape.len()], bytes);
+    let before = graph.node.len() - 1;
+    let reshape = add_node(graph, "reshape", "Reshape", &["features", &shape], &[]);
+    let flat = add_node(graph, "flat", "Flatten", &[&reshape], &[]);
+    graph.node[before].input[0] = flat;
+    graph.node[before..].rotate_left(1);
+    model
+}
+
+#[test]
+fn a_row_becomes_a_cell_and_a_row_again() {
+    let images = || map(images(2), [2, 3, 7, 7]);
+    let expected = Graph::read(&network(), None, "logits").expect("a graph");
+    let graph = Graph::read(&reshaped(&[-1, 4, 1, 1]), None, "logits").expect("a graph");
+    assert!(!graph.is_row("reshape") && graph.is_row("flat"));
+    assert_eq!(run(&graph, images()), run(&expected, images()));
+}
+
+#[test]
+fn a_form_that_is_not_known_is_told_by_what_the_node_makes() {
+    let mut model = reshaped(&[0, 4, -1]);
+    for node in &mut model.graph.as_mut().expect("a graph").node {
+        node.name.clear();
+    }
+    let error = Graph::read(&model, None, "logits").expect_err("tokens").to_string();
+    assert!(
+        error.contains("node reshape (Reshape)") && error.contains("the shape [0, 4, -1]; one row"),
+        "{error}"
+    );
+    assert!(error.contains("`--classifier svm`"), "{error}");
 }
 
 #[test]
@@ -447,6 +484,7 @@ fn means_count_what_they_should() {
 fn a_map_that_is_too_small_is_told_of() {
     let graph = pool("AveragePool", 7, &[]);
     let error = forward(&graph, &[], map(vec![0.0; 9], [1, 1, 3, 3]), Mode::Inference).expect_err("too small");
+    assert!(error.to_string().contains("(AveragePool)"), "{error}");
     assert!(error.to_string().contains("--resolution"), "{error}");
 }
 
