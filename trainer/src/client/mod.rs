@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use bytes::Bytes;
 use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::json;
 
 use crate::image_reader::instead_of_folder;
@@ -31,6 +31,8 @@ const MAX_FILE_BYTES: u64 = 24 << 20;
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Url,
+    /// Of every request.
+    headers: HeaderMap,
     http: reqwest::Client,
     signer: Option<Signer>,
 }
@@ -146,7 +148,8 @@ pub enum ClientError {
 
 impl Client {
     /// A client for the scorer at `endpoint`, which may be a function URL, a scorer that listens, or
-    /// a local invocation endpoint; `timeout` bounds a whole call.
+    /// a local invocation endpoint; `timeout` bounds a whole call. A name and a password in the address go into a header
+    /// (basic authentication).
     ///
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Setup`].
@@ -163,8 +166,15 @@ impl Client {
             .timeout(timeout)
             .build()
             .map_err(ClientError::Setup)?;
+        // This takes the password out of the address, which messages repeat.
+        let request = http
+            .post(url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .build()
+            .map_err(ClientError::Setup)?;
         Ok(Self {
-            endpoint: url,
+            endpoint: request.url().clone(),
+            headers: request.headers().clone(),
             http,
             signer: None,
         })
@@ -215,9 +225,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn call(&self, Prepared(body): Prepared) -> Result<CallResult, ClientError> {
         let mut request = reqwest::Request::new(reqwest::Method::POST, self.endpoint.clone());
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().clone_from(&self.headers);
         if let Some(signer) = &self.signer {
             signer.sign(&mut request, &body)?;
         }
