@@ -165,6 +165,20 @@ fn images_are_relabelled_excluded_and_brought_back_also_after_a_restart() {
     wait_until("the large picture", || {
         browser.run("return document.querySelector('#large img').naturalWidth") == 60
     });
+    // All its pixels: arrow keys scroll, and turn to no other image.
+    let shown = caption(&browser);
+    browser.run("document.querySelector('#large img').style.width = '5000px'");
+    browser.press("f");
+    browser.press(RIGHT);
+    wait_until("the other side", || {
+        browser.run("return document.getElementById('large').scrollLeft > 0") == true
+    });
+    assert_eq!(caption(&browser), shown);
+    browser.press("f");
+    assert_eq!(
+        browser.run("return document.querySelector('#large img.full')"),
+        serde_json::Value::Null
+    );
     browser.press(ESCAPE);
 
     // What was done before a kill can be undone after it.
