@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use bytes::Bytes;
-use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::redirect::{Action, Attempt, Policy};
+use reqwest::{StatusCode, Url};
 use serde_json::json;
 
 use crate::image_reader::instead_of_folder;
@@ -164,6 +165,7 @@ impl Client {
         }
         let http = reqwest::Client::builder()
             .timeout(timeout)
+            .redirect(Policy::custom(with_its_body))
             .build()
             .map_err(ClientError::Setup)?;
         // This takes the password out of the address, which messages repeat.
@@ -234,6 +236,14 @@ impl Client {
         let start = Instant::now();
         let response = self.http.execute(request).await;
         let response = response.map_err(|error| self.unanswered(&error))?;
+        if response.status().is_redirection()
+            && let Some(place) = response.headers().get(LOCATION)
+        {
+            return Err(ClientError::Unreachable {
+                endpoint: self.endpoint.to_string(),
+                reason: format!("it leads on to {}", String::from_utf8_lossy(place.as_bytes())),
+            });
+        }
         let status = response.status().as_u16();
         let answer = response.bytes().await.map_err(|error| self.unanswered(&error))?;
         let round_trip_ms = start.elapsed().as_secs_f64() * 1000.0;
@@ -257,6 +267,15 @@ impl Client {
         } else {
             ClientError::BrokenOff { endpoint, reason }
         }
+    }
+}
+
+/// Follows what asks for the same request elsewhere. The other kinds (301 to 303) make one without an image of it, which
+/// a scorer refuses for a reason that would mislead.
+fn with_its_body(attempt: Attempt<'_>) -> Action {
+    match attempt.status() {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => Policy::default().redirect(attempt),
+        _ => attempt.stop(),
     }
 }
 

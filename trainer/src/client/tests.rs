@@ -251,3 +251,26 @@ async fn a_password_in_the_address_is_sent_and_not_repeated() {
     assert!(asked.contains("authorization: Basic dXNlcjpzZWNyZXQ="), "{asked}");
     assert!(error.contains("127.0.0.1") && !error.contains("secret"), "{error}");
 }
+
+#[tokio::test]
+async fn an_address_that_leads_on_is_told_where_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("a.png");
+    std::fs::write(&image, "an image").expect("written");
+    let request = Client::prepare(&image).await.expect("a request");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/", listener.local_addr().expect("bound"));
+    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 8192]);
+        let head = "HTTP/1.1 301 X\r\nlocation: https://scorer.example/\r\ncontent-length: 0\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes());
+    });
+    let error = client.call(request).await.expect_err("no answer");
+    assert_eq!(error.code(), "unreachable", "{error}");
+    assert!(
+        error.to_string().contains("leads on to https://scorer.example/"),
+        "{error}"
+    );
+}
