@@ -28,11 +28,12 @@ pub fn positive(text: &str) -> Result<f64, String> {
 
 /// Reads an address of the web.
 pub fn address(text: &str) -> Result<String, String> {
-    let url = Url::parse(text).map_err(|error| format!("{error}: give an address, such as http://127.0.0.1:9000"))?;
-    match url.scheme() {
-        "http" | "https" => Ok(text.to_owned()),
-        scheme => Err(format!("the scheme is {scheme}, not http or https")),
-    }
+    let reason = match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => return Ok(text.to_owned()),
+        Ok(url) => format!("the scheme is {}, not http or https", url.scheme()),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("{reason}: give an address, such as http://127.0.0.1:9000"))
 }
 
 /// Reads a text that says something.
