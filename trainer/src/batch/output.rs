@@ -80,7 +80,8 @@ impl Output {
             if summary.complete {
                 let place = &self.store;
                 progress.note(&format!(
-                    "{place} holds the results of this job already: to score all of it again, choose another output"
+                    "{place} holds the results of this job already, of the images that there were then: to score all of it \
+                     again, choose another output"
                 ));
             }
             return Ok(Some(summary).filter(|summary| summary.complete));
