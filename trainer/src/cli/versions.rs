@@ -22,6 +22,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(name) = &arguments.name {
         let versions = block_on(versions(&arguments.to, name))??;
+        for problem in versions.iter().filter_map(|version| version.problem.as_ref()) {
+            session.warn(problem);
+        }
         session.output.result(&versions, &versions_text(&versions))?;
     } else {
         let models = block_on(models(&arguments.to))??;
