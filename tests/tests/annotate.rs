@@ -251,6 +251,11 @@ fn what_is_moved_is_what_is_shown_large() {
     browser.run("const b = document.querySelector('#targets button'); b.focus(); b.click()");
     wait_until("the move", || cards(&browser) == 2);
     assert_eq!(
+        browser.run("return [...document.querySelectorAll('.card')].map((card) => card.tabIndex)"),
+        serde_json::json!([-1, 0]),
+        "the Tab key stops where it did"
+    );
+    assert_eq!(
         browser.run("return document.activeElement === document.querySelector('#targets button')"),
         true
     );

@@ -40,6 +40,7 @@ pub mod search;
 pub mod setup;
 mod shell;
 pub mod signing;
+mod small_copy;
 pub mod svm;
 pub mod sweep;
 mod threads;

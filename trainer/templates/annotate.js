@@ -89,11 +89,12 @@
       return button;
     })());
     byId("targets").children[pressed]?.focus();
-    const focused = [...grid.children].indexOf(document.activeElement);
+    const stop = [...grid.children].findIndex((made) => made.tabIndex === 0);
+    const focused = grid.contains(document.activeElement);
     grid.replaceChildren(...page.images.map(card));
-    const current = grid.children[Math.min(Math.max(focused, 0), page.images.length - 1)];
+    const current = grid.children[Math.min(Math.max(stop, 0), page.images.length - 1)];
     if (current) current.tabIndex = 0;
-    if (focused >= 0) current?.focus();
+    if (focused) current?.focus();
     if (byId("zoom").open) {
       // What was moved makes room for the next one.
       const at = page.images.findIndex((image) => image.path === large);

@@ -228,6 +228,12 @@ fn bench() -> Result<(), String> {
         .current_dir(&folder)
         .args(["-c", "import run; run.asked()"])
         .args(&arguments))?;
+    if arguments
+        .iter()
+        .any(|argument| argument == "-h" || argument == "--help")
+    {
+        return Ok(());
+    }
     // The workspace, so that what was built for release already is not built anew with fewer features.
     let mut build = vec!["build", "--release", "--locked", "--workspace", "--bins"];
     for example in ["svm_compare", "near_duplicates", "refine_speed", "backbone"] {

@@ -14,15 +14,20 @@ use super::{ImageError, Limits, RgbImage};
 /// An image format that is read here.
 pub type Format = ::image::ImageFormat;
 
-/// Tells the format and the stored size (width, height in pixels, before turning upright) from the header alone.
+/// Tells the format and the size (width, height in pixels, upright) from the header alone.
 ///
 /// # Errors
 /// As [`decode`], but only what the header shows.
 pub fn probe(bytes: &[u8], limits: &Limits) -> Result<(Format, u32, u32), ImageError> {
     guarded(|| {
-        let (format, decoder) = open(bytes, limits)?;
+        let (format, mut decoder) = open(bytes, limits)?;
         let (width, height) = decoder.dimensions();
-        Ok((format, width, height))
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        Ok(if on_its_side(orientation) {
+            (format, height, width)
+        } else {
+            (format, width, height)
+        })
     })
 }
 
@@ -129,12 +134,14 @@ fn memory(decoder: &impl ImageDecoder, pixels: u64) -> u64 {
 
 /// The bytes that the 8-bit pixels take while they are turned upright: a picture on its side is turned into another one.
 fn turning((width, height): (u32, u32), orientation: Orientation) -> u64 {
-    use Orientation::{FlipHorizontal, FlipVertical, NoTransforms, Rotate180};
-    let pictures = match orientation {
-        NoTransforms | Rotate180 | FlipHorizontal | FlipVertical => 1,
-        _ => 2,
-    };
+    let pictures = if on_its_side(orientation) { 2 } else { 1 };
     (u64::from(width) * u64::from(height)).saturating_mul(3 * pictures)
+}
+
+/// Whether width and height change places when the picture is turned upright.
+fn on_its_side(orientation: Orientation) -> bool {
+    use Orientation::{FlipHorizontal, FlipVertical, NoTransforms, Rotate180};
+    !matches!(orientation, NoTransforms | Rotate180 | FlipHorizontal | FlipVertical)
 }
 
 /// Whether a chunk of a PNG differs from its checksum. The decoder passes over that in chunks that it can do without,
@@ -292,6 +299,9 @@ pub(super) mod tests {
         for name in names {
             let Some(image) = upright(&name) else { return };
             assert_eq!(image.dimensions(), expected.dimensions(), "{name}");
+            let bytes = std::fs::read(nasty().expect("the folder is there").join(&name)).expect("read");
+            let (_, width, height) = probe(&bytes, &Limits::default()).expect("a header");
+            assert_eq!((width, height), expected.dimensions(), "{name}");
             let differences = image
                 .as_raw()
                 .iter()

@@ -1,16 +1,14 @@
 //! Small and middle-sized copies of images for a browser, the small ones kept.
 
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use image::DynamicImage;
-use image::codecs::jpeg::JpegEncoder;
 use shared::files::{sha256_hex, write_atomically};
-use shared::image::{Limits, decode};
+use shared::image::Limits;
 
 use crate::dataset::read;
+use crate::small_copy::{decoded, jpeg};
 
 /// Longest side of a thumbnail, in pixels.
 const SMALL: u32 = 224;
@@ -59,18 +57,8 @@ impl Thumbnails {
 
     fn copy(&self, path: &Path, side: u32) -> Result<Vec<u8>, String> {
         let bytes = read(path, self.limits)?;
-        let pixels = decode(&bytes, &self.limits).map_err(|error| error.to_string())?;
-        let image = DynamicImage::from(pixels);
-        let image = if image.width().max(image.height()) > side {
-            image.thumbnail(side, side)
-        } else {
-            image
-        };
-        let mut jpeg = Cursor::new(Vec::new());
-        JpegEncoder::new_with_quality(&mut jpeg, QUALITY)
-            .encode_image(&image)
-            .map_err(|error| error.to_string())?;
-        Ok(jpeg.into_inner())
+        let image = decoded(&bytes, &self.limits, side).map_err(|error| error.to_string())?;
+        jpeg(&image, side, QUALITY).map_err(|error| error.to_string())
     }
 }
 

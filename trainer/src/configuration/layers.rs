@@ -140,7 +140,7 @@ impl<'a> Layers<'a> {
             path: self.path.to_owned(),
             what,
             name,
-            nearest: if self.shared.iter().any(|option| option == canonical) {
+            nearest: if what == "key" && self.shared.iter().any(|option| option == canonical) {
                 Some(canonical.to_owned())
             } else {
                 nearest(canonical, known).map(|known| join(written, known, '.'))

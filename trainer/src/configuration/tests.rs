@@ -305,6 +305,7 @@ fn unknown_names_are_named_with_the_file_and_the_nearest_known_name() {
         text,
         "some/ikat.toml: unknown key `data.split`; did you mean `[data.split]`?"
     );
+    assert_eq!(error("[json]\nx = 1"), "some/ikat.toml: unknown section `json`");
     assert!(error("config = 'other.toml'").contains("unknown key `config`"));
 }
 

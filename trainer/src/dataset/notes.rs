@@ -132,7 +132,8 @@ impl SplitParameters {
         let mut notes = Vec::new();
         let sides = split.sides().enumerate();
         let unnamed: Vec<String> = sides
-            .filter_map(|(row, side)| side.is_none().then(|| name(row)))
+            .filter(|(_, side)| side.is_none())
+            .map(|(row, _)| name(row))
             .collect();
         if !unnamed.is_empty() {
             let what = counted(unnamed.len(), "image is", "images are");

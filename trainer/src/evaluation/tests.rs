@@ -125,7 +125,7 @@ fn no_images_and_a_single_class_have_no_numbers_where_none_are_defined() {
 fn the_interval_over_classes_of_one_image_is_as_wide_as_that_of_the_images() {
     let answer = |image: usize| {
         let mut probabilities = vec![0.0; 40];
-        probabilities[if image % 5 == 0 { 39 - image } else { image }] = 1.0;
+        probabilities[if image.is_multiple_of(5) { 39 - image } else { image }] = 1.0;
         prediction(&probabilities)
     };
     let truths: Vec<usize> = (0..40).collect();

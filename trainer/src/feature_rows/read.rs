@@ -188,7 +188,9 @@ impl Gathered<'_> {
             };
             match self.rows.get_mut(&row.item) {
                 Some(before) if before.outcome.is_ok() => {
-                    before.contradicted |= known.outcome.is_ok() && known.label != before.label;
+                    let labels = (&before.label, &known.label);
+                    before.contradicted |=
+                        known.outcome.is_ok() && matches!(labels, (Some(first), Some(other)) if first != other);
                 }
                 _ => {
                     self.rows.insert(row.item, known);
@@ -486,6 +488,7 @@ mod tests {
             broken("/a/x/1.jpg"),
             row("/a/y/2.jpg", Some("blue"), &[2.0]),
             row("/a/x/1.jpg", Some("red"), &[1.0]),
+            row("/a/x/1.jpg", None, &[1.0]),
             row("/a/y/2.jpg", Some("red"), &[2.0]),
             row("/a/y/3.jpg", None, &[3.0]),
         ];

@@ -162,8 +162,8 @@ impl FeatureCache {
     }
 }
 
-/// Removes the caches that were used before those that take `most` bytes, but none that may be in use. Whoever has one open all
-/// the same goes on with it, and what it adds is only not kept; so is one that cannot be removed only a file too many.
+/// Removes the caches that were used before those that take `most` bytes, but none that may be in use. Whoever has one open
+/// all the same goes on with it, and what that adds is lost. One that cannot be removed stays.
 fn keep_latest(folder: &Path, most: u64) {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut caches: Vec<(SystemTime, u64, PathBuf)> = files

@@ -13,11 +13,17 @@ pub(super) struct PublicOnly;
 #[error("{0} is in a private network")]
 pub(super) struct NotPublic(pub String);
 
+/// A name that cannot be looked up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotFound(std::io::Error);
+
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(NotFound)?;
+            let found: Vec<SocketAddr> = found.collect();
             let public: Vec<SocketAddr> = found
                 .iter()
                 .copied()

@@ -368,13 +368,15 @@ impl Work<'_> {
     async fn keep(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<(), Miss> {
         let most_bytes = self.options.limits.max_bytes;
         let got = self.downloader.get(&entry.url, most_bytes, Some(&self.jobs)).await;
-        let unreachable = matches!(got, Err(TransferError::Unreachable(_)));
-        if unreachable && self.is_offline().await {
-            return Err(Miss::Local(FetchError::Offline));
-        }
-        // What may not be asked was not.
-        if !unreachable && !matches!(got, Err(TransferError::Private { .. })) {
-            self.answered.store(true, Ordering::Relaxed);
+        match &got {
+            Err(TransferError::UnknownName(_)) => {
+                if self.is_offline().await {
+                    return Err(Miss::Local(FetchError::Offline));
+                }
+            }
+            // What may not be asked was not.
+            Err(TransferError::Unreachable(_) | TransferError::Private { .. }) => {}
+            _ => self.answered.store(true, Ordering::Relaxed),
         }
         let body = got?;
         let source_sha256 = files::sha256_hex(&body);
@@ -425,12 +427,9 @@ impl Work<'_> {
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
     }
 
-    /// Whether nobody has answered and no name can be looked up. Within a private network, names of the internet say
-    /// nothing.
+    /// Whether nobody has answered and no name can be looked up.
     async fn is_offline(&self) -> bool {
-        !self.options.allow_private
-            && !self.answered.load(Ordering::Relaxed)
-            && tokio::net::lookup_host((KNOWN_NAME, 0)).await.is_err()
+        !self.answered.load(Ordering::Relaxed) && tokio::net::lookup_host((KNOWN_NAME, 0)).await.is_err()
     }
 
     /// What is kept of the bytes of an image, once it is its turn.

@@ -10,7 +10,7 @@ use reqwest::header::{LOCATION, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
-use super::address::{NotPublic, PublicOnly, is_public};
+use super::address::{NotFound, NotPublic, PublicOnly, is_public};
 use super::lock;
 
 const MOST_REDIRECTS: usize = 5;
@@ -44,6 +44,9 @@ pub enum TransferError {
         /// The limit.
         limit: usize,
     },
+    /// Its name cannot be looked up. A proxy, and the client that asks private networks too, do not tell this apart.
+    #[error("{0}")]
+    UnknownName(String),
     /// Nothing is there, or not in time.
     #[error("{0}")]
     Unreachable(String),
@@ -55,7 +58,7 @@ impl TransferError {
         match self {
             Self::Status(status) => !may_pass(*status),
             Self::Private { .. } | Self::Redirect(_) | Self::TooLarge { .. } => true,
-            Self::Setup(_) | Self::Unreachable(_) => false,
+            Self::Setup(_) | Self::UnknownName(_) | Self::Unreachable(_) => false,
         }
     }
 }
@@ -241,6 +244,9 @@ fn unreachable_address(error: &reqwest::Error) -> TransferError {
         if let Some(NotPublic(host)) = cause.downcast_ref::<NotPublic>() {
             return TransferError::Private { host: host.clone() };
         }
+        if let Some(not_found) = cause.downcast_ref::<NotFound>() {
+            return TransferError::UnknownName(not_found.to_string());
+        }
         match cause.source() {
             Some(source) => cause = source,
             None => return TransferError::Unreachable(cause.to_string()),
@@ -252,16 +258,29 @@ fn unreachable_address(error: &reqwest::Error) -> TransferError {
 mod tests {
     use super::*;
 
+    /// Why nobody is reached whose name can never be looked up.
+    async fn error_through(proxy: Option<&str>) -> TransferError {
+        let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(PublicOnly));
+        let client = match proxy {
+            Some(proxy) => client.proxy(reqwest::Proxy::http(proxy).expect("a proxy")),
+            None => client,
+        };
+        let address = format!("http://{}.example/1.jpg", "a".repeat(64));
+        let sent = client.build().expect("a client").get(address).send().await;
+        unreachable_address(&sent.expect_err("nobody is there"))
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_unknown_is_told_from_a_proxy_that_is_not_there() {
+        let unknown = error_through(None).await;
+        assert!(matches!(unknown, TransferError::UnknownName(_)), "{unknown:?}");
+        let away = error_through(Some("http://127.0.0.1:9")).await;
+        assert!(matches!(away, TransferError::Unreachable(_)), "{away:?}");
+    }
+
     #[tokio::test]
     async fn a_proxy_in_a_private_network_is_not_taken_for_the_host() {
-        let proxy = reqwest::Proxy::http("http://localhost:9").expect("a proxy");
-        let client = reqwest::Client::builder()
-            .proxy(proxy)
-            .dns_resolver(Arc::new(PublicOnly))
-            .build()
-            .expect("a client");
-        let error = client.get("http://a.example/1.jpg").send().await.expect_err("refused");
-        let error = unreachable_address(&error);
+        let error = error_through(Some("http://localhost:9")).await;
         assert!(
             matches!(&error, TransferError::Private { host } if host == "localhost"),
             "{error}"

@@ -1,15 +1,12 @@
 //! The test images of a report: small copies, and where in them the evidence for the answer is.
 
-use std::io::Cursor;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::DynamicImage;
-use image::codecs::jpeg::JpegEncoder;
-use image::imageops::FilterType;
 use shared::bundle::Bundle;
 use shared::explain::ActivationMap;
-use shared::image::{Limits, decode};
+use shared::image::{Limits, probe};
 use shared::network::Runtime;
 use shared::pipeline::Pipeline;
 
@@ -18,6 +15,7 @@ use crate::dataset::read;
 use crate::evaluation::{Predicted, Predictions};
 use crate::image_reader::Images;
 use crate::progress::Progress;
+use crate::small_copy::{decoded, jpeg};
 
 /// How many images a report shows unless told otherwise.
 pub const DEFAULT_PICTURES: usize = 3000;
@@ -74,6 +72,7 @@ pub fn gallery(
         predictions,
         limits,
         side: side(source, predictions, &rows, limits),
+        resolution: bundle.manifest.preprocessing.resolution,
     };
     progress.begin("Drawing the report", rows.len() as u64);
     let next = AtomicUsize::new(0);
@@ -123,11 +122,13 @@ fn side(source: &Images, predictions: &Predictions, rows: &[usize], limits: Limi
     let sample: Vec<DynamicImage> = rows
         .iter()
         .step_by(step)
-        .filter_map(|row| picture(source, &predictions.rows[*row].path, limits))
+        .filter_map(|row| source.read(&predictions.rows[*row].path, limits).ok())
+        .filter_map(|bytes| decoded(&bytes, &limits, SIDES[0]).ok())
         .map(|image| image.thumbnail(SIDES[0], SIDES[0]))
         .collect();
     let fits = |side: &u32| {
-        let bytes: usize = sample.iter().map(|image| small_copy(image, *side).len()).sum();
+        let copies = sample.iter().filter_map(|image| jpeg(image, *side, QUALITY).ok());
+        let bytes: usize = copies.map(|copy| copy.len()).sum();
         bytes * rows.len() <= BUDGET * sample.len()
     };
     SIDES.into_iter().find(fits).unwrap_or(SIDES[SIDES.len() - 1])
@@ -135,27 +136,8 @@ fn side(source: &Images, predictions: &Predictions, rows: &[usize], limits: Limi
 
 /// A small copy of an image file; `None` where it cannot be read.
 pub(super) fn thumbnail(path: &Path, side: u32, limits: Limits) -> Option<Vec<u8>> {
-    Some(small_copy(&decoded(&read(path, limits).ok()?, limits)?, side))
-}
-
-fn picture(source: &Images, path: &Path, limits: Limits) -> Option<DynamicImage> {
-    decoded(&source.read(path, limits).ok()?, limits)
-}
-
-fn decoded(bytes: &[u8], limits: Limits) -> Option<DynamicImage> {
-    Some(decode(bytes, &limits).ok()?.into())
-}
-
-fn small_copy(image: &DynamicImage, side: u32) -> Vec<u8> {
-    let small = if image.width().max(image.height()) > side {
-        image.resize(side, side, FilterType::Triangle)
-    } else {
-        image.clone()
-    };
-    let mut jpeg = Cursor::new(Vec::new());
-    // Writing to memory does not fail.
-    let _ = JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&small);
-    jpeg.into_inner()
+    let image = decoded(&read(path, limits).ok()?, &limits, side).ok()?;
+    jpeg(&image, side, QUALITY).ok()
 }
 
 /// What every drawn image needs.
@@ -164,25 +146,22 @@ struct Studio<'a> {
     predictions: &'a Predictions,
     limits: Limits,
     side: u32,
+    /// Of the network's input, in pixels.
+    resolution: u32,
 }
 
 impl Studio<'_> {
     fn show(&self, row: usize, pipeline: &mut Pipeline) -> Option<Shown> {
         let predicted = &self.predictions.rows[row];
-        let image = picture(self.source, &predicted.path, self.limits)?;
-        let (width, height) = (image.width(), image.height());
-        // Halving first keeps a photo of many megapixels cheap.
-        let near = 2 * self.side;
-        let reduced = if width.max(height) > 2 * near {
-            image.thumbnail(near, near)
-        } else {
-            image.clone()
-        };
+        let bytes = self.source.read(&predicted.path, self.limits).ok()?;
+        let (_, width, height) = probe(&bytes, &self.limits).ok()?;
+        let image = decoded(&bytes, &self.limits, self.side.max(self.resolution)).ok()?;
+        let thumbnail = jpeg(&image, self.side, QUALITY).ok()?;
         // Of the answer that is shown: at full size a picture can be answered otherwise than as small as it was read.
         let map = pipeline.evidence(&image.into_rgb8(), predicted.best).ok().flatten();
         Some(Shown {
             row,
-            thumbnail: small_copy(&reduced, self.side),
+            thumbnail,
             width,
             height,
             map,

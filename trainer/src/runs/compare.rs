@@ -131,11 +131,11 @@ impl Comparison {
             caveats.extend(entry.record.notes.iter().map(|note| format!("{}: {note}", run.folder)));
         }
         Ok(Self {
+            runs,
+            differences,
             paired,
             tests,
-            differences,
             caveats,
-            runs,
         })
     }
 }

@@ -26,6 +26,8 @@ use crate::progress::Progress;
 /// Folder of what was found, within the folder that the scanner passes over.
 const FOLDER: &str = "searches";
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Who is not reached by then is not there.
+const CONNECT: Duration = Duration::from_secs(10);
 /// How often a busy provider is asked.
 const ATTEMPTS: u32 = 4;
 /// A provider that wants to be left alone for longer is asked another day.
@@ -161,6 +163,7 @@ pub async fn search(
     progress: &dyn Progress,
 ) -> Result<Found, SearchError> {
     let client = reqwest::Client::builder()
+        .connect_timeout(CONNECT)
         .timeout(TIMEOUT)
         .user_agent(concat!(
             "ikat-trainer/",
