@@ -11,6 +11,7 @@ use shared::network::{NetworkError, Runtime, library};
 use shared::service::Version;
 use shared::store::StoreError;
 use shared::store::versions::VersionError;
+use tokio::task::JoinError;
 
 use crate::configuration::{Configuration, ConfigurationError};
 
@@ -29,9 +30,12 @@ pub enum StartupError {
     /// What was published.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// A step that panicked.
+    /// The loading of the library panicked.
     #[error("loading broke off: {0}")]
-    Interrupted(#[from] tokio::task::JoinError),
+    Interrupted(#[from] JoinError),
+    /// What was at work on the version panicked.
+    #[error("the version cannot be loaded: {0}")]
+    Panicked(JoinError),
 }
 
 impl StartupError {
@@ -43,14 +47,13 @@ impl StartupError {
         }
     }
 
-    /// Whether what was published is at fault, and not the way to it or that nothing was published. What panicked was at work
-    /// on it.
+    /// Whether what was published is at fault, and not the way to it or that nothing was published.
     pub fn is_of_the_version(&self) -> bool {
         use VersionError::{Bundle, Live, Manifest, Missing, NoVersion, OtherVersion, Store, Withheld};
         matches!(
             self,
             Self::Bundle(_)
-                | Self::Interrupted(_)
+                | Self::Panicked(_)
                 | Self::Version(
                     Live { .. }
                         | Missing { .. }
@@ -77,7 +80,7 @@ pub struct Stages {
 /// The runtime library; a process loads it once.
 ///
 /// # Errors
-/// [`StartupError::Network`].
+/// [`StartupError::Network`] and [`StartupError::Interrupted`].
 pub async fn runtime() -> Result<Runtime, StartupError> {
     let start = Instant::now();
     let runtime = tokio::task::spawn_blocking(|| Runtime::load(&candidates())).await??;
@@ -88,7 +91,7 @@ pub async fn runtime() -> Result<Runtime, StartupError> {
 /// A version with all its pipelines, after it gave the trainer's scores for the golden images.
 ///
 /// # Errors
-/// [`StartupError::Bundle`].
+/// [`StartupError::Bundle`] and [`StartupError::Panicked`].
 pub async fn prepare(
     bundle: Bundle,
     runtime: Runtime,
@@ -107,7 +110,7 @@ pub async fn prepare(
         let proof = begin.elapsed();
         Ok((Arc::new(Version::new(bundle.manifest, all)), Stages { network, proof }))
     });
-    Ok(prepared.await??)
+    Ok(prepared.await.map_err(StartupError::Panicked)??)
 }
 
 /// Where a function's package or layer puts the library, and where the trainer keeps it on a user's machine.
@@ -129,10 +132,17 @@ fn candidates() -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_published_is_told_apart_from_the_way_to_it() {
+    async fn broken() -> JoinError {
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        task.await.expect_err("it was ended")
+    }
+
+    #[tokio::test]
+    async fn what_was_published_is_told_apart_from_the_way_to_it() {
         let place = || "s3://models/team/textures".to_owned();
-        let published: [StartupError; 5] = [
+        let published: [StartupError; 6] = [
+            StartupError::Panicked(broken().await),
             BundleError::Unsigned.into(),
             VersionError::Missing { place: place() }.into(),
             VersionError::Withheld {
@@ -156,7 +166,8 @@ mod tests {
         for error in published {
             assert!(error.is_of_the_version(), "{error}");
         }
-        let others: [StartupError; 5] = [
+        let others: [StartupError; 6] = [
+            StartupError::Interrupted(broken().await),
             ConfigurationError::NoModel.into(),
             NetworkError::LibraryMissing(Vec::new()).into(),
             VersionError::NotPublished {

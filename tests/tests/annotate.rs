@@ -165,6 +165,20 @@ fn images_are_relabelled_excluded_and_brought_back_also_after_a_restart() {
     wait_until("the large picture", || {
         browser.run("return document.querySelector('#large img').naturalWidth") == 60
     });
+    // All its pixels: arrow keys scroll, and turn to no other image.
+    let shown = caption(&browser);
+    browser.run("document.querySelector('#large img').style.width = '5000px'");
+    browser.press("f");
+    browser.press(RIGHT);
+    wait_until("the other side", || {
+        browser.run("return document.getElementById('large').scrollLeft > 0") == true
+    });
+    assert_eq!(caption(&browser), shown);
+    browser.press("f");
+    assert_eq!(
+        browser.run("return document.querySelector('#large img.full')"),
+        serde_json::Value::Null
+    );
     browser.press(ESCAPE);
 
     // What was done before a kill can be undone after it.
@@ -360,9 +374,15 @@ fn an_audit_of_another_folder_is_told() {
     let data = folder.path().display().to_string();
     let audit = folder.path().join(".audit.json");
     let name = audit.display().to_string();
-    for (path, is_told) in [("dotted/0000.png", false), ("photos/dotted/0000.png", true)] {
-        let label = serde_json::json!({ "path": path, "label": "dotted", "suggested": "striped", "suspicion": 0.5 });
-        std::fs::write(&audit, serde_json::json!({ "labels": [label] }).to_string()).expect("an audit");
+    let doubt =
+        |path: &str| serde_json::json!([{ "path": path, "label": "dotted", "suggested": "striped", "suspicion": 0.5 }]);
+    for (labels, is_told) in [
+        (doubt("dotted/0000.png"), false),
+        (doubt("photos/dotted/0000.png"), true),
+        // As where each class has one image: another audit would say no more.
+        (serde_json::json!([]), false),
+    ] {
+        std::fs::write(&audit, serde_json::json!({ "labels": labels }).to_string()).expect("an audit");
         let mut command = trainer(&["annotate", "--data", &data, "--audit", &name]);
         let mut running = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let (mut address, mut told) = (String::new(), String::new());

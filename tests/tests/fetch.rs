@@ -270,6 +270,30 @@ fn a_slow_host_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn who_wants_to_be_left_alone_does_not_hold_up_the_others() {
+    const COUNT: u32 = 4;
+    let answered = AtomicU32::new(0);
+    let web = Web::start(move |path, _, stream| {
+        // It is busy until the other host has given everything.
+        if path.starts_with("/busy") && answered.load(Ordering::SeqCst) < COUNT {
+            return answer(stream, "429 Too Many Requests", &[("retry-after", "1")], b"");
+        }
+        if path.starts_with("/free") {
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+        answer(stream, "200 OK", &[], &jpeg(number(path), 80, 60));
+    });
+    let free = (1..=COUNT).map(|index| web.url(&format!("/free/{index}.jpg")).replace("127.0.0.1", "localhost"));
+    let lines: Vec<_> = std::iter::once(web.url("/busy/9.jpg"))
+        .chain(free)
+        .map(|url| ("dotted", url))
+        .collect();
+    let options = ["--allow-private", "--jobs", "1", "--attempts", "2"];
+    let said = Work::new(&lines).fetch(&options).ended_with(0).json();
+    assert_eq!(said["kept"], COUNT + 1);
+}
+
+#[test]
 fn a_list_of_copies_alone_is_no_failure() {
     let web = Web::start(misbehave);
     let work = Work::new(&[("dotted", web.url("/1.jpg"))]);

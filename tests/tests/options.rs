@@ -17,7 +17,7 @@ fn with_bundle() -> Workshop {
 }
 
 #[test]
-fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
+fn a_format_that_is_set_more_firmly_wins_over_json_from_elsewhere() {
     let workshop = with_bundle();
     std::fs::write(workshop.path("ikat.toml"), "json = true").expect("written");
     let printed = |more: &[&str]| {
@@ -28,6 +28,9 @@ fn a_format_that_is_typed_wins_over_json_from_elsewhere() {
     assert!(printed(&["--format", "csv"]).starts_with("path,label,"));
     assert!(printed(&["--format", "table"]).starts_with("label "));
     assert!(printed(&["--format", "csv", "--json"]).starts_with('{'));
+    let mut score = workshop.trainer(&["score", "--bundle", "bundle", "photo.png"]);
+    let said = say_within(60, score.env("IKAT_FORMAT", "table")).ended_with(0);
+    assert!(said.stdout.starts_with("label "), "{said:?}");
 }
 
 #[test]

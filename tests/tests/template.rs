@@ -37,6 +37,15 @@ fn a_request_has_the_time_that_the_stack_gives_it() {
     }
 }
 
+#[test]
+fn no_partition_of_aws_is_taken_for_granted() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    assert!(
+        !template.contains("arn:aws:"),
+        "an ARN that the regions of China do not know"
+    );
+}
+
 /// A Cargo that leaves how it was called where the program should be.
 const CARGO: &str = r#"#!/bin/sh
 for argument; do

@@ -81,7 +81,7 @@ impl ImageReader {
 
     async fn page(&self, address: &str) -> Result<Bytes, ServiceError> {
         let url = Url::parse(address).map_err(|error| ServiceError::bad_request(error.to_string()))?;
-        let got = self.web.get(&url, self.limits.max_bytes).await;
+        let got = self.web.get(&url, self.limits.max_bytes, None).await;
         got.map(Bytes::from).map_err(|error| {
             let code = match &error {
                 TransferError::Status(StatusCode::NOT_FOUND | StatusCode::GONE) => ErrorCode::NotFound,

@@ -89,8 +89,8 @@ pub enum PublishError {
     },
     /// Somebody else published or rolled back at the same time.
     #[error(
-        "version {version} is uploaded but not live: somebody else made {winner} live in the meantime; \
-         look at it with `trainer versions`, then publish again if yours should replace it"
+        "nothing has changed for version {version}: somebody else published or rolled back in the meantime, and the live \
+         version is {winner}; look at it with `trainer versions`, then give the same command again if it is still to be done"
     )]
     Lost {
         /// The version that was to become live.
@@ -462,7 +462,7 @@ async fn write_live(
             Some((present, _)) if present == after => Ok(after.into()),
             present => Err(PublishError::Lost {
                 version: version.to_owned(),
-                winner: present.map_or_else(|| "no version".to_owned(), |(present, _)| present.version),
+                winner: present.map_or_else(|| "none".to_owned(), |(present, _)| present.version),
             }),
         },
         Err(error) => Err(error.into()),

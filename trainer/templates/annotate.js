@@ -253,8 +253,12 @@
       work();
     };
     // A key that is held walks and turns pages, and changes nothing.
-    if (event.repeat && /^([1-9xyza ]|Enter|Escape)$/.test(key)) { event.preventDefault(); return; }
-    if (step !== undefined && page.images.length) {
+    if (event.repeat && /^([1-9xyzaf ]|Enter|Escape)$/.test(key)) { event.preventDefault(); return; }
+    const picture = zoomed ? byId("large").querySelector("img") : null;
+    if (picture && key === "f") picture.classList.toggle("full");
+    else if (step !== undefined && picture?.classList.contains("full")) {
+      byId("large").scrollBy(key.endsWith("Right") ? 100 : key.endsWith("Left") ? -100 : 0, key.endsWith("Down") ? 100 : key.endsWith("Up") ? -100 : 0);
+    } else if (step !== undefined && page.images.length) {
       const next = Math.max(0, Math.min(page.images.length - 1, at < 0 ? 0 : at + step));
       if (zoomed) zoom(next); else grid.children[next].focus();
     } else if (/^[1-9]$/.test(key) && page.classes[key - 1]) {

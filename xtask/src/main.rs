@@ -59,6 +59,7 @@ fn main() -> ExitCode {
     let mut asked = env::args().skip(1).take(2);
     let result = match task.as_str() {
         _ if asked.any(|word| matches!(&*word, "help" | "--help" | "-h")) => help(),
+        "setup" | "check" | "sbom" if env::args().len() > 2 => Err(format!("{task} takes no arguments\n\n{HELP}")),
         "setup" => setup(),
         "check" => check(),
         "test" => test(),

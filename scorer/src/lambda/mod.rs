@@ -111,7 +111,7 @@ impl Event {
     fn read(text: Box<str>) -> Result<Self, ServiceError> {
         let size = check_size(text.len());
         // What callers send, an image in most cases, is not read twice.
-        if Envelope::is(&text) {
+        if is_list(&text) || Envelope::is(&text) {
             let event: Value = match serde_json::from_str(&text) {
                 Ok(event) => event,
                 Err(error) => {
@@ -135,11 +135,12 @@ impl Event {
             if Batch::is(&event) {
                 return parse(event).map(Self::Map);
             }
-            if event["Records"].is_array() || event["detail-type"].is_string() {
+            let is_of_source = event["eventSource"].is_string() || event["detail-type"].is_string();
+            if event.is_array() || event["Records"].is_array() || is_of_source {
                 return Err(ServiceError::bad_request(
-                    "events of queues, topics, buckets and rules are not taken, since nobody reads what they are \
-                     answered: have images scored by a request each, by S3 Batch Operations, or by a Step Functions \
-                     Distributed Map",
+                    "events of queues, streams, topics, buckets, rules and pipes are not taken, since nobody reads what \
+                     they are answered: have images scored by a request each, by S3 Batch Operations, or by a Step \
+                     Functions Distributed Map",
                 ));
             }
         }
@@ -152,8 +153,13 @@ impl Event {
     }
 }
 
-/// What the events of Amazon's HTTP services, of S3 Batch Operations, of Step Functions, of queues and the like, and of
-/// EventBridge have, and requests have not.
+/// Whether this is a list, as EventBridge Pipes send one; no request is.
+fn is_list(text: &str) -> bool {
+    text.trim_start().starts_with('[')
+}
+
+/// What the events of Amazon's HTTP services, of S3 Batch Operations, of Step Functions, of queues and the like (those of
+/// Kafka and Amazon MQ have their source alone in common), and of EventBridge have, and requests have not.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope {
@@ -163,6 +169,7 @@ struct Envelope {
     items: Option<IgnoredAny>,
     #[serde(rename = "Records")]
     records: Option<IgnoredAny>,
+    event_source: Option<IgnoredAny>,
     #[serde(rename = "detail-type")]
     detail_type: Option<IgnoredAny>,
 }
@@ -176,6 +183,7 @@ impl Envelope {
                 event.invocation_schema_version,
                 event.items,
                 event.records,
+                event.event_source,
                 event.detail_type,
             ];
             of_engines.iter().any(Option::is_some)

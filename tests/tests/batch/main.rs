@@ -255,6 +255,26 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
 }
 
 #[test]
+fn what_may_pass_is_tried_again_by_the_same_command() {
+    let place = Place::new();
+    place.images(1);
+    write(&place.path("list.txt"), b"images/00/00000.png\ns3://photos/1.png\n");
+    // Where no region is configured, S3 cannot be asked.
+    let job = || {
+        let mut command = place.local(&place.text("list.txt"), &place.text("out"));
+        command
+            .env("AWS_CONFIG_FILE", place.path("none"))
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        say(&mut command).ended_with(3)
+    };
+    let first = job();
+    assert_eq!(first.json()["passing"], 1, "{first:?}");
+    let again = job();
+    assert!(again.stderr.contains("Going on after 1 of 2 images"), "{again:?}");
+    assert!(!again.stderr.contains("already"), "{again:?}");
+}
+
+#[test]
 fn what_is_no_place_for_results_is_refused_before_any_work() {
     let place = Place::new();
     place.images(2);

@@ -264,13 +264,15 @@ impl List {
 
     fn table(
         &mut self,
-        file: impl BufRead,
+        mut file: impl BufRead,
         delimiter: u8,
         name: &str,
         folder: Option<&Path>,
     ) -> Result<(), BatchError> {
+        let beginning = file.fill_buf().map_err(failed(Path::new(name)))?;
+        let by_semicolon = delimiter == b',' && is_parted_by_semicolons(beginning);
         let mut reader = csv::ReaderBuilder::new()
-            .delimiter(delimiter)
+            .delimiter(if by_semicolon { b';' } else { delimiter })
             .has_headers(false)
             .flexible(true)
             .from_reader(file);
@@ -304,6 +306,14 @@ impl List {
             self.add(&place.map_err(|reason| wrong(line, reason))?)?;
         }
     }
+}
+
+/// Whether a CSV begins with a header as spreadsheets write it where the comma parts the decimals of a number.
+fn is_parted_by_semicolons(beginning: &[u8]) -> bool {
+    let line = beginning.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let fields: Vec<&str> = line.trim_start_matches('\u{feff}').split(';').collect();
+    fields.len() > 1 && !line.contains(',') && Columns::of(&fields.into()).1
 }
 
 /// Which columns of a table name an image.
@@ -433,6 +443,8 @@ mod tests {
                 "Bucket\tKey\nphotos\ta+b.jpg\n",
                 vec!["s3://photos/a+b.jpg".to_owned()],
             ),
+            ("e.csv", "\u{feff}Path;Label\r\n1, 2.jpg;x\r\n", vec![here("1, 2.jpg")]),
+            ("f.csv", "1;2.jpg\n", vec![here("1;2.jpg")]),
             (
                 "f.jsonl",
                 "\"http://example.com/1\"\n{\"file_name\":\"2.jpg\",\"label\":\"x\"}\n{\"Bucket\":\"b\",\"Key\":\"k\"}\n",

@@ -70,18 +70,12 @@ impl Output {
     ///
     /// # Errors
     /// [`BatchError::Occupied`] where there are results of something else.
-    pub async fn finished(&self, job: &Job, progress: &dyn Progress) -> Result<Option<Summary>, BatchError> {
+    pub async fn finished(&self, job: &Job) -> Result<Option<Summary>, BatchError> {
         let occupied = || BatchError::Occupied(self.store.to_string());
         if let Some(found) = self.store.get(SUMMARY, MOST_BYTES).await? {
             let summary: Summary = serde_json::from_slice(&found.bytes).map_err(|_| occupied())?;
             if summary.id != job.id() {
                 return Err(occupied());
-            }
-            if summary.complete {
-                let place = &self.store;
-                progress.note(&format!(
-                    "{place} holds the results of this job already: to score all of it again, choose another output"
-                ));
             }
             return Ok(Some(summary).filter(|summary| summary.complete));
         }
@@ -91,6 +85,15 @@ impl Output {
             }
         }
         Ok(None)
+    }
+
+    /// Tells that the results are those of an earlier call.
+    pub fn tell_finished(&self, progress: &dyn Progress) {
+        progress.note(&format!(
+            "{} holds the results of this job already, of the images that there were then: to score all of it again, choose \
+             another output",
+            self.store
+        ));
     }
 
     /// Writes the results in `journal` as those of `job`; files are made in `folder` first.

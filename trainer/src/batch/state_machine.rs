@@ -97,7 +97,8 @@ impl StateMachine {
     pub async fn run(&self, order: &Order<'_>, cache: &Path, progress: &dyn Progress) -> Result<Summary, BatchError> {
         let job = Job::new(order.input, order.output, &self.arn.text);
         let place = Output::connect(order.output).await?;
-        if let Some(summary) = place.finished(&job, progress).await? {
+        if let Some(summary) = place.finished(&job).await? {
+            place.tell_finished(progress);
             return Ok(summary);
         }
         let folder = job.folder(cache);

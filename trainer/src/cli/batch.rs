@@ -29,7 +29,7 @@ pub struct Arguments {
     #[arg(long, value_name = "INPUT")]
     input: String,
     /// Where the results go: s3://bucket/prefix, or a folder (with --local)
-    #[arg(long, value_name = "OUTPUT")]
+    #[arg(long, value_name = "OUTPUT", value_parser = values::store)]
     output: String,
     /// ARN of the state machine: `StateMachine` among the stack's outputs
     #[arg(long, value_name = "ARN", value_parser = values::state_machine)]

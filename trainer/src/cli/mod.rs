@@ -121,6 +121,18 @@ impl Session {
         self.typed.iter().any(|id| id == option)
     }
 
+    /// Whether `option` is set more firmly than the `other`: typed, or by the environment.
+    fn is_firmer(&self, option: &str, other: &str) -> bool {
+        let firmness = |option: &str| {
+            if self.is_typed(option) {
+                2
+            } else {
+                u8::from(configuration::environment(option).is_some())
+            }
+        };
+        firmness(option) > firmness(other)
+    }
+
     /// Warns of those of `options` that were typed though they have no effect: of each, whether it has one here, and what it is
     /// for. Files and the environment speak to commands of every kind at once.
     fn warn_of_idle(&self, options: &[(&str, bool, &str)]) {

@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "KEYFILE")]
     sign: Option<PathBuf>,
     /// Where models are kept: s3://bucket/prefix or a folder
-    #[arg(long, value_name = "STORE")]
+    #[arg(long, value_name = "STORE", value_parser = values::store)]
     to: String,
     /// Name of the model there [default: the name in the bundle]
     #[arg(long, value_parser = values::model_name)]

@@ -9,7 +9,7 @@ use crate::publish;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where models are kept: s3://bucket/prefix or a folder
-    #[arg(long, value_name = "STORE", alias = "from")]
+    #[arg(long, value_name = "STORE", value_parser = values::store, alias = "from")]
     to: String,
     /// Name of the model there
     #[arg(long, value_parser = values::model_name)]

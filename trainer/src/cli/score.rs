@@ -73,9 +73,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 }
 
 impl Arguments {
-    /// JSON where --json says so, unless --format alone was typed.
+    /// JSON where --json says so, unless --format is set more firmly.
     fn format(&self, session: &Session) -> Format {
-        if session.output.is_json() && (session.is_typed("json") || !session.is_typed("format")) {
+        if session.output.is_json() && !session.is_firmer("format", "json") {
             Format::Json
         } else {
             self.format

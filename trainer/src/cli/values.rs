@@ -4,6 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use reqwest::Url;
+use shared::store::Location;
 use shared::store::versions::{self, VersionError};
 
 use crate::backbone;
@@ -28,10 +29,19 @@ pub fn positive(text: &str) -> Result<f64, String> {
 
 /// Reads an address of the web.
 pub fn address(text: &str) -> Result<String, String> {
-    let url = Url::parse(text).map_err(|error| format!("{error}: give an address, such as http://127.0.0.1:9000"))?;
-    match url.scheme() {
-        "http" | "https" => Ok(text.to_owned()),
-        scheme => Err(format!("the scheme is {scheme}, not http or https")),
+    let reason = match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => return Ok(text.to_owned()),
+        Ok(url) => format!("the scheme is {}, not http or https", url.scheme()),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("{reason}: give an address, such as http://127.0.0.1:9000"))
+}
+
+/// Reads the place of a store: `s3://bucket/prefix` or a folder.
+pub fn store(text: &str) -> Result<String, String> {
+    match Location::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -130,6 +140,10 @@ mod tests {
             "lr-find --data images --steps 3",
             "setup --backbone resnet-of-tomorrow",
             "batch --input s3://photos --output s3://scores --state-machine batch",
+            "batch --input images --output s3:// --local --bundle run",
+            "publish --bundle run --to S3://models",
+            "rollback --name photos --to s3://",
+            "versions --to s3://",
             "sweep --data images --out sweep --backbone resnet18,resnet-of-tomorrow",
             // As of a variable that is not set: a beginning of every run's name.
             "runs show ",

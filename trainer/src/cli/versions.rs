@@ -12,7 +12,7 @@ use crate::publish::{self, ModelInfo, VersionInfo};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where models are kept: s3://bucket/prefix or a folder
-    #[arg(long, value_name = "STORE", alias = "from")]
+    #[arg(long, value_name = "STORE", value_parser = values::store, alias = "from")]
     to: String,
     /// Name of the model there [default: none; all models are listed]
     #[arg(long, value_parser = values::model_name)]
@@ -22,6 +22,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(name) = &arguments.name {
         let versions = block_on(versions(&arguments.to, name))??;
+        for problem in versions.iter().filter_map(|version| version.problem.as_ref()) {
+            session.warn(problem);
+        }
         session.output.result(&versions, &versions_text(&versions))?;
     } else {
         let models = block_on(models(&arguments.to))??;

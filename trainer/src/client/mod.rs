@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use bytes::Bytes;
-use reqwest::Url;
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::redirect::{Action, Attempt, Policy};
+use reqwest::{StatusCode, Url};
 use serde_json::json;
 
 use crate::image_reader::instead_of_folder;
@@ -31,6 +32,8 @@ const MAX_FILE_BYTES: u64 = 24 << 20;
 #[derive(Debug, Clone)]
 pub struct Client {
     endpoint: Url,
+    /// Of every request.
+    headers: HeaderMap,
     http: reqwest::Client,
     signer: Option<Signer>,
 }
@@ -146,7 +149,8 @@ pub enum ClientError {
 
 impl Client {
     /// A client for the scorer at `endpoint`, which may be a function URL, a scorer that listens, or
-    /// a local invocation endpoint; `timeout` bounds a whole call.
+    /// a local invocation endpoint; `timeout` bounds a whole call. A name and a password in the address go into a header
+    /// (basic authentication).
     ///
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Setup`].
@@ -161,10 +165,18 @@ impl Client {
         }
         let http = reqwest::Client::builder()
             .timeout(timeout)
+            .redirect(Policy::custom(with_its_body))
+            .build()
+            .map_err(ClientError::Setup)?;
+        // This takes the password out of the address, which messages repeat.
+        let request = http
+            .post(url)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .build()
             .map_err(ClientError::Setup)?;
         Ok(Self {
-            endpoint: url,
+            endpoint: request.url().clone(),
+            headers: request.headers().clone(),
             http,
             signer: None,
         })
@@ -215,9 +227,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn call(&self, Prepared(body): Prepared) -> Result<CallResult, ClientError> {
         let mut request = reqwest::Request::new(reqwest::Method::POST, self.endpoint.clone());
-        request
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().clone_from(&self.headers);
         if let Some(signer) = &self.signer {
             signer.sign(&mut request, &body)?;
         }
@@ -226,6 +236,14 @@ impl Client {
         let start = Instant::now();
         let response = self.http.execute(request).await;
         let response = response.map_err(|error| self.unanswered(&error))?;
+        if response.status().is_redirection()
+            && let Some(place) = response.headers().get(LOCATION)
+        {
+            return Err(ClientError::Unreachable {
+                endpoint: self.endpoint.to_string(),
+                reason: format!("it leads on to {}", String::from_utf8_lossy(place.as_bytes())),
+            });
+        }
         let status = response.status().as_u16();
         let answer = response.bytes().await.map_err(|error| self.unanswered(&error))?;
         let round_trip_ms = start.elapsed().as_secs_f64() * 1000.0;
@@ -249,6 +267,15 @@ impl Client {
         } else {
             ClientError::BrokenOff { endpoint, reason }
         }
+    }
+}
+
+/// Follows what asks for the same request elsewhere. The other kinds (301 to 303) make one without an image of it, which
+/// a scorer refuses for a reason that would mislead.
+fn with_its_body(attempt: Attempt<'_>) -> Action {
+    match attempt.status() {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => Policy::default().redirect(attempt),
+        _ => attempt.stop(),
     }
 }
 

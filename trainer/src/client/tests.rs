@@ -229,3 +229,48 @@ async fn who_is_not_there_and_who_breaks_off_are_told_apart() {
     assert_eq!(error.code(), "unreachable", "{error}");
     assert!(error.to_string().contains("that the scorer runs"), "{error}");
 }
+
+#[tokio::test]
+async fn a_password_in_the_address_is_sent_and_not_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("a.png");
+    std::fs::write(&image, "an image").expect("written");
+    let request = Client::prepare(&image).await.expect("a request");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://user:secret@{}/", listener.local_addr().expect("bound"));
+    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut request = [0; 8192];
+        let length = stream.read(&mut request).expect("a request");
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    let error = client.call(request).await.expect_err("no answer").to_string();
+    let asked = asked.join().expect("no panic");
+    assert!(asked.contains("authorization: Basic dXNlcjpzZWNyZXQ="), "{asked}");
+    assert!(error.contains("127.0.0.1") && !error.contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_leads_on_is_told_where_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = folder.path().join("a.png");
+    std::fs::write(&image, "an image").expect("written");
+    let request = Client::prepare(&image).await.expect("a request");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/", listener.local_addr().expect("bound"));
+    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let _ = stream.read(&mut [0; 8192]);
+        let head = "HTTP/1.1 301 X\r\nlocation: https://scorer.example/\r\ncontent-length: 0\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes());
+    });
+    let error = client.call(request).await.expect_err("no answer");
+    assert_eq!(error.code(), "unreachable", "{error}");
+    assert!(
+        error.to_string().contains("leads on to https://scorer.example/"),
+        "{error}"
+    );
+}

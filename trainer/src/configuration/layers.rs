@@ -100,6 +100,15 @@ impl<'a> Layers<'a> {
             let known = option_names(command);
             let canonical = current_name(command, &canonical).map_or(canonical, str::to_owned);
             if !known.contains(&canonical) {
+                // As in `[[train]]`, or `train = true`.
+                if descendants(command).iter().any(|(below, _)| *below == canonical) {
+                    return Err(ConfigurationError::Unknown {
+                        path: self.path.to_owned(),
+                        what: "key",
+                        nearest: Some(format!("[{name}]")),
+                        name,
+                    });
+                }
                 let known = known.iter().map(String::as_str);
                 return Err(self.unknown("key", name, written, &canonical, known));
             }
@@ -294,7 +303,7 @@ pub(super) fn variable(long: &str) -> String {
 }
 
 /// What the environment says of the option with this long name.
-pub(super) fn environment(long: &str) -> Option<OsString> {
+pub fn environment(long: &str) -> Option<OsString> {
     std::env::var_os(variable(long)).filter(|value| !value.is_empty())
 }
 
@@ -334,6 +343,11 @@ fn values(argument: &Arg, value: &Value) -> Result<Vec<String>, String> {
         Value::Array(_) => return Err("it takes one value, not a list".to_owned()),
         single => vec![scalar(single)?],
     };
+    if let (Value::Array(_), Some(delimiter)) = (value, argument.get_value_delimiter())
+        && let Some(item) = values.iter().find(|item| item.contains(delimiter))
+    {
+        return Err(format!("{item:?} holds a {delimiter:?}, which parts values"));
+    }
     if values.is_empty() && needs_value(argument) {
         return Err("give at least one value, or leave the line out".to_owned());
     }

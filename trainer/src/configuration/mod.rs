@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use toml::Table;
 
-pub use layers::typed;
+pub use layers::{environment, typed};
 pub use origin::explained;
 
 /// The parameter file for users to start from, every parameter commented out at its default.
@@ -58,6 +58,9 @@ pub enum ConfigurationError {
         /// What the system answered.
         source: io::Error,
     },
+    /// The option that names the file is empty, as where a variable of a script is not set.
+    #[error("{FILE_OPTION} names no file: name one, or leave it out")]
+    Unnamed,
     /// The file is too large to be one of parameters.
     #[error("{} is larger than {MOST_BYTES} bytes: is it a parameter file?", .path.display())]
     TooLarge {
@@ -121,7 +124,7 @@ impl Configuration {
     /// `variable` (the value of [`FILE_VARIABLE`]) names, else [`FILE_NAME`] in `folder` if it is there.
     ///
     /// # Errors
-    /// [`ConfigurationError::Read`], also where a named file is missing, `TooLarge` and `Syntax`.
+    /// [`ConfigurationError::Read`], also where a named file is missing, `Unnamed`, `TooLarge` and `Syntax`.
     pub fn find(
         arguments: impl IntoIterator<Item = OsString>,
         variable: Option<OsString>,
@@ -129,10 +132,14 @@ impl Configuration {
     ) -> Result<Self, ConfigurationError> {
         let named = named_on_command_line(arguments).or(variable.filter(|name| !name.is_empty()));
         if let Some(path) = named {
+            if path.is_empty() {
+                return Err(ConfigurationError::Unnamed);
+            }
             return Self::read(Path::new(&path));
         }
         let path = folder.join(FILE_NAME);
-        if path.is_file() {
+        // What is there and cannot be read, such as a link that leads nowhere, is told of.
+        if path.symlink_metadata().is_ok() {
             Self::read(&path)
         } else {
             Ok(Self::default())

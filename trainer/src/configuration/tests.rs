@@ -298,6 +298,13 @@ fn unknown_names_are_named_with_the_file_and_the_nearest_known_name() {
     assert_eq!(text, "some/ikat.toml: unknown key `data.split.no-group`");
     let text = error("[train]\njson = true");
     assert_eq!(text, "some/ikat.toml: unknown key `train.json`; did you mean `json`?");
+    let text = error("[[train]]\nseed = 1");
+    assert_eq!(text, "some/ikat.toml: unknown key `train`; did you mean `[train]`?");
+    let text = error("[data]\nsplit = 1");
+    assert_eq!(
+        text,
+        "some/ikat.toml: unknown key `data.split`; did you mean `[data.split]`?"
+    );
     assert_eq!(error("[json]\nx = 1"), "some/ikat.toml: unknown section `json`");
     assert!(error("config = 'other.toml'").contains("unknown key `config`"));
 }
@@ -319,6 +326,7 @@ fn wrong_values_are_shown_with_the_file_and_the_reason() {
             "`train.c-grid = []`: give at least one value, or leave the line out",
         ),
         ("[train]\nc_grid = [1]\nc-grid = [1]", "set twice"),
+        ("[train]\nlayers = ['a,b']", "\"a,b\" holds a ',', which parts values"),
     ] {
         let text = error(file);
         assert!(text.contains(expected), "{text}");
@@ -380,6 +388,24 @@ fn the_flag_names_the_file_before_the_variable_and_the_variable_before_the_folde
             .to_string()
             .contains("missing.toml")
     );
+    let unnamed = Configuration::find(["--config=".into()], variable(), folder.path());
+    assert!(matches!(unnamed, Err(ConfigurationError::Unnamed)), "{unnamed:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_there_and_cannot_be_read_is_told_of() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join(FILE_NAME);
+    let find = || Configuration::find([], None, folder.path());
+    std::os::unix::fs::symlink("nowhere", &path).expect("a link");
+    assert!(
+        matches!(find(), Err(ConfigurationError::Read { .. })),
+        "a link to nothing"
+    );
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir(&path).expect("a folder");
+    assert!(matches!(find(), Err(ConfigurationError::Read { .. })), "a folder");
 }
 
 #[test]

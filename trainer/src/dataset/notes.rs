@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{By, Dataset, Item, Split, SplitParameters, escape};
+use super::{By, Dataset, Item, Split, SplitParameters, escape, list_in};
 use crate::counted::{counted, listed};
 
 /// Most pictures that a note names, and most classes of each.
@@ -16,9 +16,11 @@ const PARTS: [&[&str]; 3] = [
 ];
 
 impl Dataset {
-    /// A note where the class folders look like something else: parts of a data set, or data sets.
+    /// A note where the class folders look like something else, parts of a data set or data sets, or where there is but one,
+    /// so that a list is read.
     pub fn note(&self) -> Option<String> {
-        self.parts_note().or_else(|| self.level_note())
+        let note = self.parts_note().or_else(|| self.level_note());
+        note.or_else(|| self.list_note())
     }
 
     /// The images, by their rows, of each picture that stands in more than one class; near-duplicates have the same group.
@@ -67,6 +69,16 @@ impl Dataset {
                 first.display()
             )
         })
+    }
+
+    /// A note where a list is read although there is a folder of one of its classes, as where the other folders were removed.
+    fn list_note(&self) -> Option<String> {
+        let list = list_in(&self.root, 2)?;
+        let folder = self.classes.iter().find(|class| self.root.join(class).is_dir())?;
+        Some(format!(
+            "{} says what the images are, as {folder} is the only class folder; two of them would count in place of the list.",
+            list.display()
+        ))
     }
 
     /// A note where all class folders have the names of parts of a data set.
@@ -212,6 +224,25 @@ mod tests {
         };
         assert_eq!(by(By::Filename).notes(&deep), [note]);
         assert_eq!(by(By::Subdir).notes(&deep), [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_list_that_is_read_since_class_folders_are_gone_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("metadata.csv");
+        std::fs::write(&list, "path,label\nimages/1.jpg,hat\nimages/2.jpg,shoes\n").expect("written");
+        let note = || Dataset::scan(folder.path()).expect("a data set").note();
+        std::fs::create_dir(folder.path().join("images")).expect("a folder");
+        assert_eq!(note(), None);
+        std::fs::rename(folder.path().join("images"), folder.path().join("hat")).expect("renamed");
+        let told = note().expect("a note");
+        assert!(
+            told.contains("metadata.csv says what the images are, as hat is the only"),
+            "{told}"
+        );
+        std::fs::create_dir(folder.path().join("shoes")).expect("a folder");
+        std::fs::write(folder.path().join("hat/1.jpg"), "").expect("written");
+        assert_eq!(note(), None, "folders count");
     }
 
     #[test]

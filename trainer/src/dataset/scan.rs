@@ -216,9 +216,13 @@ fn is_made(folder: &Path) -> bool {
     is_run || (folder.join(LIVE).is_file() && folder.join("versions").is_dir())
 }
 
-/// Whether `folder` is that of a run or a published model, holds such folders and nothing else, or is kept for runs and
-/// empty.
+/// Whether `folder` is that of a run or a published model, holds such folders and nothing else, at whatever depth, or is
+/// kept for runs and empty.
 pub(super) fn holds_made(folder: &Path) -> bool {
+    holds_made_within(folder, MAX_DEPTH)
+}
+
+fn holds_made_within(folder: &Path, depth: usize) -> bool {
     if is_made(folder) {
         return true;
     }
@@ -229,7 +233,7 @@ pub(super) fn holds_made(folder: &Path) -> bool {
     let shown = entries.flatten().filter(|entry| !hidden(Path::new(&entry.file_name())));
     let mut shown = shown.peekable();
     match shown.peek() {
-        Some(_) => shown.all(|entry| is_made(&entry.path())),
+        Some(_) => depth > 0 && shown.all(|entry| holds_made_within(&entry.path(), depth - 1)),
         None => folder.ends_with(runs::FOLDER),
     }
 }
@@ -297,6 +301,8 @@ mod tests {
             ("alone/run.json", record),
             ("store/photos/live.json", "{}"),
             ("store/photos/versions/1/golden/1.png", ""),
+            ("stores/team/photos/live.json", "{}"),
+            ("stores/team/photos/versions/1/golden/1.png", ""),
             ("striped/photos/live.json", "{}"),
             ("striped/photos/versions/1/golden/1.png", ""),
             ("foreign/run.json", "{}"),

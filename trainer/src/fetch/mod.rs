@@ -366,7 +366,8 @@ impl Work<'_> {
     }
 
     async fn keep(&self, entry: &Entry, ledger: &Mutex<Ledger>) -> Result<(), Miss> {
-        let got = self.downloader.get(&entry.url, self.options.limits.max_bytes).await;
+        let most_bytes = self.options.limits.max_bytes;
+        let got = self.downloader.get(&entry.url, most_bytes, Some(&self.jobs)).await;
         match &got {
             Err(TransferError::UnknownName(_)) => {
                 if self.is_offline().await {

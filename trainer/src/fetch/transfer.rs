@@ -104,11 +104,12 @@ impl Downloader {
     }
 
     /// The bytes at `url`, at most `limit` of them. A server that is busy or breaks off is asked again, after as long
-    /// as it wishes or in ever longer intervals.
+    /// as it wishes or in ever longer intervals. Of `jobs`, the caller has one; while a server wishes to be left alone,
+    /// another has it.
     ///
     /// # Errors
     /// See [`TransferError`].
-    pub async fn get(&self, url: &Url, limit: usize) -> Result<Vec<u8>, TransferError> {
+    pub async fn get(&self, url: &Url, limit: usize, jobs: Option<&Semaphore>) -> Result<Vec<u8>, TransferError> {
         let mut wait = BACKOFF;
         for attempt in 1.. {
             let permit = self.permit(url).await;
@@ -127,7 +128,17 @@ impl Downloader {
             if error.is_final() || attempt >= self.attempts || pause > LONGEST_WAIT {
                 return Err(error);
             }
+            // What nobody answers keeps its job, so that it is told of before every other address was asked.
+            let lent = jobs.filter(|_| wished.is_some());
+            if let Some(jobs) = lent {
+                jobs.add_permits(1);
+            }
             tokio::time::sleep(pause).await;
+            if let Some(jobs) = lent
+                && let Ok(job) = jobs.acquire().await
+            {
+                job.forget();
+            }
             wait *= 2;
         }
         Err(TransferError::Unreachable("it was never asked".to_owned()))

@@ -169,7 +169,8 @@ pub(super) fn c_sweep(metrics: &Metrics) -> Result<Option<Plot>, ReportError> {
         svg: chart.draw()?,
         title: chart.title,
         caption: format!(
-            "A larger C fits the training images more closely. C is chosen by images held out of them{weighting}.{chosen}"
+            "A larger C fits the training images more closely. C is chosen by images held out of them{weighting}; a class \
+             that is never held out counts by its training images.{chosen}"
         ),
     }))
 }

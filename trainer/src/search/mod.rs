@@ -5,7 +5,7 @@
 
 mod provider;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use shared::files;
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, is_label};
+use crate::fetch::{Entry, Refused, is_label};
 use crate::progress::Progress;
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -59,6 +59,8 @@ pub struct Unanswered {
 pub struct Found {
     /// Images to fetch, each address once.
     pub entries: Vec<Entry>,
+    /// Addresses that were found for another label too, which the image does not get.
+    pub refused: Vec<Refused>,
     /// Queries without an answer, or with a part of it.
     pub unanswered: Vec<Unanswered>,
     /// Requests that were sent.
@@ -184,7 +186,7 @@ pub async fn search(
             source,
         })?;
     }
-    let mut seen = HashSet::new();
+    let mut labels_of: HashMap<reqwest::Url, Vec<&str>> = HashMap::new();
     progress.begin("Searching", queries.len() as u64);
     for query in queries {
         let path = folder.join(provider.file_name(&query.text, per_query));
@@ -204,18 +206,34 @@ pub async fn search(
             }
             None => {}
         }
-        let new = hits.into_iter().filter_map(|hit| entry(hit, &query.label));
-        asking
-            .found
-            .entries
-            .extend(new.filter(|entry| seen.insert(entry.url.clone())));
-        progress.status(&format!("{} images", asking.found.entries.len()));
+        let found = &mut asking.found;
+        for hit in hits {
+            let line = found.entries.len() + found.refused.len() + 1;
+            let Some(entry) = entry(hit, &query.label, line) else {
+                continue;
+            };
+            let labels = labels_of.entry(entry.url.clone()).or_default();
+            if labels.contains(&query.label.as_str()) {
+                continue;
+            }
+            labels.push(&query.label);
+            if labels.len() == 1 {
+                found.entries.push(entry);
+            } else {
+                found.refused.push(Refused {
+                    line,
+                    text: entry.url.to_string(),
+                    reason: format!(
+                        "it was found for {} and for {}; the first label counts",
+                        labels[0], query.label
+                    ),
+                });
+            }
+        }
+        progress.status(&format!("{} images", found.entries.len()));
         progress.advance(1);
     }
     progress.end();
-    for (index, entry) in asking.found.entries.iter_mut().enumerate() {
-        entry.line = index + 1;
-    }
     Ok(asking.found)
 }
 
@@ -240,12 +258,12 @@ fn keep(path: &Path, found: &impl Serialize) -> Result<(), SearchError> {
     files::write_atomically(path, &json).map_err(failed)
 }
 
-fn entry(hit: Hit, label: &str) -> Option<Entry> {
+fn entry(hit: Hit, label: &str, line: usize) -> Option<Entry> {
     let url = reqwest::Url::parse(&hit.url).ok()?;
     matches!(url.scheme(), "http" | "https").then(|| Entry {
         label: label.to_owned(),
         url,
-        line: 0,
+        line,
         page: hit.page,
         licence: hit.licence,
         creator: hit.creator,
@@ -460,6 +478,34 @@ mod tests {
         let queries = queries(&words("dress"), &[]).expect("queries");
         let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
         assert!(matches!(found, Err(SearchError::File { .. })), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn an_image_that_two_labels_are_answered_with_is_listed() {
+        let data = tempfile::tempdir().expect("a folder");
+        let provider = Provider::new(Name::Openverse, None, Vec::new());
+        let queries = queries(&words("dress,skirt"), &words("striped,dotted")).expect("queries");
+        let folder = data.path().join(OWN_FOLDER).join(FOLDER);
+        for query in &queries {
+            let hits = ["shared", &*query.label].map(|name| Hit {
+                url: format!("https://a.example/{name}.jpg"),
+                ..Hit::default()
+            });
+            keep(&folder.join(provider.file_name(&query.text, 5)), &hits).expect("kept");
+        }
+        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        let found = found.expect("nobody is asked");
+        let entries = found.entries.iter().map(|entry| (entry.line, entry.label.as_str()));
+        assert_eq!(
+            entries.collect::<Vec<_>>(),
+            [(1, "striped"), (2, "striped"), (4, "dotted")]
+        );
+        let refused = Refused {
+            line: 3,
+            text: "https://a.example/shared.jpg".to_owned(),
+            reason: "it was found for striped and for dotted; the first label counts".to_owned(),
+        };
+        assert_eq!(found.refused, [refused]);
     }
 
     #[tokio::test]

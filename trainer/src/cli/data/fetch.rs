@@ -167,7 +167,7 @@ async fn list(place: &str, options: &Options) -> Result<String, Failure> {
         Ok(url) if matches!(url.scheme(), "http" | "https") => {
             // The user named it, so that it may be anywhere.
             Downloader::new(options.timeout, options.attempts, options.per_host, true)?
-                .get(&url, MOST_BYTES)
+                .get(&url, MOST_BYTES, None)
                 .await
                 .map_err(|error| Failure::failed(format!("{}: {error}", printable(place))))?
         }

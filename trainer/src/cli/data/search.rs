@@ -122,7 +122,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             ..Outcome::default()
         }
     } else {
-        let fetching = fetch::fetch(&found.entries, &[], &arguments.data, &options, &session.progress);
+        let fetching = fetch::fetch(
+            &found.entries,
+            &found.refused,
+            &arguments.data,
+            &options,
+            &session.progress,
+        );
         block_on(fetching)??
     };
     report(&outcome, &arguments.data, Some(&found.unanswered), session)
