@@ -191,7 +191,13 @@ impl Rollout {
         let wanted = match self.look().await {
             Ok(wanted) => wanted,
             Err(error) => {
-                tracing::warn!(%error, "which version is live cannot be found out");
+                const MESSAGE: &str = "which version is live cannot be found out; the one in memory keeps answering";
+                if error.is_of_the_version() {
+                    tracing::error!(%error, "{MESSAGE}");
+                } else {
+                    tracing::warn!(%error, "{MESSAGE}");
+                }
+                self.count(&error);
                 self.tell(&serving, Some(problem(serving.problem(), None, error)));
                 return;
             }
@@ -320,7 +326,7 @@ impl Rollout {
         }
     }
 
-    /// Counts a refusal where the version is at fault.
+    /// Counts a refusal where the version, or what names it, is at fault.
     fn count(&self, error: &StartupError) {
         if error.is_of_the_version() {
             self.log.refused(self.configuration.model_name());

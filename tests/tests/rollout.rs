@@ -363,7 +363,11 @@ async fn a_bundle_that_is_replaced_in_its_folder_is_followed() {
 async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = folder.path().join(NAME).display().to_string();
-    let scorer = Http::start(&[("IKAT_MODEL", &model), ("IKAT_METRICS_NAMESPACE", "Ikat")]);
+    let scorer = Http::start(&[
+        ("IKAT_MODEL", &model),
+        ("IKAT_METRICS_NAMESPACE", "Ikat"),
+        ("IKAT_REFRESH_SECONDS", "1"),
+    ]);
     let (status, answer) = scorer.get("/health/ready");
     assert_eq!(status, 503, "{answer}");
     wait_until("the first attempt", || {
@@ -386,6 +390,15 @@ async fn a_scorer_that_was_started_before_its_model_was_published_becomes_ready(
     assert!(!before.any(refusal), "{lines:?}");
     publish(&store, &bundle("first"), NAME).await.expect("published");
     wait_until("the model", || scorer.get("/health/ready").0 == 200);
+
+    // What names the version counts as well, as it would at a start.
+    let count = || scorer.log().into_iter().filter(refusal).count();
+    let before = count();
+    std::fs::write(folder.path().join(NAME).join("live.json"), "{").expect("written");
+    wait_until("the damage to be counted", || count() > before);
+    wait_until("the damage to be told of", || {
+        problem(&scorer).is_some_and(|told| told["reason"].to_string().contains("live.json"))
+    });
 }
 
 #[tokio::test]
