@@ -257,8 +257,11 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
 #[test]
 fn what_may_pass_is_tried_again_by_the_same_command() {
     let place = Place::new();
-    place.images(1);
-    write(&place.path("list.txt"), b"images/00/00000.png\ns3://photos/1.png\n");
+    let mut labels = place.images(3);
+    write(
+        &place.path("list.txt"),
+        b"images/00/00000.png\nimages/00/00001.png\ns3://photos/1.png\n",
+    );
     // Where no region is configured, S3 cannot be asked.
     let job = || {
         let mut command = place.local(&place.text("list.txt"), &place.text("out"));
@@ -270,8 +273,23 @@ fn what_may_pass_is_tried_again_by_the_same_command() {
     let first = job();
     assert_eq!(first.json()["passing"], 1, "{first:?}");
     let again = job();
-    assert!(again.stderr.contains("Going on after 1 of 2 images"), "{again:?}");
+    assert!(again.stderr.contains("Going on after 2 of 3 images"), "{again:?}");
     assert!(!again.stderr.contains("already"), "{again:?}");
+    assert!(!again.stderr.contains("no longer part"), "{again:?}");
+
+    // A list that is another one by now is followed, and what is known of its images is kept.
+    write(
+        &place.path("list.txt"),
+        b"s3://photos/1.png\nimages/00/00001.png\nimages/00/00002.png\n",
+    );
+    let edited = job();
+    assert!(
+        edited.stderr.contains("1 image that was scored is no longer part"),
+        "{edited:?}"
+    );
+    assert!(edited.stderr.contains("Going on after 1 of 3 images"), "{edited:?}");
+    labels.remove(&place.text("images/00/00000.png"));
+    assert_labels(&place.path("out"), &labels);
 }
 
 #[test]

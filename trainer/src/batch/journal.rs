@@ -142,6 +142,13 @@ impl Journal {
         self.entries.get(item).is_some_and(|entry| !entry.passing)
     }
 
+    /// Leaves out the results of items that are not `wanted`, and gives their number. The file keeps them.
+    pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) -> usize {
+        let before = self.entries.len();
+        self.entries.retain(|item, _| wanted(item));
+        before - self.entries.len()
+    }
+
     /// How many items have a result.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -12,6 +12,7 @@ use shared::service::{Answer, ItemResult, ServiceError};
 
 use super::{BatchError, Input, Job, Journal, Output, Summary, input};
 use crate::conveyor::{self, Addressed};
+use crate::counted::counted;
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
 use crate::threads::in_order;
@@ -37,7 +38,8 @@ impl Addressed for String {
 }
 
 /// Scores the images of `input` and writes the results to `output`; what is done is kept below `cache` until then. A
-/// job that was finished is not done again, unless some of its failures may have passed.
+/// job that was interrupted is about the images that are there when it goes on. One that was finished is not done again,
+/// unless some of its failures may have passed.
 ///
 /// # Errors
 /// See [`BatchError`]. An image at fault is none: it is among the failures.
@@ -58,6 +60,16 @@ pub async fn run(
     let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
     let list = folder.join("items.jsonl");
     let count = input.list(&list).await?;
+    if !journal.is_empty() {
+        let listed: HashSet<String> = input::items(&list)?.collect();
+        let left_out = journal.retain(|item| listed.contains(item));
+        if left_out > 0 {
+            progress.note(&format!(
+                "{} no longer part of the input, nor of the results",
+                counted(left_out, "image that was scored is", "images that were scored are")
+            ));
+        }
+    }
     score(&list, count, scorer, &mut journal, progress)?;
     let summary = place.write(&job, &journal, &folder).await?;
     if summary.passing == 0 {

@@ -30,6 +30,8 @@ const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SFN";
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// ... up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What an execution that is there already is about.
+const SAME_IMAGES: &str = "with the images that it began with (another --output begins anew)";
 /// How often an operation is tried in all.
 const ATTEMPTS: u32 = 5;
 
@@ -135,9 +137,12 @@ impl StateMachine {
                     let redriven = self.client.redrive_execution().execution_arn(&arn).send().await;
                     redriven
                         .map_err(|error| explain(&arn, "take it up again (another --output begins anew)", &error))?;
-                    progress.note(&format!("Taking up again {arn}, which ended as {}", found.status));
+                    progress.note(&format!(
+                        "Taking up again {arn}, which ended as {}, {SAME_IMAGES}",
+                        found.status
+                    ));
                 } else {
-                    progress.note(&format!("Joining {arn}, which is {}", found.status));
+                    progress.note(&format!("Joining {arn}, which is {}, {SAME_IMAGES}", found.status));
                 }
                 Ok(arn)
             }
@@ -180,13 +185,6 @@ impl StateMachine {
             }
             Input::List(_) | Input::ListInBucket { .. } => {
                 let list = folder.join("items.jsonl");
-                // Of a list that no execution could be started with: it may have been mended.
-                match std::fs::remove_file(&list) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(failed(&list)(error));
-                    }
-                    _ => {}
-                }
                 order.input.list(&list).await?;
                 let lines = map_lines(&list)?;
                 let key = inside(&format!("{name}/items.jsonl"));
