@@ -12,7 +12,7 @@ use end_to_end::network::{Relay, Weather};
 use end_to_end::seaweedfs::SeaweedFs;
 use end_to_end::wait_until;
 use serde_json::Value;
-use shared::bundle::{Bundle, MANIFEST, MODEL};
+use shared::bundle::{Bundle, MANIFEST, MODEL, TrustedKeys};
 use shared::files::sha256_hex;
 use shared::store::ObjectStore;
 use shared::store::versions::{Live, file_key, live_key};
@@ -232,7 +232,9 @@ async fn no_wrong_answer_and_no_error_while_versions_come_go_and_break() {
 
     publish(&store, &second, NAME).await.expect("published");
     load.until_only("published", &[&second]);
-    rollback(&store, NAME, None).await.expect("rolled back");
+    rollback(&store, NAME, None, &TrustedKeys::default())
+        .await
+        .expect("rolled back");
     load.until_only("rolled back", &[&first]);
 
     publish_canary(&store, &third, NAME, 0.4).await.expect("published");
@@ -243,7 +245,9 @@ async fn no_wrong_answer_and_no_error_while_versions_come_go_and_break() {
     assert_eq!(unsure, 0, "an image is always answered by the same version");
     let (_, model) = scorer.get("/model");
     assert_eq!(model["canary"]["version"], third.manifest.version.as_str());
-    rollback(&store, NAME, None).await.expect("ended");
+    rollback(&store, NAME, None, &TrustedKeys::default())
+        .await
+        .expect("ended");
     load.until_only("the trial ended", &[&first]);
 
     for damage in damages() {

@@ -132,6 +132,31 @@ fn openssl_agrees(workshop: &Workshop, version: &str) {
 }
 
 #[test]
+fn what_no_trusted_key_has_signed_is_not_gone_back_to() {
+    let workshop = Workshop::new(0);
+    let own = keygen(&workshop, "own.pem");
+    let put = |name: &str, more: &[&str]| {
+        colours::bundle(name).write(&workshop.path("bundle")).expect("written");
+        say_within(60, &publish(&workshop, more)).ended_with(0);
+    };
+    let rollback = |key: &str| {
+        let mut command = workshop.trainer(&["rollback", "--to", "store", "--name", "colours"]);
+        say_within(60, command.env("IKAT_TRUSTED_KEY", key))
+    };
+    put("unsigned", &[]);
+    // The end of a trial makes nothing live.
+    put("signed", &["--sign", "own.pem", "--canary", "0.5"]);
+    rollback(&own).ended_with(0);
+
+    put("signed", &["--sign", "own.pem"]);
+    let refusal = rollback(&own).ended_with(1);
+    assert!(refusal.stderr.contains("is not signed"), "{refusal:?}");
+    assert_eq!(serve(&workshop, "store/colours", &own).0, 200, "nothing has changed");
+    rollback("").ended_with(0);
+    refused(&serve(&workshop, "store/colours", &own), "is not signed");
+}
+
+#[test]
 fn a_damaged_bundle_is_neither_scored_with_nor_published() {
     let workshop = Workshop::new(0);
     colours::bundle("a").write(&workshop.path("bundle")).expect("written");

@@ -9,6 +9,7 @@ use end_to_end::ministack::{MiniStack, REGION};
 use end_to_end::program::{Said, say, trainer};
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};
+use shared::bundle::TrustedKeys;
 use trainer::publish::{publish, rollback};
 
 /// Name of the model.
@@ -61,7 +62,9 @@ async fn the_stack_answers_signed_requests_and_follows_its_model() {
     // The alias decides; the stack is not touched.
     publish(&store, &second, NAME).await.expect("published");
     until(&stack, || label() == "second-green").await;
-    rollback(&store, NAME, None).await.expect("rolled back");
+    rollback(&store, NAME, None, &TrustedKeys::default())
+        .await
+        .expect("rolled back");
     until(&stack, || label() == "first-green").await;
 
     // Other parameters reach what answers, without new code and at the same address.

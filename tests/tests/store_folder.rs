@@ -49,12 +49,16 @@ async fn rollback_goes_back_and_forth_and_to_a_named_version() {
     let bundles = [bundle(1, 100), bundle(2, 100), bundle(3, 100)];
     let version = |index: usize| bundles[index].manifest.version.as_str();
     publish(&store, &bundles[0], "m").await.expect("published");
-    let error = rollback(&store, "m", None).await.expect_err("nothing before it");
+    let error = rollback(&store, "m", None, &TrustedKeys::default())
+        .await
+        .expect_err("nothing before it");
     assert!(matches!(error, PublishError::NoPrevious { .. }), "{error}");
     publish(&store, &bundles[1], "m").await.expect("published");
     publish(&store, &bundles[2], "m").await.expect("published");
     for (to, expected) in [(None, 1), (None, 2), (Some(version(0)), 0), (None, 2)] {
-        rollback(&store, "m", to).await.expect("rolled back");
+        rollback(&store, "m", to, &TrustedKeys::default())
+            .await
+            .expect("rolled back");
         assert_eq!(live(&store, "m").await.expect("live").version, version(expected));
     }
     let all = list(&store, "m").await.expect("listed");
@@ -86,10 +90,14 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
     let all = list(&store, "m").await.expect("listed");
     let info = all.iter().find(|info| &info.version == name).expect("in the list");
     assert!(!info.complete && !info.live && info.problem.is_some(), "{info:?}");
-    let error = rollback(&store, "m", Some(name)).await.expect_err("incomplete");
+    let error = rollback(&store, "m", Some(name), &TrustedKeys::default())
+        .await
+        .expect_err("incomplete");
     assert!(matches!(error, PublishError::Incomplete { .. }), "{error}");
     for model in ["m", "other"] {
-        let error = rollback(&store, model, Some("deadbeef")).await.expect_err("no version");
+        let error = rollback(&store, model, Some("deadbeef"), &TrustedKeys::default())
+            .await
+            .expect_err("no version");
         assert!(matches!(error, PublishError::NoVersion { .. }), "{error}");
     }
     let error = load_version(&store, "m", name, None, &TrustedKeys::default())
@@ -136,7 +144,9 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     };
     assert_eq!((share(&one), share(&two), share(&three)), (None, None, Some(0.25)));
 
-    let ended = rollback(&store, "m", None).await.expect("ended");
+    let ended = rollback(&store, "m", None, &TrustedKeys::default())
+        .await
+        .expect("ended");
     assert_eq!(ended.ended_trial, Some(version(&three)));
     let after = live(&store, "m").await.expect("live");
     assert_eq!(
@@ -181,11 +191,23 @@ async fn the_models_in_a_store_are_listed() {
         assert_eq!(all[1].version.as_ref(), Some(&bundle.manifest.version));
     }
     std::fs::write(&live, "{").expect("damaged");
-    let error = rollback(&store, "dresses", Some(&bundle.manifest.version)).await;
+    let error = rollback(
+        &store,
+        "dresses",
+        Some(&bundle.manifest.version),
+        &TrustedKeys::default(),
+    )
+    .await;
     let error = error.expect_err("damaged").to_string();
     assert!(error.contains("remove it"), "{error}");
     std::fs::remove_file(&live).expect("removed");
-    let mended = rollback(&store, "dresses", Some(&bundle.manifest.version)).await;
+    let mended = rollback(
+        &store,
+        "dresses",
+        Some(&bundle.manifest.version),
+        &TrustedKeys::default(),
+    )
+    .await;
     assert_eq!(mended.expect("live again").version, bundle.manifest.version);
 }
 
@@ -198,7 +220,10 @@ async fn a_version_that_lost_a_file_is_no_target_of_a_rollback() {
     publish(&store, &two, "m").await.expect("published");
     let lost = versions::file_key("m", &one.manifest.version, "golden/1.jpg");
     std::fs::remove_file(folder.path().join(lost)).expect("removed");
-    let error = rollback(&store, "m", None).await.expect_err("incomplete").to_string();
+    let error = rollback(&store, "m", None, &TrustedKeys::default())
+        .await
+        .expect_err("incomplete")
+        .to_string();
     assert!(error.contains("1.jpg is missing"), "{error}");
     assert_eq!(live(&store, "m").await.expect("live").version, two.manifest.version);
 }

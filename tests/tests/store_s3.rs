@@ -122,7 +122,10 @@ async fn publishing(server: &SeaweedFs) {
     assert_eq!(second.previous.as_ref(), Some(version));
     assert_eq!(publish(&store, &two, "m").await.expect("again"), second);
     assert_eq!(
-        rollback(&store, "m", None).await.expect("rolled back").version,
+        rollback(&store, "m", None, &TrustedKeys::default())
+            .await
+            .expect("rolled back")
+            .version,
         *version
     );
     let present = live(&store, "m").await.expect("live");

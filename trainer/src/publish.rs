@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use shared::bundle::{Bundle, BundleError, FileEntry, MANIFEST, Manifest, SIGNATURE};
+use shared::bundle::{Bundle, BundleError, FileEntry, MANIFEST, Manifest, SIGNATURE, TrustedKeys};
 use shared::files::sha256_hex;
 use shared::store::versions::{self, Canary, Live, VersionError, file_key, live_key};
 use shared::store::{Condition, ObjectStore, StoreError, rfc3339};
@@ -223,12 +223,17 @@ async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Res
 
 /// Makes another version live: `to`, or the one that was live before. A second rollback without `to`
 /// therefore takes the first one back. While a version is on trial, a rollback without `to` ends the trial
-/// and leaves the live version as it is.
+/// and leaves the live version as it is. One of `trusted` must have signed what becomes live, where there are any.
 ///
 /// # Errors
 /// [`PublishError::NoPrevious`], [`PublishError::NoVersion`], [`PublishError::Incomplete`], [`PublishError::Lost`], or
 /// what the store says; the version that was live stays so.
-pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Result<Published, PublishError> {
+pub async fn rollback(
+    store: &ObjectStore,
+    name: &str,
+    to: Option<&str>,
+    trusted: &TrustedKeys,
+) -> Result<Published, PublishError> {
     let before = versions::find_live(store, name).await?;
     let version = match (to, &before) {
         (Some(version), _) => version.to_owned(),
@@ -262,6 +267,10 @@ pub async fn rollback(store: &ObjectStore, name: &str, to: Option<&str>) -> Resu
     };
     if let Some(problem) = missing_file(store, name, &manifest).await? {
         return Err(incomplete(name, &version, problem));
+    }
+    // Where a trial ends, nothing becomes live that was not.
+    if before.as_ref().is_none_or(|(live, _)| live.version != version) {
+        versions::signature(store, name, &version, &json, trusted).await?;
     }
     make_live(store, name, &version, &sha256_hex(&json), before).await
 }

@@ -448,7 +448,10 @@ async fn absence(store: &ObjectStore, name: &str, version: &str, missing: Versio
 }
 
 /// The signature, where keys are trusted and one of them has signed the manifest, which is `json`.
-async fn signature(
+///
+/// # Errors
+/// [`VersionError::Bundle`] where none of them has, or what the store says.
+pub async fn signature(
     store: &ObjectStore,
     name: &str,
     version: &str,

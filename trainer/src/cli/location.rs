@@ -59,7 +59,8 @@ impl TrustArguments {
         read_bundle(path, &self.trusted())
     }
 
-    fn trusted(&self) -> TrustedKeys {
+    /// The keys of which one must have signed what is taken, if there are any.
+    pub fn trusted(&self) -> TrustedKeys {
         self.trusted_key.clone().unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 use super::Session;
 use super::failure::{Done, Failure};
-use super::location::{block_on, store};
+use super::location::{TrustArguments, block_on, store};
 use super::publish::ended_trial;
 use super::values;
 use crate::publish;
@@ -21,6 +21,8 @@ pub struct Arguments {
     /// The version to go back to, named as an option
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 impl Arguments {
@@ -32,7 +34,8 @@ impl Arguments {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let published = block_on(async {
         let store = store(&arguments.to).await?;
-        publish::rollback(&store, &arguments.name, arguments.version())
+        let trusted = arguments.trust.trusted();
+        publish::rollback(&store, &arguments.name, arguments.version(), &trusted)
             .await
             .map_err(Failure::from)
     })??;
