@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use image::ImageFormat;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde_json::Value;
@@ -323,7 +324,7 @@ impl Columns {
         if let Some(place) = PLACES.iter().find_map(|name| find(name)) {
             return (Self::Place(place), true);
         }
-        let is_manifest = record.len() > 1 && !record[0].contains(['/', '.', '\\']);
+        let is_manifest = record.len() > 1 && is_in_bucket(&record[0], &record[1]);
         (if is_manifest { Self::Manifest } else { Self::Place(0) }, false)
     }
 
@@ -346,6 +347,13 @@ impl Columns {
             }
         }
     }
+}
+
+/// Whether a line without a header begins with a bucket and a key, and not with a file and its label. The names of both
+/// may have a dot.
+fn is_in_bucket(first: &str, second: &str) -> bool {
+    let is_file = first.contains('.') && (ImageFormat::from_path(first).is_ok() || !second.contains(['/', '.']));
+    !first.contains(['/', '\\']) && !is_file
 }
 
 /// A string, an object with the image's place, or one with bucket and key.
@@ -423,7 +431,14 @@ mod tests {
                 "photos,in/a%20b+c%2B.jpg,version\n",
                 vec!["s3://photos/in/a b c+.jpg".to_owned()],
             ),
+            (
+                "c2.csv",
+                "\"my.photos\",\"in/a.jpg\"\n",
+                vec!["s3://my.photos/in/a.jpg".to_owned()],
+            ),
             ("d.csv", "x/1.jpg\nx/2.jpg\n", vec![here("x/1.jpg"), here("x/2.jpg")]),
+            ("d2.csv", "1.JPG,a/b.c\n2.JPG,d\n", vec![here("1.JPG"), here("2.JPG")]),
+            ("d3.csv", "scan.0001,red\n", vec![here("scan.0001")]),
             (
                 "e.tsv",
                 "Bucket\tKey\nphotos\ta+b.jpg\n",
