@@ -25,8 +25,9 @@ pub use load::{Call, Load, Outcome, call_all};
 pub use signing::{Signer, region_of_function_url};
 pub use statistics::{Percentiles, Summary};
 
-/// Largest image file that is sent; in base64 it is what a scorer takes over plain HTTP at most.
-const MAX_FILE_BYTES: u64 = 24 << 20;
+/// Largest image file that is sent: in base64 and with what is around it, it is what a scorer takes over plain HTTP at
+/// most.
+const MAX_FILE_BYTES: u64 = ((32 << 20) - r#"{"image":""}"#.len() as u64) / 4 * 3;
 
 /// A scorer's address, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -85,6 +86,9 @@ pub enum ClientError {
     /// It is no file.
     #[error("{}", instead_of_folder(.0))]
     Folder(PathBuf),
+    /// There is nothing in it.
+    #[error("{0} is empty: send an image")]
+    Empty(PathBuf),
     /// The file is larger than any scorer takes.
     #[error("{path} has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}: send a smaller image")]
     TooLarge {
@@ -199,7 +203,7 @@ impl Client {
     /// Reads the image file at `path` into a request.
     ///
     /// # Errors
-    /// [`ClientError::File`], [`ClientError::Folder`] and [`ClientError::TooLarge`].
+    /// [`ClientError::File`], [`ClientError::Folder`], [`ClientError::Empty`] and [`ClientError::TooLarge`].
     pub async fn prepare(path: &Path) -> Result<Prepared, ClientError> {
         let failed = |source| ClientError::File {
             path: path.to_owned(),
@@ -217,6 +221,9 @@ impl Client {
             });
         }
         let image = tokio::fs::read(path).await.map_err(failed)?;
+        if image.is_empty() {
+            return Err(ClientError::Empty(path.to_owned()));
+        }
         let body = json!({"image": base64::engine::general_purpose::STANDARD.encode(image)});
         Ok(Prepared(body.to_string().into()))
     }
@@ -285,7 +292,7 @@ impl ClientError {
         match self {
             Self::Endpoint { .. } | Self::Setup(_) => "endpoint",
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
-            Self::File { .. } | Self::Folder(_) | Self::TooLarge { .. } => "file",
+            Self::File { .. } | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
             Self::Timeout { .. } => "timeout",
             Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",

@@ -207,6 +207,21 @@ async fn calls_go_out_together_and_come_back_in_order() {
 }
 
 #[tokio::test]
+async fn what_no_scorer_takes_is_not_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.png");
+    let file = std::fs::File::create(&path).expect("a file");
+    let error = Client::prepare(&path).await.map(drop).expect_err("empty");
+    assert!(error.to_string().contains("a.png is empty"), "{error}");
+    file.set_len(MAX_FILE_BYTES).expect("longer");
+    let Prepared(body) = Client::prepare(&path).await.expect("a request");
+    assert_eq!(body.len(), 32 << 20);
+    file.set_len(MAX_FILE_BYTES + 1).expect("longer");
+    let error = Client::prepare(&path).await.map(drop).expect_err("too large");
+    assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn who_is_not_there_and_who_breaks_off_are_told_apart() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = folder.path().join("a.png");
