@@ -259,6 +259,7 @@ mod tests {
                 mean: [0.0; 3],
                 std: [1.0; 3],
             },
+            notes: Vec::new(),
         }
     }
 

@@ -21,7 +21,6 @@ use trace::{Found, find};
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, TypeValue, ValueInfoProto};
 use crate::onnx::{Attribute, Form, add_node, add_output, prune, unify_constants};
-use crate::progress::Progress;
 use crate::setup::{Cache, KEPT, keep_latest};
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
@@ -36,7 +35,6 @@ pub(super) fn read(
     path: &Path,
     normalization: Option<PreprocessingOverride>,
     cache: &Cache,
-    progress: &dyn Progress,
 ) -> Result<Backbone, BackboneError> {
     let own = |reason: String| BackboneError::Own {
         path: path.to_path_buf(),
@@ -62,23 +60,18 @@ pub(super) fn read(
     let fixed_resolution = image_input(graph).map_err(own)?;
     take_any_batch(graph);
     let scaling = scaling(graph);
-    let Found {
-        size: feature_size,
-        note,
-        ..
-    } = cut(graph).map_err(own)?;
+    let found = cut(graph).map_err(own)?;
     let stored = model.metadata_props.iter().find(|entry| entry.key == PREPROCESSING_KEY);
+    let mut notes = Vec::new();
     // What Ikat wrote tells where its features are.
-    if let (Some(note), None) = (note, stored) {
-        progress.note(&format!("{}: {note}", path.display()));
+    if let (Some(note), None) = (found.note, stored) {
+        notes.push(format!("{}: {note}", path.display()));
     }
-    if let Some(note) = normalization.as_ref().and_then(small_scale) {
-        progress.note(&note);
-    }
+    notes.extend(normalization.as_ref().and_then(small_scale));
     if let (Some(scaling), Some(given), None) = (&scaling, &normalization, stored)
         && given.mean.iter().any(|mean| *mean != 0.0)
     {
-        progress.note(&format!("{}: {scaling}", path.display()));
+        notes.push(format!("{}: {scaling}", path.display()));
     }
     let stored = stored.map(|entry| serde_json::from_str::<Preprocessing>(&entry.value));
     let mut preprocessing = match (normalization, stored) {
@@ -121,9 +114,10 @@ pub(super) fn read(
         sha256,
         trainable: forms.trainable,
         licence: None,
-        feature_size,
+        feature_size: found.size,
         fixed_resolution,
         preprocessing,
+        notes,
     })
 }
 

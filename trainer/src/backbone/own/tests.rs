@@ -3,7 +3,6 @@ use std::collections::HashSet;
 use super::*;
 use crate::onnx::proto::StringStringEntryProto;
 use crate::onnx::{GraphBuilder, float_value};
-use crate::progress::Silent;
 use crate::refine::head::HeadLayer;
 
 /// A classifier whose convolution and output have the names that a refinement gives its last layer.
@@ -65,7 +64,7 @@ fn a_network_keeps_the_resolution_that_it_tells_of() {
             model.graph.as_mut().expect("a graph").input[0] = float_value("image", &shape);
         }
         std::fs::write(&path, model.encode_to_vec()).expect("written");
-        let network = read(&path, given, &Cache::at(folder.path()), &Silent);
+        let network = read(&path, given, &Cache::at(folder.path()));
         network
             .map(|network| network.preprocessing)
             .map_err(|error| error.to_string())
@@ -105,7 +104,7 @@ fn copies_that_were_not_used_for_long_give_way() {
         mean: [0.0; 3],
         std: [1.0; 3],
     };
-    let network = read(&path, Some(given), &Cache::at(folder.path()), &Silent).expect("a network");
+    let network = read(&path, Some(given), &Cache::at(folder.path())).expect("a network");
     let there = [&before[0], &before[1], &network.onnx, &network.trainable].map(|path| path.exists());
     assert_eq!(there, [false, true, true, true]);
 }
@@ -120,6 +119,25 @@ fn a_normalization_of_values_up_to_one_is_told_of() {
     );
     assert_eq!(of([1.0; 3]), None);
     assert_eq!(of([58.395, 57.12, 57.375]), None);
+}
+
+#[test]
+fn what_is_to_know_of_a_network_comes_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("own.onnx");
+    let mut model = classifier();
+    end_in(model.graph.as_mut().expect("a graph"), "Relu", &[]);
+    std::fs::write(&path, model.encode_to_vec()).expect("written");
+    let given = PreprocessingOverride {
+        mean: [0.5; 3],
+        std: [0.25; 3],
+    };
+    let network = read(&path, Some(given), &Cache::at(folder.path())).expect("a network");
+    let [of_features, of_scale] = network.notes.as_slice() else {
+        panic!("{:?}", network.notes);
+    };
+    assert!(of_features.contains("own.onnx: no linear layer"), "{of_features}");
+    assert!(of_scale.starts_with("--std 0.25,0.25,0.25 is below 1"), "{of_scale}");
 }
 
 #[test]
