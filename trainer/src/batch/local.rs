@@ -37,7 +37,8 @@ impl Addressed for String {
 }
 
 /// Scores the images of `input` and writes the results to `output`; what is done is kept below `cache` until then. A
-/// job that was finished is not done again, unless some of its failures may have passed.
+/// job that was finished is not done again, unless some of its failures may have passed; a note beside the summary then
+/// says so.
 ///
 /// # Errors
 /// See [`BatchError`]. An image at fault is none: it is among the failures.
@@ -47,12 +48,11 @@ pub async fn run(
     scorer: &Scorer<'_>,
     cache: &Path,
     progress: &dyn Progress,
-) -> Result<Summary, BatchError> {
+) -> Result<(Summary, Option<String>), BatchError> {
     let job = Job::new(input, output, &scorer.bundle.manifest.version);
     let place = Output::connect(output).await?;
     if let Some(summary) = place.finished(&job).await?.filter(|summary| summary.passing == 0) {
-        place.tell_finished(progress);
-        return Ok(summary);
+        return Ok((summary, Some(place.finished_note())));
     }
     let folder = job.folder(cache);
     let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
@@ -63,7 +63,7 @@ pub async fn run(
     if summary.passing == 0 {
         std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
     }
-    Ok(summary)
+    Ok((summary, None))
 }
 
 /// Scores what `journal` has no settled result of, on threads of its own; nothing else waits for this one.
