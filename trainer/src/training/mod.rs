@@ -68,6 +68,13 @@ pub struct Parameters {
     pub golden_images: usize,
 }
 
+impl Parameters {
+    /// How the network is refined, where it is.
+    fn refinement(&self) -> Option<&Recipe> {
+        self.recipe.as_ref().filter(|_| self.classifier != ClassifierKind::Svm)
+    }
+}
+
 /// What a training computes with.
 #[derive(Clone)]
 pub struct Workplace<'a> {
@@ -304,6 +311,9 @@ fn with_features<T>(
         return Err(TrainingError::too_few_classes(&dataset.existing()));
     }
     parameters.split.check(dataset)?;
+    if let Some(recipe) = parameters.refinement() {
+        refined::check(backbone, dataset.classes.len(), recipe)?;
+    }
     let model = Bytes::from(read(&backbone.onnx)?);
     let start = Instant::now();
     let featurized = workplace.featurized(dataset, &NetworkFile::of(backbone, &model), parameters.limits)?;
@@ -360,11 +370,9 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         ..
     } = job;
     let test = split.test_rows();
-    let fitted = match &parameters.recipe {
-        Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
-            refined::fit(job, parameters.classifier, recipe)?
-        }
-        _ => job.svm()?,
+    let fitted = match parameters.refinement() {
+        Some(recipe) => refined::fit(job, parameters.classifier, recipe)?,
+        None => job.svm()?,
     };
     let fitted = quantized::apply(job, fitted)?;
 

@@ -12,14 +12,14 @@ use shared::files::sha256_hex;
 
 use super::fitted::named;
 use super::{Fitted, Prepared, TrainingError, read};
-use crate::backbone::PREPROCESSING_KEY;
+use crate::backbone::{Backbone, PREPROCESSING_KEY};
 use crate::counted::counted;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
 use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
-use crate::refine::{self, HeadStart, History, RateCurve, RateRange, Recipe, RefineError, Refined, Task};
+use crate::refine::{self, HeadStart, History, RateCurve, RateRange, Recipe, RefineError, Refined, Task, cut_in_two};
 use crate::runs::RunError;
 use crate::svm::{self, Fold, Folds};
 
@@ -30,6 +30,16 @@ const PARITY: f32 = 1e-3;
 /// and classes.
 const CLASSES_KEY: &str = "ikat.classes";
 const TRAINING_DATA_KEY: &str = "ikat.training_data";
+
+/// Checks, before anything is computed, that `backbone` can be refined for so many classes.
+pub(super) fn check(backbone: &Backbone, classes: usize, recipe: &Recipe) -> Result<(), TrainingError> {
+    let network = decoded(&read(&backbone.trainable)?)?;
+    let head = HeadLayer::random(classes, backbone.feature_size, recipe.seed);
+    head.on(&network, Some(recipe.dropout))
+        .and_then(|classifier| cut_in_two(&network, &classifier, recipe.trained))
+        .map_err(RefineError::from)?;
+    Ok(())
+}
 
 /// Refines the network and fits what `kind` says on top of it.
 pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted<'static>, TrainingError> {
@@ -133,8 +143,7 @@ fn with_task<T>(
 ) -> Result<T, TrainingError> {
     let backbone = read(&job.backbone.trainable)?;
     let backbone_sha256 = sha256_hex(&backbone);
-    let backbone = ModelProto::decode(backbone.as_slice())
-        .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
+    let backbone = decoded(&backbone)?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
     // The features themselves are not kept while the network is refined.
     let (head, name, labels) = {
@@ -161,6 +170,11 @@ fn with_task<T>(
         progress: job.workplace.progress,
     };
     Ok(work(&task)?)
+}
+
+/// A network that is to be refined.
+fn decoded(file: &[u8]) -> Result<ModelProto, RefineError> {
+    Ok(ModelProto::decode(file).map_err(|error| GraphError::Unsound(error.to_string()))?)
 }
 
 /// A refined network as it is served. It tells of its classes in order, how images are prepared for it, and the hash of what
