@@ -298,8 +298,8 @@ pub fn train_on_rows(
     })
 }
 
-/// Computes what features are not in the cache, and goes on as [`prepared`] does; `work` is also told the seconds that this
-/// took.
+/// Computes what features are not in the cache, and goes on as [`prepared`] does; `work` is also told the seconds that
+/// this took.
 fn with_features<T>(
     dataset: &Dataset,
     backbone: &Backbone,

@@ -26,8 +26,8 @@ use crate::svm::{self, Fold, Folds};
 /// Largest difference between a logit of the trainer and the same logit of the exported network, relative to the
 /// logit where it is above 1.
 const PARITY: f32 = 1e-3;
-/// Keys of a refined network's metadata: its classes in order as JSON, and the SHA-256 of its training images' own SHA-256
-/// and classes.
+/// Keys of a refined network's metadata: its classes in order as JSON, and the SHA-256 of its training images' own
+/// SHA-256 and classes.
 const CLASSES_KEY: &str = "ikat.classes";
 const TRAINING_DATA_KEY: &str = "ikat.training_data";
 
@@ -177,8 +177,8 @@ fn decoded(file: &[u8]) -> Result<ModelProto, RefineError> {
     Ok(ModelProto::decode(file).map_err(|error| GraphError::Unsound(error.to_string()))?)
 }
 
-/// A refined network as it is served. It tells of its classes in order, how images are prepared for it, and the hash of what
-/// it was trained on.
+/// A refined network as it is served. It tells of its classes in order, how images are prepared for it, and the hash of
+/// what it was trained on.
 fn exported(job: &Prepared, mut model: ModelProto) -> Result<ModelProto, TrainingError> {
     if job.parameters.fold_batch_norm {
         fold_batch_norm(&mut model);
@@ -223,8 +223,8 @@ fn validation_fold(job: &Prepared, recipe: &Recipe) -> Fold {
     nearest(folds, count).unwrap_or(all)
 }
 
-/// The fold that holds out the share of 1 in `count`. Where there are fewer, since near-duplicates stay together, all hold out
-/// more, and the smallest the least.
+/// The fold that holds out the share of 1 in `count`. Where there are fewer, since near-duplicates stay together, all
+/// hold out more, and the smallest the least.
 fn nearest(folds: Vec<Fold>, count: usize) -> Option<Fold> {
     if folds.len() < count {
         folds.into_iter().min_by_key(|fold| fold.held_out.len())
@@ -406,8 +406,8 @@ fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Resul
     Ok((model, features))
 }
 
-/// The exported network, whose logits of a row of the training part `logits` gives, must say of the images that prove it what
-/// the trained one said.
+/// The exported network, whose logits of a row of the training part `logits` gives, must say of the images that prove
+/// it what the trained one said.
 fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>) -> Result<(), TrainingError> {
     let exported: Vec<f32> = refined.proof.iter().flat_map(|row| logits(*row)).collect();
     let difference = largest_difference(&exported, &refined.logits);

@@ -47,7 +47,8 @@ pub enum VersionError {
         /// Where it was looked for.
         store: String,
     },
-    /// A file of the version may not be read. That is also what S3 says of one that is not there, to whoever may not list.
+    /// A file of the version may not be read. That is also what S3 says of one that is not there, to whoever may not
+    /// list.
     #[error("version {version} of {name} is not there, not whole, or may not be read: {source}")]
     Withheld {
         /// The version.

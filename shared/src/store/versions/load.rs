@@ -155,8 +155,8 @@ async fn fetch_version(
     })
 }
 
-/// What to say of a version that is `missing` its manifest: that there is none, where the store tells that nothing of it
-/// is there.
+/// What to say of a version that is `missing` its manifest: that there is none, where the store tells that nothing of
+/// it is there.
 async fn absence(store: &ObjectStore, name: &str, version: &str, missing: VersionError) -> VersionError {
     match store.folders(&versions_key(name)).await {
         Ok(all) if all.iter().all(|one| one != version) => VersionError::NoVersion {

@@ -33,7 +33,8 @@ pub(super) fn scaling(graph: &GraphProto) -> Option<String> {
     None
 }
 
-/// Checks that the one input is a batch of RGB images, puts its channels first, and gives the side of the square if it is fixed.
+/// Checks that the one input is a batch of RGB images, puts its channels first, and gives the side of the square if it
+/// is fixed.
 pub(super) fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String> {
     let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let uses = uses(graph);
@@ -76,8 +77,8 @@ pub(super) fn image_input(graph: &mut GraphProto) -> Result<Option<u32>, String>
     }
 }
 
-/// Makes the input `[N, H, W, 3]` one of `[N, 3, H, W]`. A network that turns its input so does it no longer; before any other
-/// it is turned back.
+/// Makes the input `[N, H, W, 3]` one of `[N, 3, H, W]`. A network that turns its input so does it no longer; before
+/// any other it is turned back.
 fn put_channels_first(graph: &mut GraphProto) {
     if let Some(turn) = Turn::find(graph) {
         for (node, position, constant) in turn.constants {
@@ -117,8 +118,8 @@ struct Turn {
     output: String,
     /// Index of the last node before it.
     last: Option<usize>,
-    /// Constants of the nodes before it that differ from channel to channel: node, position among its inputs, and the constant
-    /// for channels that come first.
+    /// Constants of the nodes before it that differ from channel to channel: node, position among its inputs, and the
+    /// constant for channels that come first.
     constants: Vec<(usize, usize, TensorProto)>,
 }
 
@@ -190,7 +191,8 @@ fn tells_batch(graph: &GraphProto) -> bool {
     })
 }
 
-/// Lets a network that was written for one image at a time take any number of them, where nothing within tells the number.
+/// Lets a network that was written for one image at a time take any number of them, where nothing within tells the
+/// number.
 pub(super) fn take_any_batch(graph: &mut GraphProto) {
     if tells_batch(graph) {
         return;
@@ -278,7 +280,8 @@ mod tests {
         assert_eq!(reason(&[0, 4, 64, 64]), Err(expected.to_owned()));
     }
 
-    /// The classifier as a converter writes it that has the channels last, with `first` between its input and what turns it.
+    /// The classifier as a converter writes it that has the channels last, with `first` between its input and what
+    /// turns it.
     fn channels_last(first: &dyn Fn(&mut GraphBuilder) -> String) -> GraphProto {
         let mut graph = GraphBuilder::new("channels last");
         let value = first(&mut graph);

@@ -3,8 +3,8 @@
 //! A classifier ends in a linear layer (or a 1 x 1 convolution) over pooled features; a featurizer ends in the features
 //! themselves. Both get the outputs `ikat_features` and, where a pooling over the last feature map is found,
 //! `ikat_feature_map`, or a fresh name after these where they are taken. A value that is an output of this form already
-//! keeps its own name. Whatever does not lead to them is dropped. [`input`] makes the channels of the images come first,
-//! and [`trace`] finds where the features are.
+//! keeps its own name. Whatever does not lead to them is dropped. [`input`] makes the channels of the images come
+//! first, and [`trace`] finds where the features are.
 
 mod input;
 mod trace;

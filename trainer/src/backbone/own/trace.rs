@@ -157,8 +157,8 @@ impl<'a> Trace<'a> {
         })
     }
 
-    /// Whether a map that is pooled may be one of classes, as in networks of the form of SqueezeNet: a last convolution of one cell
-    /// that gives less than it takes, or as many channels as a set of images from ImageNet has classes.
+    /// Whether a map that is pooled may be one of classes, as in networks of the form of SqueezeNet: a last convolution
+    /// of one cell that gives less than it takes, or as many channels as a set of images from ImageNet has classes.
     fn may_be_of_classes(&self, map: &'a str, size: usize) -> bool {
         let value = self.skip(map, &["Relu", "Identity", "Cast", "Dropout"]);
         let kernel = self.producers.get(value).filter(|node| node.op_type == "Conv");
@@ -260,7 +260,8 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// The map whose cells a node averages: `[N, C, h, w]`, not the tokens of a transformer or a map with channels last.
+    /// The map whose cells a node averages: `[N, C, h, w]`, not the tokens of a transformer or a map with channels
+    /// last.
     fn pooled(&self, node: &'a NodeProto) -> Option<&'a String> {
         let is_over_cells = match node.op_type.as_str() {
             "GlobalAveragePool" => true,
