@@ -162,8 +162,8 @@ impl Configuration {
     }
 }
 
-/// What is logged where IKAT_LOG is `text`, and what there is to warn of. A mistake in it silences nothing, and ends nothing:
-/// to a function, a start that is refused is an outage.
+/// What is logged where IKAT_LOG is `text`, and what there is to warn of. A mistake in it silences nothing, and ends
+/// nothing: to a function, a start that is refused is an outage.
 pub fn log_filter(text: &str) -> (EnvFilter, Option<String>) {
     // A single word is a level or the name of a module, which then is all that would be heard of.
     let words = text.split(',').map(str::trim);

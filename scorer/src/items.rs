@@ -1,8 +1,8 @@
 //! The items of one event, one after the other and each in its time.
 //!
-//! One thread works on them, and fetches ahead. Where an item takes too long, that thread is left to itself and another goes
-//! on with the next item: an image costs its own answer and no other's. What no longer fits the time of the event is
-//! answered with a code that makes whoever sent it try again.
+//! One thread works on them, and fetches ahead. Where an item takes too long, that thread is left to itself and another
+//! goes on with the next item: an image costs its own answer and no other's. What no longer fits the time of the event
+//! is answered with a code that makes whoever sent it try again.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use crate::watchdog::{Watchdog, before, internal, too_long};
 
 /// The outcome of each of `count` items, before `until`.
 ///
-/// `work` is given the number of an item and works on this one and all after it, in their order; it passes on each outcome
-/// and stops when it is told that nobody wants more.
+/// `work` is given the number of an item and works on this one and all after it, in their order; it passes on each
+/// outcome and stops when it is told that nobody wants more.
 pub async fn each<T: Send + 'static>(
     watchdog: &Watchdog,
     until: Option<Instant>,

@@ -246,9 +246,9 @@ impl Rollout {
         Ok(self.source().await?.wanted(None).await?)
     }
 
-    /// Loads what of `wanted` is not in memory and serves it, if that is not what is served already. A live version goes
-    /// into service also where the one on trial cannot; without the live one nothing changes. What is wrong is for the
-    /// caller to tell.
+    /// Loads what of `wanted` is not in memory and serves it, if that is not what is served already. A live version
+    /// goes into service also where the one on trial cannot; without the live one nothing changes. What is wrong is for
+    /// the caller to tell.
     async fn replace(&self, serving: &Service, wanted: &Wanted, progress: &mut Progress) -> Result<(), Fault> {
         let live = self.obtain(serving, &wanted.live).await?;
         let canary = match &wanted.canary {

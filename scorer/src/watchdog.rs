@@ -1,9 +1,9 @@
 //! Answers in time, whatever an image does to its decoder or the network.
 //!
-//! A thread cannot be stopped from outside. So whoever waits is answered when the deadline is over, and the thread, which
-//! stops by itself when it is done with the image at hand, is given twice the same time for that. If then every place is
-//! held by an image that does not end, nothing will ever be scored again in this process: it ends, and whoever runs it
-//! (Lambda, a container's supervisor) starts another.
+//! A thread cannot be stopped from outside. So whoever waits is answered when the deadline is over, and the thread,
+//! which stops by itself when it is done with the image at hand, is given twice the same time for that. If then every
+//! place is held by an image that does not end, nothing will ever be scored again in this process: it ends, and whoever
+//! runs it (Lambda, a container's supervisor) starts another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

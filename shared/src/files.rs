@@ -176,8 +176,8 @@ pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     Ok(found.unwrap_or(place))
 }
 
-/// A new file of a temporary name in `folder`, which is removed where it gets no other. It is an ordinary file, for whom the
-/// umask leaves, and an error says nothing of its name, which nobody knows.
+/// A new file of a temporary name in `folder`, which is removed where it gets no other. It is an ordinary file, for
+/// whom the umask leaves, and an error says nothing of its name, which nobody knows.
 fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
     tempfile::Builder::new()

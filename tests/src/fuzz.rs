@@ -1,4 +1,5 @@
-//! What may be fed with anything: each target takes bytes that nobody has looked at and panics where a promise is broken.
+//! What may be fed with anything: each target takes bytes that nobody has looked at and panics where a promise is
+//! broken.
 //!
 //! `tests/fuzz.rs` runs what is committed in `corpus/` and mutations of it; `bin/fuzz.rs` lets libFuzzer look for more.
 

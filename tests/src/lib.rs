@@ -125,8 +125,8 @@ pub fn free_port() -> u16 {
     candidates.find(is_free).expect("a free port")
 }
 
-/// Starts a server on a free port and waits until it is `ready` there; on another where it ends instead, as somebody else
-/// may take a port between its choice and its use.
+/// Starts a server on a free port and waits until it is `ready` there; on another where it ends instead, as somebody
+/// else may take a port between its choice and its use.
 ///
 /// # Panics
 /// When it does not come up.

@@ -1,5 +1,5 @@
-//! Amazon's services on the loopback interface: the Python package `ministack`, which creates stacks from templates, runs
-//! functions as the real binary, and lets nobody do what its policies do not allow.
+//! Amazon's services on the loopback interface: the Python package `ministack`, which creates stacks from templates,
+//! runs functions as the real binary, and lets nobody do what its policies do not allow.
 
 use std::collections::BTreeMap;
 use std::fs::File;

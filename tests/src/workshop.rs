@@ -1,5 +1,5 @@
-//! Trainings that take a second: noisy pictures of a few colours, a network that averages them (`colours.onnx`), and one
-//! with weights (`convolutional.onnx`).
+//! Trainings that take a second: noisy pictures of a few colours, a network that averages them (`colours.onnx`), and
+//! one with weights (`convolutional.onnx`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The fuzz targets without a fuzzer: all that is committed in their corpora, and mutations of it.
 //!
-//! `IKAT_SEED` is the number that the mutations are drawn from. Each target is fed with the same few thousand, so that a
-//! failure comes back; `IKAT_FUZZ_SECONDS` is how long to go on instead. `cargo xtask fuzz` is guided by coverage.
+//! `IKAT_SEED` is the number that the mutations are drawn from. Each target is fed with the same few thousand, so that
+//! a failure comes back; `IKAT_FUZZ_SECONDS` is how long to go on instead. `cargo xtask fuzz` is guided by coverage.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

@@ -146,8 +146,8 @@ fn a_quantized_network_is_close_to_the_float_one_and_the_same_each_time() {
     assert!(largest < 0.05, "a cell of the map differs by {largest}");
 }
 
-/// Four convolutions in a row. One channel between the first two is a thousand times as large as the others, which the grid
-/// of that value cannot tell from zero.
+/// Four convolutions in a row. One channel between the first two is a thousand times as large as the others, which the
+/// grid of that value cannot tell from zero.
 fn uneven() -> ModelProto {
     let mut graph = GraphBuilder::new("uneven");
     let mut value = "image".to_owned();

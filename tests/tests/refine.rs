@@ -322,3 +322,22 @@ fn a_refined_network_can_be_refined_again() {
         assert!(document["metrics"]["accuracy"].as_f64().is_some(), "{run}: {document}");
     }
 }
+
+#[test]
+fn a_network_that_cannot_be_refined_is_told_of_before_anything_is_computed() {
+    let workshop = Workshop::new(8);
+    let file = std::fs::read(workshop.path("convolutional.onnx")).expect("a network");
+    let mut model = ModelProto::decode(file.as_slice()).expect("ONNX");
+    let nodes = model.graph.iter_mut().flat_map(|graph| &mut graph.node);
+    for node in nodes.filter(|node| node.op_type == "Relu") {
+        node.op_type = "Softsign".to_owned();
+    }
+    std::fs::write(workshop.path("odd.onnx"), model.encode_to_vec()).expect("written");
+    for classifier in ["dnn", "auto"] {
+        let mut train = workshop.train_by("odd.onnx", "data", "run");
+        train.args(["--classifier", classifier, "--trained", "all", "--device", "cpu"]);
+        let said = say_within(60, &train).ended_with(1);
+        assert!(said.stderr.contains("Softsign"), "{said:?}");
+        assert!(!said.stderr.contains("Computing features"), "{said:?}");
+    }
+}

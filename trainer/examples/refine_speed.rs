@@ -1,8 +1,9 @@
-//! How many images a second the refinement learns from, for `tests/benchmarks/refinement.py`, which asks PyTorch the same.
+//! How many images a second the refinement learns from, for `tests/benchmarks/refinement.py`, which asks PyTorch the
+//! same.
 //!
-//! `refine_speed CACHE NETWORK.onnx OPTIONS`: OPTIONS is JSON with the `resolution`, what is `trained` ("all", or "last-stage" on
-//! the output of what is below), the `minibatch`, the number of `steps` that are timed, the `device`, the `precision` and the
-//! `statistics`. Prints JSON: `shape` of one input, `seconds` of each step, and its `loss`.
+//! `refine_speed CACHE NETWORK.onnx OPTIONS`: OPTIONS is JSON with the `resolution`, what is `trained` ("all", or
+//! "last-stage" on the output of what is below), the `minibatch`, the number of `steps` that are timed, the `device`,
+//! the `precision` and the `statistics`. Prints JSON: `shape` of one input, `seconds` of each step, and its `loss`.
 
 use std::path::Path;
 use std::time::Instant;

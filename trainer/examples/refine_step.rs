@@ -1,10 +1,10 @@
 //! Steps of the refinement on given tensors, for `tests/reference/refine_compare.py`, which compares with PyTorch.
 //!
 //! `refine_step NETWORK.onnx BATCH.safetensors AFTER.safetensors OPTIONS`: the batch holds `inputs`
-//! (`images x channels x height x width`), `targets` (`images x classes`) and `weights`; OPTIONS is JSON with the name of
-//! the `output`, the `optimizer`, the `statistics`, `rate`, `steps` and `clip_norm`. What comes out are `before` (the
-//! logits for inference before the steps), `loss` (of each step), `after`, and the parameters and what the optimizer
-//! remembers by their names in a checkpoint.
+//! (`images x channels x height x width`), `targets` (`images x classes`) and `weights`; OPTIONS is JSON with the name
+//! of the `output`, the `optimizer`, the `statistics`, `rate`, `steps` and `clip_norm`. What comes out are `before`
+//! (the logits for inference before the steps), `loss` (of each step), `after`, and the parameters and what the
+//! optimizer remembers by their names in a checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -101,8 +101,8 @@ impl Device {
         }
     }
 
-    /// Refuses what cannot be had, as far as can be told before anything is obtained for it; `is_refined` says whether a
-    /// network is trained there, for which this program must be built.
+    /// Refuses what cannot be had, as far as can be told before anything is obtained for it; `is_refined` says whether
+    /// a network is trained there, for which this program must be built.
     ///
     /// # Errors
     /// [`DeviceError::NotBuilt`] and [`DeviceError::Unusable`].

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 /// What no shell reads as anything but itself, besides letters and digits.
 const PLAIN: &str = "_./:=@%+,-";
 
-/// A text or a path as one word of a POSIX shell: in single quotes, unless it needs none. Control characters are escaped for the
-/// terminal's sake; a name with one must be typed.
+/// A text or a path as one word of a POSIX shell: in single quotes, unless it needs none. Control characters are
+/// escaped for the terminal's sake; a name with one must be typed.
 pub(crate) fn quote(text: impl AsRef<OsStr>) -> String {
     let text = text.as_ref().to_string_lossy();
     let is_plain = |character: char| character.is_ascii_alphanumeric() || PLAIN.contains(character);

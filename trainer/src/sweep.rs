@@ -81,8 +81,8 @@ fn distinct_name<'a>(name: &str, sha256: &str, mut all: impl Iterator<Item = (&'
     }
 }
 
-/// What tells a finished run from the one that `setting` would give with these parameters, on images of this fingerprint
-/// that are divided as this text of a split says; absent where nothing does.
+/// What tells a finished run from the one that `setting` would give with these parameters, on images of this
+/// fingerprint that are divided as this text of a split says; absent where nothing does.
 pub fn difference(
     entry: &Entry,
     setting: &Setting,
@@ -119,8 +119,8 @@ fn stored_parameters(entry: &Entry) -> Option<Value> {
     serde_json::from_slice(&json).ok().map(shortest)
 }
 
-/// The finished runs of `folder` beside `entries`, which earlier sweeps left there: those that this sweep could have made
-/// too, with other networks, resolutions, classifiers or seeds, and the names of the others, each with the reason.
+/// The finished runs of `folder` beside `entries`, which earlier sweeps left there: those that this sweep could have
+/// made too, with other networks, resolutions, classifiers or seeds, and the names of the others, each with the reason.
 /// `parameters` gives those of this sweep for a classifier and a seed.
 ///
 /// # Errors
@@ -259,6 +259,7 @@ mod tests {
                 mean: [0.0; 3],
                 std: [1.0; 3],
             },
+            notes: Vec::new(),
         }
     }
 

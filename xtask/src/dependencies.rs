@@ -20,7 +20,8 @@ pub fn deny() -> Result<(), String> {
         .args(env::args().skip(2)))
 }
 
-/// Writes `target/sbom/PROGRAM.cdx.json`: what each program is built from for this machine, and nothing that only builds it.
+/// Writes `target/sbom/PROGRAM.cdx.json`: what each program is built from for this machine, and nothing that only
+/// builds it.
 pub fn sbom() -> Result<(), String> {
     let tools = root().join("target/tools").join(CYCLONEDX);
     let program = tools.join("bin/cargo-cyclonedx");

@@ -95,7 +95,8 @@ fn feed(program: &Path, target: &str, wanted: &Wanted) -> Result<(), String> {
 /// Copies to `committed` those small inputs of `grown` that reach the most of what nothing there reaches.
 fn keep(fuzzer: &mut Command, committed: &Path, grown: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", grown.display());
-    // What each input reaches is said in the notes of a merge, whose own result is of no use: it has thousands of inputs.
+    // What each input reaches is said in the notes of a merge, whose own result is of no use: it has thousands of
+    // inputs.
     let (notes, merged) = (grown.with_extension("notes"), grown.with_extension("merged"));
     let _ = std::fs::remove_file(&notes);
     std::fs::create_dir_all(&merged).map_err(failed)?;

@@ -162,8 +162,8 @@ fn check() -> Result<(), String> {
     ]))
 }
 
-/// The lint can be allowed again where somebody wants to, and `forbid` would refuse macros of libraries too: nobody in the
-/// workspace may write the word.
+/// The lint can be allowed again where somebody wants to, and `forbid` would refuse macros of libraries too: nobody in
+/// the workspace may write the word.
 fn check_no_unsafe() -> Result<(), String> {
     const WORD: &str = concat!("un", "safe");
     const LINT: &str = concat!("un", "safe_code");

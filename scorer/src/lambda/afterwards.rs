@@ -1,8 +1,9 @@
 //! What an instance does between an answer and the next invocation.
 //!
-//! Lambda stops an instance while it waits for an invocation, and with it what goes on in the background: a version that is
-//! being loaded would take as many invocations as it needs. The caller has the answer once it was posted, whenever the next
-//! invocation is asked for, so that an instance can see its loading through without anybody waiting for it.
+//! Lambda stops an instance while it waits for an invocation, and with it what goes on in the background: a version
+//! that is being loaded would take as many invocations as it needs. The caller has the answer once it was posted,
+//! whenever the next invocation is asked for, so that an instance can see its loading through without anybody waiting
+//! for it.
 //!
 //! <https://aws.amazon.com/blogs/compute/running-code-after-returning-a-response-from-an-aws-lambda-function/>
 
@@ -18,8 +19,8 @@ use super::until;
 use crate::Failure;
 use crate::model::Model;
 
-/// No instance is kept awake for longer than this, which models take to load, and which is little where a store does not
-/// answer. What is not loaded by then goes on with the next invocation.
+/// No instance is kept awake for longer than this, which models take to load, and which is little where a store does
+/// not answer. What is not loaded by then goes on with the next invocation.
 const LONGEST: Duration = Duration::from_secs(3);
 
 /// The runtime's way from an invocation to an answer that is posted, and then to nothing that is still being loaded.

@@ -40,8 +40,8 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const START: Duration = Duration::from_secs(9);
 
-/// When invocations must be asked for, whether the model is loaded or not; `None` for instances that are kept warm, which
-/// have minutes.
+/// When invocations must be asked for, whether the model is loaded or not; `None` for instances that are kept warm,
+/// which have minutes.
 pub fn ready_by() -> Option<Instant> {
     let kind = std::env::var_os("AWS_LAMBDA_INITIALIZATION_TYPE");
     let is_on_demand = kind.is_none_or(|kind| kind == "on-demand");
@@ -83,7 +83,8 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
         .await
 }
 
-/// When an invocation must be answered that Lambda ends at `deadline`; `None` where that is over, as emulators may tell.
+/// When an invocation must be answered that Lambda ends at `deadline`; `None` where that is over, as emulators may
+/// tell.
 fn until(deadline: SystemTime) -> Option<Instant> {
     let left = deadline.duration_since(SystemTime::now()).ok()?;
     Instant::now().checked_add(left.saturating_sub(FAREWELL))
@@ -106,8 +107,8 @@ enum Event {
 
 impl Event {
     /// # Errors
-    /// `bad_request` for what begins as the event of an engine and does not go on as one, and for what no engine reads an
-    /// answer to: a queue would take its messages for done.
+    /// `bad_request` for what begins as the event of an engine and does not go on as one, and for what no engine reads
+    /// an answer to: a queue would take its messages for done.
     fn read(text: Box<str>) -> Result<Self, ServiceError> {
         let size = check_size(text.len());
         // What callers send, an image in most cases, is not read twice.
@@ -158,8 +159,8 @@ fn is_list(text: &str) -> bool {
     text.trim_start().starts_with('[')
 }
 
-/// What the events of Amazon's HTTP services, of S3 Batch Operations, of Step Functions, of queues and the like (those of
-/// Kafka and Amazon MQ have their source alone in common), and of EventBridge have, and requests have not.
+/// What the events of Amazon's HTTP services, of S3 Batch Operations, of Step Functions, of queues and the like (those
+/// of Kafka and Amazon MQ have their source alone in common), and of EventBridge have, and requests have not.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Envelope {

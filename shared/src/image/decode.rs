@@ -132,7 +132,8 @@ fn memory(decoder: &impl ImageDecoder, pixels: u64) -> u64 {
     decoder.total_bytes().saturating_add(pixels.saturating_mul(converted))
 }
 
-/// The bytes that the 8-bit pixels take while they are turned upright: a picture on its side is turned into another one.
+/// The bytes that the 8-bit pixels take while they are turned upright: a picture on its side is turned into another
+/// one.
 fn turning((width, height): (u32, u32), orientation: Orientation) -> u64 {
     let pictures = if on_its_side(orientation) { 2 } else { 1 };
     (u64::from(width) * u64::from(height)).saturating_mul(3 * pictures)

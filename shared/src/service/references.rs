@@ -29,8 +29,8 @@ impl S3Reference {
         Self::new(bucket, key)
     }
 
-    /// The object that an item of a batch names: `{"s3": "s3://BUCKET/KEY"}` or its text alone, or bucket and key, where
-    /// `common` is the bucket of items that name none; `None` where the item brings its image, or names none.
+    /// The object that an item of a batch names: `{"s3": "s3://BUCKET/KEY"}` or its text alone, or bucket and key,
+    /// where `common` is the bucket of items that name none; `None` where the item brings its image, or names none.
     ///
     /// # Errors
     /// `bad_request`.

@@ -88,8 +88,8 @@ impl Version {
     }
 }
 
-/// How many images a version over so many pipelines has in memory at once: one more, so that an image that is decoded for
-/// ever does not keep the last pipeline from all others.
+/// How many images a version over so many pipelines has in memory at once: one more, so that an image that is decoded
+/// for ever does not keep the last pipeline from all others.
 pub fn places(pipelines: usize) -> usize {
     pipelines + 1
 }

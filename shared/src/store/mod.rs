@@ -275,8 +275,8 @@ impl ObjectStore {
         }
     }
 
-    /// Names of the folders directly under `prefix`, or in the store itself where that is empty; sorted. Common prefixes, in
-    /// the terms of S3.
+    /// Names of the folders directly under `prefix`, or in the store itself where that is empty; sorted. Common
+    /// prefixes, in the terms of S3.
     ///
     /// # Errors
     /// Whatever keeps the store from answering; a folder that is not there has no folders.

@@ -7,8 +7,8 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::{S3Store, StoreError};
 
-/// Codes of faults that pass, whatever the status they come with: those that the SDK tries again (`THROTTLING_ERRORS` and
-/// `TRANSIENT_ERRORS` in `retries/classifiers.rs` of aws-runtime), and a conflict that S3 asks to try again.
+/// Codes of faults that pass, whatever the status they come with: those that the SDK tries again (`THROTTLING_ERRORS`
+/// and `TRANSIENT_ERRORS` in `retries/classifiers.rs` of aws-runtime), and a conflict that S3 asks to try again.
 const PASSING: [&str; 17] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",

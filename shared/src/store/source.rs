@@ -41,7 +41,8 @@ pub struct Wanted {
 
 impl Source {
     /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published, a plain
-    /// bundle or a run with its bundle inside. A folder where nothing is published yet is taken where a version is `pinned`.
+    /// bundle or a run with its bundle inside. A folder where nothing is published yet is taken where a version is
+    /// `pinned`.
     ///
     /// # Errors
     /// [`VersionError::NoModel`], or what keeps the store from being reached.

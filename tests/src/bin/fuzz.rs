@@ -1,5 +1,5 @@
-//! One target of [`end_to_end::fuzz`], the one that `IKAT_FUZZ_TARGET` names, driven by libFuzzer: it changes inputs, counts
-//! which branches each one takes, and keeps those that take new ones.
+//! One target of [`end_to_end::fuzz`], the one that `IKAT_FUZZ_TARGET` names, driven by libFuzzer: it changes inputs,
+//! counts which branches each one takes, and keeps those that take new ones.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -129,7 +129,7 @@ fn five_thousand_images_get_one_result_each() {
     assert!(place.journal().is_none(), "what was kept for a resumption is gone");
 
     // Again: nothing is scored. Another job: nothing is overwritten.
-    let again = say(&mut command()).ended_with(0);
+    let again = say(command().arg("--quiet")).ended_with(0);
     assert_eq!(again.json(), summary);
     assert!(again.stderr.contains("already"), "{again:?}");
     let other = say(&mut place.local(&place.text("images/00"), &place.text("out"))).ended_with(1);

@@ -311,7 +311,8 @@ impl Desk {
     /// Makes a class without images; its folder appears with the first one.
     ///
     /// # Errors
-    /// [`DeskError::Label`], [`DeskError::ExcludedClash`], and [`DatasetError::CaseClash`] within [`DeskError::Dataset`].
+    /// [`DeskError::Label`], [`DeskError::ExcludedClash`], and [`DatasetError::CaseClash`] within
+    /// [`DeskError::Dataset`].
     pub fn add_class(&mut self, label: &str) -> Result<(), DeskError> {
         self.check(label)?;
         self.name_class(label);
@@ -321,8 +322,8 @@ impl Desk {
     /// Gives these images another label, or their place in the data set again: one step.
     ///
     /// # Errors
-    /// [`DeskError::Label`], [`DeskError::ExcludedClash`], [`DatasetError::CaseClash`] within [`DeskError::Dataset`], and
-    /// [`DeskError::Journal`].
+    /// [`DeskError::Label`], [`DeskError::ExcludedClash`], [`DatasetError::CaseClash`] within [`DeskError::Dataset`],
+    /// and [`DeskError::Journal`].
     pub fn relabel(&mut self, paths: &[String], label: &str) -> Result<Reply, DeskError> {
         self.check(label)?;
         self.name_class(label);
@@ -497,8 +498,8 @@ impl Desk {
             self.suspicions.insert(made.to.clone(), found);
         }
         self.pictures.insert(made.to.clone(), (label, excluded));
-        // A class folder without images would be reported as empty; one with anything in it stays, and one without which
-        // a list beside the class folders would be read in their place.
+        // A class folder without images would be reported as empty; one with anything in it stays, and one without
+        // which a list beside the class folders would be read in their place.
         for folder in plain(&made.from)
             .ancestors()
             .skip(1)
@@ -527,8 +528,8 @@ fn class_of(path: &str) -> (String, bool) {
     (label.unwrap_or_default(), excluded)
 }
 
-/// Sees that `label` differs from none of `labels`, of excluded images or not, in case alone: what is there could not be
-/// read again.
+/// Sees that `label` differs from none of `labels`, of excluded images or not, in case alone: what is there could not
+/// be read again.
 fn check_beside<'a>(labels: impl IntoIterator<Item = (bool, &'a str)>, label: &str) -> Result<(), DeskError> {
     let mut labels = labels.into_iter();
     match labels.find(|(_, known)| case_clash([*known, label]).is_some()) {

@@ -36,7 +36,8 @@ pub(super) fn plain(path: &str) -> PathBuf {
 }
 
 /// Carries out what a killed program left of its last step, and gives those moves. Where the journal does not tell what
-/// is settled, that is only what is plainly half done, a file under both its names: all else may be as its owner wants it.
+/// is settled, that is only what is plainly half done, a file under both its names: all else may be as its owner wants
+/// it.
 pub(super) fn complete(root: &Path, steps: &Steps) -> Vec<Move> {
     let completes = |(from, to): (PathBuf, PathBuf)| {
         if same_file(&from, &to) {

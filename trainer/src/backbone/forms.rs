@@ -1,8 +1,9 @@
 //! The two forms of a network: as it is refined, and as it is run.
 //!
-//! Batch normalization is something to be trained, and nothing but a factor and a summand where it is run. Without it a network has
-//! half of the nodes and is loaded in less time and memory, which is paid at every start of the function. Features are computed by
-//! the form that is served, so that nothing separates what a classifier was trained on from what it meets.
+//! Batch normalization is something to be trained, and nothing but a factor and a summand where it is run. Without it a
+//! network has half of the nodes and is loaded in less time and memory, which is paid at every start of the function.
+//! Features are computed by the form that is served, so that nothing separates what a classifier was trained on from
+//! what it meets.
 
 use std::path::{Path, PathBuf};
 

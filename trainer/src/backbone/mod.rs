@@ -47,6 +47,8 @@ pub struct Backbone {
     pub fixed_resolution: Option<u32>,
     /// How images are prepared.
     pub preprocessing: Preprocessing,
+    /// What the user should know of it.
+    pub notes: Vec<String>,
 }
 
 impl Backbone {
@@ -145,7 +147,7 @@ pub fn obtain(
                 "an .onnx file has its own weights: leave --weights away".to_owned(),
             ));
         }
-        return own::read(Path::new(choice), normalization, cache, progress);
+        return own::read(Path::new(choice), normalization, cache);
     }
     let entry = catalogue::find(choice)?;
     let preprocessing = match normalization {
@@ -172,6 +174,7 @@ pub fn obtain(
         feature_size: entry.feature_size,
         fixed_resolution: None,
         preprocessing,
+        notes: Vec::new(),
     })
 }
 

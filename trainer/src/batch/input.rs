@@ -60,8 +60,8 @@ pub enum Input {
 }
 
 impl Input {
-    /// Reads what a user gave: `s3://bucket/prefix`, the address of a list in a bucket, a folder or a list. Paths become
-    /// absolute, so that they name the same images from whatever folder the job is taken up again.
+    /// Reads what a user gave: `s3://bucket/prefix`, the address of a list in a bucket, a folder or a list. Paths
+    /// become absolute, so that they name the same images from whatever folder the job is taken up again.
     ///
     /// # Errors
     /// [`BatchError::Input`] where nothing is there, and [`BatchError::Store`].
@@ -161,8 +161,8 @@ fn is_list(path: &Path) -> bool {
     LISTS.iter().any(|list| ending.eq_ignore_ascii_case(list))
 }
 
-/// Where a copy of the list `key` is kept while `file` is made of it: beside that, whatever the list's ending, so that a
-/// copy is never taken for it.
+/// Where a copy of the list `key` is kept while `file` is made of it: beside that, whatever the list's ending, so that
+/// a copy is never taken for it.
 fn copy_beside(file: &Path, key: &str) -> PathBuf {
     let ending = Path::new(key).extension().and_then(|ending| ending.to_str());
     file.with_extension(format!("list.{}", ending.unwrap_or_default()))

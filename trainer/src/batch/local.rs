@@ -38,8 +38,9 @@ impl Addressed for String {
 }
 
 /// Scores the images of `input` and writes the results to `output`; what is done is kept below `cache` until then. A
-/// job that was interrupted is about the images that are there when it goes on. One that was finished is not done again,
-/// unless some of its failures may have passed.
+/// job that was interrupted is about the images that are there when it goes on. One that was finished is not done
+/// again, unless some of its failures may have passed. A note beside the summary tells of results that are missing, or
+/// that were there before.
 ///
 /// # Errors
 /// See [`BatchError`]. An image at fault is none: it is among the failures.
@@ -49,33 +50,29 @@ pub async fn run(
     scorer: &Scorer<'_>,
     cache: &Path,
     progress: &dyn Progress,
-) -> Result<Summary, BatchError> {
+) -> Result<(Summary, Option<String>), BatchError> {
     let job = Job::new(input, output, &scorer.bundle.manifest.version);
     let place = Output::connect(output).await?;
     if let Some(summary) = place.finished(&job).await?.filter(|summary| summary.passing == 0) {
-        place.tell_finished(progress);
-        return Ok(summary);
+        return Ok((summary, Some(place.finished_note())));
     }
     let folder = job.folder(cache);
     let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
     let list = folder.join("items.jsonl");
     let count = input.list(&list).await?;
+    let mut note = None;
     if !journal.is_empty() {
         let listed: HashSet<String> = input::items(&list)?.collect();
         let left_out = journal.retain(|item| listed.contains(item));
-        if left_out > 0 {
-            progress.note(&format!(
-                "{} no longer part of the input, nor of the results",
-                counted(left_out, "image that was scored is", "images that were scored are")
-            ));
-        }
+        let images = counted(left_out, "image that was scored is", "images that were scored are");
+        note = (left_out > 0).then(|| format!("{images} no longer part of the input, nor of the results"));
     }
     score(&list, count, scorer, &mut journal, progress)?;
     let summary = place.write(&job, &journal, &folder).await?;
     if summary.passing == 0 {
         std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
     }
-    Ok(summary)
+    Ok((summary, note))
 }
 
 /// Scores what `journal` has no settled result of, on threads of its own; nothing else waits for this one.

@@ -1,9 +1,9 @@
 //! What the result writer of a Distributed Map leaves in a bucket.
 //!
-//! <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html>. `manifest.json` names files of
-//! child executions that succeeded, failed, or were never started. Such a file is a JSON array (`.json`) or JSON lines
-//! (`.jsonl`); an entry is what the child returned (`COMPACT` and `FLATTEN`), or the record of its execution with input
-//! and output as texts of JSON (`NONE`, and everything that did not succeed).
+//! <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html>. `manifest.json` names files
+//! of child executions that succeeded, failed, or were never started. Such a file is a JSON array (`.json`) or JSON
+//! lines (`.jsonl`); an entry is what the child returned (`COMPACT` and `FLATTEN`), or the record of its execution with
+//! input and output as texts of JSON (`NONE`, and everything that did not succeed).
 
 use std::fmt;
 use std::fs::File;

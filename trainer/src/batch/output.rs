@@ -11,7 +11,6 @@ use shared::store::{Location, ObjectStore};
 use super::journal::{Line, Model};
 use super::new_file::NewFile;
 use super::{BatchError, Job, Journal, failed};
-use crate::progress::Progress;
 
 /// Scores, a line an image: item, label, score, decision, version, a column per class.
 pub const TABLE: &str = "results.csv";
@@ -87,13 +86,13 @@ impl Output {
         Ok(None)
     }
 
-    /// Tells that the results are those of an earlier call.
-    pub fn tell_finished(&self, progress: &dyn Progress) {
-        progress.note(&format!(
-            "{} holds the results of this job already, of the images that there were then: to score all of it again, choose \
-             another output",
+    /// What the user should know where the results are those of an earlier call.
+    pub fn finished_note(&self) -> String {
+        format!(
+            "{} holds the results of this job already, of the images that there were then: to score all of it again, \
+             choose another output",
             self.store
-        ));
+        )
     }
 
     /// Writes the results in `journal` as those of `job`; files are made in `folder` first.

@@ -93,15 +93,20 @@ impl StateMachine {
     }
 
     /// Has the images scored and writes the results; what they are read into is kept below `cache` until then.
+    /// Where that was done before, a note beside the summary says so.
     ///
     /// # Errors
     /// See [`BatchError`]. An image at fault is none: it is among the failures.
-    pub async fn run(&self, order: &Order<'_>, cache: &Path, progress: &dyn Progress) -> Result<Summary, BatchError> {
+    pub async fn run(
+        &self,
+        order: &Order<'_>,
+        cache: &Path,
+        progress: &dyn Progress,
+    ) -> Result<(Summary, Option<String>), BatchError> {
         let job = Job::new(order.input, order.output, &self.arn.text);
         let place = Output::connect(order.output).await?;
         if let Some(summary) = place.finished(&job).await? {
-            place.tell_finished(progress);
-            return Ok(summary);
+            return Ok((summary, Some(place.finished_note())));
         }
         let folder = job.folder(cache);
         let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
@@ -116,7 +121,7 @@ impl StateMachine {
         }
         let summary = place.write(&job, &journal, &folder).await?;
         std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
-        Ok(summary)
+        Ok((summary, None))
     }
 
     /// Starts the job's execution, or finds it; gives its ARN.

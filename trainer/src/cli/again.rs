@@ -6,8 +6,8 @@ use crate::batch::Summary;
 use crate::batch::output::FAILURES;
 use crate::shell;
 
-/// What tries those failures again that may have passed, where the program was started with `words`. On this machine the
-/// same command goes on with them; what the state machine failed on is another job.
+/// What tries those failures again that may have passed, where the program was started with `words`. On this machine
+/// the same command goes on with them; what the state machine failed on is another job.
 pub fn hint(summary: &Summary, is_local: bool, words: impl Iterator<Item = OsString>) -> String {
     if summary.passing == 0 {
         return String::new();

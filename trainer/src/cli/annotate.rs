@@ -13,8 +13,8 @@ use crate::shell;
 
 /// Look through a data set and correct its labels, in the browser.
 ///
-/// Prints the address of a page on this machine: browse, zoom, relabel (moves the file), exclude, undo. Every step can be
-/// undone, also after a restart. Nothing is ever overwritten or deleted. Ends with Ctrl-C.
+/// Prints the address of a page on this machine: browse, zoom, relabel (moves the file), exclude, undo. Every step can
+/// be undone, also after a restart. Nothing is ever overwritten or deleted. Ends with Ctrl-C.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders

@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     ]);
     let cache = session.cache()?;
     interruption::goes_on(session);
-    let summary = match &arguments.state_machine {
+    let (summary, note) = match &arguments.state_machine {
         // Options that exclude each other are never both set.
         _ if arguments.local => {
             let Some(path) = &arguments.bundle else {
@@ -104,6 +104,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             ));
         }
     };
+    if let Some(note) = note {
+        session.note(&note);
+    }
     let hint = again::hint(&summary, arguments.local, std::env::args_os());
     session.output.result_with_hint(&summary, &text(&summary), &hint)?;
     match summary.failed {

@@ -136,8 +136,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     Ok(Done::Complete)
 }
 
-/// Refuses a folder that holds what the demo does not make: it is somebody's, a data set for example. What is hidden may
-/// be left there by a system, or by a demo that was cut short.
+/// Refuses a folder that holds what the demo does not make: it is somebody's, a data set for example. What is hidden
+/// may be left there by a system, or by a demo that was cut short.
 fn check_own(dir: &Path) -> Result<(), Failure> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

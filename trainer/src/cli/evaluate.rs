@@ -15,8 +15,8 @@ use crate::{report, training};
 /// Measure a bundle on a data set.
 ///
 /// Evaluates on every image of the data set, or on the test part of a split file, and writes a run with the
-/// report. The bundle may have been trained elsewhere; the data set's class folders must be among its classes. Where the
-/// bundle lies in its run, a note says how many of the images it was trained on.
+/// report. The bundle may have been trained elsewhere; the data set's class folders must be among its classes. Where
+/// the bundle lies in its run, a note says how many of the images it was trained on.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]

@@ -103,7 +103,8 @@ impl Failure {
         ExitCode::from(self.code)
     }
 
-    /// The failure and what to do about it, with colours. Names from outside that are in it cannot command the terminal.
+    /// The failure and what to do about it, with colours. Names from outside that are in it cannot command the
+    /// terminal.
     pub fn text(&self) -> String {
         let error = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let mut text = format!("{error}error{error:#}: {}", printable_lines(&self.message));

@@ -15,17 +15,17 @@ use crate::features::{CacheKey, Networks};
 /// Compute features of images as rows, one line of JSON each, for `trainer train --features`.
 ///
 /// For data sets that more than one machine works on: an engine such as Apache Spark pipes addresses through as many
-/// of these as it likes (infra/featurize_spark.py), and one training reads all their rows. A line is the path of a file,
-/// s3://bucket/key, or an http(s) address; a tab and a label may follow, or else the folders name the classes. Rows come
-/// in the order of the lines; an image at fault has a row that says why. With --json they are one JSON array, which is
-/// for scripts: a training reads lines.
+/// of these as it likes (infra/featurize_spark.py), and one training reads all their rows. A line is the path of a
+/// file, s3://bucket/key, or an http(s) address; a tab and a label may follow, or else the folders name the classes.
+/// Rows come in the order of the lines; an image at fault has a row that says why. With --json they are one JSON array,
+/// which is for scripts: a training reads lines.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Images
     #[arg(value_name = "IMAGE", required_unless_present = "stdin")]
     images: Vec<String>,
-    /// Read a line for each image from standard input; what lies in a folder `.ikat`, where a data set keeps what was set
-    /// aside, is passed over
+    /// Read a line for each image from standard input; what lies in a folder `.ikat`, where a data set keeps what was
+    /// set aside, is passed over
     #[arg(long, conflicts_with = "images")]
     stdin: bool,
     /// Also ask addresses in private networks

@@ -7,8 +7,8 @@ use signal_hook::low_level::emulate_default_handler;
 use super::Session;
 use super::output::tell;
 
-/// Lets an interruption of the command that runs say that it goes on where it was. Nothing is put in order before it ends:
-/// what is written may be cut off anywhere.
+/// Lets an interruption of the command that runs say that it goes on where it was. Nothing is put in order before it
+/// ends: what is written may be cut off anywhere.
 pub fn goes_on(session: &Session) {
     let quiet = session.output.is_quiet();
     // Without a handler the signal does what it does everywhere.

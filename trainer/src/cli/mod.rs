@@ -133,8 +133,8 @@ impl Session {
         firmness(option) > firmness(other)
     }
 
-    /// Warns of those of `options` that were typed though they have no effect: of each, whether it has one here, and what it is
-    /// for. Files and the environment speak to commands of every kind at once.
+    /// Warns of those of `options` that were typed though they have no effect: of each, whether it has one here, and
+    /// what it is for. Files and the environment speak to commands of every kind at once.
     fn warn_of_idle(&self, options: &[(&str, bool, &str)]) {
         for reason in idle(&self.typed, options) {
             self.warn(&reason);
@@ -190,8 +190,8 @@ enum Parsing {
     Configuration(configuration::ConfigurationError),
 }
 
-/// The arguments, and which of the command's options were typed. Flags win over the environment, which wins over the file:
-/// the file's values become clap's defaults.
+/// The arguments, and which of the command's options were typed. Flags win over the environment, which wins over the
+/// file: the file's values become clap's defaults.
 fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let mut command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))

@@ -89,7 +89,12 @@ fn obtain(
     cache: &Cache,
     session: &Session,
 ) -> Result<Backbone, Failure> {
-    backbone::obtain(name, weights, normalization, cache, &session.progress).map_err(|error| Failure::backbone(&error))
+    let network = backbone::obtain(name, weights, normalization, cache, &session.progress)
+        .map_err(|error| Failure::backbone(&error))?;
+    for note in &network.notes {
+        session.note(note);
+    }
+    Ok(network)
 }
 
 fn is_file(name: &str) -> bool {

@@ -64,13 +64,14 @@ impl Output {
     }
 }
 
-/// Prints a line to standard error. Where nobody can be told, for a full disk for example, the work goes on: its result is
-/// what counts.
+/// Prints a line to standard error. Where nobody can be told, for a full disk for example, the work goes on: its result
+/// is what counts.
 pub fn tell(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
-/// Lists on standard error what was left out, and why, also where little else is said: it is what the exit code 3 is for.
+/// Lists on standard error what was left out, and why, also where little else is said: it is what the exit code 3 is
+/// for.
 pub fn list_skipped(skipped: &[Skipped]) {
     list_files(skipped, IN_JSON);
 }

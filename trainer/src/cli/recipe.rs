@@ -24,8 +24,8 @@ pub struct RecipeArguments {
     /// are named, features are computed too
     #[arg(long, default_value = "auto")]
     pub device: Device,
-    /// Folder for events of each epoch that TensorBoard can follow while the training runs [default: none; a finished run
-    /// holds them in any case]
+    /// Folder for events of each epoch that TensorBoard can follow while the training runs [default: none; a finished
+    /// run holds them in any case]
     #[arg(long, value_name = "DIR")]
     pub tensorboard: Option<PathBuf>,
     /// Passes over the training images [default: 20; original: 45]
@@ -99,8 +99,8 @@ pub struct RecipeArguments {
     /// Statistics that batch normalization uses while training [default: frozen]
     #[arg(long, value_enum)]
     batch_norm: Option<BatchNorm>,
-    /// Numbers that are multiplied while training: f32, or bf16, which GPUs with matrix units for it are faster with; weights
-    /// and sums are f32 in any case [default: f32]
+    /// Numbers that are multiplied while training: f32, or bf16, which GPUs with matrix units for it are faster with;
+    /// weights and sums are f32 in any case [default: f32]
     #[arg(long, value_enum)]
     precision: Option<Numbers>,
     /// Share of the old value kept in the moving average of the weights that is used in the end; 0 for no average

@@ -27,8 +27,8 @@ pub struct Resources {
     max_megapixels: u64,
 }
 
-/// Checks that a file or folder can be made at `path`, or in a folder that is there, so that no work is done whose result
-/// has no place. Nothing of the check stays.
+/// Checks that a file or folder can be made at `path`, or in a folder that is there, so that no work is done whose
+/// result has no place. Nothing of the check stays.
 pub fn writable(path: &Path) -> Result<(), Failure> {
     let place = std::path::absolute(path)?;
     let mut folders = place.ancestors().skip(usize::from(!place.is_dir()));

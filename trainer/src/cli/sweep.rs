@@ -29,8 +29,8 @@ use crate::training::{self, Parameters};
 ///
 /// Each combination is repeated with other seeds, which draw other divisions into training and test. Every training is
 /// a run of its own in the folder; interrupted, the sweep goes on with the first that is missing when the same command
-/// is run again. It ends in one page, comparison.html, with mean and spread, also of what earlier sweeps of the same images
-/// left in the folder.
+/// is run again. It ends in one page, comparison.html, with mean and spread, also of what earlier sweeps of the same
+/// images left in the folder.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
@@ -157,7 +157,8 @@ struct Readable {
 }
 
 impl Sweep<'_> {
-    /// The run of a setting, made now where it is not there yet, and what it left out; `place` is its place in the sweep.
+    /// The run of a setting, made now where it is not there yet, and what it left out; `place` is its place in the
+    /// sweep.
     fn entry(&mut self, setting: &Setting, place: &str) -> Result<(Entry, Vec<Skipped>), Failure> {
         let folder = self.arguments.out.join(&setting.folder);
         let place = format!("{place}: {}", setting.folder);

@@ -32,8 +32,8 @@ pub struct Arguments {
     /// Folder of class folders, or a list of paths and labels (.csv, .tsv or metadata.jsonl)
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "features")]
     data: Option<PathBuf>,
-    /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix. With
-    /// the --backbone and --resolution that they were computed with, for the classifier svm alone
+    /// Features that `trainer featurize` wrote, instead of --data: a file, a folder of them, or s3://bucket/prefix.
+    /// With the --backbone and --resolution that they were computed with, for the classifier svm alone
     #[arg(long, value_name = "ROWS")]
     features: Option<String>,
     /// Also ask addresses in private networks for the images that these features come from
@@ -124,8 +124,8 @@ impl<'a> Source<'a> {
 }
 
 impl Job {
-    /// Trains on what `source` gives, which is asked once the options are known to be right, writes the run and prints what came
-    /// out; finding out which classifier is best takes up to `limit`.
+    /// Trains on what `source` gives, which is asked once the options are known to be right, writes the run and prints
+    /// what came out; finding out which classifier is best takes up to `limit`.
     pub fn run<'a>(
         &self,
         source: impl FnOnce() -> Result<Source<'a>, Failure>,
@@ -227,8 +227,8 @@ fn hint(run: &Run, saved: &Saved) -> String {
     )
 }
 
-/// What was trained on how many of the `images` of the training part, and what chose C. A network was `refined` on a number
-/// of them, and perhaps is unchanged all the same.
+/// What was trained on how many of the `images` of the training part, and what chose C. A network was `refined` on a
+/// number of them, and perhaps is unchanged all the same.
 fn how(images: usize, refined: Option<(usize, bool)>, chosen_c: Option<f64>, folds: usize) -> String {
     let trained = match refined {
         Some((part, true)) => {

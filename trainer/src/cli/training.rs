@@ -35,8 +35,9 @@ pub struct TrainingArguments {
     /// Name of the model [default: the name of the folder of the images or the list]
     #[arg(long, help_heading = EXPORT)]
     name: Option<String>,
-    /// Whether batch normalization becomes part of the convolutions before it where a refined network is exported: the same
-    /// scores from half of the nodes, loaded in less time. `false` keeps the form that was refined, to go on with elsewhere
+    /// Whether batch normalization becomes part of the convolutions before it where a refined network is exported: the
+    /// same scores from half of the nodes, loaded in less time. `false` keeps the form that was refined, to go on with
+    /// elsewhere
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true",
           action = ArgAction::Set, help_heading = EXPORT)]
     fold_batch_norm: bool,
@@ -114,8 +115,8 @@ impl TrainingArguments {
         }
     }
 
-    /// Refuses options of the refinement that no recipe can have, before anything is computed, and warns of those that were
-    /// typed where no network `is_refined`. Files and the environment speak to trainings of every kind at once.
+    /// Refuses options of the refinement that no recipe can have, before anything is computed, and warns of those that
+    /// were typed where no network `is_refined`. Files and the environment speak to trainings of every kind at once.
     pub fn check(&self, is_refined: bool, session: &Session) -> Result<(), Failure> {
         let unused = RecipeArguments::among(&session.typed);
         if !is_refined && !unused.is_empty() {

@@ -153,8 +153,8 @@ pub enum ClientError {
 
 impl Client {
     /// A client for the scorer at `endpoint`, which may be a function URL, a scorer that listens, or
-    /// a local invocation endpoint; `timeout` bounds a whole call. A name and a password in the address go into a header
-    /// (basic authentication).
+    /// a local invocation endpoint; `timeout` bounds a whole call. A name and a password in the address go into a
+    /// header (basic authentication).
     ///
     /// # Errors
     /// [`ClientError::Endpoint`] and [`ClientError::Setup`].
@@ -277,8 +277,8 @@ impl Client {
     }
 }
 
-/// Follows what asks for the same request elsewhere. The other kinds (301 to 303) make one without an image of it, which
-/// a scorer refuses for a reason that would mislead.
+/// Follows what asks for the same request elsewhere. The other kinds (301 to 303) make one without an image of it,
+/// which a scorer refuses for a reason that would mislead.
 fn with_its_body(attempt: Attempt<'_>) -> Action {
     match attempt.status() {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => Policy::default().redirect(attempt),

@@ -229,8 +229,9 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Whether a setting of this nearness is wrong in any case where the command with these names does not take it: it stands
-    /// in the command's own section, or the command is the one that runs. Else it may be meant for others with such an option.
+    /// Whether a setting of this nearness is wrong in any case where the command with these names does not take it: it
+    /// stands in the command's own section, or the command is the one that runs. Else it may be meant for others with
+    /// such an option.
     fn must_suit(&self, nearness: usize, joined: &str) -> bool {
         nearness == joined.len() || self.running.as_deref() == Some(joined)
     }
@@ -279,7 +280,8 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The names of the command that `arguments` run, joined by `-`, and what was typed for it, whatever is wrong with the rest.
+/// The names of the command that `arguments` run, joined by `-`, and what was typed for it, whatever is wrong with the
+/// rest.
 fn running(command: &Command, arguments: &[OsString]) -> Option<(String, Vec<Id>)> {
     let command = command.clone().ignore_errors(true);
     let read = command.try_get_matches_from(arguments).ok()?;
@@ -430,8 +432,8 @@ fn option_names(command: &Command) -> Vec<String> {
         .collect()
 }
 
-/// The long name of the option of `command` that was called `former` before. Commands below have no say: to them, the same
-/// word may mean different options.
+/// The long name of the option of `command` that was called `former` before. Commands below have no say: to them, the
+/// same word may mean different options.
 fn current_name<'c>(command: &'c Command, former: &str) -> Option<&'c str> {
     let was_called = |argument: &&Arg| {
         let aliases = argument.get_all_aliases();

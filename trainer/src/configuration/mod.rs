@@ -9,10 +9,12 @@
 //! for a command holds for it and its subcommands, and the nearest wins. The section of a nested
 //! command is `[data.split]` or, because TOML lets `data` be a key or a section but not both,
 //! `[data-split]`. Keys are written with `-` or `_`. Paths are relative to the working folder, as on
-//! the command line. A value that a command does not take hinders no other, unless it stands in that command's own section.
+//! the command line. A value that a command does not take hinders no other, unless it stands in that command's own
+//! section.
 //!
-//! Of options that exclude each other (`--local` and `--state-machine`) the one that is set more firmly holds, and the other
-//! counts as unset: one may stand in the file and the other be typed, as may the words without a name that it excludes.
+//! Of options that exclude each other (`--local` and `--state-machine`) the one that is set more firmly holds, and the
+//! other counts as unset: one may stand in the file and the other be typed, as may the words without a name that it
+//! excludes.
 
 mod layers;
 mod origin;

@@ -1,5 +1,5 @@
-//! Says of what the parser refuses where it came from and where it belongs, since clap names a flag that the user may never
-//! have typed, and takes what the environment sets for a part of the usage.
+//! Says of what the parser refuses where it came from and where it belongs, since clap names a flag that the user may
+//! never have typed, and takes what the environment sets for a part of the usage.
 
 use std::ffi::OsString;
 
@@ -13,8 +13,8 @@ use super::layers::{descendants, environment, variable};
 const FEW: usize = 3;
 
 /// `error` of the parsed `command`, with the usage as in its help, the few commands that have an option which this one
-/// has not, and the variable of each option in the error that comes from the environment rather than from `arguments`, the
-/// raw command line.
+/// has not, and the variable of each option in the error that comes from the environment rather than from `arguments`,
+/// the raw command line.
 pub fn explained(mut error: clap::Error, command: &mut Command, arguments: &[OsString]) -> clap::Error {
     let mut tips = match error.get(ContextKind::Suggested) {
         Some(ContextValue::StyledStrs(tips)) => tips.clone(),

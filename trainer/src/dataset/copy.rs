@@ -14,8 +14,8 @@ use crate::progress::Progress;
 /// a number. Gives the number of copies and what could not be read.
 ///
 /// # Errors
-/// [`DatasetError::File`] where `out` is not empty or cannot be written, [`DatasetError::FolderName`] where a label cannot
-/// name a folder.
+/// [`DatasetError::File`] where `out` is not empty or cannot be written, [`DatasetError::FolderName`] where a label
+/// cannot name a folder.
 pub fn copy_to_folders(
     dataset: &Dataset,
     out: &Path,

@@ -13,8 +13,8 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes the right to change the data set in `root`, which is made where it is missing. Its own folder must not be a
-    /// link to somewhere else, as what is changed is written there.
+    /// Takes the right to change the data set in `root`, which is made where it is missing. Its own folder must not be
+    /// a link to somewhere else, as what is changed is written there.
     ///
     /// # Errors
     /// [`DatasetError::Busy`] where another program has it, or [`DatasetError::File`].

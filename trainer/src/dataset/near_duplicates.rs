@@ -3,8 +3,8 @@
 //! Two hashes that differ in at most `d` bits agree in at least one of `d + 1` parts (the pigeonhole principle;
 //! Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", 2012). So hashes are sorted by one
 //! part after the other, and only those that agree in it are compared. Of very many hashes too many agree in a part by
-//! chance; then there are half as many parts, twice as long, of which one differs in at most one bit: hashes are sorted by
-//! what is left of a part without one of its bits. `trainer/examples/near_duplicates.rs` measures it.
+//! chance; then there are half as many parts, twice as long, of which one differs in at most one bit: hashes are sorted
+//! by what is left of a part without one of its bits. `trainer/examples/near_duplicates.rs` measures it.
 
 use rayon::prelude::*;
 

@@ -16,14 +16,15 @@ const PARTS: [&[&str]; 3] = [
 ];
 
 impl Dataset {
-    /// A note where the class folders look like something else, parts of a data set or data sets, or where there is but one,
-    /// so that a list is read.
+    /// A note where the class folders look like something else, parts of a data set or data sets, or where there is but
+    /// one, so that a list is read.
     pub fn note(&self) -> Option<String> {
         let note = self.parts_note().or_else(|| self.level_note());
         note.or_else(|| self.list_note())
     }
 
-    /// The images, by their rows, of each picture that stands in more than one class; near-duplicates have the same group.
+    /// The images, by their rows, of each picture that stands in more than one class; near-duplicates have the same
+    /// group.
     pub fn conflicts(&self, groups: &[usize]) -> Vec<Vec<usize>> {
         let mut rows_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (row, group) in groups.iter().enumerate() {
@@ -71,7 +72,8 @@ impl Dataset {
         })
     }
 
-    /// A note where a list is read although there is a folder of one of its classes, as where the other folders were removed.
+    /// A note where a list is read although there is a folder of one of its classes, as where the other folders were
+    /// removed.
     fn list_note(&self) -> Option<String> {
         let list = list_in(&self.root, 2)?;
         let folder = self.classes.iter().find(|class| self.root.join(class).is_dir())?;

@@ -111,8 +111,8 @@ fn second_name(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from, to)
 }
 
-/// The relative `target` of the link `from`, as it reads in the folder of `to`. It is followed one step: where that is a
-/// link itself, it stays one on the way. Whoever moves a link there and back finds it as it was.
+/// The relative `target` of the link `from`, as it reads in the folder of `to`. It is followed one step: where that is
+/// a link itself, it stays one on the way. Whoever moves a link there and back finds it as it was.
 #[cfg(unix)]
 fn relative_from(to: &Path, from: &Path, target: &Path) -> io::Result<PathBuf> {
     let folder_of = |file: &Path| fs::canonicalize(file.parent().unwrap_or(file));
@@ -154,8 +154,8 @@ pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether one file, or a link to one, stands under both names, as a move leaves it that was cut off: either name can go
-/// without anything being lost. What merely has the same content is another file.
+/// Whether one file, or a link to one, stands under both names, as a move leaves it that was cut off: either name can
+/// go without anything being lost. What merely has the same content is another file.
 pub fn same_file(left: &Path, right: &Path) -> bool {
     let (Ok(one), Ok(other)) = (fs::symlink_metadata(left), fs::symlink_metadata(right)) else {
         return false;

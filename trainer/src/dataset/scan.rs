@@ -216,8 +216,8 @@ fn is_made(folder: &Path) -> bool {
     is_run || (folder.join(LIVE).is_file() && folder.join("versions").is_dir())
 }
 
-/// Whether `folder` is that of a run or a published model, holds such folders and nothing else, at whatever depth, or is
-/// kept for runs and empty.
+/// Whether `folder` is that of a run or a published model, holds such folders and nothing else, at whatever depth, or
+/// is kept for runs and empty.
 pub(super) fn holds_made(folder: &Path) -> bool {
     holds_made_within(folder, MAX_DEPTH)
 }

@@ -95,9 +95,9 @@ impl Split {
     ///
     /// Each class is divided by itself, as near to the ratio as its units allow; a unit is an image, or whatever the
     /// parameters keep together. A class of at least two units has an image on each side; one of a single unit is
-    /// trained on. Where a unit has images of several classes, this holds for the one that it is drawn with, and every class
-    /// still has an image to train on. The draw depends on the seed, the names of the classes and the paths of the images, on
-    /// nothing else.
+    /// trained on. Where a unit has images of several classes, this holds for the one that it is drawn with, and every
+    /// class still has an image to train on. The draw depends on the seed, the names of the classes and the paths of
+    /// the images, on nothing else.
     ///
     /// # Errors
     /// A ratio out of range, or what [`Split::load`] says of the dedicated file.
@@ -244,8 +244,8 @@ fn draw(mut units: Vec<Vec<usize>>, ratio: f64, mut random: ChaCha8Rng) -> Vec<V
     test
 }
 
-/// Takes a unit back from the test for each class that has no image to train on: those of all its images were drawn with
-/// other classes.
+/// Takes a unit back from the test for each class that has no image to train on: those of all its images were drawn
+/// with other classes.
 fn train_every_class(dataset: &Dataset, units: &[usize], sides: &mut [Side]) {
     let mut trained = vec![false; dataset.classes.len()];
     for (item, side) in dataset.items.iter().zip(sides.iter()) {

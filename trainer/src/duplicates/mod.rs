@@ -140,8 +140,8 @@ fn linked(dataset: &Dataset) -> Vec<bool> {
         .collect()
 }
 
-/// Which images can be set aside: those whose file lies in the data set's folder and has one name in it. Any other would
-/// be gone from under its other name, or from where somebody else keeps it.
+/// Which images can be set aside: those whose file lies in the data set's folder and has one name in it. Any other
+/// would be gone from under its other name, or from where somebody else keeps it.
 pub fn movable(dataset: &Dataset) -> Vec<bool> {
     let real = real_files(dataset);
     let mut names: BTreeMap<&PathBuf, usize> = BTreeMap::new();

@@ -46,8 +46,9 @@ pub struct Evaluation {
     pub class_averaged_accuracy: Option<f64>,
     /// Wilson's 95 % interval of the accuracy, `[low, high]`.
     pub accuracy_interval: Option<[f64; 2]>,
-    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's variance is that
-    /// of a share moved towards one half after Agresti and Coull 1998, so that 0 or 1 from few images is not taken for certain.
+    /// 95 % interval of the class-averaged accuracy, `[low, high]`, by the normal approximation; each recall's variance
+    /// is that of a share moved towards one half after Agresti and Coull 1998, so that 0 or 1 from few images is not
+    /// taken for certain.
     pub class_averaged_accuracy_interval: Option<[f64; 2]>,
     /// By class name.
     pub per_class: BTreeMap<String, ClassEvaluation>,

@@ -24,8 +24,8 @@ pub struct PairedTest {
 /// A difference below this corrected p value is taken to mean something.
 pub const SIGNIFICANCE: f64 = 0.05;
 
-/// Whether each test image, by its path and true class, was answered rightly: built once for each classifier, however many
-/// others it is compared with.
+/// Whether each test image, by its path and true class, was answered rightly: built once for each classifier, however
+/// many others it is compared with.
 #[derive(Debug)]
 pub struct Answers<'a>(HashMap<(&'a Path, &'a str), bool>);
 

@@ -1,9 +1,9 @@
 //! Features as lines of JSON, for data sets that more than one machine works on: any number of processes write rows
 //! ([`write()`]), each for the images that it is given, and a training reads them all ([`read()`]).
 //!
-//! A row is `{"item", "label", "network", "sha256", "dhash", "features"}`, or `{"item", "label", "error", "passing"}` for an
-//! image without features; `label` is left out where none was given. Numbers are written so that reading gives the
-//! same bits.
+//! A row is `{"item", "label", "network", "sha256", "dhash", "features"}`, or `{"item", "label", "error", "passing"}`
+//! for an image without features; `label` is left out where none was given. Numbers are written so that reading gives
+//! the same bits.
 
 mod read;
 mod write;

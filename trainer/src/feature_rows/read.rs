@@ -34,8 +34,8 @@ pub struct Rows {
 /// has several rows, the first one with features counts; it is listed where others give it another label.
 ///
 /// An image's class is its row's label. Where no row has one, the images must lie in class folders, as
-/// [`Dataset::scan`] finds them: what is hidden below the folder that all images share is passed over. That folder itself
-/// may lie in a hidden one.
+/// [`Dataset::scan`] finds them: what is hidden below the folder that all images share is passed over. That folder
+/// itself may lie in a hidden one.
 ///
 /// # Errors
 /// See [`RowsError`].

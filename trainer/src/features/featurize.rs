@@ -27,7 +27,8 @@ pub struct Featurized {
 
 /// Computes, or takes from `cache`, the record of each image of `dataset`.
 ///
-/// The numbers do not depend on how many `threads` there are. An interrupted call loses nothing but the images in flight.
+/// The numbers do not depend on how many `threads` there are. An interrupted call loses nothing but the images in
+/// flight.
 ///
 /// # Errors
 /// [`FeatureError`] for anything but an image at fault; those are listed in [`Featurized::skipped`].

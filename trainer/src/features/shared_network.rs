@@ -1,8 +1,8 @@
 //! One network for many threads: what they ask for at the same time is computed as one batch.
 //!
 //! A graphics card is fast on many images at once, while each thread has but one. Batches always have the same size,
-//! filled up with empty images where fewer threads wait: a card's library chooses its algorithms by the shape, and so the
-//! vector of an image does not depend on what else happened to be asked for.
+//! filled up with empty images where fewer threads wait: a card's library chooses its algorithms by the shape, and so
+//! the vector of an image does not depend on what else happened to be asked for.
 
 use std::iter::once;
 use std::sync::mpsc::{Receiver, Sender, channel};

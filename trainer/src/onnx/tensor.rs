@@ -54,8 +54,8 @@ impl<'a> Constants<'a> {
     }
 }
 
-/// Gives what the nodes `Constant` hold the form of a tensor, in which [`Constants`] finds it: exporters also write a number or
-/// a list of numbers.
+/// Gives what the nodes `Constant` hold the form of a tensor, in which [`Constants`] finds it: exporters also write a
+/// number or a list of numbers.
 pub fn unify_constants(graph: &mut GraphProto) {
     let constants = graph.node.iter_mut().filter(|node| node.op_type == "Constant");
     for attribute in constants.flat_map(|node| &mut node.attribute) {

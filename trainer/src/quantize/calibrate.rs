@@ -1,7 +1,7 @@
 //! What a float network computes for some images: the range of each value, and the mean of each of its channels.
 //!
-//! The network measures itself: it gets pooling layers over each value, and their results side by side become its vector.
-//! So images are run as always, and no map leaves the runtime.
+//! The network measures itself: it gets pooling layers over each value, and their results side by side become its
+//! vector. So images are run as always, and no map leaves the runtime.
 
 use std::collections::HashMap;
 

@@ -1,12 +1,12 @@
 //! A network computed with 8-bit integers: smaller and faster, and nearly the same function.
 //!
 //! Convolutions and what lies between them are rewritten as operators on integers: activations as unsigned bytes on
-//! one grid per value, weights as signed bytes on one grid per output channel around zero (Jacob et al., "Quantization and
-//! Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018,
+//! one grid per value, weights as signed bytes on one grid per output channel around zero (Jacob et al., "Quantization
+//! and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018,
 //! <https://arxiv.org/abs/1712.05877>). Grids come from what a float network computes for some images
-//! ([`calibrate`]); [`weights`] tells how the weights are rounded so that every processor computes the same. What cannot
-//! be quantized stays in floats: whatever is no convolution, sum or maximum, and the convolutions that cost most where
-//! the whole would lose more than [`TARGET`] allows.
+//! ([`calibrate`]); [`weights`] tells how the weights are rounded so that every processor computes the same. What
+//! cannot be quantized stays in floats: whatever is no convolution, sum or maximum, and the convolutions that cost most
+//! where the whole would lose more than [`TARGET`] allows.
 
 mod calibrate;
 mod plan;
@@ -80,8 +80,8 @@ pub enum QuantizeError {
     Network(#[from] NetworkError),
 }
 
-/// Quantizes `model`, whose first output is a vector per image. The same images give the same network, whatever the number
-/// of threads.
+/// Quantizes `model`, whose first output is a vector per image. The same images give the same network, whatever the
+/// number of threads.
 ///
 /// # Errors
 /// See [`QuantizeError`].

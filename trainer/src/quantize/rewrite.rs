@@ -1,10 +1,10 @@
 //! The rewritten graph: operators on integers between values that have grids, and a QuantizeLinear or DequantizeLinear
 //! where floats begin or end.
 //!
-//! Convolutions become ONNX's QLinearConv, sums ONNX Runtime's own QLinearAdd, and a maximum is one of bytes. ONNX Runtime
-//! would make the same of floats with a QuantizeLinear and a DequantizeLinear around each (QDQ), but at every start of a
-//! function, which takes half as long as all else about loading the network. A convolution's result goes onto its grid
-//! at once: a rectifier in between is left out where the grid itself ends where the rectifier would.
+//! Convolutions become ONNX's QLinearConv, sums ONNX Runtime's own QLinearAdd, and a maximum is one of bytes. ONNX
+//! Runtime would make the same of floats with a QuantizeLinear and a DequantizeLinear around each (QDQ), but at every
+//! start of a function, which takes half as long as all else about loading the network. A convolution's result goes
+//! onto its grid at once: a rectifier in between is left out where the grid itself ends where the rectifier would.
 
 use std::collections::{HashMap, HashSet};
 
@@ -117,7 +117,8 @@ impl Rewriting<'_> {
         pairs.filter(|(maker, rectifier)| absorbs(*maker, *rectifier)).collect()
     }
 
-    /// Adds a node that makes `output`: on integers where it can be, else on floats, and then puts what has a grid onto it.
+    /// Adds a node that makes `output`: on integers where it can be, else on floats, and then puts what has a grid onto
+    /// it.
     fn add(&mut self, node: &NodeProto, output: &[String], convolution: Option<&Convolution>) {
         if self.add_on_integers(node, output, convolution).is_some() {
             return;

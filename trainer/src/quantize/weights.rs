@@ -5,8 +5,8 @@
 //! *Every processor must compute the same.* Before VNNI, x86 multiplies unsigned by signed bytes with an instruction
 //! (VPMADDUBSW) that adds neighbouring products in 16 bits and cuts off what does not fit; ONNX Runtime documents 7-bit
 //! weights against that. It is enough that no two weights of an output channel add up to more than 128:
-//! 255 * 128 < 2^15. That leaves a channel whose largest weights have different signs, or one of which stands out, nearly
-//! all of its 8 bits. Depthwise convolutions have no neighbouring products and use them all.
+//! 255 * 128 < 2^15. That leaves a channel whose largest weights have different signs, or one of which stands out,
+//! nearly all of its 8 bits. Depthwise convolutions have no neighbouring products and use them all.
 //!
 //! *Rounding must not shift a channel.* What the rounding errors add up to over the mean input is taken off the bias:
 //! Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019,
@@ -32,7 +32,8 @@ pub(super) struct Rounded {
     pub bias: Vec<i32>,
 }
 
-/// Rounds the constants of `convolution`, whose input has steps of `input_scale` and the mean `means[c]` in channel `c`.
+/// Rounds the constants of `convolution`, whose input has steps of `input_scale` and the mean `means[c]` in channel
+/// `c`.
 pub(super) fn round(convolution: &Convolution, input_scale: f32, means: &[f64]) -> Rounded {
     let [channels, inputs, height, width] = convolution.shape;
     let (area, length) = (height * width, inputs * height * width);

@@ -133,15 +133,16 @@ fn mix(values: &mut [f32], count: usize, share: f32) {
     }
 }
 
-/// The larger of a draw from the beta distribution with both parameters `alpha` and what it leaves of 1: the share of one of
-/// two gamma variates in their sum.
+/// The larger of a draw from the beta distribution with both parameters `alpha` and what it leaves of 1: the share of
+/// one of two gamma variates in their sum.
 fn beta(alpha: f32, generator: &mut ChaCha8Rng) -> f32 {
     let [first, second] = [(); 2].map(|()| log_gamma(f64::from(alpha), generator));
     (1.0 / (1.0 + (-(first - second).abs()).exp())) as f32
 }
 
-/// The logarithm of a draw from the gamma distribution of shape `alpha`: Marsaglia and Tsang, "A Simple Method for Generating
-/// Gamma Variables", 2000, <https://doi.org/10.1145/358407.358414>. Draws of a small shape lie nearer to zero than floats can.
+/// The logarithm of a draw from the gamma distribution of shape `alpha`: Marsaglia and Tsang, "A Simple Method for
+/// Generating Gamma Variables", 2000, <https://doi.org/10.1145/358407.358414>. Draws of a small shape lie nearer to
+/// zero than floats can.
 fn log_gamma(alpha: f64, generator: &mut ChaCha8Rng) -> f64 {
     if alpha < 1.0 {
         return log_gamma(alpha + 1.0, generator) + above_zero(generator).ln() / alpha;

@@ -1,5 +1,5 @@
-//! What is kept of a refinement after each epoch, so that it can be taken up again where it was. After the last epoch too:
-//! another classifier on the same refined network then costs no second refinement.
+//! What is kept of a refinement after each epoch, so that it can be taken up again where it was. After the last epoch
+//! too: another classifier on the same refined network then costs no second refinement.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -123,8 +123,8 @@ impl HeadLayer {
     }
 }
 
-/// The network of `classifier` with a map per class in place of the last feature map: the last layer's weights over each
-/// of its cells (a 1 x 1 convolution), which tells where the evidence for each class is.
+/// The network of `classifier` with a map per class in place of the last feature map: the last layer's weights over
+/// each of its cells (a 1 x 1 convolution), which tells where the evidence for each class is.
 ///
 /// # Errors
 /// [`GraphError::Unsound`] where the file holds no graph.

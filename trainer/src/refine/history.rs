@@ -1,5 +1,5 @@
-//! How a refinement went, as `epochs.json` keeps it: an array with an entry for each epoch, and before them one with the
-//! number 0 for the network before the first. Files that were written before there were numbers have no such entry.
+//! How a refinement went, as `epochs.json` keeps it: an array with an entry for each epoch, and before them one with
+//! the number 0 for the network before the first. Files that were written before there were numbers have no such entry.
 
 use std::fmt::Write;
 

@@ -206,8 +206,8 @@ fn written_back(
     Ok((classifier, backbone, head))
 }
 
-/// The part of `backbone` that stays as it is, `None` where everything is trained, and the part of `classifier`, which is
-/// the backbone with its last layer, that is `trained`.
+/// The part of `backbone` that stays as it is, `None` where everything is trained, and the part of `classifier`, which
+/// is the backbone with its last layer, that is `trained`.
 ///
 /// # Errors
 /// [`GraphError::Unsound`] where the network cannot be cut there, and others for a network that cannot be read.
@@ -405,9 +405,9 @@ impl Loop<'_> {
         })
     }
 
-    /// How the validation images go after `epoch` epochs, where there are any; the network is kept where none before told
-    /// the classes apart better. Losses are compared after calibration: what is made of the network is calibrated too, and a
-    /// recipe that smooths labels or begins with an SVM has no say in the scale of its logits.
+    /// How the validation images go after `epoch` epochs, where there are any; the network is kept where none before
+    /// told the classes apart better. Losses are compared after calibration: what is made of the network is calibrated
+    /// too, and a recipe that smooths labels or begins with an SVM has no say in the scale of its logits.
     fn validate(
         &self,
         engine: &mut dyn Engine,

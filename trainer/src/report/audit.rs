@@ -53,7 +53,8 @@ struct List {
     lines: Vec<(String, String)>,
 }
 
-/// The page of `audit` of the images below `root`, each leading to the annotation page at `annotate` where one is named.
+/// The page of `audit` of the images below `root`, each leading to the annotation page at `annotate` where one is
+/// named.
 ///
 /// # Errors
 /// [`ReportError::Page`].

@@ -49,8 +49,8 @@ pub struct Shown {
     pub map: Option<ActivationMap>,
 }
 
-/// Draws at most `most` of the test images, which `source` reads: mistakes before right answers, uncertain before certain. An
-/// image that can no longer be read is not shown.
+/// Draws at most `most` of the test images, which `source` reads: mistakes before right answers, uncertain before
+/// certain. An image that can no longer be read is not shown.
 ///
 /// # Errors
 /// [`ReportError::Bundle`] where the model cannot be loaded.

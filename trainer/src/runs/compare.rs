@@ -23,8 +23,8 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
     /// Tests on the images that two of them have in common.
     pub paired: Vec<Pair>,
-    /// Number of tests that the p values are corrected for: all pairs with images in common, shown or not, since the most
-    /// accurate run is chosen by the images that it is tested on.
+    /// Number of tests that the p values are corrected for: all pairs with images in common, shown or not, since the
+    /// most accurate run is chosen by the images that it is tested on.
     pub tests: usize,
     /// What the comparison takes for granted, for people to read.
     pub caveats: Vec<String>,
@@ -198,8 +198,8 @@ pub(crate) fn flatten(name: &str, value: &Value, flat: &mut BTreeMap<String, Str
     }
 }
 
-/// `value` with its numbers in as few digits as they were given: a [`Value`] holds 64 bits, and those of 32 have other digits
-/// there.
+/// `value` with its numbers in as few digits as they were given: a [`Value`] holds 64 bits, and those of 32 have other
+/// digits there.
 pub(crate) fn shortest(value: Value) -> Value {
     match value {
         Value::Object(fields) => {

@@ -2,8 +2,8 @@
 //!
 //! `run.json` says what a folder holds and what it was made from, with the hash of every file. It is written last
 //! into a temporary folder that is then renamed, so that a folder with a `run.json` is a finished run, and a killed
-//! run leaves none. An empty folder that was there before is filled instead, `run.json` last. No index is kept beside the
-//! folders: they can be moved, copied and deleted like any other.
+//! run leaves none. An empty folder that was there before is filled instead, `run.json` last. No index is kept beside
+//! the folders: they can be moved, copied and deleted like any other.
 
 mod claim;
 mod compare;
@@ -106,7 +106,8 @@ pub enum RunError {
 /// [`RunError::Occupied`] where `folder` holds something, and what the file system says.
 pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> Result<Record, RunError> {
     check_vacant(folder)?;
-    // What is there may be a link, the working folder, or a disk of its own, and keeps its permissions: it is not replaced.
+    // What is there may be a link, the working folder, or a disk of its own, and keeps its permissions: it is not
+    // replaced.
     let is_there = folder.is_dir();
     let place = match folder.parent() {
         _ if is_there => folder,

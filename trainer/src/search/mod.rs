@@ -112,8 +112,8 @@ pub enum SearchError {
     },
 }
 
-/// Every item with every attribute, for the attribute's class; without attributes, every item for its own. A word that is
-/// given twice counts once.
+/// Every item with every attribute, for the attribute's class; without attributes, every item for its own. A word that
+/// is given twice counts once.
 ///
 /// # Errors
 /// [`SearchError::NoItems`], [`SearchError::Label`] and [`SearchError::Labels`].

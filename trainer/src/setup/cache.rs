@@ -123,8 +123,9 @@ impl Cache {
     }
 }
 
-/// Removes the files of a kind in `folder` that were used before those that take `most` bytes, but none that may be in use.
-/// Whoever has one open all the same goes on with it, and what that adds is lost. One that cannot be removed stays.
+/// Removes the files of a kind in `folder` that were used before those that take `most` bytes, but none that may be in
+/// use. Whoever has one open all the same goes on with it, and what that adds is lost. One that cannot be removed
+/// stays.
 pub(crate) fn keep_latest(folder: &Path, most: u64, is_of_kind: &dyn Fn(&Path) -> bool) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<(SystemTime, u64, PathBuf)> = entries

@@ -141,8 +141,8 @@ impl SetupError {
         }
     }
 
-    /// The same for people to read, who never see the temporary `folder`: the file that was `wanted` stands for one in it,
-    /// and the name alone for an archive in it.
+    /// The same for people to read, who never see the temporary `folder`: the file that was `wanted` stands for one in
+    /// it, and the name alone for an archive in it.
     fn outside(self, folder: &Path, wanted: &Path) -> Self {
         match self {
             Self::File { path, source } if path.starts_with(folder) => Self::File {

@@ -98,8 +98,8 @@ pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf
     Ok(cache.root().join(path))
 }
 
-/// The library that can also use CUDA devices, from the cache or fetched into it: 290 MB to download, 785 MB on disk. It
-/// needs CUDA 12 and cuDNN 9, which stay the system's.
+/// The library that can also use CUDA devices, from the cache or fetched into it: 290 MB to download, 785 MB on disk.
+/// It needs CUDA 12 and cuDNN 9, which stay the system's.
 ///
 /// # Errors
 /// See [`SetupError`].

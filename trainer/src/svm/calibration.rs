@@ -2,9 +2,9 @@
 //! had not seen.
 //!
 //! Margins of training images would be too large and the probabilities over-confident. The
-//! out-of-fold classifiers had less to learn from than the final one, and the more images there are, the longer the weights: in
-//! proportion to their number where C is so small that every image lies within the margin. Their margins are hence brought to
-//! the length of the final weights first.
+//! out-of-fold classifiers had less to learn from than the final one, and the more images there are, the longer the
+//! weights: in proportion to their number where C is so small that every image lies within the margin. Their margins
+//! are hence brought to the length of the final weights first.
 //!
 //! One temperature, rather than a normalized Platt sigmoid per class: on held-out handwritten digits
 //! its log-loss was 0.27 against 0.50 (150 training images) and 0.14 against 0.18 (600), its calibration
@@ -14,8 +14,8 @@
 use ndarray::{ArrayView1, ArrayView2, Axis};
 use shared::classifier::{Calibration, Thresholds, first_largest};
 
-/// Bounds of the logarithm of the scale, where the largest distance between two margins of an image is 1: those of the right
-/// class may lie a millionth of it above the others.
+/// Bounds of the logarithm of the scale, where the largest distance between two margins of an image is 1: those of the
+/// right class may lie a millionth of it above the others.
 const LOG_SCALE: (f64, f64) = (-7.0, 14.0);
 
 /// Width at which the search ends; the log-loss is flat there.
@@ -77,8 +77,8 @@ fn largest_distance(margins: ArrayView2<f32>) -> f64 {
     margins.axis_iter(Axis(0)).map(distance).fold(0.0, f64::max)
 }
 
-/// The mean log-loss in nats on `margins` (`n x classes`) after [`fit_temperature`] on the same images: how well they tell
-/// the classes apart, whatever their scale.
+/// The mean log-loss in nats on `margins` (`n x classes`) after [`fit_temperature`] on the same images: how well they
+/// tell the classes apart, whatever their scale.
 pub(crate) fn calibrated_log_loss(margins: ArrayView2<f32>, truths: &[usize]) -> f64 {
     let Calibration::Temperature { scale } = fit_temperature(margins, truths);
     smoothed_log_loss(margins, truths, scale)

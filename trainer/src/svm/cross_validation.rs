@@ -38,21 +38,21 @@ pub struct CSweep {
     pub folds: usize,
     /// One per C, ascending; empty where there was nothing to hold out.
     pub entries: Vec<SweepEntry>,
-    /// The C with the best held-out accuracy; where class weights are balanced, each class counts the same in it. Classes that
-    /// are never held out count in the choice by their training images.
+    /// The C with the best held-out accuracy; where class weights are balanced, each class counts the same in it.
+    /// Classes that are never held out count in the choice by their training images.
     pub chosen_c: f64,
     /// Rows of the training features that were held out once, ascending.
     pub out_of_fold_rows: Vec<usize>,
-    /// Margins of these rows at the chosen C by the classifier that did not see them, brought to the length of the final
-    /// classifier's weights, `out_of_fold_rows x classes`.
+    /// Margins of these rows at the chosen C by the classifier that did not see them, brought to the length of the
+    /// final classifier's weights, `out_of_fold_rows x classes`.
     pub out_of_fold_margins: Array2<f32>,
     /// Length of the weights, over all classes, that gave each row of margins.
     pub(super) out_of_fold_lengths: Vec<f32>,
 }
 
 impl CSweep {
-    /// Brings the margins to those of a classifier whose weights have this length, so that one at the same distance from its
-    /// planes has the same margin.
+    /// Brings the margins to those of a classifier whose weights have this length, so that one at the same distance
+    /// from its planes has the same margin.
     pub(super) fn scale_to(&mut self, length: f32) {
         for (mut margins, own) in self
             .out_of_fold_margins
@@ -142,8 +142,8 @@ pub(crate) fn sweep(
             cv_class_averaged_accuracy: balanced.then(|| ClassWeights::Balanced.accuracy(&correct.held_out, &held_out)),
         })
         .collect();
-    // The images of a class that is never held out train in every fold. At a C at which not even these are recognized the class
-    // would never be answered, whatever is measured of the others.
+    // The images of a class that is never held out train in every fold. At a C at which not even these are recognized
+    // the class would never be answered, whatever is measured of the others.
     let images: Vec<usize> = (0..examples.classes)
         .map(|class| match held_out[class] {
             0 => examples.labels.iter().filter(|label| **label == class).count(),
@@ -160,8 +160,8 @@ pub(crate) fn sweep(
         parameters.class_weights.accuracy(&right, &images)
     };
     // On a tie the smallest C, as good on the evidence and with the wider margin. The one-standard-error rule would go
-    // further down and give accuracy away: with 300 held-out images the standard error is one to two percent, more than the
-    // steps around the best C.
+    // further down and give accuracy away: with 300 held-out images the standard error is one to two percent, more than
+    // the steps around the best C.
     let best = first_best(correct.iter().map(score));
 
     let mut rows: Vec<(usize, usize)> = Vec::new();

@@ -81,8 +81,8 @@ pub fn stratified_grouped(labels: &[usize], groups: &[usize], classes: usize, co
     Folds { folds, never_held_out }
 }
 
-/// The fold that holds each row out, if any does. No fold gets all rows of a class, or there would be none to train on; a
-/// group that every fold would get the last rows of a class with always trains.
+/// The fold that holds each row out, if any does. No fold gets all rows of a class, or there would be none to train on;
+/// a group that every fold would get the last rows of a class with always trains.
 fn deal(mut groups: Vec<Group>, totals: &[usize], rows: usize, count: usize, seed: u64) -> Vec<Option<usize>> {
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     groups.sort_by_key(|group| std::cmp::Reverse(group.rows.len()));

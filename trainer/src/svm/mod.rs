@@ -45,8 +45,8 @@ pub struct Trained {
     pub calibration: Calibration,
     /// When to answer `unknown`, fitted out of fold.
     pub thresholds: Thresholds,
-    /// Classes that count in the choice of C by their training images where others are held out, since all of their images are
-    /// in one group.
+    /// Classes that count in the choice of C by their training images where others are held out, since all of their
+    /// images are in one group.
     pub never_held_out: Vec<usize>,
     /// What the user should know besides, one line each.
     pub notes: Vec<String>,

@@ -35,8 +35,8 @@ pub struct Candidate {
     pub images: usize,
     /// How many of them it recognized.
     pub right: usize,
-    /// The share that it is compared by: of the images that it recognized, or, where class weights are balanced, the mean of
-    /// that share over the classes.
+    /// The share that it is compared by: of the images that it recognized, or, where class weights are balanced, the
+    /// mean of that share over the classes.
     pub score: f64,
 }
 
@@ -64,8 +64,8 @@ impl Recognized {
     }
 }
 
-/// Tries every classifier on folds of the training part of `dataset`: the same images held out for all. Refinements come
-/// last and end where the time that is left would not suffice for another one on the whole training part.
+/// Tries every classifier on folds of the training part of `dataset`: the same images held out for all. Refinements
+/// come last and end where the time that is left would not suffice for another one on the whole training part.
 ///
 /// # Errors
 /// See [`TrainingError`]; a refinement that takes too long is none.
@@ -130,8 +130,8 @@ fn compare(
     Ok(decide(&recognized, parameters.svm.class_weights, ended))
 }
 
-/// The best on the folds that all candidates were tried on, by the weights that C is chosen by too; `recognized` stands by
-/// fold and candidate.
+/// The best on the folds that all candidates were tried on, by the weights that C is chosen by too; `recognized` stands
+/// by fold and candidate.
 fn decide(recognized: &[Vec<Recognized>], weights: ClassWeights, ended: Option<&str>) -> Choice {
     let is_whole = |of_fold: &&Vec<Recognized>| of_fold.len() == CANDIDATES.len();
     let whole = recognized.iter().filter(is_whole).count();

@@ -23,8 +23,8 @@ struct Parameters {
     split: Option<PathBuf>,
 }
 
-/// Measures a bundle on a data set, all of it or the test part of a split file. A note says how many of the images it was
-/// trained on, or that its `run`, which would tell, is not known.
+/// Measures a bundle on a data set, all of it or the test part of a split file. A note says how many of the images it
+/// was trained on, or that its `run`, which would tell, is not known.
 ///
 /// # Errors
 /// See [`TrainingError`].
@@ -116,9 +116,9 @@ fn labels(dataset: &Dataset, known: &[String]) -> Result<Vec<usize>, TrainingErr
         .collect()
 }
 
-/// What the user should know where some of the `measured` rows of `dataset` are images that the model of `run` was trained
-/// on. They have the content of such an image, whatever they are called; of a run that keeps no contents only the paths are
-/// known, and other images may have the same ones.
+/// What the user should know where some of the `measured` rows of `dataset` are images that the model of `run` was
+/// trained on. They have the content of such an image, whatever they are called; of a run that keeps no contents only
+/// the paths are known, and other images may have the same ones.
 fn note(
     run: &Path,
     dataset: &Dataset,

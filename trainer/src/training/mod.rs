@@ -1,6 +1,7 @@
 //! The main job in a row: features, split, SVM, evaluation, bundle.
 
 mod choice;
+mod error;
 mod featurized;
 mod fitted;
 mod golden;
@@ -17,29 +18,27 @@ use bytes::Bytes;
 use ndarray::Array2;
 use rayon::prelude::*;
 use serde::Serialize;
-use shared::bundle::{self, Bundle, BundleError, ClassifierKind, Manifest, SCHEMA_VERSION};
-use shared::classifier::{Head, LinearClassifierError};
+use shared::bundle::{self, Bundle, ClassifierKind, Manifest, SCHEMA_VERSION};
+use shared::classifier::Head;
 use shared::files::sha256_hex;
-use shared::image::{ImageError, Limits};
+use shared::image::Limits;
 use shared::network::{NetworkError, Runtime};
-use shared::pipeline::PipelineError;
 use shared::preprocessing::Preprocessing;
 
 use crate::backbone::Backbone;
-use crate::dataset::{Dataset, DatasetError, Skipped, Split, SplitParameters, escape, near_duplicate_groups};
+use crate::dataset::{Dataset, Skipped, Split, SplitParameters, near_duplicate_groups};
 use crate::device::Device;
 use crate::evaluation::{Evaluation, Metrics, Predictions, Seconds};
 use crate::feature_rows::Rows;
 use crate::features::{self, CacheKey, FeatureCache, FeatureError, Features, Featurized, Networks};
 use crate::image_reader::Images;
 use crate::progress::Progress;
-use crate::quantize::QuantizeError;
-use crate::refine::{RateCurve, RateRange, Recipe, RefineError};
-use crate::report::ReportError;
+use crate::refine::{RateCurve, RateRange, Recipe};
 use crate::runs::{DataSummary, Kind, RunError, TrainedOn, shortest};
-use crate::svm::{self, SvmError};
+use crate::svm;
 
 pub use choice::{Candidate, Choice, choose};
+pub use error::TrainingError;
 use fitted::{Fitted, Prepared};
 pub use measured::measure;
 pub use quantized::Quantization;
@@ -68,6 +67,13 @@ pub struct Parameters {
     pub golden_images: usize,
 }
 
+impl Parameters {
+    /// How the network is refined, where it is.
+    fn refinement(&self) -> Option<&Recipe> {
+        self.recipe.as_ref().filter(|_| self.classifier != ClassifierKind::Svm)
+    }
+}
+
 /// What a training computes with.
 #[derive(Clone)]
 pub struct Workplace<'a> {
@@ -85,149 +91,6 @@ pub struct Workplace<'a> {
     pub threads: usize,
     /// Who is told of the progress.
     pub progress: &'a dyn Progress,
-}
-
-/// Why a training did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainingError {
-    /// The data set or its split.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// The features.
-    #[error(transparent)]
-    Features(#[from] FeatureError),
-    /// The network cannot be refined.
-    #[error(transparent)]
-    Refine(#[from] RefineError),
-    /// The network cannot be quantized.
-    #[error(transparent)]
-    Quantize(#[from] QuantizeError),
-    /// The classifier.
-    #[error(transparent)]
-    Svm(#[from] SvmError),
-    /// `linfa-svm` failed on a class.
-    #[error("the smo solver failed on the class {class}: {reason}; use the solver dual-coordinate-descent")]
-    Smo {
-        /// Its name.
-        class: String,
-        /// What it said.
-        reason: String,
-    },
-    /// The classifier came out unusable.
-    #[error(transparent)]
-    Classifier(#[from] LinearClassifierError),
-    /// The bundle cannot be made or written.
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// A golden image cannot be scored.
-    #[error("scoring {path} for the bundle: {source}")]
-    Golden {
-        /// Which image.
-        path: PathBuf,
-        /// Why.
-        source: PipelineError,
-    },
-    /// A golden image cannot be drawn smaller.
-    #[error("making {path} smaller for the bundle: {source}")]
-    GoldenImage {
-        /// Which image.
-        path: PathBuf,
-        /// Why.
-        source: ImageError,
-    },
-    /// An image that the bundle is to carry can no longer be read.
-    #[error("{path}: {reason}")]
-    Gone {
-        /// Which image.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// Images that were read when the training began can no longer be read.
-    #[error(
-        "images of {root} that the training began with can no longer be read: {named}; train again, with them or without"
-    )]
-    Vanished {
-        /// The data set.
-        root: PathBuf,
-        /// The images, for people to read.
-        named: String,
-    },
-    /// Images somewhere else cannot be asked for.
-    #[error(transparent)]
-    Connections(#[from] std::io::Error),
-    /// A refinement needs the images themselves.
-    #[error("a network is refined on the images themselves, and rows of features are not: name the images with --data")]
-    NoImages,
-    /// A quantization needs the images themselves.
-    #[error(
-        "a network is quantized by the images themselves, and rows of features are not: name the images with --data"
-    )]
-    NoImagesToQuantizeBy,
-    /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
-    /// The run cannot be written.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The report cannot be drawn.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// The data set has a class that the bundle does not know.
-    #[error("the bundle does not know the class {class}; it knows {known}")]
-    ForeignClass {
-        /// The class folder.
-        class: String,
-        /// The bundle's classes.
-        known: String,
-    },
-    /// There are not two classes to tell apart.
-    #[error(
-        "{root} has images of {found} alone, and a classifier needs two classes: add another class folder with \
-         images{left_out}"
-    )]
-    TooFewClasses {
-        /// The data set.
-        root: PathBuf,
-        /// The class that it has.
-        found: String,
-        /// What was left out and why, for people to read; empty where nothing was.
-        left_out: String,
-    },
-    /// The split leaves a class without an image to train on.
-    #[error("the split leaves no image of the class {0} to train on: add images, or put fewer into the test part")]
-    NothingToTrainOn(String),
-}
-
-impl TrainingError {
-    fn too_few_classes(dataset: &Dataset) -> Self {
-        const SHOWN: usize = 10;
-        let shown = dataset.skipped.iter().take(SHOWN);
-        let mut list: Vec<String> = shown
-            .map(|skipped| format!("{} ({})", escape(&skipped.path), skipped.reason))
-            .collect();
-        if dataset.skipped.len() > SHOWN {
-            list.push(format!("{} more", dataset.skipped.len() - SHOWN));
-        }
-        let left_out = if list.is_empty() {
-            String::new()
-        } else {
-            format!(". Left out: {}", list.join("; "))
-        };
-        Self::TooFewClasses {
-            root: dataset.root.clone(),
-            found: dataset
-                .classes
-                .first()
-                .map_or_else(|| "no class".to_owned(), |class| format!("the class {class}")),
-            left_out,
-        }
-    }
 }
 
 /// Trains on `dataset` with the features of `backbone`.
@@ -291,8 +154,8 @@ pub fn train_on_rows(
     })
 }
 
-/// Computes what features are not in the cache, and goes on as [`prepared`] does; `work` is also told the seconds that this
-/// took.
+/// Computes what features are not in the cache, and goes on as [`prepared`] does; `work` is also told the seconds that
+/// this took.
 fn with_features<T>(
     dataset: &Dataset,
     backbone: &Backbone,
@@ -304,6 +167,9 @@ fn with_features<T>(
         return Err(TrainingError::too_few_classes(&dataset.existing()));
     }
     parameters.split.check(dataset)?;
+    if let Some(recipe) = parameters.refinement() {
+        refined::check(backbone, dataset.classes.len(), recipe)?;
+    }
     let model = Bytes::from(read(&backbone.onnx)?);
     let start = Instant::now();
     let featurized = workplace.featurized(dataset, &NetworkFile::of(backbone, &model), parameters.limits)?;
@@ -360,11 +226,9 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         ..
     } = job;
     let test = split.test_rows();
-    let fitted = match &parameters.recipe {
-        Some(recipe) if parameters.classifier != ClassifierKind::Svm => {
-            refined::fit(job, parameters.classifier, recipe)?
-        }
-        _ => job.svm()?,
+    let fitted = match parameters.refinement() {
+        Some(recipe) => refined::fit(job, parameters.classifier, recipe)?,
+        None => job.svm()?,
     };
     let fitted = quantized::apply(job, fitted)?;
 

@@ -12,24 +12,34 @@ use shared::files::sha256_hex;
 
 use super::fitted::named;
 use super::{Fitted, Prepared, TrainingError, read};
-use crate::backbone::PREPROCESSING_KEY;
+use crate::backbone::{Backbone, PREPROCESSING_KEY};
 use crate::counted::counted;
 use crate::features::Features;
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
 use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
-use crate::refine::{self, HeadStart, History, RateCurve, RateRange, Recipe, RefineError, Refined, Task};
+use crate::refine::{self, HeadStart, History, RateCurve, RateRange, Recipe, RefineError, Refined, Task, cut_in_two};
 use crate::runs::RunError;
 use crate::svm::{self, Fold, Folds};
 
 /// Largest difference between a logit of the trainer and the same logit of the exported network, relative to the
 /// logit where it is above 1.
 const PARITY: f32 = 1e-3;
-/// Keys of a refined network's metadata: its classes in order as JSON, and the SHA-256 of its training images' own SHA-256
-/// and classes.
+/// Keys of a refined network's metadata: its classes in order as JSON, and the SHA-256 of its training images' own
+/// SHA-256 and classes.
 const CLASSES_KEY: &str = "ikat.classes";
 const TRAINING_DATA_KEY: &str = "ikat.training_data";
+
+/// Checks, before anything is computed, that `backbone` can be refined for so many classes.
+pub(super) fn check(backbone: &Backbone, classes: usize, recipe: &Recipe) -> Result<(), TrainingError> {
+    let network = decoded(&read(&backbone.trainable)?)?;
+    let head = HeadLayer::random(classes, backbone.feature_size, recipe.seed);
+    head.on(&network, Some(recipe.dropout))
+        .and_then(|classifier| cut_in_two(&network, &classifier, recipe.trained))
+        .map_err(RefineError::from)?;
+    Ok(())
+}
 
 /// Refines the network and fits what `kind` says on top of it.
 pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted<'static>, TrainingError> {
@@ -133,8 +143,7 @@ fn with_task<T>(
 ) -> Result<T, TrainingError> {
     let backbone = read(&job.backbone.trainable)?;
     let backbone_sha256 = sha256_hex(&backbone);
-    let backbone = ModelProto::decode(backbone.as_slice())
-        .map_err(|error| RefineError::from(GraphError::Unsound(error.to_string())))?;
+    let backbone = decoded(&backbone)?;
     let path = |row: &usize| job.dataset.root.join(&job.dataset.items[*row].path);
     // The features themselves are not kept while the network is refined.
     let (head, name, labels) = {
@@ -163,8 +172,13 @@ fn with_task<T>(
     Ok(work(&task)?)
 }
 
-/// A refined network as it is served. It tells of its classes in order, how images are prepared for it, and the hash of what
-/// it was trained on.
+/// A network that is to be refined.
+fn decoded(file: &[u8]) -> Result<ModelProto, RefineError> {
+    Ok(ModelProto::decode(file).map_err(|error| GraphError::Unsound(error.to_string()))?)
+}
+
+/// A refined network as it is served. It tells of its classes in order, how images are prepared for it, and the hash of
+/// what it was trained on.
 fn exported(job: &Prepared, mut model: ModelProto) -> Result<ModelProto, TrainingError> {
     if job.parameters.fold_batch_norm {
         fold_batch_norm(&mut model);
@@ -209,8 +223,8 @@ fn validation_fold(job: &Prepared, recipe: &Recipe) -> Fold {
     nearest(folds, count).unwrap_or(all)
 }
 
-/// The fold that holds out the share of 1 in `count`. Where there are fewer, since near-duplicates stay together, all hold out
-/// more, and the smallest the least.
+/// The fold that holds out the share of 1 in `count`. Where there are fewer, since near-duplicates stay together, all
+/// hold out more, and the smallest the least.
 fn nearest(folds: Vec<Fold>, count: usize) -> Option<Fold> {
     if folds.len() < count {
         folds.into_iter().min_by_key(|fold| fold.held_out.len())
@@ -392,8 +406,8 @@ fn features_of(job: &Prepared, model: &ModelProto, feature_size: usize) -> Resul
     Ok((model, features))
 }
 
-/// The exported network, whose logits of a row of the training part `logits` gives, must say of the images that prove it what
-/// the trained one said.
+/// The exported network, whose logits of a row of the training part `logits` gives, must say of the images that prove
+/// it what the trained one said.
 fn check_parity(refined: &Refined, logits: impl Fn(usize) -> Vec<f32>) -> Result<(), TrainingError> {
     let exported: Vec<f32> = refined.proof.iter().flat_map(|row| logits(*row)).collect();
     let difference = largest_difference(&exported, &refined.logits);

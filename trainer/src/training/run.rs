@@ -69,8 +69,8 @@ impl Saved {
 
 impl Run {
     /// Writes the run to `out`, or to a folder of its own among the runs of the working folder: `metrics.json`,
-    /// `predictions.csv`, `split.tsv`, `parameters.json`, `skipped.json`, `epochs.json` and `tensorboard/` where there are
-    /// epochs, the report with at most `pictures` test images, and after a training `trained_on.txt` and `bundle/`.
+    /// `predictions.csv`, `split.tsv`, `parameters.json`, `skipped.json`, `epochs.json` and `tensorboard/` where there
+    /// are epochs, the report with at most `pictures` test images, and after a training `trained_on.txt` and `bundle/`.
     ///
     /// # Errors
     /// [`runs::RunError::Occupied`] where the folder holds something, what the file system says, and what

@@ -5,7 +5,8 @@ const LOOK: u32 = 10;
 /// Where coefficients go that are not kept.
 pub(super) const DROPPED: u8 = 64;
 
-/// The bits between two markers, first bit first. Small and copied, so that it stays in registers where it is used most.
+/// The bits between two markers, first bit first. Small and copied, so that it stays in registers where it is used
+/// most.
 #[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
@@ -211,8 +212,8 @@ pub(super) struct Slot {
     pub(super) factor: f32,
 }
 
-/// Reads a block into `block`, which is zero where coefficients are kept; `slots` are in the order of the file. Gives the
-/// rows in which there is something beside the first coefficient, as bits; `None` where the data is damaged.
+/// Reads a block into `block`, which is zero where coefficients are kept; `slots` are in the order of the file. Gives
+/// the rows in which there is something beside the first coefficient, as bits; `None` where the data is damaged.
 #[inline]
 pub(super) fn read_block(
     all: &mut Bits,

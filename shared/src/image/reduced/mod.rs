@@ -3,8 +3,8 @@
 //! A JPEG stores blocks of 8 x 8 pixels as frequencies; leaving the higher ones out gives the block at 4 x 4, 2 x 2 or
 //! 1 x 1 pixels for a fraction of the work (as libjpeg's `scale_denom`). Most of a photograph's pixels are on their way
 //! to be averaged away, so this is where most of its decoding time can be saved. The common kind of JPEG is read here
-//! ([`sequential`]), with the colours, which are mostly stored at half the size, at the size of the brightness; others, such as
-//! progressive ones, by a library.
+//! ([`sequential`]), with the colours, which are mostly stored at half the size, at the size of the brightness; others,
+//! such as progressive ones, by a library.
 
 mod entropy;
 mod markers;

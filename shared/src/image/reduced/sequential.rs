@@ -21,8 +21,9 @@ struct Plane<'a> {
     pixels: Vec<u8>,
 }
 
-/// The picture, not turned upright, with blocks of 8 x 8 pixels at 4 x 4, 2 x 2 or 1 x 1 (`points` is 4, 2 or 1). `None`
-/// where the file is of another kind, damaged, of another size than `size`, or would take more than `memory`, in bytes.
+/// The picture, not turned upright, with blocks of 8 x 8 pixels at 4 x 4, 2 x 2 or 1 x 1 (`points` is 4, 2 or 1).
+/// `None` where the file is of another kind, damaged, of another size than `size`, or would take more than `memory`, in
+/// bytes.
 pub(super) fn read(bytes: &[u8], size: (u32, u32), points: usize, memory: u64) -> Option<DynamicImage> {
     let header = markers::read(bytes)?;
     if size != (header.width as u32, header.height as u32) {

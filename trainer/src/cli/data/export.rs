@@ -12,8 +12,8 @@ use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
 /// Write a data set in another form: a list of paths and labels, or a folder of class folders.
 ///
-/// Reads class folders, CSV, TSV and metadata.jsonl alike. A list names the images where they are, so it stands in the data
-/// folder or above it; a folder gets copies. Nothing is overwritten.
+/// Reads class folders, CSV, TSV and metadata.jsonl alike. A list names the images where they are, so it stands in the
+/// data folder or above it; a folder gets copies. Nothing is overwritten.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Folder of class folders, or a list

@@ -18,8 +18,8 @@ use crate::search::{self, Name, Provider, Query, Unanswered};
 
 /// Search for images and download them into class folders.
 ///
-/// Every item with every attribute is a query ("striped dress"), the attribute names the class. What a provider found is
-/// kept, so that an interrupted search spends no quota twice. Licence, maker and page of each image are kept in
+/// Every item with every attribute is a query ("striped dress"), the attribute names the class. What a provider found
+/// is kept, so that an interrupted search spends no quota twice. Licence, maker and page of each image are kept in
 /// .ikat/provenance.jsonl within the data folder, as far as the provider tells.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

@@ -6,8 +6,8 @@ use crate::refine::network::{Precision, Statistics};
 use crate::refine::{HeadStart, Recipe, Schedule, Trained};
 
 impl RecipeArguments {
-    /// The options that not every recipe has a use for: whether `recipe`, which was made of these, has one, and what they are
-    /// for.
+    /// The options that not every recipe has a use for: whether `recipe`, which was made of these, has one, and what
+    /// they are for.
     pub fn uses(&self, recipe: &Recipe) -> [(&'static str, bool, &'static str); 2] {
         let has_steps = matches!(recipe.schedule, Schedule::Steps(_)) && self.schedule != Some(Course::Constant);
         let has_momentum = matches!(recipe.optimizer, Optimizer::Sgd { .. });

@@ -50,8 +50,8 @@ impl Optimizer {
         }
     }
 
-    /// Takes step number `step` (from 1) at learning rate `rate`; `decayed` tells whether weight decay applies. Tensors that
-    /// nobody else holds are changed where they are.
+    /// Takes step number `step` (from 1) at learning rate `rate`; `decayed` tells whether weight decay applies. Tensors
+    /// that nobody else holds are changed where they are.
     pub(super) fn update<B: Backend>(
         self,
         parameter: &mut Tensor<B, 1>,

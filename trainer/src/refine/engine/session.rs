@@ -14,15 +14,15 @@ use super::{Batch, Engine, EngineError, Inputs, Outcome, Plan, State, Version, s
 use crate::refine::network::{BatchStatistics, Mode, Operation, Role, Statistics, Trainable, Value, forward};
 use crate::threads::in_order;
 
-/// Images that one thread of a processor learns from at once. A number of its own and not that of the threads, so that sums
-/// do not depend on these.
+/// Images that one thread of a processor learns from at once. A number of its own and not that of the threads, so that
+/// sums do not depend on these.
 const IMAGES_A_THREAD: usize = 4;
 
 /// How slowly the moving average comes to its full length: after n steps no more than (1 + n) / (10 + n) of it stays.
 const AVERAGE_WARMUP: f32 = 10.0;
 
-/// Numbers that are added up at once. Of four times as many the processor's threads would take parts as it comes, and the sum
-/// be another one each time.
+/// Numbers that are added up at once. Of four times as many the processor's threads would take parts as it comes, and
+/// the sum be another one each time.
 const ADDED_UP: usize = 1 << 20;
 
 /// See [`Engine`].
@@ -168,8 +168,8 @@ impl<B: Trainable> Session<B> {
             };
             let devices = self.devices.iter().cycle();
             let parts: Vec<_> = parts.into_iter().zip(devices).collect();
-            // Not by threads of rayon's pool: one that waits for a product takes up other work, and would then wait for ever for
-            // a lock of automatic differentiation that it holds itself.
+            // Not by threads of rayon's pool: one that waits for a product takes up other work, and would then wait for
+            // ever for a lock of automatic differentiation that it holds itself.
             let parts = in_order(&parts, workers, |(images, device)| {
                 guarded(|| self.learn_part(batch, images.clone(), device, (total, seed)))
             });
@@ -462,8 +462,8 @@ fn euclidean_length<'a, B: Backend>(
     Ok(sum.sqrt())
 }
 
-/// `work` on each item, on a processor by many threads, each item by one. No work that differentiates: threads of rayon's
-/// pool must not wait for its locks.
+/// `work` on each item, on a processor by many threads, each item by one. No work that differentiates: threads of
+/// rayon's pool must not wait for its locks.
 fn side_by_side<T: Send, R: Send>(threaded: bool, items: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
     if threaded {
         items.into_par_iter().map(work).collect()

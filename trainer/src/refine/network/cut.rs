@@ -115,7 +115,8 @@ fn downsampled(graph: &Graph, position: usize) -> bool {
     false
 }
 
-/// The part of `model` below the value `cut`, with the value itself as outputs: flattened and, where it `is_row` not, as a map.
+/// The part of `model` below the value `cut`, with the value itself as outputs: flattened and, where it `is_row` not,
+/// as a map.
 ///
 /// # Errors
 /// [`GraphError::Unsound`] where the file holds no graph.

@@ -283,7 +283,8 @@ impl<'a, B: Convolve> Run<'a, B> {
             }
             Operation::L2Normalization => {
                 let rows = self.rows(operator)?;
-                // Kept from zero before the root, whose slope is infinite there: it would make every gradient no number.
+                // Kept from zero before the root, whose slope is infinite there: it would make every gradient no
+                // number.
                 let squares = rows.clone().powi_scalar(2).sum_dim(1).clamp_min(1e-24);
                 Value::Rows(rows / squares.sqrt())
             }
@@ -506,8 +507,8 @@ fn scaled_and_shifted<B: Backend>(map: Tensor<B, 4>, factor: Tensor<B, 1>, offse
     by_channel(scaled, offset, |map, offset| map + offset)
 }
 
-/// Combines a map with one number for each channel. Written out for one image these are a row that all images share, which
-/// backends broadcast by vector instructions; channels between images and points they take one value at a time.
+/// Combines a map with one number for each channel. Written out for one image these are a row that all images share,
+/// which backends broadcast by vector instructions; channels between images and points they take one value at a time.
 fn by_channel<B: Backend>(
     map: Tensor<B, 4>,
     numbers: Tensor<B, 1>,

@@ -201,8 +201,8 @@ pub fn write_back(model: &mut ModelProto, parameters: &[Parameter]) -> Result<()
     Ok(())
 }
 
-/// Gives a tensor of its own to every trained name that an Identity makes of another tensor: exporters keep one of two that
-/// are equal, and once trained they differ.
+/// Gives a tensor of its own to every trained name that an Identity makes of another tensor: exporters keep one of two
+/// that are equal, and once trained they differ.
 fn part(graph: &mut GraphProto, trained: &HashMap<&str, &Parameter>) {
     let parameter = |node: &NodeProto| trained.get(node.output.first()?.as_str()).copied();
     let is_second_name = |node: &NodeProto| node.op_type == "Identity" && parameter(node).is_some();

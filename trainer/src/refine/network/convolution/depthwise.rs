@@ -1,5 +1,6 @@
-//! A convolution with a kernel for each channel. Planes are laid out with their padding, so that a step of the kernel is the same
-//! step through memory everywhere: each of its taps is then one long run of products, however narrow the plane.
+//! A convolution with a kernel for each channel. Planes are laid out with their padding, so that a step of the kernel
+//! is the same step through memory everywhere: each of its taps is then one long run of products, however narrow the
+//! plane.
 #![expect(
     clippy::inline_always,
     reason = "only what is inlined into `with_simd` is compiled for wide vectors"
@@ -43,8 +44,8 @@ pub(super) fn forward(geometry: &Geometry, map: &Tensor<Flex, 4>, kernel: &Tenso
     tensor(output, geometry.output_shape())
 }
 
-/// The gradient of the map from that of the output: every place gives to the points under it, which is every point taking from
-/// the places over it.
+/// The gradient of the map from that of the output: every place gives to the points under it, which is every point
+/// taking from the places over it.
 pub(super) fn map_gradient(geometry: &Geometry, kernel: &Tensor<Flex, 4>, output: &Tensor<Flex, 4>) -> Tensor<Flex, 4> {
     let (kernel, output) = (numbers(kernel), numbers(output));
     let layout = Layout::of(geometry);
@@ -105,8 +106,8 @@ pub(super) fn kernel_gradient(geometry: &Geometry, map: &Tensor<Flex, 4>, output
     tensor(kernel, geometry.kernel_shape())
 }
 
-/// How a plane lies in memory: row by row with all that the kernel reaches, and the output's places where the kernel's first tap
-/// is.
+/// How a plane lies in memory: row by row with all that the kernel reaches, and the output's places where the kernel's
+/// first tap is.
 struct Layout<'a> {
     geometry: &'a Geometry,
     rows: usize,
@@ -238,7 +239,8 @@ impl pulp::WithSimd for Correlation<'_> {
     }
 }
 
-/// Adds to the sums of each offset the products of the first numbers, up to `end`, with what stands at that offset from them.
+/// Adds to the sums of each offset the products of the first numbers, up to `end`, with what stands at that offset from
+/// them.
 struct Products<'a> {
     offsets: &'a [usize],
     spread: &'a [f32],

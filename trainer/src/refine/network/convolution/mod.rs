@@ -1,5 +1,6 @@
-//! Convolutions. GPUs compute their own. On a processor they are computed here, forward and back, as one matrix product or,
-//! where every channel has its own kernel, plane by plane: the processor backend's own gradients take many small products.
+//! Convolutions. GPUs compute their own. On a processor they are computed here, forward and back, as one matrix product
+//! or, where every channel has its own kernel, plane by plane: the processor backend's own gradients take many small
+//! products.
 
 mod depthwise;
 mod geometry;
@@ -22,7 +23,8 @@ use geometry::Geometry;
 
 /// A backend of tensors with its way to compute a convolution.
 pub trait Convolve: Backend {
-    /// What a kernel, `[outputs, channels / groups, height, width]`, gives over `map`, `[images, channels, height, width]`.
+    /// What a kernel, `[outputs, channels / groups, height, width]`, gives over `map`,
+    /// `[images, channels, height, width]`.
     fn convolve(map: Tensor<Self, 4>, kernel: Tensor<Self, 4>, options: ConvOptions<2>) -> Tensor<Self, 4> {
         let geometry = Geometry::new(map.dims(), kernel.dims(), &options);
         if geometry.is_pointwise() {

@@ -1,5 +1,5 @@
-//! A convolution as a matrix product: what the kernel has under it, one column for each of its places, times the kernel. Chellapilla,
-//! Puri and Simard 2006, <https://inria.hal.science/inria-00112631>.
+//! A convolution as a matrix product: what the kernel has under it, one column for each of its places, times the
+//! kernel. Chellapilla, Puri and Simard 2006, <https://inria.hal.science/inria-00112631>.
 
 use std::ops::Range;
 
