@@ -122,10 +122,14 @@ def operate(operator, inputs, attributes, training):
             return torch.clamp(attributes.get("alpha", 0.2) * value + attributes.get("beta", 0.5), 0, 1)
         case "HardSwish":
             return F.hardswish(value)
-        case "Mul":
-            return value * inputs[1]
         case "Add":
             return value + inputs[1]
+        case "Sub":
+            return value - inputs[1]
+        case "Mul":
+            return value * inputs[1]
+        case "Div":
+            return value / inputs[1]
         case "MaxPool":
             kernel = attributes["kernel_shape"]
             around = padding(attributes, value.shape[2:], kernel, stride, dilation)
@@ -253,6 +257,21 @@ def operators(generator):
         helper.make_node("Add", ["x", "branch"], ["y"]),
     )
     yield one("Add of a parameter", "Add", ["shift"], [floats("shift", draw(4, 1, 1))])
+    yield one("Sub of a constant", "Sub", ["shift"], [floats("shift", draw(4, 1, 1))])
+    yield one("Div by a constant", "Div", ["factor"], [floats("factor", 1 + np.abs(draw(1, 4, 1, 1)))])
+    for operator in ("Sub", "Div"):
+        yield case(
+            f"{operator} of a map and one value a channel",
+            helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+            helper.make_node("Sigmoid", ["mean"], ["gate"]),
+            helper.make_node(operator, ["x", "gate"], ["y"]),
+        )
+        yield case(
+            f"{operator} of a constant and a map",
+            helper.make_node("Sigmoid", ["x"], ["gate"]),
+            helper.make_node(operator, ["one", "gate"], ["y"]),
+            tensors=[floats("one", 1.0)],
+        )
     yield pool("MaxPool", "MaxPool", kernel_shape=[2, 2], strides=[2, 2])
     yield pool("MaxPool with pads", "MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     yield pool("MaxPool with uneven pads", "MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1])

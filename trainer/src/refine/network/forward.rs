@@ -288,8 +288,10 @@ impl<'a, B: Convolve> Run<'a, B> {
                 let squares = rows.clone().powi_scalar(2).sum_dim(1).clamp_min(1e-24);
                 Value::Rows(rows / squares.sqrt())
             }
-            Operation::Multiply => self.pairwise(operator, |a, b| a * b, |a, b| a * b)?,
-            Operation::Add => self.pairwise(operator, |a, b| a + b, |a, b| a + b)?,
+            Operation::Add => self.pairwise(operator, Pair::Add)?,
+            Operation::Subtract => self.pairwise(operator, Pair::Subtract)?,
+            Operation::Multiply => self.pairwise(operator, Pair::Multiply)?,
+            Operation::Divide => self.pairwise(operator, Pair::Divide)?,
             Operation::Concatenate => self.concatenate(operator)?,
             Operation::Dropout(ratio) => self.dropout(operator, *ratio, position)?,
             Operation::Identity => self.input(operator, 0)?,
@@ -309,34 +311,34 @@ impl<'a, B: Convolve> Run<'a, B> {
         })
     }
 
-    fn pairwise(
-        &mut self,
-        operator: &'a Operator,
-        maps: impl Fn(Tensor<B, 4>, Tensor<B, 4>) -> Tensor<B, 4>,
-        rows: impl Fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
-    ) -> Result<Value<B>, GraphError> {
-        match &operator.inputs[..] {
+    fn pairwise(&mut self, operator: &'a Operator, function: Pair) -> Result<Value<B>, GraphError> {
+        Ok(match &operator.inputs[..] {
             [Input::Value(left), Input::Value(right)] => match (self.take(left)?, self.take(right)?) {
-                (Value::Map(left), Value::Map(right)) => Ok(Value::Map(maps(left, right))),
-                (Value::Rows(left), Value::Rows(right)) => Ok(Value::Rows(rows(left, right))),
-                _ => Err(form(operator, "a feature map and a row per image do not go together")),
+                (Value::Map(left), Value::Map(right)) => Value::Map(function.apply(left, right)),
+                (Value::Rows(left), Value::Rows(right)) => Value::Rows(function.apply(left, right)),
+                _ => return Err(form(operator, "a feature map and a row per image do not go together")),
             },
-            [Input::Value(value), Input::Parameter(index)] | [Input::Parameter(index), Input::Value(value)] => {
-                let shape = &self.graph.parameters[*index].shape;
-                let flat = self.parameters[*index].clone();
-                match self.take(value)? {
-                    Value::Map(map) => {
-                        let shape = widened(shape).ok_or_else(|| form(operator, "a constant of five dimensions"))?;
-                        Ok(Value::Map(maps(map, flat.reshape::<4, [usize; 4]>(shape))))
-                    }
-                    Value::Rows(values) => {
-                        let shape = widened(shape).ok_or_else(|| form(operator, "a constant of three dimensions"))?;
-                        Ok(Value::Rows(rows(values, flat.reshape::<2, [usize; 2]>(shape))))
-                    }
-                }
-            }
-            _ => Err(form(operator, "two inputs are expected")),
-        }
+            [Input::Value(value), Input::Parameter(index)] => match self.take(value)? {
+                Value::Map(map) => Value::Map(function.apply(map, self.widened(operator, *index)?)),
+                Value::Rows(rows) => Value::Rows(function.apply(rows, self.widened(operator, *index)?)),
+            },
+            [Input::Parameter(index), Input::Value(value)] => match self.take(value)? {
+                Value::Map(map) => Value::Map(function.apply(self.widened(operator, *index)?, map)),
+                Value::Rows(rows) => Value::Rows(function.apply(self.widened(operator, *index)?, rows)),
+            },
+            _ => return Err(form(operator, "two inputs are expected")),
+        })
+    }
+
+    /// A constant with dimensions of length 1 before its own, for broadcasting.
+    fn widened<const D: usize>(&self, operator: &Operator, index: usize) -> Result<Tensor<B, D>, GraphError> {
+        let shape = &self.graph.parameters[index].shape[..];
+        let ones = D
+            .checked_sub(shape.len())
+            .ok_or_else(|| form(operator, &format!("a constant of shape {shape:?}")))?;
+        let mut wide = [1; D];
+        wide[ones..].copy_from_slice(shape);
+        Ok(self.parameters[index].clone().reshape(wide))
     }
 
     fn concatenate(&mut self, operator: &'a Operator) -> Result<Value<B>, GraphError> {
@@ -464,6 +466,26 @@ impl Each {
     }
 }
 
+/// A function of two values at the same place.
+#[derive(Clone, Copy)]
+enum Pair {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+}
+
+impl Pair {
+    fn apply<B: Backend, const D: usize>(self, left: Tensor<B, D>, right: Tensor<B, D>) -> Tensor<B, D> {
+        match self {
+            Self::Add => left + right,
+            Self::Subtract => left - right,
+            Self::Multiply => left * right,
+            Self::Divide => left / right,
+        }
+    }
+}
+
 fn form(operator: &Operator, reason: &str) -> GraphError {
     let operation = format!("{:?}", operator.operation);
     // What follows the name are its parameters.
@@ -473,14 +495,6 @@ fn form(operator: &Operator, reason: &str) -> GraphError {
         node: operator.name.clone(),
         reason: reason.to_owned(),
     }
-}
-
-/// The shape with ones before it, for broadcasting.
-fn widened<const D: usize>(shape: &[usize]) -> Option<[usize; D]> {
-    let ones = D.checked_sub(shape.len())?;
-    let mut wide = [1; D];
-    wide[ones..].copy_from_slice(shape);
-    Some(wide)
 }
 
 fn size<B: Backend>(map: &Tensor<B, 4>) -> [usize; 2] {

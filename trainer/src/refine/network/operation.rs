@@ -34,10 +34,14 @@ pub enum Operation {
     HardSigmoid(f32, f32),
     /// `x max(0, min(1, x / 6 + 0.5))`.
     HardSwish,
-    /// Product, with broadcasting.
-    Multiply,
     /// Sum, with broadcasting.
     Add,
+    /// Difference, with broadcasting.
+    Subtract,
+    /// Product, with broadcasting.
+    Multiply,
+    /// Quotient, with broadcasting.
+    Divide,
     /// Largest value under a window.
     MaxPool(Window),
     /// Mean under a window.
@@ -227,8 +231,10 @@ impl Reader<'_> {
                 (Operation::HardSigmoid(alpha, beta), 1)
             }
             "HardSwish" => (Operation::HardSwish, 1),
-            "Mul" => (Operation::Multiply, 2),
             "Add" => (Operation::Add, 2),
+            "Sub" => (Operation::Subtract, 2),
+            "Mul" => (Operation::Multiply, 2),
+            "Div" => (Operation::Divide, 2),
             "MaxPool" => (Operation::MaxPool(self.window(self.kernel()?)?), 1),
             "AveragePool" => {
                 let window = self.window(self.kernel()?)?;

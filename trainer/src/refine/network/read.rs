@@ -124,7 +124,9 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
             value(0) && parameter(1) && (inputs.len() == 2 || inputs.len() == 3 && parameter(2))
         }
         Operation::BatchNormalization { .. } => value(0) && (1..5).all(parameter),
-        Operation::Multiply | Operation::Add => inputs.len() == 2 && (value(0) || value(1)),
+        Operation::Add | Operation::Subtract | Operation::Multiply | Operation::Divide => {
+            inputs.len() == 2 && (value(0) || value(1))
+        }
         Operation::Concatenate => !inputs.is_empty() && (0..inputs.len()).all(value),
         _ => value(0),
     };

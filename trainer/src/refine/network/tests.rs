@@ -5,7 +5,7 @@ use burn_tensor::{Tensor, TensorData};
 use super::*;
 use crate::device::Device;
 use crate::onnx::proto::{DimensionValue, INT64, ModelProto, NodeProto};
-use crate::onnx::{Attribute, GraphBuilder, add_node, add_tensor};
+use crate::onnx::{Attribute, GraphBuilder, add_initializer, add_node, add_tensor};
 use crate::refine::engine::session::Session;
 use crate::refine::engine::{Batch, Engine, Inputs, Optimizer, Plan, Version, open};
 use crate::refine::head::HeadLayer;
@@ -125,6 +125,34 @@ fn a_form_that_is_not_known_is_told_by_what_the_node_makes() {
         "{error}"
     );
     assert!(error.contains("`--classifier svm`"), "{error}");
+}
+
+/// Expected values by hand, for two channels of 1, 2 and 4, 8.
+#[test]
+fn arithmetic_keeps_the_order_of_its_operands() {
+    let cases: [(&str, [&str; 2], [f32; 4]); 9] = [
+        ("Add", ["image", "channel"], [3.0, 4.0, 8.0, 12.0]),
+        ("Sub", ["image", "channel"], [-1.0, 0.0, 0.0, 4.0]),
+        ("Sub", ["channel", "image"], [1.0, 0.0, 0.0, -4.0]),
+        ("Sub", ["image", "mean"], [-0.5, 0.5, -2.0, 2.0]),
+        ("Sub", ["row", "flat"], [7.0, 2.0, -2.0, -7.0]),
+        ("Mul", ["channel", "image"], [2.0, 4.0, 16.0, 32.0]),
+        ("Div", ["channel", "image"], [2.0, 1.0, 1.0, 0.5]),
+        ("Div", ["mean", "image"], [1.5, 0.75, 1.5, 0.75]),
+        ("Div", ["flat", "row"], [0.125, 0.5, 2.0, 8.0]),
+    ];
+    for (operator, inputs, expected) in cases {
+        let mut graph = GraphBuilder::new("arithmetic");
+        graph.initializer("channel", &[2, 1, 1], &[2.0, 4.0]);
+        graph.initializer("row", &[4], &[8.0, 4.0, 2.0, 1.0]);
+        graph.node("mean", "GlobalAveragePool", &["image"], &[]);
+        graph.node("flat", "Flatten", &["image"], &[]);
+        let value = graph.node("value", operator, &inputs, &[]);
+        let model = graph.finish("image", &[(&value, &[])], &[]);
+        let graph = Graph::read(&model, None, "value").expect("a graph");
+        let actual = run(&graph, map(vec![1.0, 2.0, 4.0, 8.0], [1, 2, 1, 2]));
+        assert_eq!(actual, expected, "{operator} {inputs:?}");
+    }
 }
 
 #[test]
@@ -247,6 +275,20 @@ const SGD: Optimizer = Optimizer::Sgd {
     weight_decay: 0.0,
 };
 
+/// The network with `(2 - sum) / sigmoid(sum)` in place of its sum.
+fn dividing() -> ModelProto {
+    let mut model = network();
+    let graph = model.graph.as_mut().expect("a graph");
+    let after = graph.node.iter().position(|node| node.name == "pool").expect("a pool");
+    let two = add_initializer(graph, "two", &[], &[2.0]);
+    let difference = add_node(graph, "difference", "Sub", &[&two, "sum"], &[]);
+    let gate = add_node(graph, "gate", "Sigmoid", &["sum"], &[]);
+    let quotient = add_node(graph, "quotient", "Div", &[&difference, &gate], &[]);
+    graph.node[after].input[0] = quotient;
+    graph.node[after..].rotate_right(3);
+    model
+}
+
 /// The first step's change of a parameter is minus the rate times the gradient; it must agree with the loss's
 /// difference quotient.
 #[test]
@@ -255,8 +297,17 @@ fn gradients_agree_with_difference_quotients() {
         let mut engine = open(&Device::Cpu, plan.clone()).expect("a processor");
         f64::from(engine.step(&batch(), 0.0, 1).expect("a step").loss)
     };
-    for statistics in [Statistics::Frozen, Statistics::Batch] {
-        let plan = plan(statistics, SGD);
+    for (model, statistics) in [
+        (network(), Statistics::Frozen),
+        (network(), Statistics::Batch),
+        (dividing(), Statistics::Frozen),
+    ] {
+        let graph = Graph::read(&model, None, "logits").expect("a graph");
+        let plan = Plan {
+            rate_scales: vec![1.0; graph.parameters.len()],
+            graph,
+            ..plan(statistics, SGD)
+        };
         let mut engine = open(&Device::Cpu, plan.clone()).expect("a processor");
         engine.step(&batch(), 1.0, 1).expect("a step");
         let after = engine.parameters(Version::Current).expect("values");
