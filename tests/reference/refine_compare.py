@@ -257,6 +257,7 @@ def operators(generator):
         helper.make_node("Add", ["x", "branch"], ["y"]),
     )
     yield one("Add of a parameter", "Add", ["shift"], [floats("shift", draw(4, 1, 1))])
+    yield one("Add of a number", "Add", ["three"], [floats("three", 3.0)])
     yield one("Sub of a constant", "Sub", ["shift"], [floats("shift", draw(4, 1, 1))])
     yield one("Div by a constant", "Div", ["factor"], [floats("factor", 1 + np.abs(draw(1, 4, 1, 1)))])
     for operator in ("Sub", "Div"):
@@ -416,12 +417,13 @@ ROLES = {"Conv": {1: True, 2: False}, "Gemm": {1: True, 2: False}, "MatMul": {1:
 def trained_of(model):
     """Names of what is trained, and whether weight decay applies; by the operators that use it."""
     trained, known = {}, {tensor.name for tensor in model.graph.initializer}
+    single = {tensor.name for tensor in model.graph.initializer if np.prod(tensor.dims) == 1}
     for node in model.graph.node:
         roles = ROLES.get(node.op_type, {})
         if node.op_type == "BatchNormalization":
             roles = {1: False, 2: False}
         if node.op_type == "Add":
-            roles = {0: False, 1: False}
+            roles = {position: False for position in (0, 1) if node.input[position] not in single}
         for position, decays in roles.items():
             if position < len(node.input) and node.input[position] in known:
                 trained[node.input[position]] = decays

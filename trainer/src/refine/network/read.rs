@@ -72,7 +72,7 @@ impl<'a> Parsed<'a> {
                 continue;
             }
             inputs.push(match self.constants.get(name) {
-                Some(tensor) => Input::Parameter(self.parameter(tensor, name, role(&operation, position))?),
+                Some(tensor) => Input::Parameter(self.parameter(tensor, name, role(&operation, position, tensor))?),
                 None => Input::Value(name.clone()),
             });
         }
@@ -104,8 +104,10 @@ impl<'a> Parsed<'a> {
 }
 
 /// What the input of an operation at a position is for, where it is a constant.
-fn role(operation: &Operation, position: usize) -> Role {
+fn role(operation: &Operation, position: usize, tensor: &TensorProto) -> Role {
     match (operation, position) {
+        // A single number is no bias, but part of a function, as in hard swish, x min(max(x + 3, 0), 6) / 6.
+        (Operation::Add, _) if tensor.dims.iter().product::<i64>() == 1 => Role::Constant,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 1) => Role::Weight,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 2)
         | (Operation::BatchNormalization { .. }, 1 | 2)

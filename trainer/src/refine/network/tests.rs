@@ -156,6 +156,23 @@ fn arithmetic_keeps_the_order_of_its_operands() {
 }
 
 #[test]
+fn a_single_number_that_is_added_is_not_trained() {
+    for (shape, values, role) in [
+        (&[4][..], &[0.1, 0.2, 0.3, 0.4][..], Role::Offset),
+        (&[], &[3.0], Role::Constant),
+        (&[1], &[3.0], Role::Constant),
+    ] {
+        let mut graph = GraphBuilder::new("sum");
+        let flat = graph.node("flat", "Flatten", &["image"], &[]);
+        let added = graph.initializer("added", shape, values);
+        let sum = graph.node("sum", "Add", &[&flat, &added], &[]);
+        let model = graph.finish("image", &[(&sum, &[])], &[]);
+        let graph = Graph::read(&model, None, "sum").expect("a graph");
+        assert_eq!(graph.parameters[0].role, role, "{shape:?}");
+    }
+}
+
+#[test]
 fn same_padding_is_that_of_tensorflow() {
     let window = Window {
         kernel: [3, 3],
