@@ -333,11 +333,23 @@ fn a_network_that_cannot_be_refined_is_told_of_before_anything_is_computed() {
         node.op_type = "Softsign".to_owned();
     }
     std::fs::write(workshop.path("odd.onnx"), model.encode_to_vec()).expect("written");
-    for classifier in ["dnn", "auto"] {
+    let train = |classifier| {
         let mut train = workshop.train_by("odd.onnx", "data", "run");
         train.args(["--classifier", classifier, "--trained", "all", "--device", "cpu"]);
-        let said = say_within(60, &train).ended_with(1);
-        assert!(said.stderr.contains("Softsign"), "{said:?}");
-        assert!(!said.stderr.contains("Computing features"), "{said:?}");
-    }
+        say_within(60, &train)
+    };
+    let said = train("dnn").ended_with(1);
+    assert!(said.stderr.contains("Softsign"), "{said:?}");
+    assert!(!said.stderr.contains("Computing features"), "{said:?}");
+
+    // Where the classifier is to be found out, one is left.
+    let document = train("auto").ended_with(0).json();
+    assert_eq!(document["choice"]["classifier"], "svm", "{document}");
+    let run = workshop.path("run");
+    assert_eq!(json(&run.join("bundle/manifest.json"))["classifier"], "svm");
+    let notes = json(&run.join("run.json"))["notes"].to_string();
+    assert!(
+        notes.contains("svm is trained") && notes.contains("Softsign"),
+        "{notes}"
+    );
 }

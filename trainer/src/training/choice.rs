@@ -10,6 +10,7 @@ use super::{Fitted, Parameters, Prepared, TrainingError, Workplace, refined, wit
 use crate::backbone::Backbone;
 use crate::dataset::Dataset;
 use crate::refine::RefineError;
+use crate::refine::engine::EngineError;
 use crate::svm::{ClassWeights, Fold, first_best, stratified_grouped};
 
 /// In the order of preference where they do equally well: the simplest first.
@@ -20,7 +21,7 @@ const CANDIDATES: [ClassifierKind; 3] = [ClassifierKind::Svm, ClassifierKind::Dn
 pub struct Choice {
     /// The best.
     pub classifier: ClassifierKind,
-    /// How each did on the folds that all of them were tried on.
+    /// How each did on the folds that all of them were tried on; none where the network cannot be refined.
     pub candidates: Vec<Candidate>,
     /// Why it is the best, in a sentence or two.
     pub reason: String,
@@ -65,7 +66,8 @@ impl Recognized {
 }
 
 /// Tries every classifier on folds of the training part of `dataset`: the same images held out for all. Refinements
-/// come last and end where the time that is left would not suffice for another one on the whole training part.
+/// come last and end where the time that is left would not suffice for another one on the whole training part. Where
+/// the network cannot be refined, the SVM is left.
 ///
 /// # Errors
 /// See [`TrainingError`]; a refinement that takes too long is none.
@@ -77,7 +79,7 @@ pub fn choose(
     workplace: &Workplace,
 ) -> Result<Choice, TrainingError> {
     let begin = Instant::now();
-    with_features(dataset, backbone, parameters, workplace, |job, _, _| {
+    let choice = with_features(dataset, backbone, parameters, workplace, |job, _, _| {
         // The test part is not needed, so that refined networks give no features of it.
         let training = job.features.normalized_rows(&job.train);
         let items = job.train.iter().map(|row| job.dataset.items[*row].clone());
@@ -95,7 +97,17 @@ pub fn choose(
         let folds = folds.iter().zip(&workplaces);
         let folds: Vec<(Prepared, Vec<usize>)> = folds.map(|(fold, workplace)| job.on(fold, workplace)).collect();
         compare(&folds, parameters, begin, limit)
-    })
+    });
+    match choice {
+        Err(TrainingError::Refine(
+            error @ (RefineError::Graph(_) | RefineError::Engine(EngineError::Graph(_)) | RefineError::Parity { .. }),
+        )) => Ok(Choice {
+            classifier: ClassifierKind::Svm,
+            candidates: Vec::new(),
+            reason: format!("svm is trained, without trying the others: {error}."),
+        }),
+        choice => choice,
+    }
 }
 
 fn compare(
