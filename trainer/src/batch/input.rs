@@ -310,8 +310,9 @@ enum Columns {
     Place(usize),
     /// One holds the bucket, another the key.
     Object(usize, usize),
-    /// As in the manifests of S3 Batch Operations and S3 Inventory: bucket, then key in the encoding of addresses.
-    Manifest,
+    /// As in the manifests of S3 Batch Operations and S3 Inventory: bucket, then key in the encoding of addresses. The
+    /// bucket is told where the first record may be a header: without one, the others name the same.
+    Manifest(Option<String>),
 }
 
 impl Columns {
@@ -324,8 +325,12 @@ impl Columns {
         if let Some(place) = PLACES.iter().find_map(|name| find(name)) {
             return (Self::Place(place), true);
         }
-        let is_manifest = record.len() > 1 && is_in_bucket(&record[0], &record[1]);
-        (if is_manifest { Self::Manifest } else { Self::Place(0) }, false)
+        if record.len() > 1 && is_in_bucket(&record[0], &record[1]) {
+            let may_be_header = !record[1].contains(['/', '.']);
+            (Self::Manifest(may_be_header.then(|| record[0].to_owned())), false)
+        } else {
+            (Self::Place(0), false)
+        }
     }
 
     fn place(&self, record: &csv::StringRecord) -> Result<String, String> {
@@ -336,14 +341,18 @@ impl Columns {
         match self {
             Self::Place(column) => Ok(field(*column)?.to_owned()),
             Self::Object(bucket, key) => Ok(format!("s3://{}/{}", field(*bucket)?, field(*key)?)),
-            Self::Manifest => {
+            Self::Manifest(first) => {
+                let bucket = field(0)?;
+                if let Some(first) = first.as_deref().filter(|first| *first != bucket) {
+                    return Err(format!(
+                        "{bucket:?} is not the bucket of the first line, {first:?}: if that is a header, call the \
+                         column of images one of {}, or two columns bucket and key",
+                        PLACES.join(", ")
+                    ));
+                }
                 let key = field(1)?.replace('+', " ");
                 let key = percent_decode_str(&key).decode_utf8();
-                Ok(format!(
-                    "s3://{}/{}",
-                    field(0)?,
-                    key.map_err(|error| error.to_string())?
-                ))
+                Ok(format!("s3://{bucket}/{}", key.map_err(|error| error.to_string())?))
             }
         }
     }
@@ -436,6 +445,16 @@ mod tests {
                 "\"my.photos\",\"in/a.jpg\"\n",
                 vec!["s3://my.photos/in/a.jpg".to_owned()],
             ),
+            (
+                "c3.csv",
+                "photos,0a1b\nphotos,in/a.jpg\n",
+                vec!["s3://photos/0a1b".to_owned(), "s3://photos/in/a.jpg".to_owned()],
+            ),
+            (
+                "c4.csv",
+                "photos,a.jpg\nscans,b.jpg\n",
+                vec!["s3://photos/a.jpg".to_owned(), "s3://scans/b.jpg".to_owned()],
+            ),
             ("d.csv", "x/1.jpg\nx/2.jpg\n", vec![here("x/1.jpg"), here("x/2.jpg")]),
             ("d2.csv", "1.JPG,a/b.c\n2.JPG,d\n", vec![here("1.JPG"), here("2.JPG")]),
             ("d3.csv", "scan.0001,red\n", vec![here("scan.0001")]),
@@ -474,6 +493,19 @@ mod tests {
             std::fs::write(&path, text).expect("written");
             let error = listed(&path.display().to_string()).await.expect_err(name);
             assert!(error.to_string().contains(&format!("line {line}")), "{error}");
+        }
+        for text in [
+            "photo,label\n1.jpg,red\n",
+            "id,photo\n1,x/1.jpg\n",
+            "label,photo\nred,1.jpg\n",
+        ] {
+            let path = folder.path().join("unknown.csv");
+            std::fs::write(&path, text).expect("written");
+            let error = listed(&path.display().to_string()).await.expect_err(text).to_string();
+            assert!(
+                error.contains("line 2") && error.contains("one of item, s3, path"),
+                "{error}"
+            );
         }
         let empty = folder.path().join("d.txt");
         std::fs::write(&empty, "\n").expect("written");
