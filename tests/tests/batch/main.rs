@@ -290,6 +290,19 @@ fn what_may_pass_is_tried_again_by_the_same_command() {
     assert!(edited.stderr.contains("Going on after 1 of 3 images"), "{edited:?}");
     labels.remove(&place.text("images/00/00000.png"));
     assert_labels(&place.path("out"), &labels);
+
+    // With it goes what failed for another reason, which may be gone by now.
+    write(
+        &place.path("list.txt"),
+        b"s3://photos/1.png\nimages/00/00001.png\nimages/00/00002.png\nimages/late.png\n",
+    );
+    let missing = job().json();
+    assert_eq!([&missing["failed"], &missing["passing"]], [2, 1], "{missing}");
+    write(&place.path("images/late.png"), &colours::png(COLOURS[0].1));
+    let late = job();
+    assert!(late.stderr.contains("Going on after 2 of 4 images"), "{late:?}");
+    labels.insert(place.text("images/late.png"), label(0));
+    assert_labels(&place.path("out"), &labels);
 }
 
 #[test]

@@ -53,8 +53,7 @@ impl Line {
 struct Entry {
     offset: u64,
     length: u32,
-    /// It failed, and may not fail again.
-    passing: bool,
+    scored: bool,
 }
 
 /// The results of a job by item. Of several for one item the last counts.
@@ -114,7 +113,7 @@ impl Journal {
         let entry = Entry {
             offset: self.length,
             length: u32::try_from(length).unwrap_or(u32::MAX),
-            passing: line.error.is_some() && line.passing,
+            scored: line.error.is_none(),
         };
         self.entries.insert(line.name().into_boxed_str(), entry);
         self.length += length as u64;
@@ -137,9 +136,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether there is a result that will not become another by trying again.
-    pub fn is_settled(&self, item: &str) -> bool {
-        self.entries.get(item).is_some_and(|entry| !entry.passing)
+    /// Whether the item was scored. What failed may not fail again: limits may be others by now, or the image.
+    pub fn is_scored(&self, item: &str) -> bool {
+        self.entries.get(item).is_some_and(|entry| entry.scored)
     }
 
     /// Leaves out the results of items that are not `wanted`, and gives their number. The file keeps them.
@@ -222,7 +221,7 @@ mod tests {
         for cut in 1..=scored("a", "x").len() + 1 {
             std::fs::write(&path, &whole[..whole.len() - cut]).expect("writable");
             let mut journal = Journal::open(&path).expect("opens");
-            assert!(journal.is_settled("b") && !journal.is_settled("a"), "{cut}");
+            assert!(journal.is_scored("b") && !journal.is_scored("a"), "{cut}");
             journal.append(&scored("a", "x")).expect("appended");
             assert_eq!(
                 labels(&journal),
@@ -232,16 +231,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_result_of_an_item_counts_and_what_may_pass_is_not_settled() {
+    fn the_last_result_of_an_item_counts_and_what_failed_is_not_scored() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("journal");
         let mut journal = Journal::open(&path).expect("new");
         assert!(matches!(Journal::open(&path), Err(BatchError::Busy(_))));
         journal.append(&broken("a", true)).expect("appended");
         journal.append(&broken("b", false)).expect("appended");
-        assert!(!journal.is_settled("a") && journal.is_settled("b"));
+        assert!(!journal.is_scored("a") && !journal.is_scored("b"));
         journal.append(&scored("a", "y")).expect("appended");
-        assert!(journal.is_settled("a"));
+        assert!(journal.is_scored("a") && !journal.is_scored("b"));
         assert_eq!(labels(&journal)[0], ("a".to_owned(), "y".to_owned()));
         assert_eq!(journal.classes().collect::<Vec<_>>(), ["y"]);
         journal.append("{}").expect_err("no result");

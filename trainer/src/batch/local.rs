@@ -38,9 +38,9 @@ impl Addressed for String {
 }
 
 /// Scores the images of `input` and writes the results to `output`; what is done is kept below `cache` until then. A
-/// job that was interrupted is about the images that are there when it goes on. One that was finished is not done
-/// again, unless some of its failures may have passed. A note beside the summary tells of results that are missing, or
-/// that were there before.
+/// job that was interrupted is about the images that are there when it goes on, and tries again what failed. One that
+/// was finished is not done again, unless some of its failures may have passed. A note beside the summary tells of
+/// results that are missing, or that were there before.
 ///
 /// # Errors
 /// See [`BatchError`]. An image at fault is none: it is among the failures.
@@ -75,7 +75,7 @@ pub async fn run(
     Ok((summary, note))
 }
 
-/// Scores what `journal` has no settled result of, on threads of its own; nothing else waits for this one.
+/// Scores what has no scores in `journal` yet, on threads of its own; nothing else waits for this one.
 fn score(
     list: &Path,
     count: u64,
@@ -83,18 +83,13 @@ fn score(
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<(), BatchError> {
-    let mut settled = HashSet::new();
-    for item in input::items(list)? {
-        if journal.is_settled(&item) {
-            settled.insert(item);
-        }
-    }
-    let left = count - settled.len() as u64;
+    let scored: HashSet<String> = input::items(list)?.filter(|item| journal.is_scored(item)).collect();
+    let left = count - scored.len() as u64;
     if left == 0 {
         return Ok(());
     }
-    if !settled.is_empty() {
-        progress.note(&format!("Going on after {} of {count} images", settled.len()));
+    if !scored.is_empty() {
+        progress.note(&format!("Going on after {} of {count} images", scored.len()));
     }
     let threads = scorer.threads.clamp(1, usize::try_from(left).unwrap_or(usize::MAX));
     // Side by side, or many cores would take longer to begin than a few images take.
@@ -109,7 +104,7 @@ fn score(
         .collect();
     let reader = ImageReader::new(scorer.limits, scorer.allow_private)?;
     progress.begin("Scoring", left);
-    let items = input::items(list)?.filter(move |item| !settled.contains(item));
+    let items = input::items(list)?.filter(move |item| !scored.contains(item));
     let result = conveyor::run(items, &reader, workers, |json: String| {
         progress.advance(1);
         journal.append(&json)
