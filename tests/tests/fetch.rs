@@ -288,7 +288,7 @@ fn who_wants_to_be_left_alone_does_not_hold_up_the_others() {
         .chain(free)
         .map(|url| ("dotted", url))
         .collect();
-    let options = ["--allow-private", "--jobs", "1", "--attempts", "2"];
+    let options = ["--allow-private", "--jobs", "1", "--attempts", "5"];
     let said = Work::new(&lines).fetch(&options).ended_with(0).json();
     assert_eq!(said["kept"], COUNT + 1);
 }

@@ -144,8 +144,17 @@ fn what_no_trusted_key_has_signed_is_not_gone_back_to() {
         say_within(60, command.env("IKAT_TRUSTED_KEY", key))
     };
     put("unsigned", &[]);
-    // The end of a trial makes nothing live.
     put("signed", &["--sign", "own.pem", "--canary", "0.5"]);
+    // Of the live version, another manifest than was served is as good as another version.
+    let live = workshop.path("store/colours/live.json");
+    let served = std::fs::read_to_string(&live).expect("live.json");
+    let mut other: Value = serde_json::from_str(&served).expect("JSON");
+    other["manifest_sha256"] = "0".repeat(64).into();
+    std::fs::write(&live, other.to_string()).expect("written");
+    let refusal = rollback(&own).ended_with(1);
+    assert!(refusal.stderr.contains("is not signed"), "{refusal:?}");
+    // The end of a trial makes nothing live.
+    std::fs::write(&live, served).expect("written");
     rollback(&own).ended_with(0);
 
     put("signed", &["--sign", "own.pem"]);

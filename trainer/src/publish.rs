@@ -268,11 +268,13 @@ pub async fn rollback(
     if let Some(problem) = missing_file(store, name, &manifest).await? {
         return Err(incomplete(name, &version, problem));
     }
+    let hash = sha256_hex(&json);
     // Where a trial ends, nothing becomes live that was not.
-    if before.as_ref().is_none_or(|(live, _)| live.version != version) {
+    let is_live = |(live, _): &(Live, String)| live.version == version && live.manifest_sha256 == hash;
+    if !before.as_ref().is_some_and(is_live) {
         versions::signature(store, name, &version, &json, trusted).await?;
     }
-    make_live(store, name, &version, &sha256_hex(&json), before).await
+    make_live(store, name, &version, &hash, before).await
 }
 
 /// All models in the store that have a live version, by name; one whose `live.json` is damaged with that problem.

@@ -72,13 +72,15 @@ impl Dataset {
         })
     }
 
-    /// A note where a list is read although there is a folder of one of its classes, as where the other folders were
-    /// removed.
+    /// A note where a list in the folder is read although there is a folder of one of its classes, as where the other
+    /// folders were removed. Whether the folder was named, or a list in it, is not known here.
     fn list_note(&self) -> Option<String> {
         let list = list_in(&self.root, 2)?;
         let folder = self.classes.iter().find(|class| self.root.join(class).is_dir())?;
         Some(format!(
-            "{} says what the images are, as {folder} is the only class folder; two of them would count in place of the list.",
+            "Where --data names {}, {} says what the images are, as {folder} is the only class folder there; two of them \
+             would count in place of the list.",
+            self.root.display(),
             list.display()
         ))
     }

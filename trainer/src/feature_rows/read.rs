@@ -188,9 +188,10 @@ impl Gathered<'_> {
             };
             match self.rows.get_mut(&row.item) {
                 Some(before) if before.outcome.is_ok() => {
-                    let labels = (&before.label, &known.label);
-                    before.contradicted |=
-                        known.outcome.is_ok() && matches!(labels, (Some(first), Some(other)) if first != other);
+                    if let (Ok(_), Some(label)) = (known.outcome, known.label) {
+                        let first = before.label.get_or_insert_with(|| label.clone());
+                        before.contradicted |= *first != label;
+                    }
                 }
                 _ => {
                     self.rows.insert(row.item, known);
@@ -484,6 +485,7 @@ mod tests {
     async fn labels_win_over_folders_and_features_over_errors() {
         let given = [
             broken("/a/x/1.jpg"),
+            row("/a/x/1.jpg", None, &[1.0]),
             row("/a/x/1.jpg", Some("red"), &[1.0]),
             broken("/a/x/1.jpg"),
             row("/a/y/2.jpg", Some("blue"), &[2.0]),
