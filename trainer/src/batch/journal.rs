@@ -136,9 +136,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether the item was scored. What failed may not fail again: limits may be others by now, or the image.
-    pub fn is_scored(&self, item: &str) -> bool {
-        self.entries.get(item).is_some_and(|entry| entry.scored)
+    /// The items that were scored, sorted. What failed may not fail again: limits may be others by now, or the image.
+    pub fn scored(&self) -> impl Iterator<Item = &str> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.scored)
+            .map(|(item, _)| &**item)
     }
 
     /// Leaves out the results of items that are not `wanted`, and gives their number. The file keeps them.
@@ -221,7 +224,7 @@ mod tests {
         for cut in 1..=scored("a", "x").len() + 1 {
             std::fs::write(&path, &whole[..whole.len() - cut]).expect("writable");
             let mut journal = Journal::open(&path).expect("opens");
-            assert!(journal.is_scored("b") && !journal.is_scored("a"), "{cut}");
+            assert_eq!(journal.scored().collect::<Vec<_>>(), ["b"], "{cut}");
             journal.append(&scored("a", "x")).expect("appended");
             assert_eq!(
                 labels(&journal),
@@ -238,9 +241,9 @@ mod tests {
         assert!(matches!(Journal::open(&path), Err(BatchError::Busy(_))));
         journal.append(&broken("a", true)).expect("appended");
         journal.append(&broken("b", false)).expect("appended");
-        assert!(!journal.is_scored("a") && !journal.is_scored("b"));
+        assert_eq!(journal.scored().next(), None);
         journal.append(&scored("a", "y")).expect("appended");
-        assert!(journal.is_scored("a") && !journal.is_scored("b"));
+        assert_eq!(journal.scored().collect::<Vec<_>>(), ["a"]);
         assert_eq!(labels(&journal)[0], ("a".to_owned(), "y".to_owned()));
         assert_eq!(journal.classes().collect::<Vec<_>>(), ["y"]);
         journal.append("{}").expect_err("no result");

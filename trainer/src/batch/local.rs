@@ -75,7 +75,8 @@ pub async fn run(
     Ok((summary, note))
 }
 
-/// Scores what has no scores in `journal` yet, on threads of its own; nothing else waits for this one.
+/// Scores what has no scores in `journal` yet, which knows images of the list alone, on threads of its own; nothing else
+/// waits for this one.
 fn score(
     list: &Path,
     count: u64,
@@ -83,7 +84,7 @@ fn score(
     journal: &mut Journal,
     progress: &dyn Progress,
 ) -> Result<(), BatchError> {
-    let scored: HashSet<String> = input::items(list)?.filter(|item| journal.is_scored(item)).collect();
+    let scored: HashSet<String> = journal.scored().map(str::to_owned).collect();
     let left = count - scored.len() as u64;
     if left == 0 {
         return Ok(());
