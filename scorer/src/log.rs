@@ -138,7 +138,7 @@ impl Log {
         line["message"] = "a version was refused".into();
         line["timestamp"] = rfc3339(now).into();
         line["level"] = "ERROR".into();
-        line["model"] = model.unwrap_or("unknown").into();
+        line["model"] = dimension(model.unwrap_or("unknown")).into();
         line["RefusedVersions"] = 1.into();
         Some(line)
     }
