@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,11 +65,7 @@ impl Http {
     /// # Panics
     /// When it does not stop.
     pub fn stop(mut self) -> (Option<i32>, Vec<Value>) {
-        let told = Command::new("kill")
-            .arg(self.scorer.id().to_string())
-            .status()
-            .expect("kill");
-        assert!(told.success());
+        self.scorer.signal("-TERM");
         let mut code = None;
         wait_until("the scorer to stop", || {
             code = self.scorer.exit_code();

@@ -208,6 +208,15 @@ impl Running {
     pub fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// Sends it a signal, such as `-INT`.
+    ///
+    /// # Panics
+    /// When it cannot be sent.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{signal}");
+    }
 }
 
 impl Drop for Running {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use end_to_end::program::{Running, trainer};
 use end_to_end::wait_until;
@@ -400,20 +400,15 @@ fn an_audit_of_another_folder_is_told() {
 fn a_request_that_never_ends_holds_it_up_once() {
     let folder = data(1);
     let site = Site::start(folder.path());
-    let pid = site.trainer.id().to_string();
-    let interrupt = || {
-        let interrupted = Command::new("kill").args(["-INT", &pid]).status();
-        assert!(interrupted.is_ok_and(|status| status.success()));
-    };
     let mut stream = TcpStream::connect(site.address()).expect("a connection");
     write!(stream, "GET / HTTP/1.1\r\n").expect("sent");
     // It was read once another request is answered.
     site.status("GET", "/", "");
-    interrupt();
+    site.trainer.signal("-INT");
     wait_until("the end of the listening", || {
         TcpStream::connect(site.address()).is_err()
     });
-    interrupt();
+    site.trainer.signal("-INT");
     let mut running = site.trainer;
     wait_until("the end", || running.exit_code() == Some(0));
 }

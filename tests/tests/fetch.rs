@@ -429,8 +429,7 @@ fn on_an_interruption_it_says_that_it_goes_on() {
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut running = Running::start(&mut command);
     wait_until("an image", || !work.images().is_empty());
-    let interrupted = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
-    assert!(interrupted.expect("the system's kill").success());
+    running.signal("-INT");
     let mut told = String::new();
     running.take_stderr().read_to_string(&mut told).expect("text");
     assert!(told.contains("goes on where it was"), "{told}");

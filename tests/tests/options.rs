@@ -1,7 +1,7 @@
 //! What the trainer makes of its options and its standard streams.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use end_to_end::colours;
 use end_to_end::program::{Running, say_within};
@@ -272,8 +272,7 @@ fn a_training_that_is_interrupted_says_that_it_goes_on() {
     let mut running = Running::start(train.stdout(Stdio::null()).stderr(Stdio::piped()));
     let mut lines = BufReader::new(running.take_stderr()).lines();
     lines.next().expect("a stage").expect("text");
-    let interrupted = Command::new("kill").args(["-INT", &running.id().to_string()]).status();
-    assert!(interrupted.is_ok_and(|status| status.success()));
+    running.signal("-INT");
     let said: Vec<String> = lines.map(|line| line.expect("text")).collect();
     assert!(
         said.iter().any(|line| line.contains("the same command goes on")),

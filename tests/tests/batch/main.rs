@@ -163,7 +163,7 @@ fn a_job_that_is_killed_goes_on_where_it_was() {
         let running = Running::start(&mut place.local(&place.text("images"), &place.text("out")));
         wait_until("the job", || lines() > before + 40);
         // It holds its lock and goes no further, however long the second one takes.
-        say(Command::new("kill").args(["-STOP", &running.id().to_string()])).ended_with(0);
+        running.signal("-STOP");
         let second = say(&mut place.local(&place.text("images"), &place.text("out"))).ended_with(1);
         assert!(second.stderr.contains("another trainer"), "{second:?}");
         // SIGKILL.
