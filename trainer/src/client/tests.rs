@@ -221,15 +221,21 @@ async fn what_no_scorer_takes_is_not_sent() {
     assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn who_is_not_there_and_who_breaks_off_are_told_apart() {
+/// A port, a client that calls it as `user` (`NAME:PASSWORD@`, or nothing), and a request.
+async fn calling(user: &str) -> (TcpListener, Client, Prepared) {
     let folder = tempfile::tempdir().expect("a folder");
     let image = folder.path().join("a.png");
     std::fs::write(&image, "an image").expect("written");
     let request = Client::prepare(&image).await.expect("a request");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{}/", listener.local_addr().expect("bound"));
+    let address = format!("http://{user}{}/", listener.local_addr().expect("bound"));
     let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    (listener, client, request)
+}
+
+#[tokio::test]
+async fn who_is_not_there_and_who_breaks_off_are_told_apart() {
+    let (listener, client, request) = calling("").await;
 
     let breaking = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
@@ -247,13 +253,7 @@ async fn who_is_not_there_and_who_breaks_off_are_told_apart() {
 
 #[tokio::test]
 async fn a_password_in_the_address_is_sent_and_not_repeated() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let image = folder.path().join("a.png");
-    std::fs::write(&image, "an image").expect("written");
-    let request = Client::prepare(&image).await.expect("a request");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://user:secret@{}/", listener.local_addr().expect("bound"));
-    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    let (listener, client, request) = calling("user:secret@").await;
 
     let asked = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
@@ -269,13 +269,7 @@ async fn a_password_in_the_address_is_sent_and_not_repeated() {
 
 #[tokio::test]
 async fn an_address_that_leads_on_is_told_where_to() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let image = folder.path().join("a.png");
-    std::fs::write(&image, "an image").expect("written");
-    let request = Client::prepare(&image).await.expect("a request");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{}/", listener.local_addr().expect("bound"));
-    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    let (listener, client, request) = calling("").await;
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
         let _ = stream.read(&mut [0; 8192]);
