@@ -128,12 +128,7 @@ impl SeaweedFs {
 
     /// Environment variables with which a program reaches it.
     pub fn environment(&self) -> Vec<(&str, &str)> {
-        vec![
-            ("AWS_ENDPOINT_URL", self.endpoint.as_str()),
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-            ("AWS_REGION", "us-east-1"),
-        ]
+        environment(&self.endpoint)
     }
 
     /// A client with the right credentials.
@@ -173,6 +168,16 @@ impl Drop for SeaweedFs {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Environment variables with which a program reaches the server at `endpoint`, or what stands in for one.
+pub fn environment(endpoint: &str) -> Vec<(&str, &str)> {
+    vec![
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+        ("AWS_REGION", "us-east-1"),
+    ]
 }
 
 /// A client for the server at `endpoint`.

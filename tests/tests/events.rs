@@ -5,7 +5,7 @@ use std::time::Duration;
 use end_to_end::colours::{COLOURS, bundle, lying_bundle, png};
 use end_to_end::lambda::Lambda;
 use end_to_end::root;
-use end_to_end::seaweedfs::SeaweedFs;
+use end_to_end::seaweedfs::{self, SeaweedFs};
 use end_to_end::web::{Web, answer};
 use serde_json::{Value, json};
 use shared::bundle::MODEL;
@@ -179,15 +179,12 @@ fn an_image_that_takes_too_long_costs_no_other_item_its_answer() {
     bundle("lambda").write(folder.path()).expect("written");
     let model = folder.path().display().to_string();
     let endpoint = bucket.url("");
-    let environment = [
+    let mut environment = seaweedfs::environment(&endpoint);
+    environment.extend([
         ("IKAT_MODEL", model.as_str()),
         ("IKAT_ALLOWED_BUCKETS", "photos"),
         ("IKAT_DEADLINE_SECONDS", "4"),
-        ("AWS_ENDPOINT_URL", &endpoint),
-        ("AWS_ACCESS_KEY_ID", "tests"),
-        ("AWS_SECRET_ACCESS_KEY", "tests"),
-        ("AWS_REGION", "us-east-1"),
-    ];
+    ]);
     let Some(lambda) = Lambda::start(&environment) else {
         return;
     };
@@ -222,13 +219,9 @@ fn an_instance_takes_its_first_event_though_its_store_does_not_answer() {
     // Connections are made by the system, and nobody reads from them.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
-    let Some(lambda) = Lambda::start(&[
-        ("AWS_ENDPOINT_URL", &endpoint),
-        ("AWS_ACCESS_KEY_ID", "a"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("IKAT_DEADLINE_SECONDS", "1"),
-        ("IKAT_MODEL", "s3://models/colours"),
-    ]) else {
+    let mut environment = seaweedfs::environment(&endpoint);
+    environment.extend([("IKAT_DEADLINE_SECONDS", "1"), ("IKAT_MODEL", "s3://models/colours")]);
+    let Some(lambda) = Lambda::start(&environment) else {
         return;
     };
     let (_, answer) = lambda.invoke(&json!({ "image": "AAAA" }));
@@ -261,14 +254,9 @@ async fn an_instance_sees_its_loading_through_before_it_takes_another_event() {
         }
     });
     let endpoint = bucket.url("");
-    let Some(lambda) = Lambda::start(&[
-        ("AWS_ENDPOINT_URL", &endpoint),
-        ("AWS_ACCESS_KEY_ID", "tests"),
-        ("AWS_SECRET_ACCESS_KEY", "tests"),
-        ("AWS_REGION", "us-east-1"),
-        ("IKAT_MODEL", "s3://models/colours"),
-        ("IKAT_REFRESH_SECONDS", "1"),
-    ]) else {
+    let mut environment = seaweedfs::environment(&endpoint);
+    environment.extend([("IKAT_MODEL", "s3://models/colours"), ("IKAT_REFRESH_SECONDS", "1")]);
+    let Some(lambda) = Lambda::start(&environment) else {
         return;
     };
     let image = base64(&png([250, 10, 10]));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use end_to_end::http::{Http, connect, post};
-use end_to_end::{colours, wait_until};
+use end_to_end::{colours, seaweedfs, wait_until};
 
 const CI_REQUESTS: usize = 3_000;
 
@@ -362,12 +362,9 @@ fn a_store_that_does_not_answer_is_told_of_within_the_time_of_a_request() {
     // Connections are made by the system, and nobody reads from them.
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
-    let (scorer, _folder) = scorer(&[
-        ("AWS_ENDPOINT_URL", &endpoint),
-        ("AWS_ACCESS_KEY_ID", "a"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("IKAT_ALLOWED_BUCKETS", "photos"),
-    ]);
+    let mut environment = seaweedfs::environment(&endpoint);
+    environment.push(("IKAT_ALLOWED_BUCKETS", "photos"));
+    let (scorer, _folder) = scorer(&environment);
     let request = br#"{"s3": "s3://photos/1.png"}"#;
     let (status, answer) = post(scorer.address(), "/", "application/json", request);
     assert_eq!(status, 503, "{answer}");

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use end_to_end::colours::{COLOURS, bundle, lying_bundle, png};
 use end_to_end::http::Http;
 use end_to_end::network::{Relay, Weather};
-use end_to_end::seaweedfs::SeaweedFs;
+use end_to_end::seaweedfs::{self, SeaweedFs};
 use end_to_end::wait_until;
 use serde_json::Value;
 use shared::bundle::{Bundle, MANIFEST, MODEL, TrustedKeys};
@@ -215,8 +215,7 @@ async fn no_wrong_answer_and_no_error_while_versions_come_go_and_break() {
 
     let relay = Relay::start(s3.endpoint());
     let endpoint = relay.endpoint();
-    let mut environment = s3.environment();
-    environment[0].1 = &endpoint;
+    let mut environment = seaweedfs::environment(&endpoint);
     environment.extend([
         ("IKAT_MODEL", "s3://models/team/colours"),
         ("IKAT_REFRESH_SECONDS", "1"),
