@@ -14,7 +14,7 @@ use shared::pipeline::Pipeline;
 use shared::service::{Answer, Request, Service, ServiceError, Version};
 
 use crate::image_reader::instead_of_folder;
-use crate::threads::by_workers;
+use crate::threads::{by_workers, in_order};
 use crate::{dataset, shell};
 
 /// What came out for one file.
@@ -39,6 +39,20 @@ pub enum Outcome {
         /// As the scoring function would say it.
         error: ServiceError,
     },
+}
+
+/// As many pipelines of `bundle`, made side by side, or many cores would take longer to begin than a few images take.
+///
+/// # Errors
+/// See [`Bundle::pipeline`].
+pub fn pipelines(
+    bundle: &Bundle,
+    runtime: &Runtime,
+    limits: Limits,
+    count: usize,
+) -> Result<Vec<Pipeline>, BundleError> {
+    let made = in_order(&vec![(); count], count, |()| bundle.pipeline(runtime, limits, 1));
+    made.into_iter().collect()
 }
 
 /// Scores each of `paths` by one of `pipelines`, which work side by side, keeping the best `top_k` classes of each.

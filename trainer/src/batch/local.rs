@@ -15,7 +15,7 @@ use crate::conveyor::{self, Addressed};
 use crate::counted::counted;
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
-use crate::threads::in_order;
+use crate::scoring;
 
 /// What scores, and with what.
 pub struct Scorer<'a> {
@@ -93,11 +93,7 @@ fn score(
         progress.note(&format!("Going on after {} of {count} images", scored.len()));
     }
     let threads = scorer.threads.clamp(1, usize::try_from(left).unwrap_or(usize::MAX));
-    // Side by side, or many cores would take longer to begin than a few images take.
-    let pipelines = in_order(&vec![(); threads], threads, |()| {
-        scorer.bundle.pipeline(scorer.runtime, scorer.limits, 1)
-    });
-    let mut pipelines = pipelines.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut pipelines = scoring::pipelines(scorer.bundle, scorer.runtime, scorer.limits, threads)?;
     scorer.bundle.verify_golden(&mut pipelines[0])?;
     let workers = pipelines
         .into_iter()

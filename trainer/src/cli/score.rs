@@ -12,7 +12,6 @@ use super::resources::Resources;
 use super::values;
 use crate::evaluation::padded;
 use crate::scoring::{self, Outcome, Scored};
-use crate::threads::in_order;
 
 /// Classify images on this machine with a bundle.
 #[derive(Debug, clap::Args)]
@@ -52,9 +51,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let runtime = Resources::runtime(&cache, session)?;
     let (limits, images) = (arguments.resources.limits(), &arguments.images);
     let threads = arguments.resources.threads().min(images.len());
-    // Side by side, or many cores would take longer to begin than a few images take.
-    let pipelines = in_order(&vec![(); threads], threads, |()| bundle.pipeline(&runtime, limits, 1));
-    let pipelines = pipelines.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let pipelines = scoring::pipelines(&bundle, &runtime, limits, threads)?;
     let results = scoring::score_files(pipelines, &bundle.manifest, images, top_k, limits);
     match format {
         Format::Table => session.output.text(&table(&results))?,
