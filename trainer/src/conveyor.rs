@@ -5,7 +5,7 @@
 //! for each thread, however long the list is and however slow the taker.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -13,6 +13,7 @@ use shared::service::ServiceError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::image_reader::ImageReader;
+use crate::threads::lock;
 
 /// Items between the list and the taker of results, for each thread.
 const UNDER_WAY: usize = 32;
@@ -76,7 +77,7 @@ where
             let results = results_in.clone();
             scope.spawn(move || {
                 loop {
-                    let next = loaded.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                    let next = lock(&loaded).blocking_recv();
                     let Some(Loaded {
                         number,
                         item,

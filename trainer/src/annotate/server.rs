@@ -4,7 +4,7 @@
 //! same browser shows can neither read nor change anything, whatever its name resolves to.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::Router;
@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use super::desk::{Desk, DeskError, Query};
 use super::thumbnails::Thumbnails;
 use crate::dataset::DatasetError;
+use crate::threads::lock;
 
 const PAGE: &str = include_str!("../../templates/annotate.html");
 const STYLE: &str = include_str!("../../templates/annotate.css");
@@ -237,7 +238,7 @@ async fn on_desk<T: serde::Serialize + Send + 'static>(
     app: Arc<App>,
     work: impl FnOnce(&mut Desk) -> Result<T, DeskError> + Send + 'static,
 ) -> Response {
-    let done = tokio::task::spawn_blocking(move || work(&mut app.desk.lock().unwrap_or_else(PoisonError::into_inner)));
+    let done = tokio::task::spawn_blocking(move || work(&mut lock(&app.desk)));
     match done.await {
         Ok(Ok(reply)) => Json(reply).into_response(),
         Ok(Err(error)) => {
@@ -273,11 +274,7 @@ async fn image(
     draw: fn(&Thumbnails, &std::path::Path) -> Result<Vec<u8>, String>,
 ) -> Response {
     // Only what is on the desk is shown, whatever path is asked for.
-    let path = app
-        .desk
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .locate(&wanted.path);
+    let path = lock(&app.desk).locate(&wanted.path);
     let Some(path) = path else {
         return refusal(StatusCode::NOT_FOUND, "no image of this data set");
     };

@@ -1,13 +1,14 @@
 //! Progress on a terminal: a bar with rate and time left, on standard error.
 
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::output::{printable_lines, tell};
 use crate::progress::Progress;
+use crate::threads::lock;
 
 /// A bar of known length.
 const COUNTED: &str = "{msg} {prefix}{wide_bar} {pos}/{len} {rate} {eta} left";
@@ -36,7 +37,7 @@ impl Bar {
     }
 
     fn with_current(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
-        act(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        act(&mut lock(&self.current));
     }
 }
 

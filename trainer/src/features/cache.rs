@@ -24,6 +24,7 @@ use super::FeatureError;
 use crate::dataset::HASH_REVISION;
 use crate::device::Device;
 use crate::setup::{KEPT, keep_latest};
+use crate::threads::lock;
 
 const MAGIC: &[u8; 12] = b"ikat-feat-01";
 const HEADER: u64 = 16;
@@ -128,7 +129,7 @@ impl FeatureCache {
             return Ok(None);
         };
         let mut bytes = vec![0; record_length(self.size)];
-        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.seek(SeekFrom::Start(*offset))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|source| FeatureError::Cache {
@@ -151,7 +152,7 @@ impl FeatureCache {
             );
             return Err(NetworkError::Run(reason).into());
         }
-        let mut file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut file = lock(&self.file);
         append(&mut file, &encode(record)).map_err(|source| FeatureError::Cache {
             path: self.path.clone(),
             source,

@@ -13,6 +13,7 @@ use super::cache::Record;
 use super::{FeatureCache, FeatureError, Networks};
 use crate::dataset::{Dataset, Item, Skipped, dhash_256, read};
 use crate::progress::Progress;
+use crate::threads::lock;
 
 /// A data set with its features.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,10 +123,7 @@ impl Work<'_> {
                 }
                 Err(reason) => Err(reason),
             };
-            self.outcomes
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .push((index, outcome));
+            lock(&self.outcomes).push((index, outcome));
             self.progress.advance(1);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The networks of a featurization: one for each thread on the processor, or one on each card that the threads share.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use prost::Message;
 use shared::network::{Network, NetworkError, Runtime};
@@ -10,6 +10,7 @@ use super::FeatureError;
 use super::shared_network::SharedNetwork;
 use crate::device::{Device, DeviceError};
 use crate::onnx::proto::{DimensionValue, ModelProto, TypeValue};
+use crate::threads::lock;
 
 /// Images that a card computes at once, where the network takes any number.
 const BATCH: usize = 32;
@@ -57,7 +58,7 @@ impl<'a> Networks<'a> {
     }
 
     fn on(&self, card: &Card) -> Result<SharedNetwork, FeatureError> {
-        let mut network = card.network.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut network = lock(&card.network);
         if let Some(network) = network.as_ref() {
             return Ok(network.clone());
         }
