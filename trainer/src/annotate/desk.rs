@@ -303,6 +303,12 @@ impl Desk {
         }
     }
 
+    /// Whether the label of any image of the data set was looked at.
+    pub fn doubts_any(&self) -> bool {
+        let mut pictures = self.pictures.iter();
+        pictures.any(|(path, (label, is_excluded))| !is_excluded && self.doubt(path, label).is_some())
+    }
+
     /// How doubtful the label of an image is. One that was changed is no longer the one that was looked at.
     fn doubt(&self, path: &str, label: &str) -> Option<&Suspicion> {
         self.suspicions.get(path).filter(|found| found.label == label)

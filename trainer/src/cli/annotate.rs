@@ -8,7 +8,7 @@ use super::location::block_on;
 use super::output::{printable, printable_path};
 use super::resources::Resources;
 use crate::annotate::server::Site;
-use crate::annotate::{Desk, Query, Sort, Suspicion, Thumbnails};
+use crate::annotate::{Desk, Suspicion, Thumbnails};
 use crate::shell;
 
 /// Look through a data set and correct its labels, in the browser.
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     if let Some(audit) = &arguments.audit
         && judges_some
-        && !tells_of_any(&desk)
+        && !desk.doubts_any()
     {
         session.warn(&format!(
             "{} tells of no image here with the label that it has: make it anew with `trainer data audit --data {} \
@@ -86,16 +86,6 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         }
         Ok::<_, Failure>(Done::Complete)
     })?
-}
-
-/// Whether an audit tells of an image on the desk, which is then among the first by its doubts.
-fn tells_of_any(desk: &Desk) -> bool {
-    let first = desk.page(&Query {
-        sort: Sort::Suspicion,
-        limit: 1,
-        ..Query::default()
-    });
-    first.images.iter().any(|image| image.suspicion.is_some())
 }
 
 /// Waits for Ctrl-C.
