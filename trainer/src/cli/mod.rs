@@ -36,7 +36,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Id, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 use self::bar::Bar;
 use self::failure::{Done, Failure};
@@ -201,15 +201,7 @@ fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
         .try_get_matches_from_mut(arguments)
         .map_err(|error| Parsing::Clap(configuration::explained(error, &mut command, arguments)))?;
     let arguments = Arguments::from_arg_matches(&matches).map_err(Parsing::Clap)?;
-    Ok((arguments, typed(&matches)))
-}
-
-/// What was typed for the command that is run.
-fn typed(mut matches: &ArgMatches) -> Vec<Id> {
-    while let Some((_, below)) = matches.subcommand() {
-        matches = below;
-    }
-    configuration::typed(matches)
+    Ok((arguments, configuration::typed(&matches)))
 }
 
 /// What to say of those of the `options` that are among the `typed` and have no effect.

@@ -293,8 +293,11 @@ fn running(command: &Command, arguments: &[OsString]) -> Option<(String, Vec<Id>
     Some((names.join("-"), typed(matches)))
 }
 
-/// What was typed, and comes neither from the environment nor from a file.
-pub fn typed(matches: &ArgMatches) -> Vec<Id> {
+/// What was typed for the command that is run, and comes neither from the environment nor from a file.
+pub fn typed(mut matches: &ArgMatches) -> Vec<Id> {
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
     let is_typed = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
     matches.ids().filter(is_typed).cloned().collect()
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{ArgAction, FromArgMatches};
 
-use crate::cli::{Arguments, command, typed};
-use crate::configuration::{Configuration, TEMPLATE};
+use crate::cli::{Arguments, command};
+use crate::configuration::{Configuration, TEMPLATE, typed};
 
 /// The parameter file with every parameter taken out of its comment.
 fn everything_set() -> String {
