@@ -8,6 +8,7 @@ use shared::files::{sha256_hex, write_atomically};
 use shared::image::Limits;
 
 use crate::dataset::read;
+use crate::setup::oldest_first;
 use crate::small_copy::{decoded, jpeg};
 
 /// Longest side of a thumbnail, in pixels.
@@ -64,12 +65,8 @@ impl Thumbnails {
 
 /// Removes all files in `folder` but the latest. What cannot be removed stays.
 fn keep_latest(folder: &Path, most: usize) {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let dated = entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())));
-    let mut files: Vec<(SystemTime, PathBuf)> = dated.collect();
-    files.sort_unstable();
-    let surplus = files.len().saturating_sub(most);
-    for (_, file) in &files[..surplus] {
+    let files = oldest_first(folder, &|_: &Path| true);
+    for (_, file, _) in &files[..files.len().saturating_sub(most)] {
         let _ = fs::remove_file(file);
     }
 }

@@ -10,6 +10,7 @@ use shared::files::write_atomically;
 
 use super::{Best, History, RefineError};
 use crate::refine::engine::State;
+use crate::setup::oldest_first;
 
 /// Everything that an interrupted refinement needs to go on.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,18 +106,10 @@ const KEPT: usize = 8;
 
 /// Removes all but the newest checkpoints from the folder of `path`. What cannot be removed is only a file too many.
 pub(super) fn keep_newest(path: &Path) {
-    let files = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    let mut checkpoints: Vec<_> = files
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|file| file.path().extension() == path.extension())
-        .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
-        .collect();
-    checkpoints.sort_unstable();
-    let spare = checkpoints.len().saturating_sub(KEPT);
-    for (_, path) in &checkpoints[..spare] {
-        let _ = std::fs::remove_file(path);
+    let Some(folder) = path.parent() else { return };
+    let checkpoints = oldest_first(folder, &|file: &Path| file.extension() == path.extension());
+    for (_, checkpoint, _) in &checkpoints[..checkpoints.len().saturating_sub(KEPT)] {
+        let _ = std::fs::remove_file(checkpoint);
     }
 }
 

@@ -127,23 +127,26 @@ impl Cache {
 /// use. Whoever has one open all the same goes on with it, and what that adds is lost. One that cannot be removed
 /// stays.
 pub(crate) fn keep_latest(folder: &Path, most: u64, is_of_kind: &dyn Fn(&Path) -> bool) {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
-        .map(|file| (file.path(), file.metadata()))
-        .filter(|(path, _)| is_of_kind(path))
-        .filter_map(|(path, metadata)| {
-            let metadata = metadata.ok()?;
-            Some((metadata.modified().ok()?, metadata.len(), path))
-        })
-        .collect();
-    files.sort_unstable();
     let mut bytes = 0_u64;
-    for (used, length, path) in files.iter().rev() {
+    for (used, path, length) in oldest_first(folder, is_of_kind).iter().rev() {
         bytes = bytes.saturating_add(*length);
         if bytes > most && used.elapsed().is_ok_and(|age| age > MAYBE_IN_USE) {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// The files of a kind in `folder` with the times of their last change and their lengths.
+pub(crate) fn oldest_first(folder: &Path, is_of_kind: &dyn Fn(&Path) -> bool) -> Vec<(SystemTime, PathBuf, u64)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let of_kind = entries.filter(|entry| is_of_kind(&entry.path()));
+    let dated = of_kind.filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        Some((metadata.modified().ok()?, entry.path(), metadata.len()))
+    });
+    let mut files: Vec<_> = dated.collect();
+    files.sort_unstable();
+    files
 }
 
 fn has_hash(path: &Path, sha256: &str) -> Result<bool, SetupError> {

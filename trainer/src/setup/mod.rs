@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use cache::Cache;
-pub(crate) use cache::{KEPT, keep_latest};
+pub(crate) use cache::{KEPT, keep_latest, oldest_first};
 pub use runtime::{cuda_runtime_library, runtime_library};
 
 use crate::progress::Progress;
