@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::builder::{float_tensor, tensor};
 use super::proto::{AttributeProto, FLOAT, GraphProto, INT64, TensorProto, attribute_type};
 
 /// What is wrong with a tensor.
@@ -59,24 +60,21 @@ impl<'a> Constants<'a> {
 pub fn unify_constants(graph: &mut GraphProto) {
     let constants = graph.node.iter_mut().filter(|node| node.op_type == "Constant");
     for attribute in constants.flat_map(|node| &mut node.attribute) {
-        let floats = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let integers = |values: &[i64]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let (data_type, dims, raw_data) = match attribute.name.as_str() {
-            "value_float" => (FLOAT, Vec::new(), floats(&[attribute.f])),
-            "value_floats" => (FLOAT, vec![attribute.floats.len() as i64], floats(&attribute.floats)),
-            "value_int" => (INT64, Vec::new(), integers(&[attribute.i])),
-            "value_ints" => (INT64, vec![attribute.ints.len() as i64], integers(&attribute.ints)),
+        let integers = |shape: &[usize], values: &[i64]| {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensor("", INT64, shape, bytes)
+        };
+        let value = match attribute.name.as_str() {
+            "value_float" => float_tensor("", &[], &[attribute.f]),
+            "value_floats" => float_tensor("", &[attribute.floats.len()], &attribute.floats),
+            "value_int" => integers(&[], &[attribute.i]),
+            "value_ints" => integers(&[attribute.ints.len()], &attribute.ints),
             _ => continue,
         };
         *attribute = AttributeProto {
             name: "value".to_owned(),
             r#type: attribute_type::TENSOR,
-            t: Some(TensorProto {
-                dims,
-                data_type,
-                raw_data,
-                ..TensorProto::default()
-            }),
+            t: Some(value),
             ..AttributeProto::default()
         };
     }
