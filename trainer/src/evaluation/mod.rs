@@ -13,7 +13,6 @@ mod spread;
 mod table;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use shared::classifier::{Calibration, Decision};
@@ -24,10 +23,10 @@ pub use metrics::{Metrics, MetricsError, Seconds};
 pub use paired::{Answers, PairedTest, SIGNIFICANCE, holm, p_text};
 pub use predictions::{Predicted, Predictions, PredictionsError};
 pub use spread::Spread;
+use table::shown;
 pub use table::{aligned, padded, table};
 
 use crate::counted::listed;
-use crate::dataset::escape;
 use confidence::expected_calibration_error;
 use curve::{all_pairs, area_under_curve, one_against_rest};
 
@@ -164,7 +163,7 @@ impl Evaluation {
         const SHOWN: usize = 10;
         let has_none = |class: &&String| self.per_class.get(*class).is_none_or(|of_class| of_class.support == 0);
         let without = self.classes.iter().filter(has_none);
-        let classes: Vec<String> = without.map(|class| escape(Path::new(class))).collect();
+        let classes: Vec<String> = without.map(|class| shown(class)).collect();
         if self.test_count == 0 {
             Some("There are no test images, so that nothing is measured.".to_owned())
         } else if classes.is_empty() {

@@ -96,7 +96,7 @@ fn mistakes(evaluation: &Evaluation) -> String {
 }
 
 /// The name of a class in one line.
-fn shown(class: &str) -> String {
+pub(super) fn shown(class: &str) -> String {
     escape(Path::new(class))
 }
 
