@@ -59,7 +59,9 @@ fn find(graph: &GraphProto) -> Vec<Fold> {
         let value = node.input.first()?;
         let convolution = *producers.get(value.as_str())?;
         let alone = node.op_type == "BatchNormalization" && node.output.len() == 1 && uses.get(value) == Some(&1);
-        let trains = node.attribute.iter().any(|a| a.name == "training_mode" && a.i != 0);
+        let trains = node
+            .attribute("training_mode")
+            .is_some_and(|attribute| attribute.i != 0);
         (alone && !trains).then_some(())?;
         let (shape, weights, bias) = folded(&graph.node[convolution], node, &constants)?;
         Some(Fold {
@@ -94,7 +96,7 @@ fn folded(
     };
     let (scale, shift, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
     (bias.len() == channels).then_some(())?;
-    let epsilon = normalization.attribute.iter().find(|a| a.name == "epsilon");
+    let epsilon = normalization.attribute("epsilon");
     let epsilon = f64::from(epsilon.map_or(EPSILON, |attribute| attribute.f));
     let length = weights.len() / channels;
     for channel in 0..channels {

@@ -26,11 +26,7 @@ impl<'a> Constants<'a> {
         for node in &graph.node {
             let Some(output) = node.output.first() else { continue };
             let constant = match node.op_type.as_str() {
-                "Constant" => node
-                    .attribute
-                    .iter()
-                    .find(|attribute| attribute.name == "value")
-                    .and_then(|attribute| attribute.t.as_ref()),
+                "Constant" => node.attribute("value").and_then(|attribute| attribute.t.as_ref()),
                 "Identity" => node
                     .input
                     .first()

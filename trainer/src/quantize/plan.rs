@@ -187,7 +187,7 @@ fn convolution(
         Some(name) => constants.floats(name)?,
         None => vec![0.0; shape[0]],
     };
-    let groups = node.attribute.iter().find(|attribute| attribute.name == "group");
+    let groups = node.attribute("group");
     let groups = usize::try_from(groups.map_or(1, |attribute| attribute.i)).ok()?;
     let sound = !weights.is_empty() && bias.len() == shape[0] && groups > 0 && shape[0].is_multiple_of(groups);
     (sound && weights.iter().chain(&bias).all(|value| value.is_finite())).then_some(())?;

@@ -136,8 +136,7 @@ impl Turn {
             let (index, node) = nodes.find(|(_, node)| node.input.contains(value))?;
             let output = node.output.first()?;
             if node.op_type == "Transpose" {
-                let mut attributes = node.attribute.iter();
-                let puts_first = attributes.any(|order| order.name == "perm" && order.ints == [0, 3, 1, 2]);
+                let puts_first = node.attribute("perm").is_some_and(|order| order.ints == [0, 3, 1, 2]);
                 return puts_first.then(|| Self {
                     node: index,
                     output: output.clone(),

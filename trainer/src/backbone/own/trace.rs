@@ -194,12 +194,7 @@ impl<'a> Trace<'a> {
             node = *self.producers.get(self.beside_constant(node)?)?;
         }
         let (lengths, data_type) = self.constant(node.input.get(1)?)?;
-        let number = |name: &str| {
-            let mut attributes = node.attribute.iter();
-            attributes
-                .find(|attribute| attribute.name == name)
-                .map(|attribute| attribute.i)
-        };
+        let number = |name: &str| node.attribute(name).map(|attribute| attribute.i);
         let told = shape.filter(|lengths| lengths.len() > 1).and_then(|lengths| {
             lengths
                 .iter()
@@ -249,7 +244,7 @@ impl<'a> Trace<'a> {
         match node.op_type.as_str() {
             "DequantizeLinear" => Some((lengths, FLOAT)),
             "Cast" => {
-                let to = node.attribute.iter().find(|attribute| attribute.name == "to")?;
+                let to = node.attribute("to")?;
                 Some((lengths, i32::try_from(to.i).ok()?))
             }
             "Transpose" if lengths.len() == 2 => {
@@ -266,8 +261,7 @@ impl<'a> Trace<'a> {
         let is_over_cells = match node.op_type.as_str() {
             "GlobalAveragePool" => true,
             "ReduceMean" => {
-                let attribute = node.attribute.iter().find(|attribute| attribute.name == "axes");
-                let axes = match attribute {
+                let axes = match node.attribute("axes") {
                     Some(attribute) => attribute.ints.clone(),
                     None => integers(self.constants.get(node.input.get(1)?)?)?,
                 };
