@@ -9,7 +9,7 @@ use shared::network::{Network, NetworkError, Runtime};
 use super::FeatureError;
 use super::shared_network::SharedNetwork;
 use crate::device::{Device, DeviceError};
-use crate::onnx::proto::{DimensionValue, ModelProto, TypeValue};
+use crate::onnx::proto::{DimensionValue, ModelProto};
 use crate::threads::lock;
 
 /// Images that a card computes at once, where the network takes any number.
@@ -79,12 +79,8 @@ impl<'a> Networks<'a> {
 /// How many images of a batch are computed at once by a network as a file: one where it takes no more.
 fn batch(model: &[u8]) -> usize {
     let model = ModelProto::decode(model).unwrap_or_default();
-    let told = model.graph.as_ref().and_then(|graph| {
-        let TypeValue::Tensor(tensor) = graph.input.first()?.r#type.as_ref()?.value.as_ref()? else {
-            return None;
-        };
-        tensor.shape.as_ref()?.dim.first()?.value.as_ref()
-    });
+    let input = model.graph.as_ref().and_then(|graph| graph.input.first());
+    let told = input.and_then(|input| input.dimensions()?.first()?.value.as_ref());
     if told == Some(&DimensionValue::Fixed(1)) {
         1
     } else {

@@ -241,6 +241,24 @@ pub struct ValueInfoProto {
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
+impl ValueInfoProto {
+    /// The dimensions of a tensor, where they are told.
+    pub fn dimensions(&self) -> Option<&[Dimension]> {
+        match self.r#type.as_ref()?.value.as_ref()? {
+            TypeValue::Tensor(tensor) => Some(&tensor.shape.as_ref()?.dim),
+            _ => None,
+        }
+    }
+
+    /// The same, to change them.
+    pub fn dimensions_mut(&mut self) -> Option<&mut [Dimension]> {
+        match self.r#type.as_mut()?.value.as_mut()? {
+            TypeValue::Tensor(tensor) => Some(&mut tensor.shape.as_mut()?.dim),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub struct TypeProto {
     #[prost(oneof = "TypeValue", tags = "1, 4, 5, 7, 8, 9")]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::shape;
-use crate::onnx::proto::{DimensionValue, GraphProto, TensorProto, TypeValue};
+use crate::onnx::proto::{DimensionValue, GraphProto, TensorProto};
 use crate::onnx::{Attribute, Constants, add_node, fresh_name, integers, uses};
 
 /// What scales or shifts each channel by itself, with a constant.
@@ -103,10 +103,8 @@ fn put_channels_first(graph: &mut GraphProto) {
         }
         graph.node.rotate_right(1);
     }
-    if let Some(TypeValue::Tensor(tensor)) = graph.input[0].r#type.as_mut().and_then(|kind| kind.value.as_mut())
-        && let Some(shape) = &mut tensor.shape
-    {
-        shape.dim[1..].rotate_right(1);
+    if let Some(dimensions) = graph.input[0].dimensions_mut() {
+        dimensions[1..].rotate_right(1);
     }
 }
 
@@ -198,8 +196,7 @@ pub(super) fn take_any_batch(graph: &mut GraphProto) {
     }
     let mut freed = false;
     for value in graph.input.iter_mut().chain(&mut graph.output) {
-        if let Some(TypeValue::Tensor(tensor)) = value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
-            && let Some(batch) = tensor.shape.as_mut().and_then(|shape| shape.dim.first_mut())
+        if let Some(batch) = value.dimensions_mut().and_then(|dimensions| dimensions.first_mut())
             && batch.value == Some(DimensionValue::Fixed(1))
         {
             batch.value = Some(DimensionValue::Named("N".to_owned()));
