@@ -153,6 +153,14 @@ fn check_whole(graph: &GraphProto) -> Result<(), String> {
 fn cut(graph: &mut GraphProto) -> Result<Found, String> {
     let found = find(graph)?;
     let before = std::mem::take(&mut graph.output);
+    let map = found.map.clone().map(|map| {
+        if found.channels_last {
+            let channels_first = [("perm", Attribute::Ints(vec![0, 3, 1, 2]))];
+            add_node(graph, "ikat_channels_first", "Transpose", &[&map], &channels_first)
+        } else {
+            map
+        }
+    });
     // What is an output of this form already, as in a network that was refined here, stays as it is.
     let kept = |value: &str, rank: usize| {
         let is_of_rank = |output: &ValueInfoProto| shape(output).is_some_and(|shape| shape.len() == rank);
@@ -179,7 +187,7 @@ fn cut(graph: &mut GraphProto) -> Result<Found, String> {
         }
     };
     offer(&found.value, Form::Rows, "ikat_features", &dimensions[..2]);
-    if let Some(map) = &found.map {
+    if let Some(map) = &map {
         offer(map, Form::Same, "ikat_feature_map", &dimensions);
     }
     prune(graph);

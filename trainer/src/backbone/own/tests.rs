@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::onnx::proto::StringStringEntryProto;
+use crate::onnx::proto::{AttributeProto, NodeProto, StringStringEntryProto};
 use crate::onnx::{GraphBuilder, float_value};
 use crate::refine::head::HeadLayer;
 
@@ -158,6 +158,36 @@ fn features_that_are_outputs_stay_as_they_are() {
     let once = cut_of(classifier());
     assert_eq!(outputs(&once), ["ikat_features", "ikat_feature_map"]);
     assert_eq!(cut_of(once.clone()), once);
+}
+
+#[test]
+fn a_map_with_the_channels_last_is_offered_with_its_channels_first() {
+    // As the convolution gives it, and as the turned result of a convolution.
+    for is_turned in [false, true] {
+        let mut model = classifier();
+        let graph = model.graph.as_mut().expect("a graph");
+        graph.node[1].op_type = "ReduceMean".to_owned();
+        let axes = AttributeProto {
+            name: "axes".to_owned(),
+            ints: vec![1, 2],
+            ..AttributeProto::default()
+        };
+        graph.node[1].attribute.push(axes);
+        if is_turned {
+            let last = [("perm", Attribute::Ints(vec![0, 2, 3, 1]))];
+            graph.node[1].input[0] = add_node(graph, "turned", "Transpose", &["head"], &last);
+            graph.node[1..].rotate_right(1);
+        }
+        let once = cut_of(model);
+        assert_eq!(outputs(&once), ["ikat_features", "ikat_feature_map"]);
+        let nodes = &once.graph.as_ref().expect("a graph").node;
+        let turns: Vec<&NodeProto> = nodes.iter().filter(|node| node.op_type == "Transpose").collect();
+        assert_eq!((turns.len(), turns[0].input[0].as_str()), (1, "head"));
+        let map = nodes.last().expect("the map");
+        let expected = if is_turned { "head" } else { turns[0].output[0].as_str() };
+        assert_eq!((map.op_type.as_str(), map.input[0].as_str()), ("Identity", expected));
+        assert_eq!(cut_of(once.clone()), once);
+    }
 }
 
 #[test]

@@ -51,7 +51,10 @@ pub(super) fn find(graph: &GraphProto) -> Result<Found, String> {
 /// Where the features of a network are.
 pub(super) struct Found {
     pub value: String,
+    /// The last feature map, where they are the means of its cells.
     pub map: Option<String>,
+    /// Whether the channels of that map come last.
+    pub channels_last: bool,
     pub size: usize,
     /// Whether they are 32-bit floats.
     pub single: bool,
@@ -138,7 +141,8 @@ impl<'a> Trace<'a> {
             .producers
             .get(self.skip(end, &same_but_for_form_and_scale))
             .copied();
-        let map = pool.and_then(|node| self.pooled(node));
+        let pooled = pool.and_then(|node| self.pooled(node));
+        let (map, channels_last) = pooled.unzip();
         let may_be_scores = are_scores || map.is_none_or(|map| self.may_be_of_classes(map, size));
         // An output may be the map under another name.
         let map = map.map(|map| {
@@ -152,6 +156,7 @@ impl<'a> Trace<'a> {
             // Pooled features are what is expected of a featurizer.
             note: note.filter(|_| may_be_scores),
             map,
+            channels_last: channels_last.unwrap_or_default(),
             size,
             single,
         })
@@ -160,7 +165,7 @@ impl<'a> Trace<'a> {
     /// Whether a map that is pooled may be one of classes, as in networks of the form of SqueezeNet: a last convolution
     /// of one cell that gives less than it takes, or as many channels as a set of images from ImageNet has classes.
     fn may_be_of_classes(&self, map: &'a str, size: usize) -> bool {
-        let value = self.skip(map, &["Relu", "Identity", "Cast", "Dropout"]);
+        let value = self.skip(map, &["Relu", "Identity", "Cast", "Dropout", "Transpose"]);
         let kernel = self.producers.get(value).filter(|node| node.op_type == "Conv");
         let kernel = kernel.and_then(|node| self.constant(node.input.get(1)?));
         let narrows = kernel.is_some_and(|(lengths, _)| matches!(lengths[..], [given, taken, 1, 1] if given < taken));
@@ -255,11 +260,12 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// The map whose cells a node averages: `[N, C, h, w]`, not the tokens of a transformer or a map with channels
-    /// last.
-    fn pooled(&self, node: &'a NodeProto) -> Option<&'a String> {
-        let is_over_cells = match node.op_type.as_str() {
-            "GlobalAveragePool" => true,
+    /// The map whose cells a node averages, `[N, C, h, w]` or `[N, h, w, C]` and not the tokens of a transformer, and
+    /// whether its channels come last.
+    fn pooled(&self, node: &'a NodeProto) -> Option<(&'a String, bool)> {
+        let map = node.input.first()?;
+        match node.op_type.as_str() {
+            "GlobalAveragePool" => Some((map, false)),
             "ReduceMean" => {
                 let axes = match node.attribute("axes") {
                     Some(attribute) => attribute.ints.clone(),
@@ -267,11 +273,27 @@ impl<'a> Trace<'a> {
                 };
                 let mut axes: Vec<i64> = axes.iter().map(|axis| axis.rem_euclid(4)).collect();
                 axes.sort_unstable();
-                axes == [2, 3]
+                match axes[..] {
+                    [2, 3] => Some((map, false)),
+                    [1, 2] => Some(self.channels_first(map).map_or((map, true), |same| (same, false))),
+                    _ => None,
+                }
             }
-            _ => false,
+            _ => None,
+        }
+    }
+
+    /// A map whose channels come last with its channels first, where the network has it so.
+    fn channels_first(&self, map: &str) -> Option<&'a String> {
+        let turns = |node: &NodeProto, order: [i64; 4]| {
+            node.op_type == "Transpose" && node.attribute("perm").is_some_and(|perm| perm.ints == order)
         };
-        node.input.first().filter(|_| is_over_cells)
+        if let Some(node) = self.producers.get(map).filter(|node| turns(node, [0, 2, 3, 1])) {
+            return node.input.first();
+        }
+        let mut nodes = self.graph.node.iter();
+        let after = nodes.find(|node| turns(node, [0, 3, 1, 2]) && node.input.first().is_some_and(|of| of == map))?;
+        after.output.first()
     }
 }
 
@@ -419,17 +441,21 @@ mod tests {
 
     #[test]
     fn a_mean_over_anything_but_height_and_width_has_no_feature_map() {
-        let map_of = |axes: &[i64]| {
+        let found = |axes: &[i64]| {
             let change = |graph: &mut GraphProto| {
                 let bytes = axes.iter().flat_map(|axis| axis.to_le_bytes()).collect();
                 let axes = add_tensor(graph, "axes", INT64, &[axes.len()], bytes);
                 graph.node[1].op_type = "ReduceMean".to_owned();
                 graph.node[1].input.push(axes);
+                graph.initializer[0].dims = vec![2, 1, 1, 1];
+                graph.output[0].name = "flat".to_owned();
             };
-            found_after(&change).expect("features").map
+            let found = found_after(&change).expect("features");
+            (found.map, found.channels_last, found.note.is_some())
         };
-        assert_eq!(map_of(&[-1, 2]).as_deref(), Some("head"));
-        assert_eq!(map_of(&[1, 2]), None, "channels last");
-        assert_eq!(map_of(&[1]), None, "tokens");
+        let head = || Some("head".to_owned());
+        assert_eq!(found(&[-1, 2]), (head(), false, false));
+        assert_eq!(found(&[1, -2]), (head(), true, false), "channels last");
+        assert_eq!(found(&[1]), (None, false, true), "tokens");
     }
 }
