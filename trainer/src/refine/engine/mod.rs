@@ -5,7 +5,9 @@
 
 mod device;
 mod optimizer;
-pub(in crate::refine) mod session;
+mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

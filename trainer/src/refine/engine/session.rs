@@ -26,7 +26,7 @@ const AVERAGE_WARMUP: f32 = 10.0;
 const ADDED_UP: usize = 1 << 20;
 
 /// See [`Engine`].
-pub(in crate::refine) struct Session<B: AutodiffBackend> {
+pub(super) struct Session<B: AutodiffBackend> {
     plan: Plan,
     /// The first holds what is trained; with the others it shares each batch.
     devices: Vec<B::Device>,
@@ -42,7 +42,7 @@ pub(in crate::refine) struct Session<B: AutodiffBackend> {
 
 impl<B: Trainable> Session<B> {
     /// On one device or more, which share each batch; `threaded` where they are a processor, whose threads do.
-    pub(in crate::refine) fn new(plan: Plan, devices: Vec<B::Device>, threaded: bool) -> Result<Self, EngineError> {
+    pub(super) fn new(plan: Plan, devices: Vec<B::Device>, threaded: bool) -> Result<Self, EngineError> {
         let parameters: Vec<Tensor<B::InnerBackend, 1>> = plan
             .graph
             .parameters

@@ -11,7 +11,7 @@ mod operation;
 mod pool;
 mod read;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use convolution::{Convolve, Trainable};
 pub use cut::{Boundary, boundaries, lower_part};
