@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use burn_tensor::activation::{hard_sigmoid, relu, sigmoid};
 use burn_tensor::backend::Backend;
 use burn_tensor::ops::{ConvOptions, PadMode};
 use burn_tensor::{FloatDType, Tensor, TensorData};
@@ -11,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::convolution::Convolve;
+use super::elementwise::{Each, Pair, joined};
 use super::{Graph, GraphError, Input, Layout, Operation, Operator, Window, pool};
 
 /// What flows between operators.
@@ -271,6 +271,11 @@ impl<'a, B: Convolve> Run<'a, B> {
                 let matrix = self.parameter::<2>(operator, 1)?;
                 let matrix = if *transposed { matrix.transpose() } else { matrix };
                 let precision = self.precision();
+                let ([_, length], [taken, _]) = (rows.dims(), matrix.dims());
+                if length != taken {
+                    let reason = format!("its matrix is for rows of {taken}, and one has {length}");
+                    return Err(form(operator, &reason));
+                }
                 let product = precision.raise(precision.lower(rows).matmul(precision.lower(matrix)));
                 let product = product.mul_scalar(*scale);
                 Value::Rows(match operator.inputs.get(2) {
@@ -314,17 +319,17 @@ impl<'a, B: Convolve> Run<'a, B> {
     fn pairwise(&mut self, operator: &'a Operator, function: Pair) -> Result<Value<B>, GraphError> {
         Ok(match &operator.inputs[..] {
             [Input::Value(left), Input::Value(right)] => match (self.take(left)?, self.take(right)?) {
-                (Value::Map(left), Value::Map(right)) => Value::Map(function.apply(left, right)),
-                (Value::Rows(left), Value::Rows(right)) => Value::Rows(function.apply(left, right)),
+                (Value::Map(left), Value::Map(right)) => Value::Map(function.apply(operator, left, right)?),
+                (Value::Rows(left), Value::Rows(right)) => Value::Rows(function.apply(operator, left, right)?),
                 _ => return Err(form(operator, "a feature map and a row per image do not go together")),
             },
             [Input::Value(value), Input::Parameter(index)] => match self.take(value)? {
-                Value::Map(map) => Value::Map(function.apply(map, self.widened(operator, *index)?)),
-                Value::Rows(rows) => Value::Rows(function.apply(rows, self.widened(operator, *index)?)),
+                Value::Map(map) => Value::Map(function.apply(operator, map, self.widened(operator, *index)?)?),
+                Value::Rows(rows) => Value::Rows(function.apply(operator, rows, self.widened(operator, *index)?)?),
             },
             [Input::Parameter(index), Input::Value(value)] => match self.take(value)? {
-                Value::Map(map) => Value::Map(function.apply(self.widened(operator, *index)?, map)),
-                Value::Rows(rows) => Value::Rows(function.apply(self.widened(operator, *index)?, rows)),
+                Value::Map(map) => Value::Map(function.apply(operator, self.widened(operator, *index)?, map)?),
+                Value::Rows(rows) => Value::Rows(function.apply(operator, self.widened(operator, *index)?, rows)?),
             },
             _ => return Err(form(operator, "two inputs are expected")),
         })
@@ -353,8 +358,8 @@ impl<'a, B: Convolve> Run<'a, B> {
             }
         }
         match (maps.is_empty(), rows.is_empty()) {
-            (false, true) => Ok(Value::Map(Tensor::cat(maps, 1))),
-            (true, false) => Ok(Value::Rows(Tensor::cat(rows, 1))),
+            (false, true) => Ok(Value::Map(joined(operator, maps)?)),
+            (true, false) => Ok(Value::Rows(joined(operator, rows)?)),
             _ => Err(form(operator, "a feature map and a row per image do not go together")),
         }
     }
@@ -441,52 +446,7 @@ impl<'a, B: Convolve> Run<'a, B> {
     }
 }
 
-/// A function of each value by itself.
-#[derive(Clone, Copy)]
-enum Each {
-    Relu,
-    LeakyRelu(f32),
-    Clip(f32, f32),
-    Sigmoid,
-    HardSigmoid(f32, f32),
-    HardSwish,
-}
-
-impl Each {
-    fn apply<B: Backend, const D: usize>(self, values: Tensor<B, D>) -> Tensor<B, D> {
-        match self {
-            Self::Relu => relu(values),
-            Self::LeakyRelu(slope) => burn_tensor::activation::leaky_relu(values, f64::from(slope)),
-            Self::Clip(low, high) if low == 0.0 && high == f32::INFINITY => relu(values),
-            Self::Clip(low, high) => values.clamp(low, high),
-            Self::Sigmoid => sigmoid(values),
-            Self::HardSigmoid(alpha, beta) => hard_sigmoid(values, f64::from(alpha), f64::from(beta)),
-            Self::HardSwish => values.clone() * hard_sigmoid(values, 1.0 / 6.0, 0.5),
-        }
-    }
-}
-
-/// A function of two values at the same place.
-#[derive(Clone, Copy)]
-enum Pair {
-    Add,
-    Subtract,
-    Multiply,
-    Divide,
-}
-
-impl Pair {
-    fn apply<B: Backend, const D: usize>(self, left: Tensor<B, D>, right: Tensor<B, D>) -> Tensor<B, D> {
-        match self {
-            Self::Add => left + right,
-            Self::Subtract => left - right,
-            Self::Multiply => left * right,
-            Self::Divide => left / right,
-        }
-    }
-}
-
-fn form(operator: &Operator, reason: &str) -> GraphError {
+pub(super) fn form(operator: &Operator, reason: &str) -> GraphError {
     let operation = format!("{:?}", operator.operation);
     // What follows the name are its parameters.
     let named = operation.split([' ', '(']).next().unwrap_or_default();

@@ -6,6 +6,7 @@
 
 mod convolution;
 mod cut;
+mod elementwise;
 mod forward;
 mod operation;
 mod pool;

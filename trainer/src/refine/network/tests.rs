@@ -335,6 +335,46 @@ fn a_kernel_for_other_channels_is_told_of() {
     assert!(error.to_string().contains("the map has 3"), "{error}");
 }
 
+/// A Reshape may make other rows of the images than those that it is taken for.
+#[test]
+fn shapes_that_do_not_go_together_are_told_of() {
+    for (operator, inputs, expected) in [
+        (
+            "Add",
+            ["image", "channels"],
+            "(Add) cannot be refined: values of the shapes [1, 2, 1, 2] and [1, 3, 1, 1]",
+        ),
+        (
+            "Sub",
+            ["row", "flat"],
+            "(Subtract) cannot be refined: values of the shapes [1, 3] and [1, 4]",
+        ),
+        (
+            "Concat",
+            ["image", "mean"],
+            "(Concatenate) cannot be refined: values of the shapes [1, 2, 1, 2] and [1, 2, 1, 1]",
+        ),
+        (
+            "MatMul",
+            ["flat", "matrix"],
+            "(Linear) cannot be refined: its matrix is for rows of 3, and one has 4",
+        ),
+    ] {
+        let mut graph = GraphBuilder::new("shapes");
+        graph.initializer("channels", &[3, 1, 1], &[1.0; 3]);
+        graph.initializer("row", &[3], &[1.0; 3]);
+        graph.initializer("matrix", &[3, 2], &[1.0; 6]);
+        graph.node("mean", "GlobalAveragePool", &["image"], &[]);
+        graph.node("flat", "Flatten", &["image"], &[]);
+        let value = graph.node("value", operator, &inputs, &[("axis", Attribute::Int(1))]);
+        let model = graph.finish("image", &[(&value, &[])], &[]);
+        let graph = Graph::read(&model, None, "value").expect("a graph");
+        let image = map(vec![1.0; 4], [1, 2, 1, 2]);
+        let error = forward(&graph, &parameters(&graph), image, Mode::Inference).expect_err("no output");
+        assert!(error.to_string().contains(&format!("node value {expected}")), "{error}");
+    }
+}
+
 #[test]
 fn one_value_has_no_variance() {
     let mut graph = GraphBuilder::new("norm");
