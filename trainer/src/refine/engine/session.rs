@@ -357,9 +357,11 @@ impl<B: Trainable> Engine for Session<B> {
     }
 
     fn logits(&mut self, inputs: &Inputs, version: Version) -> Result<Vec<f32>, EngineError> {
-        let input = value::<B::InnerBackend>(inputs, &self.devices[0]);
-        let pass = forward(&self.plan.graph, self.version(version), input, Mode::Inference)?;
-        numbers(rows(pass.output)?)
+        guarded(|| {
+            let input = value::<B::InnerBackend>(inputs, &self.devices[0]);
+            let pass = forward(&self.plan.graph, self.version(version), input, Mode::Inference)?;
+            numbers(rows(pass.output)?)
+        })
     }
 
     fn parameters(&self, version: Version) -> Result<Vec<Vec<f32>>, EngineError> {

@@ -7,8 +7,8 @@ use crate::device::Device;
 use crate::onnx::proto::ModelProto;
 use crate::onnx::{add_initializer, add_node};
 use crate::refine::head::HeadLayer;
-use crate::refine::network::Role;
 use crate::refine::network::tests::{images, network};
+use crate::refine::network::{Operation, Role};
 
 fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
     let graph = Graph::read(&network(), None, "logits").expect("a graph");
@@ -232,6 +232,20 @@ fn numbers_that_are_none_stop_the_step_and_change_nothing() {
         assert_eq!(engine.state().expect("a state"), before);
         engine.step(&batch(), 0.1, 1).expect("a step");
     }
+}
+
+/// The processor's backend panics at limits in the wrong order, as others do where their memory is used up.
+#[test]
+fn a_backend_that_panics_as_it_infers_is_an_error() {
+    let mut plan = plan(Statistics::Frozen, SGD);
+    for operator in &mut plan.graph.operators {
+        if let Operation::Clip(low, high) = &mut operator.operation {
+            (*low, *high) = (6.0, 0.0);
+        }
+    }
+    let mut engine = open(&Device::Cpu, plan).expect("a processor");
+    let error = engine.logits(&batch().inputs, Version::Current).expect_err("no logits");
+    assert!(matches!(error, EngineError::Device(_)), "{error}");
 }
 
 #[test]
