@@ -93,8 +93,13 @@ fn quiet_leaves_out_hints_and_keeps_the_notes_on_results() {
     let workshop = Workshop::new(8);
     let mut train = workshop.trainer(&["train", "-q", "--data", "data", "--out", "run"]);
     train.args(["--backbone", "colours.onnx", "--resolution", "32"]);
-    train.args(["--mean", "0,0,0", "--std", "255,255,255"]);
-    let trained = say_within(60, &train).ended_with(0).stdout;
+    train.args(["--mean", "0,0,0", "--std", "0.5,0.5,0.5"]);
+    let said = say_within(60, &train).ended_with(0);
+    let of_network = "--std 0.5,0.5,0.5 is below 1";
+    assert!(said.stderr.contains(of_network), "{said:?}");
+    let record = std::fs::read_to_string(workshop.path("run/run.json")).expect("a record");
+    assert!(record.contains(of_network), "{record}");
+    let trained = said.stdout;
     assert!(!workshop.path("run/epochs.json").exists(), "nothing was refined");
     assert!(
         trained.contains("Report: ") && !trained.contains("Publish: "),

@@ -247,7 +247,8 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
 
-    let mut notes = parameters.split.notes(dataset);
+    let mut notes = backbone.notes.clone();
+    notes.extend(parameters.split.notes(dataset));
     notes.extend(dataset.conflict_note(&features.groups));
     notes.extend(parameters.split.file_notes(dataset, &features.groups, &split));
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
