@@ -23,7 +23,7 @@ const LOG_SCALE_TOLERANCE: f64 = 1e-6;
 
 /// The scale where nothing could be held out: of two classes with margins 1 and -1 the first gets 0.88, a
 /// modest claim.
-pub(crate) const DEFAULT_CALIBRATION: Calibration = Calibration::Temperature { scale: 1.0 };
+const DEFAULT_CALIBRATION: Calibration = Calibration::Temperature { scale: 1.0 };
 
 /// Thresholds that accept everything, where nothing could be held out.
 pub const ACCEPT_ALL: Thresholds = Thresholds {
@@ -31,11 +31,35 @@ pub const ACCEPT_ALL: Thresholds = Thresholds {
     margin: f32::MIN,
 };
 
+/// What margins of images that were held out are worth.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Calibrated {
+    /// Margins to probabilities.
+    pub calibration: Calibration,
+    /// When to answer `unknown`.
+    pub thresholds: Thresholds,
+    /// What the user should know of it.
+    pub note: Option<String>,
+}
+
+/// Calibration and thresholds by `margins` (`n x classes`) of images whose classes are `truths`; the thresholds accept
+/// at least the share `accept` of those that are classified rightly.
+pub(crate) fn calibrate(margins: ArrayView2<f32>, truths: &[usize], accept: f64) -> Calibrated {
+    let calibration = fit_temperature(margins, truths);
+    let thresholds = fit_thresholds(margins, truths, &calibration, accept);
+    let note = "No held-out image was classified rightly, so no answer will be `unknown`.";
+    Calibrated {
+        note: (thresholds.is_none() && !truths.is_empty()).then(|| note.to_owned()),
+        thresholds: thresholds.unwrap_or(ACCEPT_ALL),
+        calibration,
+    }
+}
+
 /// The temperature with the least log-loss on `margins` (`n x classes`) of images whose classes are
 /// `truths`. As in Platt's method the truth gets `(n + 1) / (n + 2)` of the target and the other classes
 /// the rest, so that margins without an error do not ask for certainty. The loss is convex in the
 /// scale, so golden section search finds its least.
-pub fn fit_temperature(margins: ArrayView2<f32>, truths: &[usize]) -> Calibration {
+pub(super) fn fit_temperature(margins: ArrayView2<f32>, truths: &[usize]) -> Calibration {
     if margins.nrows() == 0 || margins.ncols() < 2 {
         return DEFAULT_CALIBRATION;
     }
@@ -109,7 +133,7 @@ fn smoothed_log_loss(margins: ArrayView2<f32>, truths: &[usize], scale: f64) -> 
 
 /// The highest thresholds, at equal ranks of probability and margin, that still accept `accept` of the
 /// rightly classified rows; `None` where no row is.
-pub fn fit_thresholds(
+fn fit_thresholds(
     margins: ArrayView2<f32>,
     truths: &[usize],
     calibration: &Calibration,

@@ -19,8 +19,8 @@ mod tests;
 use ndarray::ArrayView2;
 use shared::classifier::{Calibration, LinearClassifier, Thresholds};
 
-pub(crate) use calibration::calibrated_log_loss;
-pub use calibration::{ACCEPT_ALL, fit_temperature, fit_thresholds};
+pub use calibration::ACCEPT_ALL;
+pub(crate) use calibration::{Calibrated, calibrate, calibrated_log_loss};
 pub(crate) use cross_validation::first_best;
 pub use cross_validation::{CSweep, SweepEntry};
 pub use estimator::{LinearSvm, LinearSvmParams, LinearSvmValidParams};
@@ -154,19 +154,12 @@ pub fn train_on_folds(
         .take(one_vs_rest::problem_count(classes));
     sweep.scale_to(one_vs_rest::length(planes));
     let truths: Vec<usize> = sweep.out_of_fold_rows.iter().map(|row| labels[*row]).collect();
-    let calibration = fit_temperature(sweep.out_of_fold_margins.view(), &truths);
-    let thresholds = fit_thresholds(
-        sweep.out_of_fold_margins.view(),
-        &truths,
-        &calibration,
-        parameters.accept_quantile,
-    )
-    .unwrap_or_else(|| {
-        if !truths.is_empty() {
-            notes.push("No held-out image was classified rightly, so no answer will be `unknown`.".to_owned());
-        }
-        ACCEPT_ALL
-    });
+    let Calibrated {
+        calibration,
+        thresholds,
+        note,
+    } = calibrate(sweep.out_of_fold_margins.view(), &truths, parameters.accept_quantile);
+    notes.extend(note);
     Ok(Trained {
         classifier: fitted.classifier,
         sweep,

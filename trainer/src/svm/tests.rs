@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use shared::classifier::{Decision, Head, first_largest, l2_normalize};
 
+use super::calibration::fit_temperature;
 use super::*;
 use crate::progress::Silent;
 
@@ -430,6 +431,18 @@ fn the_temperature_follows_margins_of_every_size() {
             scale(size)
         );
     }
+}
+
+#[test]
+fn thresholds_that_no_image_tells_accept_all() {
+    let margins = ndarray::array![[0.1_f32, 0.9], [0.8, 0.3]];
+    let wrong = calibrate(margins.view(), &[0, 1], 0.95);
+    assert_eq!(wrong.thresholds, ACCEPT_ALL);
+    let note = wrong.note.expect("a note");
+    assert!(note.starts_with("No held-out image was classified rightly"), "{note}");
+    assert_eq!(calibrate(margins.view(), &[1, 0], 0.95).note, None);
+    let none = calibrate(Array2::<f32>::zeros((0, 2)).view(), &[], 0.95);
+    assert_eq!((none.thresholds, none.note), (ACCEPT_ALL, None));
 }
 
 #[test]

@@ -329,13 +329,11 @@ fn with_own_layer(
     // Where nothing was held out, the logits are of other images.
     let logits = Array2::from_shape_vec((truths.len(), classes), logits.to_vec())
         .unwrap_or_else(|_| Array2::zeros((0, classes)));
-    let calibration = if truths.is_empty() {
-        Calibration::Temperature { scale: 1.0 }
-    } else {
-        svm::fit_temperature(logits.view(), &truths)
-    };
-    let accept = job.parameters.svm.accept_quantile;
-    let thresholds = svm::fit_thresholds(logits.view(), &truths, &calibration, accept).unwrap_or(svm::ACCEPT_ALL);
+    let svm::Calibrated {
+        calibration,
+        thresholds,
+        note,
+    } = svm::calibrate(logits.view(), &truths, job.parameters.svm.accept_quantile);
     Fitted {
         head: Head {
             classes: job.dataset.classes.clone(),
@@ -346,6 +344,7 @@ fn with_own_layer(
         model,
         feature_size: classes,
         features: Cow::Owned(features),
+        notes: note.into_iter().collect(),
         ..Fitted::empty()
     }
 }
