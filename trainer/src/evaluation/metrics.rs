@@ -36,7 +36,7 @@ pub struct Seconds {
     pub refine: Option<f64>,
 }
 
-/// Why `metrics.json` could not be written or read.
+/// Why `metrics.json` could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
     /// The file system said no.
@@ -71,23 +71,7 @@ impl From<Evaluation> for Metrics {
 }
 
 impl Metrics {
-    /// Writes the JSON form to `path`, whole or not at all.
-    ///
-    /// # Errors
-    /// [`MetricsError::File`] with what the file system said.
-    pub fn save(&self, path: &Path) -> Result<(), MetricsError> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(|source| MetricsError::Json {
-            path: path.to_owned(),
-            source,
-        })?;
-        json.push(b'\n');
-        shared::files::write_atomically(path, &json).map_err(|source| MetricsError::File {
-            path: path.to_owned(),
-            source,
-        })
-    }
-
-    /// Reads what [`Self::save`] wrote.
+    /// Reads `metrics.json`.
     ///
     /// # Errors
     /// See [`MetricsError`].
