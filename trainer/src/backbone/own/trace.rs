@@ -25,6 +25,9 @@ const AFTER_LAST_LAYER: [&str; 12] = [
 /// How many classes networks are usually trained on: ImageNet's, with and without one for the background.
 const IMAGENET_CLASSES: [usize; 4] = [1000, 1001, 21_841, 21_843];
 
+/// Far more features than any network has: a file of a few bytes can tell of so many that no memory holds them.
+const MOST_FEATURES: usize = 1 << 20;
+
 /// Where the features are by the first output that leaves no doubt, or else by the first that leads to any.
 pub(super) fn find(graph: &GraphProto) -> Result<Found, String> {
     let trace = Trace::new(graph);
@@ -125,8 +128,10 @@ impl<'a> Trace<'a> {
             ));
             size
         };
-        if size == 0 {
-            return Err("its last layer takes no features at all".to_owned());
+        if !(1..=MOST_FEATURES).contains(&size) {
+            return Err(format!(
+                "it has {size} features of an image; 1 to {MOST_FEATURES} are expected"
+            ));
         }
         let same_but_for_form_and_scale = [
             "Flatten",
@@ -407,6 +412,15 @@ mod tests {
         assert!(note_of(1000, 512, 1).is_some());
         assert_eq!(note_of(1280, 320, 1), None);
         assert_eq!(note_of(256, 512, 3), None);
+    }
+
+    #[test]
+    fn no_more_features_are_believed_than_memory_holds() {
+        for size in [0, 1 << 40] {
+            let found = found_after(&|graph: &mut GraphProto| graph.initializer[1].dims = vec![size, 2]);
+            let expected = format!("it has {size} features of an image; 1 to 1048576 are expected");
+            assert_eq!(found.err().as_deref(), Some(expected.as_str()));
+        }
     }
 
     #[test]
