@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::ArrayView2;
 use prost::Message;
+use shared::classifier::first_largest;
 use shared::image::Limits;
 use shared::network::{Network, NetworkError, Runtime};
 use shared::preprocessing::Preprocessing;
@@ -442,15 +443,10 @@ impl Loop<'_> {
         if best.as_ref().is_none_or(|best| own < calibrated(&best.logits)) {
             *best = keep(&*engine, &logits)?;
         }
-        let wrong = logits
-            .chunks(classes)
-            .zip(&truths)
-            .filter(|(logits, truth)| logits.iter().any(|logit| *logit > logits[**truth]))
-            .count();
         Ok(Some(Validation {
             loss,
             calibrated: own as f32,
-            error: wrong as f32 / rows.len() as f32,
+            error: share_wrong(&logits, &truths, classes),
         }))
     }
 
@@ -474,6 +470,13 @@ fn is_over(patience: Option<usize>, epochs: usize, best: Option<&Best>) -> bool 
 /// Whether work that takes `needed` will be done by the deadline.
 fn is_in_time(deadline: Option<Instant>, needed: Duration) -> bool {
     deadline.is_none_or(|deadline| Instant::now() + needed <= deadline)
+}
+
+/// Share of the images that are answered wrongly.
+fn share_wrong(logits: &[f32], truths: &[usize], classes: usize) -> f32 {
+    let answers = logits.chunks(classes).map(first_largest);
+    let wrong = answers.zip(truths).filter(|(answer, truth)| answer != *truth);
+    wrong.count() as f32 / truths.len().max(1) as f32
 }
 
 /// In nats.
@@ -562,6 +565,11 @@ mod tests {
         assert_eq!(values(&classifier.model, &classifier.weight), [2.0; 4]);
         assert_eq!((&head.weights[..], &head.biases[..]), (&[2.0; 4][..], &[3.0; 2][..]));
         assert_eq!(head.logits(&[1.0, 0.5]), [6.0, 6.0]);
+    }
+
+    #[test]
+    fn of_equal_logits_the_first_is_the_answer() {
+        assert!((share_wrong(&[0.5, 0.5, 0.5, 0.5, 0.1, 0.2], &[0, 1, 1], 2) - 1.0 / 3.0).abs() < 1e-6);
     }
 
     #[test]
