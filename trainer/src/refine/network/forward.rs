@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::convolution::Convolve;
 use super::elementwise::{Each, Pair, joined};
+use super::operation::OTHERWISE;
 use super::{Graph, GraphError, Input, Layout, Operation, Operator, Window, pool};
 
 /// What flows between operators.
@@ -383,7 +384,7 @@ impl<'a, B: Convolve> Run<'a, B> {
             };
             let count = images * height * width;
             if count < 2 {
-                return Err(form(
+                return Err(advised(
                     operator,
                     "a batch of one image with one value per channel has no variance; give a larger --minibatch, or \
                      --batch-norm frozen",
@@ -446,7 +447,13 @@ impl<'a, B: Convolve> Run<'a, B> {
     }
 }
 
+/// The error for an operator whose values have not the form that it expects.
 pub(super) fn form(operator: &Operator, reason: &str) -> GraphError {
+    advised(operator, &format!("{reason}; {OTHERWISE}"))
+}
+
+/// The same, with what to do about it in the reason.
+fn advised(operator: &Operator, reason: &str) -> GraphError {
     let operation = format!("{:?}", operator.operation);
     // What follows the name are its parameters.
     let named = operation.split([' ', '(']).next().unwrap_or_default();
@@ -467,7 +474,7 @@ fn layout<B: Backend>(operator: &Operator, window: &Window, map: &Tensor<B, 4>) 
     let [height, width] = size(map);
     window.layout([height, width]).ok_or_else(|| {
         let [rows, columns] = window.kernel;
-        form(
+        advised(
             operator,
             &format!(
                 "its {rows} x {columns} window does not fit into the map of {height} x {width}; give a larger --resolution"

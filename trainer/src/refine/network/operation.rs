@@ -183,12 +183,15 @@ pub(super) fn name(node: &NodeProto) -> String {
     output.unwrap_or(&node.name).clone()
 }
 
+/// What to do with a network that cannot be refined.
+pub(super) const OTHERWISE: &str = "`--classifier svm` and `--trained head` can use this network all the same";
+
 /// The error for a node in a form that is not known here.
 pub(super) fn unknown_form(node: &NodeProto, reason: &str) -> GraphError {
     GraphError::Form {
         operator: node.op_type.clone(),
         node: name(node),
-        reason: format!("{reason}; `--classifier svm` and `--trained head` can use this network all the same"),
+        reason: format!("{reason}; {OTHERWISE}"),
     }
 }
 
