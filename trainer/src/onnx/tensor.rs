@@ -45,6 +45,12 @@ impl<'a> Constants<'a> {
         self.tensors.get(name).copied()
     }
 
+    /// Name of the input of `graph` that images come in by: the first that is no constant.
+    pub fn images<'g>(&self, graph: &'g GraphProto) -> Option<&'g str> {
+        let mut names = graph.input.iter().map(|input| input.name.as_str());
+        names.find(|name| self.get(name).is_none())
+    }
+
     /// The values of the constant `name`, where it is there and holds 32-bit floats.
     pub fn floats(&self, name: &str) -> Option<Vec<f32>> {
         self.get(name).and_then(|tensor| floats(tensor).ok())

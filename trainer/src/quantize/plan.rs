@@ -74,11 +74,10 @@ impl Plan {
             return Err(unsuitable("it has graphs within its nodes (branches or loops)"));
         }
         let constants = Constants::of(graph);
-        let image = graph.input.iter().find(|input| constants.get(&input.name).is_none());
+        let image = constants.images(graph);
         let image = image
             .ok_or_else(|| unsuitable("it has no input for images"))?
-            .name
-            .clone();
+            .to_owned();
         let rectifiers = rectifiers(graph, &constants);
         let convolution = |(index, node)| convolution(graph, index, node, &constants, &rectifiers);
         let convolutions: Vec<_> = graph.node.iter().enumerate().filter_map(convolution).collect();

@@ -19,22 +19,20 @@ impl Graph {
             .as_ref()
             .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
         let constants = Constants::of(graph);
-        let input = match (input, images(graph, &constants)) {
-            (Some(input), _) => input.to_owned(),
-            (None, Some(images)) => images,
-            (None, None) => return Err(GraphError::Unsound("it has no input for images".to_owned())),
-        };
+        let input = input
+            .or_else(|| constants.images(graph))
+            .ok_or_else(|| GraphError::Unsound("it has no input for images".to_owned()))?;
         let mut parsed = Parsed {
             constants,
             indices: HashMap::new(),
             graph: Self {
-                input: input.clone(),
+                input: input.to_owned(),
                 operators: Vec::new(),
                 parameters: Vec::new(),
                 output: output.to_owned(),
             },
         };
-        for node in needed(graph, &input, output)? {
+        for node in needed(graph, input, output)? {
             parsed.add(node)?;
         }
         Ok(parsed.graph)
@@ -140,12 +138,6 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
             "its inputs are not the expected values and constants",
         ))
     }
-}
-
-/// Name of the one input that is no constant.
-fn images(graph: &GraphProto, constants: &Constants) -> Option<String> {
-    let input = graph.input.iter().find(|input| constants.get(&input.name).is_none())?;
-    Some(input.name.clone())
 }
 
 /// The nodes between `input` and `output`, in order.
