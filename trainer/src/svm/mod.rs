@@ -31,9 +31,6 @@ use crate::counted::counted;
 use crate::progress::Progress;
 use problem::{Examples, squared_lengths};
 
-/// C where there is nothing to choose it by.
-const DEFAULT_C: f64 = 1.0;
-
 /// A trained classifier with all that was learned on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
@@ -112,13 +109,14 @@ pub fn train_on_folds(
 
     let mut notes = Vec::new();
     let mut sweep = if folds.folds.is_empty() {
+        let c = nearest_to_1(&parameters.c_grid);
         notes.push(format!(
-            "Nothing could be held out, so C is {DEFAULT_C} and the probabilities are not calibrated."
+            "Nothing could be held out, so C is {c} and the probabilities are not calibrated."
         ));
         CSweep {
             folds: 0,
             entries: Vec::new(),
-            chosen_c: DEFAULT_C,
+            chosen_c: c,
             out_of_fold_rows: Vec::new(),
             out_of_fold_margins: ndarray::Array2::zeros((0, classes)),
             out_of_fold_lengths: Vec::new(),
@@ -172,6 +170,13 @@ pub fn train_on_folds(
         },
         notes,
     })
+}
+
+/// The value of C where there is nothing to choose it by.
+fn nearest_to_1(grid: &[f64]) -> f64 {
+    let distance = |c: &f64| c.ln().abs();
+    let nearest = |a: &f64, b: &f64| distance(a).total_cmp(&distance(b)).then(a.total_cmp(b));
+    grid.iter().copied().min_by(nearest).unwrap_or(1.0)
 }
 
 /// Checks what a solver relies on.

@@ -186,7 +186,7 @@ fn folds_that_are_given_are_no_fewer_than_was_asked_for() {
 }
 
 #[test]
-fn one_image_per_class_falls_back_to_c_of_1() {
+fn one_image_per_class_takes_the_c_next_to_1() {
     let data = Sample {
         features: ndarray::array![[1.0, 0.0], [0.0, 1.0]],
         labels: vec![0, 1],
@@ -203,6 +203,10 @@ fn one_image_per_class_falls_back_to_c_of_1() {
     );
     let json = trained.classifier.to_json().expect("finite");
     assert!(shared::classifier::LinearClassifier::from_json(&json).is_ok());
+    for (grid, expected) in [(&[50.0][..], 50.0), (&[1e-4, 1000.0, 0.01], 0.01)] {
+        let c = train_sample(&data, 2, &quick(grid)).classifier.c;
+        assert!((c - expected).abs() < f64::EPSILON, "{grid:?}: {c}");
+    }
 }
 
 #[test]
