@@ -22,8 +22,10 @@ impl Graph {
         let input = input
             .or_else(|| constants.images(graph))
             .ok_or_else(|| GraphError::Unsound("it has no input for images".to_owned()))?;
+        let (nodes, elsewhere) = needed(graph, input, output)?;
         let mut parsed = Parsed {
             constants,
+            elsewhere,
             indices: HashMap::new(),
             graph: Self {
                 input: input.to_owned(),
@@ -32,7 +34,7 @@ impl Graph {
                 output: output.to_owned(),
             },
         };
-        for node in needed(graph, input, output)? {
+        for node in nodes {
             parsed.add(node)?;
         }
         Ok(parsed.graph)
@@ -42,6 +44,8 @@ impl Graph {
 /// A graph as it grows.
 struct Parsed<'a> {
     constants: Constants<'a>,
+    /// What the other nodes of the file take: trained, it would change what stays as it is.
+    elsewhere: HashSet<&'a str>,
     /// Index of the parameter with a name.
     indices: HashMap<String, usize>,
     graph: Graph,
@@ -94,7 +98,11 @@ impl<'a> Parsed<'a> {
             name: name.to_owned(),
             shape: shape(tensor)?,
             values: floats(tensor)?,
-            role,
+            role: if self.elsewhere.contains(name) {
+                Role::Constant
+            } else {
+                role
+            },
         });
         self.indices.insert(name.to_owned(), index);
         Ok(index)
@@ -140,8 +148,13 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
     }
 }
 
-/// The nodes between `input` and `output`, in order.
-fn needed<'a>(graph: &'a GraphProto, input: &str, output: &str) -> Result<Vec<&'a NodeProto>, GraphError> {
+/// The nodes between `input` and `output`, in order, and the names of what all others take.
+fn needed<'a>(
+    graph: &'a GraphProto,
+    input: &str,
+    output: &str,
+) -> Result<(Vec<&'a NodeProto>, HashSet<&'a str>), GraphError> {
+    let mut elsewhere = HashSet::new();
     let mut wanted: HashSet<&str> = HashSet::from([output]);
     let mut nodes = Vec::new();
     // Nodes stand in topological order, as the specification demands.
@@ -150,13 +163,15 @@ fn needed<'a>(graph: &'a GraphProto, input: &str, output: &str) -> Result<Vec<&'
         if makes && !node.output.iter().any(|name| name == input) {
             wanted.extend(node.input.iter().map(String::as_str));
             nodes.push(node);
+        } else {
+            elsewhere.extend(node.input.iter().map(String::as_str));
         }
     }
     nodes.reverse();
     if !wanted.contains(input) {
         return Err(GraphError::Unsound(format!("{output} does not depend on {input}")));
     }
-    Ok(nodes)
+    Ok((nodes, elsewhere))
 }
 
 /// Puts the values of `parameters` into the tensors of the same names in `model`.

@@ -212,6 +212,25 @@ fn a_cut_network_computes_what_the_whole_one_does() {
 }
 
 #[test]
+fn a_tensor_that_the_frozen_part_takes_too_is_not_trained() {
+    let mut model = network();
+    let graph = model.graph.as_mut().expect("a graph");
+    let clip = graph.node.iter().position(|node| node.name == "clip").expect("a clip");
+    let below = add_node(graph, "below", "Conv", &["norm", "block.weight"], &[]);
+    graph.node[clip].input[0] = below;
+    graph.node[clip..].rotate_right(1);
+    let role = |input: Option<&str>| {
+        let graph = Graph::read(&model, input, "logits").expect("a graph");
+        let block = graph
+            .parameters
+            .iter()
+            .find(|parameter| parameter.name == "block.weight");
+        block.expect("the block's").role
+    };
+    assert_eq!((role(Some("clip")), role(None)), (Role::Constant, Role::Weight));
+}
+
+#[test]
 fn what_is_written_back_is_read_again() {
     let mut model = network();
     let mut graph = Graph::read(&model, Some("clip"), "logits").expect("a graph");
