@@ -113,7 +113,7 @@ impl<'a> Parsed<'a> {
 fn role(operation: &Operation, position: usize, tensor: &TensorProto) -> Role {
     match (operation, position) {
         // A single number is no bias, but part of a function, as in hard swish, x min(max(x + 3, 0), 6) / 6.
-        (Operation::Add, _) if tensor.dims.iter().product::<i64>() == 1 => Role::Constant,
+        (Operation::Add, _) if tensor.dims.iter().all(|length| *length == 1) => Role::Constant,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 1) => Role::Weight,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 2)
         | (Operation::BatchNormalization { .. }, 1 | 2)

@@ -168,6 +168,17 @@ fn a_single_number_that_is_added_is_not_trained() {
 }
 
 #[test]
+fn lengths_that_no_tensor_has_are_an_error() {
+    let mut graph = GraphBuilder::new("sum");
+    let flat = graph.node("flat", "Flatten", &["image"], &[]);
+    let added = graph.initializer("added", &[1 << 40, 1 << 40], &[]);
+    let sum = graph.node("sum", "Add", &[&flat, &added], &[]);
+    let model = graph.finish("image", &[(&sum, &[])], &[]);
+    let error = Graph::read(&model, None, "sum").expect_err("no tensor");
+    assert!(error.to_string().contains("the tensor added does not hold"), "{error}");
+}
+
+#[test]
 fn same_padding_is_that_of_tensorflow() {
     let window = Window {
         kernel: [3, 3],
