@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, ListError, Refused, is_label, parse};
+pub(crate) use transfer::body;
 pub use transfer::{Downloader, TransferError};
 
 use crate::dataset::{CaseClash, DatasetError, FolderLock, check_case};

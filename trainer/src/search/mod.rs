@@ -10,8 +10,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use shared::files;
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, Refused, is_label};
+use crate::fetch::{Entry, Refused, body, is_label};
 use crate::progress::Progress;
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -382,7 +382,7 @@ impl Asking<'_> {
                 self.found.remaining = None;
                 continue;
             }
-            let body = match body(response).await {
+            let body = match body(response, MOST_BYTES).await {
                 Ok(Some(body)) => body,
                 Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
                 Err(error) => {
@@ -404,18 +404,6 @@ impl Asking<'_> {
         }
         Ok(Err(reason))
     }
-}
-
-/// The bytes of an answer; none where there are too many.
-async fn body(mut response: Response) -> reqwest::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MOST_BYTES {
-            return Ok(None);
-        }
-    }
-    Ok(Some(bytes))
 }
 
 /// What an error says, and what its causes add to that.
