@@ -29,8 +29,8 @@ use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, ListError, Refused, is_label, parse};
-pub(crate) use transfer::body;
 pub use transfer::{Downloader, TransferError};
+pub(crate) use transfer::{body, retry_after};
 
 use crate::dataset::{CaseClash, DatasetError, FolderLock, check_case};
 use crate::progress::Progress;

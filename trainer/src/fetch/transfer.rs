@@ -230,8 +230,8 @@ pub(crate) async fn body(mut response: Response, limit: usize) -> reqwest::Resul
     Ok(Some(bytes))
 }
 
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn retry_after(response: &Response) -> Option<Duration> {
+/// How long a server wants to be left alone: it says seconds, or a date (RFC 9110, section 10.2.3).
+pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

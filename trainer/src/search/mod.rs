@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use reqwest::header::RETRY_AFTER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,7 +19,7 @@ use shared::files;
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, Refused, body, is_label};
+use crate::fetch::{Entry, Refused, body, is_label, retry_after};
 use crate::progress::Progress;
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -366,17 +365,13 @@ impl Asking<'_> {
                 });
             }
             let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            let wished = response
-                .headers()
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
             if busy {
                 reason = format!("the provider answered {status}");
-                if let Some(seconds) = wished {
-                    wait = Duration::from_secs(seconds);
-                    if wait > LONGEST_WAIT {
-                        return Ok(Err(format!("{reason}; ask again in {seconds} s")));
+                if let Some(wished) = retry_after(&response) {
+                    if wished > LONGEST_WAIT {
+                        return Ok(Err(format!("{reason}; ask again in {} s", wished.as_secs())));
                     }
+                    wait = wished;
                 }
                 // A window that is full is no used-up quota.
                 self.found.remaining = None;
