@@ -65,6 +65,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let (limits, threads) = (arguments.resources.limits(), arguments.resources.threads());
     let examined = dataset::examine(&found, HASH_SIZE, limits, threads, &session.progress);
     let (dataset, pictures) = dataset::readable(&found, examined);
+    super::check_readable(&found, &dataset)?;
     let (mut featurized, features) =
         arguments
             .features
