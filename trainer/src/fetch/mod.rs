@@ -381,33 +381,23 @@ impl Work<'_> {
         }
         let body = got?;
         let source_sha256 = files::sha256_hex(&body);
-        let name = entry.file_name();
-        // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
-        let own = Path::new(&entry.label).join(&name);
-        let other = lock(&self.contents).insert(source_sha256.clone(), own);
-        if let Some(other) = other {
-            let reason = format!("the same file as {}", other.display());
-            lock(&self.contents).insert(source_sha256.clone(), other);
-            return Err(Miss::Remote {
-                kind: Kind::Duplicate,
-                reason,
-                for_good: true,
-                source_sha256: Some(source_sha256),
-            });
-        }
-        let picture = match self.picture(body).await {
-            Ok(picture) => picture,
-            Err(reason) => {
-                lock(&self.contents).remove(&source_sha256);
-                return Err(Miss::Remote {
-                    kind: Kind::Corrupt,
-                    reason,
-                    for_good: true,
-                    source_sha256: None,
-                });
-            }
+        let refused = |kind, reason, source_sha256| Miss::Remote {
+            kind,
+            reason,
+            for_good: true,
+            source_sha256,
         };
-        let path = Path::new(&entry.label).join(format!("{name}.{}", picture.extension));
+        let picture = self.picture(body).await;
+        let picture = picture.map_err(|reason| refused(Kind::Corrupt, reason, None))?;
+        let path = Path::new(&entry.label).join(format!("{}.{}", entry.file_name(), picture.extension));
+        // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
+        let mut contents = lock(&self.contents);
+        let first = contents.entry(source_sha256.clone()).or_insert_with(|| path.clone());
+        if *first != path {
+            let reason = format!("the same file as {}", first.display());
+            return Err(refused(Kind::Duplicate, reason, Some(source_sha256)));
+        }
+        drop(contents);
         let origin = Origin::Image(Provenance {
             label: entry.label.clone(),
             path: path.clone(),

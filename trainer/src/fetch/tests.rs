@@ -1,8 +1,43 @@
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use super::*;
 use crate::progress::Silent;
 
 fn entry(label: &str, url: &str) -> Entry {
     parse(&format!("{label}\t{url}")).expect("a list").0.remove(0)
+}
+
+fn options() -> Options {
+    Options {
+        max_side: 1000,
+        limits: Limits::default(),
+        jobs: 2,
+        per_host: 2,
+        timeout: Duration::from_secs(20),
+        attempts: 1,
+        allow_private: true,
+        retry_dead: false,
+    }
+}
+
+/// The address of a server that answers so many requests with this body.
+fn server(body: Vec<u8>, requests: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(requests) {
+            let mut stream = stream.expect("a client");
+            assert!(stream.read(&mut [0; 1024]).expect("a request") > 0);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            let answer = [head.as_bytes(), &body[..]].concat();
+            stream.write_all(&answer).expect("a client that reads");
+        }
+    });
+    format!("http://{address}")
 }
 
 #[test]
@@ -81,19 +116,49 @@ async fn a_label_that_was_changed_since_is_told_unless_the_image_was_moved() {
         ledger.append(url, &origin).expect("a line");
     }
     drop(ledger);
-    let options = Options {
-        max_side: 1000,
-        limits: Limits::default(),
-        jobs: 1,
-        per_host: 1,
-        timeout: Duration::from_secs(1),
-        attempts: 1,
-        allow_private: false,
-        retry_dead: false,
-    };
-    let outcome = fetch(&list, &[], data.path(), &options, &Silent).await.expect("known");
+    let outcome = fetch(&list, &[], data.path(), &options(), &Silent).await;
+    let outcome = outcome.expect("known");
     assert_eq!((outcome.kept, outcome.known), (0, 2));
     let told: Vec<_> = outcome.left_out.iter().map(|left_out| left_out.url.as_str()).collect();
     assert_eq!(told, ["http://a.example/1"], "{:?}", outcome.left_out);
     assert!(outcome.left_out[0].reason.contains("dotted/1.jpg"));
+}
+
+#[tokio::test]
+async fn what_two_addresses_send_in_the_place_of_images_is_a_copy_of_nothing() {
+    let server = server(b"for sale".to_vec(), 2);
+    let data = tempfile::tempdir().expect("a folder");
+    let ledger = Mutex::new(Ledger::open(data.path()).expect("a ledger"));
+    let options = options();
+    let work = Work {
+        data: data.path(),
+        downloader: Downloader::new(options.timeout, 1, 2, true).expect("a client"),
+        options: &options,
+        jobs: Semaphore::new(2),
+        answered: AtomicBool::new(false),
+        decoders: Semaphore::new(0),
+        contents: Mutex::default(),
+        tally: Mutex::default(),
+        progress: &Silent,
+    };
+    let entries = ["1.jpg", "2.jpg"].map(|name| entry("dotted", &format!("{server}/{name}")));
+    // Both have come before one of them is looked at.
+    let decoding = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        work.decoders.add_permits(1);
+    };
+    let (one, other, ()) = tokio::join!(
+        work.keep(&entries[0], &ledger),
+        work.keep(&entries[1], &ledger),
+        decoding
+    );
+    for outcome in [one, other] {
+        assert!(matches!(
+            outcome,
+            Err(Miss::Remote {
+                kind: Kind::Corrupt,
+                ..
+            })
+        ));
+    }
 }
