@@ -10,7 +10,7 @@ mod ledger;
 mod list;
 mod transfer;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -32,7 +32,7 @@ pub use list::{Entry, ListError, Refused, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, retry_after};
 
-use crate::dataset::{CaseClash, DatasetError, FolderLock, check_case};
+use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case};
 use crate::progress::Progress;
 use crate::threads::lock;
 
@@ -129,7 +129,7 @@ pub enum FetchError {
         KNOWN_NAME
     )]
     Offline,
-    /// An image cannot be written.
+    /// An image cannot be written, or the folder of a class leads elsewhere.
     #[error("{path}: {source}")]
     File {
         /// Which file.
@@ -236,7 +236,8 @@ pub async fn fetch(
     Ok(outcome)
 }
 
-/// Sees that every class has a folder of its own on every system, also beside the class folders that are there.
+/// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
+/// that no link leads it out of the data set.
 fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
     let failed = |source| DatasetError::File {
         path: data.to_path_buf(),
@@ -248,8 +249,12 @@ fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
         let name = entry.file_name().into_string().ok();
         folders.extend(name.filter(|name| !name.starts_with('.') && entry.path().is_dir()));
     }
-    let labels = entries.iter().map(|entry| entry.label.as_str());
-    check_case(folders.iter().map(String::as_str).chain(labels))?;
+    let labels: BTreeSet<&str> = entries.iter().map(|entry| entry.label.as_str()).collect();
+    check_case(folders.iter().map(String::as_str).chain(labels.iter().copied()))?;
+    for label in labels {
+        let path = data.join(label);
+        below(data, &path.join("any")).map_err(|source| FetchError::File { path, source })?;
+    }
     Ok(())
 }
 

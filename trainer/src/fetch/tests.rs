@@ -88,6 +88,28 @@ fn labels_are_told_apart_from_the_class_folders_that_are_there() {
     assert!(matches!(error, FetchError::Labels(_)), "{error}");
 }
 
+#[cfg(unix)]
+#[test]
+fn no_class_folder_is_a_link_out_of_the_data_set() {
+    use std::os::unix::fs::symlink;
+    let (data, elsewhere) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    std::fs::create_dir(data.path().join("dotted")).expect("a folder");
+    symlink("dotted", data.path().join("spotted")).expect("a link");
+    symlink(elsewhere.path(), data.path().join("striped")).expect("a link");
+    let check = |label: &str| check_labels(&[entry(label, "http://a.example/1")], data.path());
+    for label in ["dotted", "spotted", "leopard"] {
+        check(label).expect("a place in the data set");
+    }
+    let error = check("striped").expect_err("a place elsewhere");
+    assert!(
+        matches!(&error, FetchError::File { path, .. } if path.ends_with("striped")),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn a_label_that_was_changed_since_is_told_unless_the_image_was_moved() {
     let data = tempfile::tempdir().expect("a folder");
