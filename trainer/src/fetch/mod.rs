@@ -420,6 +420,10 @@ impl Work<'_> {
         lock(ledger)
             .append(&entry.url, &origin)
             .map_err(|error| Miss::Local(error.into()))?;
+        // A data set without its ledger may have the image, perhaps as its owner has changed it.
+        if path.is_file() {
+            return Ok(());
+        }
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
     }
 

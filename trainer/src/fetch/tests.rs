@@ -147,6 +147,27 @@ async fn a_label_that_was_changed_since_is_told_unless_the_image_was_moved() {
 }
 
 #[tokio::test]
+async fn an_image_that_was_changed_is_not_written_over_where_the_ledger_is_lost() {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::new_rgb8(4, 3)
+        .write_to(&mut png, image::ImageFormat::Png)
+        .expect("encoded");
+    let server = server(png.into_inner(), 2);
+    let data = tempfile::tempdir().expect("a folder");
+    let list = [entry("dotted", &format!("{server}/1.png"))];
+    let fetch = async || {
+        let outcome = fetch(&list, &[], data.path(), &options(), &Silent).await;
+        assert_eq!(outcome.expect("fetched").kept, 1);
+    };
+    fetch().await;
+    let image = data.path().join(format!("dotted/{}.png", list[0].file_name()));
+    std::fs::write(&image, "cropped").expect("written");
+    std::fs::remove_dir_all(data.path().join(crate::dataset::OWN_FOLDER)).expect("removed");
+    fetch().await;
+    assert_eq!(std::fs::read(&image).expect("there"), b"cropped");
+}
+
+#[tokio::test]
 async fn what_two_addresses_send_in_the_place_of_images_is_a_copy_of_nothing() {
     let server = server(b"for sale".to_vec(), 2);
     let data = tempfile::tempdir().expect("a folder");
