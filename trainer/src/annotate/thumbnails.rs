@@ -57,7 +57,7 @@ impl Thumbnails {
     }
 
     fn copy(&self, path: &Path, side: u32) -> Result<Vec<u8>, String> {
-        let bytes = read(path, self.limits)?;
+        let bytes = read(path, self.limits).map_err(|error| error.to_string())?;
         let image = decoded(&bytes, &self.limits, side).map_err(|error| error.to_string())?;
         jpeg(&image, side, QUALITY).map_err(|error| error.to_string())
     }
