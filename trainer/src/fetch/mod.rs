@@ -32,7 +32,7 @@ pub use list::{Entry, ListError, Refused, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, retry_after};
 
-use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case};
+use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, read};
 use crate::progress::Progress;
 use crate::threads::lock;
 
@@ -159,7 +159,7 @@ pub async fn fetch(
         options.per_host,
         options.allow_private,
     )?;
-    let present = present(&ledger, data);
+    let present = present(&ledger, data, options.limits);
     let known_contents = ledger
         .images()
         .filter(|image| present.contains(&image.path))
@@ -260,19 +260,20 @@ fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
 
 /// The images of the ledger that the data set has, by their path there: under that name, or moved to another within its
 /// folder. Of a fetch that was killed, the ledger may know images that never came.
-fn present(ledger: &Ledger, data: &Path) -> HashSet<PathBuf> {
+fn present(ledger: &Ledger, data: &Path, limits: Limits) -> HashSet<PathBuf> {
     let (here, elsewhere): (Vec<_>, Vec<_>) = ledger.images().partition(|image| data.join(&image.path).is_file());
     let mut present: HashSet<PathBuf> = here.into_iter().map(|image| image.path.clone()).collect();
     if !elsewhere.is_empty() {
-        let contents = contents(data, &present);
+        let contents = contents(data, &present, limits);
         let moved = elsewhere.into_iter().filter(|image| contents.contains(&image.sha256));
         present.extend(moved.map(|image| image.path.clone()));
     }
     present
 }
 
-/// The SHA-256 of every file below a folder that can be read, but for the `known` ones, which may be very many.
-fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
+/// The SHA-256 of every file below a folder that can be read and is no larger than an image may be, but for the `known`
+/// ones, which may be very many.
+fn contents(root: &Path, known: &HashSet<PathBuf>, limits: Limits) -> HashSet<String> {
     let is_known = |path: &Path| path.strip_prefix(root).is_ok_and(|path| known.contains(path));
     let mut found = HashSet::new();
     let mut open = vec![root.to_path_buf()];
@@ -284,7 +285,7 @@ fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
                 Ok(kind) if kind.is_file() && entry.path().extension().is_none_or(|ending| ending != "tmp") => {
                     let path = entry.path();
                     if !is_known(&path) {
-                        found.extend(std::fs::read(path).map(|bytes| files::sha256_hex(&bytes)));
+                        found.extend(read(&path, limits).map(|bytes| files::sha256_hex(&bytes)));
                     }
                 }
                 _ => {}

@@ -88,6 +88,20 @@ fn labels_are_told_apart_from_the_class_folders_that_are_there() {
     assert!(matches!(error, FetchError::Labels(_)), "{error}");
 }
 
+#[test]
+fn a_moved_image_is_looked_for_in_no_file_that_is_larger_than_one() {
+    let data = tempfile::tempdir().expect("a folder");
+    for (name, contents) in [("film", "abcd"), ("image", "abc"), ("known", "ab")] {
+        std::fs::write(data.path().join(name), contents).expect("written");
+    }
+    let limits = Limits {
+        max_bytes: 3,
+        ..Limits::default()
+    };
+    let found = contents(data.path(), &HashSet::from(["known".into()]), limits);
+    assert_eq!(found, HashSet::from([files::sha256_hex(b"abc")]));
+}
+
 #[cfg(unix)]
 #[test]
 fn no_class_folder_is_a_link_out_of_the_data_set() {
