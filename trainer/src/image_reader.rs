@@ -53,7 +53,7 @@ impl ImageReader {
         let Some((scheme, rest)) = address.split_once("://") else {
             return self.file(PathBuf::from(address)).await;
         };
-        match scheme {
+        match scheme.to_ascii_lowercase().as_str() {
             "s3" | "s3a" => {
                 let reference = S3Reference::parse(&format!("s3://{rest}"))?;
                 let limit = self.limits.max_bytes as u64;
@@ -199,6 +199,18 @@ impl From<ReadError> for ServiceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_case_of_a_scheme_does_not_matter() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("1.png");
+        std::fs::write(&file, "abc").expect("written");
+        let reader = ImageReader::new(Limits::default(), false).expect("a reader");
+        for scheme in ["file", "FILE"] {
+            let read = reader.read(&format!("{scheme}://{}", file.display())).await;
+            assert_eq!(read, Ok(Bytes::from("abc")), "{scheme}");
+        }
+    }
 
     #[test]
     fn a_file_that_cannot_be_read_has_the_code_that_an_address_would_have() {
