@@ -296,12 +296,14 @@ fn a_data_set_without_a_readable_image_is_an_error() {
     let folder = tempfile::tempdir().expect("a folder");
     let list = folder.path().join("labels.csv");
     std::fs::write(&list, "path,label\nhat/1.jpg,hat\nshoes/1.jpg,shoes\n").expect("a list");
-    for command in [&["split"][..], &["dedupe", "--no-features", "--dry-run"]] {
+    for command in [&["split"][..], &["audit"], &["dedupe", "--dry-run"]] {
         let mut command = trainer(&[&["data"][..], command, &["--data", "labels.csv"]].concat());
+        // No network is obtained for nothing.
+        command.env("IKAT_CACHE", "no-cache");
         let said = say(command.current_dir(folder.path())).ended_with(1);
         assert!(said.stderr.contains("none of the 2 images could be read"), "{said:?}");
     }
-    assert!(!folder.path().join("split.tsv").exists());
+    assert!(!folder.path().join("split.tsv").exists() && !folder.path().join("no-cache").exists());
 }
 
 #[test]

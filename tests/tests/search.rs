@@ -187,6 +187,16 @@ fn an_answer_that_breaks_off_is_asked_for_again() {
 }
 
 #[test]
+fn who_wants_to_be_left_alone_until_a_date_is_not_asked_again() {
+    let date = ("retry-after", "Fri, 31 Dec 2100 23:59:59 GMT");
+    let web = Web::start(move |_, _, stream| answer(stream, "503 Service Unavailable", &[date], b"{}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = say(&mut search(&folder, &web, "openverse", &["--items", "dress"])).ended_with(1);
+    let reason = said.json()["unanswered"][0]["reason"].to_string();
+    assert!(reason.contains("ask again in ") && web.total() == 1, "{reason}");
+}
+
+#[test]
 fn every_provider_is_read_as_it_documents() {
     let commons = |_: &str| {
         let page = |index: u64| {

@@ -11,7 +11,7 @@ use shared::buckets::Buckets;
 use shared::image::Limits;
 use shared::service::{ErrorCode, S3Reference, ServiceError};
 
-use crate::dataset;
+use crate::dataset::{self, ReadError};
 use crate::fetch::{Downloader, TransferError};
 use crate::shell;
 
@@ -53,7 +53,7 @@ impl ImageReader {
         let Some((scheme, rest)) = address.split_once("://") else {
             return self.file(PathBuf::from(address)).await;
         };
-        match scheme {
+        match scheme.to_ascii_lowercase().as_str() {
             "s3" | "s3a" => {
                 let reference = S3Reference::parse(&format!("s3://{rest}"))?;
                 let limit = self.limits.max_bytes as u64;
@@ -155,7 +155,7 @@ impl Images {
     pub fn read(&self, path: &Path, limits: Limits) -> Result<Vec<u8>, String> {
         let place = self.place(path);
         let Some(Remote { reader, runtime }) = &self.remote else {
-            return dataset::read(&place, limits);
+            return dataset::read(&place, limits).map_err(|error| error.to_string());
         };
         let address = place.to_str().ok_or("its address is no Unicode")?;
         let read = runtime.block_on(reader.read(address));
@@ -179,7 +179,53 @@ fn read_file(path: &Path, limits: Limits) -> Result<Bytes, ServiceError> {
     if !path.is_file() {
         return Err(ServiceError::bad_request("not an ordinary file"));
     }
-    dataset::read(path, limits)
-        .map(Bytes::from)
-        .map_err(ServiceError::bad_request)
+    Ok(dataset::read(path, limits)?.into())
+}
+
+impl From<ReadError> for ServiceError {
+    fn from(error: ReadError) -> Self {
+        let code = match &error {
+            ReadError::TooLarge(_) => ErrorCode::TooLarge,
+            ReadError::File(error) => match error.kind() {
+                io::ErrorKind::NotFound => ErrorCode::NotFound,
+                io::ErrorKind::PermissionDenied => ErrorCode::Forbidden,
+                _ => ErrorCode::StorageUnavailable,
+            },
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_case_of_a_scheme_does_not_matter() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("1.png");
+        std::fs::write(&file, "abc").expect("written");
+        let reader = ImageReader::new(Limits::default(), false).expect("a reader");
+        for scheme in ["file", "FILE"] {
+            let read = reader.read(&format!("{scheme}://{}", file.display())).await;
+            assert_eq!(read, Ok(Bytes::from("abc")), "{scheme}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_has_the_code_that_an_address_would_have() {
+        let limits = Limits {
+            max_bytes: 3,
+            ..Limits::default()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let code = |name: &str| read_file(&folder.path().join(name), limits).map_err(|error| error.code);
+        for (name, contents) in [("small", "abc"), ("large", "abcd")] {
+            std::fs::write(folder.path().join(name), contents).expect("written");
+        }
+        assert_eq!(code("small"), Ok(Bytes::from("abc")));
+        assert_eq!(code("large"), Err(ErrorCode::TooLarge));
+        assert_eq!(code("none"), Err(ErrorCode::NotFound));
+        assert_eq!(code(""), Err(ErrorCode::BadRequest));
+    }
 }

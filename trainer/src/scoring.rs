@@ -69,7 +69,7 @@ pub fn score_files(
             let message = format!("{instead}; `trainer batch --local --input {folder}` scores all of them");
             return Err(ServiceError::bad_request(message));
         }
-        let bytes = dataset::read(path, limits).map_err(ServiceError::bad_request)?;
+        let bytes = dataset::read(path, limits)?;
         let (prediction, timing) = pipeline.predict(&bytes)?;
         Ok(Answer::new(manifest, &prediction, timing, top_k))
     };

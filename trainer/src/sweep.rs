@@ -1,6 +1,6 @@
 //! Many trainings side by side: every combination of network, resolution and classifier, repeated with other seeds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -132,15 +132,10 @@ pub fn earlier(
 ) -> Result<(Vec<Entry>, Vec<String>), RunError> {
     let own: HashSet<&Path> = entries.iter().map(|entry| entry.folder.as_path()).collect();
     let is_beside = |path: &Path| path.parent() == Some(folder) && !own.contains(path);
-    let images = entries.iter().map(|entry| entry.record.data.fingerprint.as_str());
-    let images: HashSet<&str> = images.collect();
-    // The parameters only name a file that divides; the runs of this sweep are divided as it says now.
-    let is_divided_alike = |entry: &Entry| {
-        let division = |entry: &Entry| std::fs::read(entry.folder.join(SPLIT)).ok();
-        let mut own = entries.iter();
-        let own = own.find(|own| own.record.data.fingerprint == entry.record.data.fingerprint);
-        own.is_some_and(|own| division(own) == division(entry))
-    };
+    // One run of this sweep for each set of images.
+    let images = entries.iter().map(|own| (own.record.data.fingerprint.as_str(), own));
+    let images: HashMap<&str, &Entry> = images.collect();
+    let division = |entry: &Entry| std::fs::read(entry.folder.join(SPLIT)).ok();
     let named = |path: &Path, reason: &str| {
         let name = path.file_name().unwrap_or_default();
         format!("{} ({reason})", name.to_string_lossy())
@@ -154,11 +149,16 @@ pub fn earlier(
         let expected = seed
             .and_then(|seed| parameters(entry.record.classifier, seed))
             .map(shortest);
-        if !images.contains(entry.record.data.fingerprint.as_str()) {
+        let Some(&alike) = images.get(entry.record.data.fingerprint.as_str()) else {
             left_out.push(named(&entry.folder, "other images"));
-        } else if expected.is_none() || stored != expected {
+            continue;
+        };
+        // The parameters only name the file; the runs of this sweep are divided as it says now.
+        let dedicated = expected.as_ref().map(|now| &now["split"]["dedicated"]);
+        let by_file = dedicated.is_some_and(Value::is_string);
+        if expected.is_none() || stored != expected {
             left_out.push(named(&entry.folder, "other parameters"));
-        } else if expected.is_some_and(|now| now["split"]["dedicated"].is_string()) && !is_divided_alike(&entry) {
+        } else if by_file && division(alike) != division(&entry) {
             left_out.push(named(&entry.folder, DIVISION));
         } else if Comparison::new(std::slice::from_ref(&entry)).is_err() {
             left_out.push(named(&entry.folder, "unreadable"));

@@ -1,6 +1,6 @@
 //! Small and middle-sized copies of images for a browser, the small ones kept.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -57,7 +57,7 @@ impl Thumbnails {
     }
 
     fn copy(&self, path: &Path, side: u32) -> Result<Vec<u8>, String> {
-        let bytes = read(path, self.limits)?;
+        let bytes = read(path, self.limits).map_err(|error| error.to_string())?;
         let image = decoded(&bytes, &self.limits, side).map_err(|error| error.to_string())?;
         jpeg(&image, side, QUALITY).map_err(|error| error.to_string())
     }
@@ -79,8 +79,20 @@ fn identity(path: &Path) -> Result<String, String> {
         .ok()
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let path = path.canonicalize().map_err(|error| error.to_string())?;
-    let text = format!("{SMALL} {} {modified:?} {}", metadata.len(), path.display());
+    let (length, number) = (metadata.len(), number(&metadata));
+    let text = format!("{SMALL} {length} {modified:?} {number} {}", path.display());
     Ok(sha256_hex(text.as_bytes())[..32].to_owned())
+}
+
+/// Which file has the name now: those of an archive may have one time, and some formats one length.
+#[cfg(unix)]
+fn number(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn number(_: &Metadata) -> u64 {
+    0
 }
 
 #[cfg(test)]
@@ -88,6 +100,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn another_picture_that_takes_a_name_is_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let thumbnails = Thumbnails::new(folder.path().join("kept"), Limits::default());
+        let paths = ["1.bmp", "2.bmp"].map(|name| folder.path().join(name));
+        for (path, value) in paths.iter().zip([10, 200]) {
+            let picture = image::RgbImage::from_pixel(8, 8, image::Rgb([value; 3]));
+            picture.save(path).expect("saved");
+            let file = fs::File::options().write(true).open(path).expect("a file");
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(1)).expect("a time");
+        }
+        let [dark, bright] = paths
+            .each_ref()
+            .map(|path| thumbnails.small(path).expect("a thumbnail"));
+        assert_ne!(dark, bright);
+        fs::rename(&paths[1], &paths[0]).expect("moved");
+        assert_eq!(thumbnails.small(&paths[0]).expect("a thumbnail"), bright);
+    }
 
     #[test]
     fn of_earlier_thumbnails_the_latest_stay() {

@@ -40,7 +40,7 @@ pub struct Audit {
     pub leakage: Option<Leakage>,
     /// Near-duplicates whose labels differ, by picture: one at most can be right.
     pub conflicts: Vec<Vec<Labelled>>,
-    /// Every image that was held out once, the most doubtful first.
+    /// Every image that was held out once, the most doubtful first; none of a single class.
     pub labels: Vec<Doubt>,
     /// Images like no other, the oddest first.
     pub odd: Vec<Odd>,
@@ -126,7 +126,7 @@ pub struct Odd {
 /// least number of pixels of a picture's shorter side.
 ///
 /// # Errors
-/// [`SvmError`], for example where there are fewer than two classes.
+/// [`SvmError`], for example where a feature is not finite.
 pub fn audit(
     dataset: &Dataset,
     pictures: &[Picture],
@@ -212,6 +212,9 @@ fn conflicts(dataset: &Dataset, groups: &[usize]) -> Vec<Vec<Labelled>> {
 
 /// Images of near-duplicate groups are held out together, or a wrong label would be confirmed by its copy.
 fn doubts(dataset: &Dataset, features: &Features, progress: &dyn Progress) -> Result<Vec<Doubt>, SvmError> {
+    if dataset.classes.len() < 2 {
+        return Ok(Vec::new());
+    }
     let trained = svm::train(
         features.matrix.view(),
         &features.labels,
@@ -288,6 +291,42 @@ mod tests {
 
     use super::*;
     use crate::dataset::{Item, dhash, unescape};
+    use crate::progress::Silent;
+
+    /// A small picture that is called something else than its format.
+    fn picture() -> Picture {
+        Picture {
+            hash: dhash(&RgbImage::new(17, 16), 16),
+            width: 9,
+            height: 9,
+            bytes: 1,
+            format: Format::Jpeg,
+        }
+    }
+
+    #[test]
+    fn all_but_the_labels_of_a_single_class_is_looked_at() {
+        let dataset = Dataset {
+            root: "data".into(),
+            classes: vec!["a".to_owned()],
+            items: ["a/1.png", "a/2.jpg"]
+                .map(|path| Item {
+                    path: path.into(),
+                    class: 0,
+                })
+                .into(),
+            skipped: Vec::new(),
+        };
+        let features = Features {
+            matrix: ndarray::array![[1.0], [1.0]],
+            labels: vec![0, 0],
+            groups: vec![0, 1],
+            contents: Vec::new(),
+        };
+        let found = audit(&dataset, &[picture(), picture()], &features, None, 64, &Silent).expect("an audit");
+        assert_eq!((found.wrong_extensions.len(), found.tiny.len()), (1, 2));
+        assert!(found.labels.is_empty(), "{:?}", found.labels);
+    }
 
     #[test]
     fn whoever_reads_an_audit_finds_the_files_that_it_names() {
@@ -301,14 +340,7 @@ mod tests {
             }],
             skipped: Vec::new(),
         };
-        let picture = Picture {
-            hash: dhash(&RgbImage::new(17, 16), 16),
-            width: 9,
-            height: 9,
-            bytes: 1,
-            format: Format::Jpeg,
-        };
-        let pictures = [picture];
+        let pictures = [picture()];
         assert_eq!(unescape(&tiny(&dataset, &pictures, 64)[0].path), Some(path.clone()));
         assert_eq!(unescape(&wrong_extensions(&dataset, &pictures)[0].path), Some(path));
     }

@@ -32,6 +32,7 @@ pub fn examine(
     progress.begin("Reading images", dataset.items.len() as u64);
     let examined = in_order(&dataset.items, threads, |item| {
         let picture = read(&dataset.root.join(&item.path), limits)
+            .map_err(|error| error.to_string())
             .and_then(|bytes| picture(&bytes, hash_size, limits).map_err(|error| error.to_string()));
         progress.advance(1);
         picture

@@ -235,6 +235,9 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
             "it has no label"
         } else if text.contains('\\') && fs::symlink_metadata(root.join(&path)).is_err() {
             "there is no such file: folders are parted by / in a list"
+        } else if fs::metadata(root.join(&path)).is_ok_and(|found| !found.is_file()) {
+            // Opening a pipe would wait for whoever writes to it.
+            "not an ordinary file"
         } else if !seen.insert(path.clone()) {
             "it is listed twice; the first label counts"
         } else {
@@ -430,6 +433,16 @@ mod tests {
         let list = write(folder.path(), "b.csv", "path,label\na\\1.jpg,hat\n");
         let error = Dataset::scan(&list).expect_err("no image").to_string();
         assert!(error.contains("line 2: a\\1.jpg: there is no such file"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_ordinary_file_is_listed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("a")).expect("a folder");
+        let list = write(folder.path(), "a.csv", "path,label\na,hat\na/1.jpg,hat\n");
+        let dataset = Dataset::scan(&list).expect("a data set");
+        assert_eq!(found(&dataset), [("a/1.jpg".to_owned(), "hat")]);
+        assert_eq!(dataset.skipped[0].reason, "not an ordinary file");
     }
 
     #[test]

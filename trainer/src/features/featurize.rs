@@ -121,7 +121,7 @@ impl Work<'_> {
                         self.compute(featurizer, hash, &bytes)?
                     }
                 }
-                Err(reason) => Err(reason),
+                Err(error) => Err(error.to_string()),
             };
             lock(&self.outcomes).push((index, outcome));
             self.progress.advance(1);

@@ -10,7 +10,7 @@ mod ledger;
 mod list;
 mod transfer;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -30,8 +30,9 @@ use tokio::sync::Semaphore;
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, ListError, Refused, is_label, parse};
 pub use transfer::{Downloader, TransferError};
+pub(crate) use transfer::{body, retry_after};
 
-use crate::dataset::{CaseClash, DatasetError, FolderLock, check_case};
+use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, read};
 use crate::progress::Progress;
 use crate::threads::lock;
 
@@ -128,7 +129,7 @@ pub enum FetchError {
         KNOWN_NAME
     )]
     Offline,
-    /// An image cannot be written.
+    /// An image cannot be written, or the folder of a class leads elsewhere.
     #[error("{path}: {source}")]
     File {
         /// Which file.
@@ -158,7 +159,7 @@ pub async fn fetch(
         options.per_host,
         options.allow_private,
     )?;
-    let present = present(&ledger, data);
+    let present = present(&ledger, data, options.limits);
     let known_contents = ledger
         .images()
         .filter(|image| present.contains(&image.path))
@@ -235,7 +236,8 @@ pub async fn fetch(
     Ok(outcome)
 }
 
-/// Sees that every class has a folder of its own on every system, also beside the class folders that are there.
+/// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
+/// that no link leads it out of the data set.
 fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
     let failed = |source| DatasetError::File {
         path: data.to_path_buf(),
@@ -247,26 +249,31 @@ fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
         let name = entry.file_name().into_string().ok();
         folders.extend(name.filter(|name| !name.starts_with('.') && entry.path().is_dir()));
     }
-    let labels = entries.iter().map(|entry| entry.label.as_str());
-    check_case(folders.iter().map(String::as_str).chain(labels))?;
+    let labels: BTreeSet<&str> = entries.iter().map(|entry| entry.label.as_str()).collect();
+    check_case(folders.iter().map(String::as_str).chain(labels.iter().copied()))?;
+    for label in labels {
+        let path = data.join(label);
+        below(data, &path.join("any")).map_err(|source| FetchError::File { path, source })?;
+    }
     Ok(())
 }
 
 /// The images of the ledger that the data set has, by their path there: under that name, or moved to another within its
 /// folder. Of a fetch that was killed, the ledger may know images that never came.
-fn present(ledger: &Ledger, data: &Path) -> HashSet<PathBuf> {
+fn present(ledger: &Ledger, data: &Path, limits: Limits) -> HashSet<PathBuf> {
     let (here, elsewhere): (Vec<_>, Vec<_>) = ledger.images().partition(|image| data.join(&image.path).is_file());
     let mut present: HashSet<PathBuf> = here.into_iter().map(|image| image.path.clone()).collect();
     if !elsewhere.is_empty() {
-        let contents = contents(data, &present);
+        let contents = contents(data, &present, limits);
         let moved = elsewhere.into_iter().filter(|image| contents.contains(&image.sha256));
         present.extend(moved.map(|image| image.path.clone()));
     }
     present
 }
 
-/// The SHA-256 of every file below a folder that can be read, but for the `known` ones, which may be very many.
-fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
+/// The SHA-256 of every file below a folder that can be read and is no larger than an image may be, but for the `known`
+/// ones, which may be very many.
+fn contents(root: &Path, known: &HashSet<PathBuf>, limits: Limits) -> HashSet<String> {
     let is_known = |path: &Path| path.strip_prefix(root).is_ok_and(|path| known.contains(path));
     let mut found = HashSet::new();
     let mut open = vec![root.to_path_buf()];
@@ -278,7 +285,7 @@ fn contents(root: &Path, known: &HashSet<PathBuf>) -> HashSet<String> {
                 Ok(kind) if kind.is_file() && entry.path().extension().is_none_or(|ending| ending != "tmp") => {
                     let path = entry.path();
                     if !is_known(&path) {
-                        found.extend(std::fs::read(path).map(|bytes| files::sha256_hex(&bytes)));
+                        found.extend(read(&path, limits).map(|bytes| files::sha256_hex(&bytes)));
                     }
                 }
                 _ => {}
@@ -380,33 +387,23 @@ impl Work<'_> {
         }
         let body = got?;
         let source_sha256 = files::sha256_hex(&body);
-        let name = entry.file_name();
-        // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
-        let own = Path::new(&entry.label).join(&name);
-        let other = lock(&self.contents).insert(source_sha256.clone(), own);
-        if let Some(other) = other {
-            let reason = format!("the same file as {}", other.display());
-            lock(&self.contents).insert(source_sha256.clone(), other);
-            return Err(Miss::Remote {
-                kind: Kind::Duplicate,
-                reason,
-                for_good: true,
-                source_sha256: Some(source_sha256),
-            });
-        }
-        let picture = match self.picture(body).await {
-            Ok(picture) => picture,
-            Err(reason) => {
-                lock(&self.contents).remove(&source_sha256);
-                return Err(Miss::Remote {
-                    kind: Kind::Corrupt,
-                    reason,
-                    for_good: true,
-                    source_sha256: None,
-                });
-            }
+        let refused = |kind, reason, source_sha256| Miss::Remote {
+            kind,
+            reason,
+            for_good: true,
+            source_sha256,
         };
-        let path = Path::new(&entry.label).join(format!("{name}.{}", picture.extension));
+        let picture = self.picture(body).await;
+        let picture = picture.map_err(|reason| refused(Kind::Corrupt, reason, None))?;
+        let path = Path::new(&entry.label).join(format!("{}.{}", entry.file_name(), picture.extension));
+        // Whoever comes first has the content; the others are duplicates of it, also at the same moment.
+        let mut contents = lock(&self.contents);
+        let first = contents.entry(source_sha256.clone()).or_insert_with(|| path.clone());
+        if *first != path {
+            let reason = format!("the same file as {}", first.display());
+            return Err(refused(Kind::Duplicate, reason, Some(source_sha256)));
+        }
+        drop(contents);
         let origin = Origin::Image(Provenance {
             label: entry.label.clone(),
             path: path.clone(),
@@ -424,6 +421,10 @@ impl Work<'_> {
         lock(ledger)
             .append(&entry.url, &origin)
             .map_err(|error| Miss::Local(error.into()))?;
+        // A data set without its ledger may have the image, perhaps as its owner has changed it.
+        if path.is_file() {
+            return Ok(());
+        }
         files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
     }
 

@@ -165,7 +165,7 @@ impl<'a> Views<'a> {
             path: path.clone(),
             reason,
         };
-        let bytes = read(path, self.limits).map_err(failed)?;
+        let bytes = read(path, self.limits).map_err(|error| failed(error.to_string()))?;
         decode(&bytes).map_err(|error| failed(error.to_string()))
     }
 

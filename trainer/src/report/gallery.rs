@@ -124,7 +124,11 @@ fn side(source: &Images, predictions: &Predictions, rows: &[usize], limits: Limi
         .step_by(step)
         .filter_map(|row| source.read(&predictions.rows[*row].path, limits).ok())
         .filter_map(|bytes| decoded(&bytes, &limits, SIDES[0]).ok())
-        .map(|image| image.thumbnail(SIDES[0], SIDES[0]))
+        .map(|image| {
+            // A copy of a small picture is no larger than it.
+            let side = SIDES[0].min(image.width().max(image.height()));
+            image.thumbnail(side, side)
+        })
         .collect();
     let fits = |side: &u32| {
         let copies = sample.iter().filter_map(|image| jpeg(image, *side, QUALITY).ok());
@@ -166,5 +170,33 @@ impl Studio<'_> {
             height,
             map,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runs::tests::predictions;
+
+    #[test]
+    fn copies_of_small_pictures_are_taken_for_no_larger_than_they() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut predictions = predictions(&[true; DEFAULT_PICTURES]);
+        predictions.rows.iter_mut().for_each(|row| row.path = "1.png".into());
+        let rows: Vec<usize> = (0..DEFAULT_PICTURES).collect();
+        let side = |pixels: u32| {
+            let noise = |x: u32, y: u32| image::Rgb([(x * 7919 + y * 104_729) as u8; 3]);
+            image::RgbImage::from_fn(pixels, pixels, noise)
+                .save(folder.path().join("1.png"))
+                .expect("saved");
+            side(
+                &Images::in_folder(folder.path()),
+                &predictions,
+                &rows,
+                Limits::default(),
+            )
+        };
+        assert_eq!(side(16), SIDES[0]);
+        assert!(side(256) < SIDES[0]);
     }
 }

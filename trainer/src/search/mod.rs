@@ -10,8 +10,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
-use reqwest::{Response, StatusCode};
+use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,7 +19,7 @@ use shared::files;
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, Refused, is_label};
+use crate::fetch::{Entry, Refused, body, is_label, retry_after};
 use crate::progress::Progress;
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -366,23 +365,19 @@ impl Asking<'_> {
                 });
             }
             let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            let wished = response
-                .headers()
-                .get(RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.parse().ok());
             if busy {
                 reason = format!("the provider answered {status}");
-                if let Some(seconds) = wished {
-                    wait = Duration::from_secs(seconds);
-                    if wait > LONGEST_WAIT {
-                        return Ok(Err(format!("{reason}; ask again in {seconds} s")));
+                if let Some(wished) = retry_after(&response) {
+                    if wished > LONGEST_WAIT {
+                        return Ok(Err(format!("{reason}; ask again in {} s", wished.as_secs())));
                     }
+                    wait = wished;
                 }
                 // A window that is full is no used-up quota.
                 self.found.remaining = None;
                 continue;
             }
-            let body = match body(response).await {
+            let body = match body(response, MOST_BYTES).await {
                 Ok(Some(body)) => body,
                 Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
                 Err(error) => {
@@ -404,18 +399,6 @@ impl Asking<'_> {
         }
         Ok(Err(reason))
     }
-}
-
-/// The bytes of an answer; none where there are too many.
-async fn body(mut response: Response) -> reqwest::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MOST_BYTES {
-            return Ok(None);
-        }
-    }
-    Ok(Some(bytes))
 }
 
 /// What an error says, and what its causes add to that.

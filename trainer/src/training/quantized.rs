@@ -123,7 +123,7 @@ fn samples(job: &Prepared) -> Result<Samples, TrainingError> {
             path: path.clone(),
             reason,
         };
-        let bytes = read(&path, limits).map_err(gone)?;
+        let bytes = read(&path, limits).map_err(|error| gone(error.to_string()))?;
         let image = preprocessing
             .decode(&bytes, &limits)
             .map_err(|error| gone(PipelineError::from(error).to_string()))?;

@@ -10,7 +10,7 @@ use crate::cli::failure::{Done, Failure};
 use crate::cli::output::{list_skipped, printable, printable_path};
 use crate::cli::resources::{Resources, check_new, save, writable};
 use crate::counted::counted;
-use crate::dataset::{self, DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
+use crate::dataset::{DEFAULT_DISTANCE, Dataset, HASH_SIZE, Picture, Skipped, Split};
 use crate::report;
 
 /// Tell what is wrong with a data set: files, balance, leakage, labels.
@@ -62,9 +62,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         // What is wrong with it is told before the images are read; which of them are readable, only then.
         Split::load(path, &found)?;
     }
-    let (limits, threads) = (arguments.resources.limits(), arguments.resources.threads());
-    let examined = dataset::examine(&found, HASH_SIZE, limits, threads, &session.progress);
-    let (dataset, pictures) = dataset::readable(&found, examined);
+    let (dataset, pictures) = super::readable(&found, HASH_SIZE, &arguments.resources, session)?;
     let (mut featurized, features) =
         arguments
             .features
@@ -86,6 +84,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
     if let Some(path) = &arguments.html {
         let annotate = arguments.annotate.as_ref().map(reqwest::Url::as_str);
+        let limits = arguments.resources.limits();
         let page = report::audit_page(&audit, &featurized.skipped, &featurized.root, annotate, limits)?;
         save(path, page.as_bytes(), "--html")?;
         session.remark(&format!("Page: {}", printable_path(path)));

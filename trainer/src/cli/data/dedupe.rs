@@ -187,10 +187,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 impl Arguments {
     /// The readable part of the data set, its pictures, and the copies among them.
     fn find(&self, found: &Dataset, session: &Session) -> Result<(Dataset, Vec<Picture>, Vec<Duplicates>), Failure> {
-        let (limits, threads) = (self.resources.limits(), self.resources.threads());
-        let examined = dataset::examine(found, self.hash_size, limits, threads, &session.progress);
-        let (mut dataset, mut pictures) = dataset::readable(found, examined);
-        super::check_readable(found, &dataset)?;
+        let (mut dataset, mut pictures) = super::readable(found, self.hash_size, &self.resources, session)?;
         let criteria = Criteria {
             distance: self.distance.unwrap_or(self.hash_size * self.hash_size / 16),
             similarity: self.similarity,

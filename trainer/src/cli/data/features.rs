@@ -1,7 +1,5 @@
 //! Features for commands that look at images rather than train on them.
 
-use ndarray::Array2;
-
 use crate::cli::Session;
 use crate::cli::failure::Failure;
 use crate::cli::network::NetworkArguments;
@@ -32,14 +30,6 @@ impl FeatureArguments {
         let workplace = resources.workplace(&runtime, &cache, session);
         let (dataset, features) = workplace.featurize(dataset, &backbone, resources.limits(), distance)?;
         let rows: Vec<usize> = (0..features.labels.len()).collect();
-        let features = if rows.is_empty() {
-            Features {
-                matrix: Array2::zeros((0, 1)),
-                ..features
-            }
-        } else {
-            features.normalized_rows(&rows)
-        };
-        Ok((dataset, features))
+        Ok((dataset, features.normalized_rows(&rows)))
     }
 }

@@ -12,7 +12,8 @@ use clap::Subcommand;
 
 use super::Session;
 use super::failure::{Done, Failure};
-use crate::dataset::Dataset;
+use super::resources::Resources;
+use crate::dataset::{self, Dataset, Picture};
 use crate::features::FeatureError;
 
 /// Work on a data set.
@@ -38,14 +39,22 @@ pub fn run(data: &Data, session: &Session) -> Result<Done, Failure> {
     }
 }
 
-/// Sees that something of `found` could be read, given what could.
-fn check_readable(found: &Dataset, readable: &Dataset) -> Result<(), FeatureError> {
+/// The part of `found` that can be read, if any can, and the picture of each of its images.
+fn readable(
+    found: &Dataset,
+    hash_size: u32,
+    resources: &Resources,
+    session: &Session,
+) -> Result<(Dataset, Vec<Picture>), FeatureError> {
+    let (limits, threads) = (resources.limits(), resources.threads());
+    let examined = dataset::examine(found, hash_size, limits, threads, &session.progress);
+    let (readable, pictures) = dataset::readable(found, examined);
     // What cannot be read follows on what was left out before.
     match readable.skipped.get(found.skipped.len()) {
         Some(first) if readable.items.is_empty() => {
             let reason = format!("{}: {}", first.path.display(), first.reason);
             Err(FeatureError::NothingReadable(found.items.len(), reason))
         }
-        _ => Ok(()),
+        _ => Ok((readable, pictures)),
     }
 }

@@ -78,11 +78,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters(arguments.split.seed());
     parameters.check(&found)?;
-    let resources = &arguments.resources;
-    let (limits, threads) = (resources.limits(), resources.threads());
-    let examined = dataset::examine(&found, dataset::HASH_SIZE, limits, threads, &session.progress);
-    let (mut dataset, pictures) = dataset::readable(&found, examined);
-    super::check_readable(&found, &dataset)?;
+    let (mut dataset, pictures) = super::readable(&found, dataset::HASH_SIZE, &arguments.resources, session)?;
     let hashes: Vec<_> = pictures.iter().map(|picture| &picture.hash).collect();
     let groups = dataset::near_duplicate_groups(&hashes, parameters.distance);
     let split = Split::new(&dataset, &groups, &parameters)?;
