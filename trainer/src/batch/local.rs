@@ -64,7 +64,7 @@ pub async fn run(
     if !journal.is_empty() {
         let listed: HashSet<String> = input::items(&list)?.collect();
         let left_out = journal.retain(|item| listed.contains(item));
-        let images = counted(left_out, "image that was scored is", "images that were scored are");
+        let images = counted(left_out, "image that had a result is", "images that had a result are");
         note = (left_out > 0).then(|| format!("{images} no longer part of the input, nor of the results"));
     }
     score(&list, count, scorer, &mut journal, progress)?;
