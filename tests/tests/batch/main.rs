@@ -229,6 +229,11 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
     assert_eq!(failures, expected);
     assert_eq!([&said.json()["succeeded"], &said.json()["failed"]], [4, 7]);
 
+    // What failed for good is not tried again by the same command, which says how it can be.
+    let again = say(&mut place.local(&place.text("list.txt"), &place.text("out"))).ended_with(3);
+    let only_failed = format!("with {} as the input", place.text("out/failures.csv"));
+    assert!(again.stderr.contains(&only_failed), "{again:?}");
+
     // Killed while the files were written: the summary says that they are not complete.
     let summary = read(&place.path("out"), "job.json");
     let unfinished = summary.replace("\"complete\": true", "\"complete\": false");

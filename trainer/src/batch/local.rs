@@ -54,7 +54,8 @@ pub async fn run(
     let job = Job::new(input, output, &scorer.bundle.manifest.version);
     let place = Output::connect(output).await?;
     if let Some(summary) = place.finished(&job).await?.filter(|summary| summary.passing == 0) {
-        return Ok((summary, Some(place.finished_note())));
+        let note = place.finished_note(&summary);
+        return Ok((summary, Some(note)));
     }
     let folder = job.folder(cache);
     let mut journal = Journal::open(&folder.join("journal.jsonl"))?;

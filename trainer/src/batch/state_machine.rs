@@ -106,7 +106,8 @@ impl StateMachine {
         let job = Job::new(order.input, order.output, &self.arn.text);
         let place = Output::connect(order.output).await?;
         if let Some(summary) = place.finished(&job).await? {
-            return Ok((summary, Some(place.finished_note())));
+            let note = place.finished_note(&summary);
+            return Ok((summary, Some(note)));
         }
         let folder = job.folder(cache);
         let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
