@@ -112,16 +112,14 @@ pub enum BatchError {
     },
     /// The execution did not succeed.
     #[error(
-        "the execution {arn} ended as {status} ({reason}): look at it in the Step Functions console; the same command \
-         takes it up again where it stopped"
+        "the execution {arn} ended as {end}: look at it in the Step Functions console; the same command takes it up \
+         again where it stopped"
     )]
     Execution {
         /// Which execution.
         arn: String,
-        /// `FAILED`, `TIMED_OUT` or `ABORTED`.
-        status: String,
-        /// What it says.
-        reason: String,
+        /// `FAILED`, `TIMED_OUT` or `ABORTED`, and what it says of that.
+        end: String,
     },
     /// The execution wrote what cannot be understood.
     #[error("{place}: {reason}")]
