@@ -29,6 +29,7 @@ pub mod fetch;
 pub mod image_reader;
 pub mod mlflow;
 pub mod onnx;
+mod password;
 pub mod progress;
 pub mod publish;
 pub mod quantize;

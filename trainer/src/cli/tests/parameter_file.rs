@@ -116,6 +116,14 @@ fn a_file_can_stand_for_required_options() {
 }
 
 #[test]
+fn a_password_in_an_address_that_is_refused_is_not_repeated() {
+    let text = "[call]\nendpoint = 'http://user:secret@host:99999'\n";
+    let configuration = Configuration::parse(text, Path::new("ikat.toml")).expect("a parameter file");
+    let error = configuration.apply(command(), &[]).expect_err("no address").to_string();
+    assert!(error.contains("...@host") && !error.contains("secret"), "{error}");
+}
+
+#[test]
 fn options_that_were_typed_are_told_from_those_of_a_file() {
     let configuration =
         Configuration::parse("[train]\nepochs = 3\n", Path::new("ikat.toml")).expect("a parameter file");
