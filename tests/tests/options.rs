@@ -237,6 +237,18 @@ fn options_are_checked_before_the_images_are_looked_for() {
 }
 
 #[test]
+fn a_password_in_the_address_of_a_list_is_not_repeated() {
+    let workshop = Workshop::new(0);
+    let list = "http://user:secret@127.0.0.1:9/list.tsv";
+    let line = ["data", "fetch", "--attempts", "1", "--data", "data", "--urls", list];
+    let said = say_within(60, &workshop.trainer(&line)).ended_with(1);
+    assert!(
+        said.stderr.contains("http://127.0.0.1:9/list.tsv: ") && !said.stderr.contains("secret"),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn a_distance_that_every_two_pictures_have_is_refused() {
     let workshop = Workshop::new(2);
     let line = ["data", "dedupe", "--no-features", "--data", "data", "--distance"];
