@@ -13,6 +13,7 @@ mod append_log;
 pub mod audit;
 pub mod backbone;
 pub mod batch;
+mod causes;
 pub mod cli;
 pub mod client;
 pub mod configuration;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::causes::innermost;
 use crate::password::without_password;
 use crate::refine::History;
 use crate::runs::{EPOCHS, Entry, PARAMETERS, RECORD, RunError, flatten};
@@ -221,15 +222,9 @@ impl Server {
 }
 
 fn unreachable_server(uri: &str, error: &reqwest::Error) -> MlflowError {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason = cause.to_string();
-        source = cause.source();
-    }
     MlflowError::Unreachable {
         uri: uri.to_owned(),
-        reason,
+        reason: innermost(error),
     }
 }
 

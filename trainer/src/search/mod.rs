@@ -6,7 +6,6 @@
 mod provider;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use shared::files;
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
+use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, Refused, is_label};
 use crate::progress::Progress;
@@ -351,7 +351,7 @@ impl Asking<'_> {
                 Err(error) => {
                     reached |= !error.is_connect();
                     // The address holds the key of some providers.
-                    reason = causes(&error.without_url());
+                    reason = chain(&error.without_url());
                     continue;
                 }
             };
@@ -386,7 +386,7 @@ impl Asking<'_> {
                 Ok(Some(body)) => body,
                 Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
                 Err(error) => {
-                    reason = causes(&error.without_url());
+                    reason = chain(&error.without_url());
                     continue;
                 }
             };
@@ -416,17 +416,6 @@ async fn body(mut response: Response) -> reqwest::Result<Option<Vec<u8>>> {
         }
     }
     Ok(Some(bytes))
-}
-
-/// What an error says, and what its causes add to that.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -522,7 +511,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_told_with_its_causes_and_without_a_key() {
         let asked = reqwest::get("http://127.0.0.1:1/?key=secret").await;
-        let text = causes(&asked.expect_err("nobody is there").without_url());
+        let text = chain(&asked.expect_err("nobody is there").without_url());
         assert!(text.contains("refused") && !text.contains("secret"), "{text}");
     }
 }
