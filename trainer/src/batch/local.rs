@@ -76,8 +76,8 @@ pub async fn run(
     Ok((summary, note))
 }
 
-/// Scores what has no scores in `journal` yet, which knows images of the list alone, on threads of its own; nothing else
-/// waits for this one.
+/// Scores what has no scores in `journal` yet, which knows images of the list alone, on threads of its own; nothing
+/// else waits for this one.
 fn score(
     list: &Path,
     count: u64,

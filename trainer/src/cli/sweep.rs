@@ -40,7 +40,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Networks: names from the catalogue, or ONNX files
-    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT, value_parser = values::network)]
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT,
+          value_parser = values::network)]
     backbone: Vec<String>,
     /// Sides of the network's square input, in pixels [default: each network's own]
     #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(32..=2048))]

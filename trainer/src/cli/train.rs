@@ -43,7 +43,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Classifier::Svm)]
     classifier: Classifier,
     /// Minutes that --classifier auto may take
-    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "MINUTES", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
     time_limit: u64,
     #[command(flatten)]
     job: Job,

@@ -125,8 +125,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     if let Some(list) = dataset::list_of(&arguments.data).filter(|_| !arguments.dry_run) {
         return Err(Failure::failed(format!(
-            "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class folders \
-             with `trainer data export --format folder`",
+            "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class \
+             folders with `trainer data export --format folder`",
             list.display()
         )));
     }
