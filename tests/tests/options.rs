@@ -164,6 +164,20 @@ fn what_is_to_know_of_a_result_is_told_quietly_too() {
 }
 
 #[test]
+fn each_refinement_of_a_sweep_has_events_of_its_own() {
+    let workshop = Workshop::new(12);
+    let mut sweep = workshop.trainer(&["sweep", "--data", "data", "--out", "sweep", "--repeats", "2"]);
+    sweep.args(["--backbone", "convolutional.onnx", "--resolution", "32"]);
+    sweep.args(["--mean", "0,0,0", "--std", "255,255,255", "--tensorboard", "events"]);
+    sweep.args(["--classifier", "dnn", "--epochs", "1", "--trained", "1"]);
+    say_within(120, &sweep).ended_with(0);
+    for seed in 1..=2 {
+        let events = format!("events/convolutional-32-dnn-seed{seed}/events.out.tfevents.ikat");
+        assert!(workshop.path(&events).is_file(), "{events}");
+    }
+}
+
+#[test]
 fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
     let workshop = Workshop::new(8);
     let side = ["--resolution", "32"];

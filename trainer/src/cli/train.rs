@@ -20,7 +20,7 @@ use crate::feature_rows;
 use crate::features::CacheKey;
 use crate::runs::BUNDLE;
 use crate::shell;
-use crate::training::{self, Choice, Run, Saved, Workplace};
+use crate::training::{self, Choice, Run, Saved};
 
 /// Train a classifier on a folder of class folders.
 ///
@@ -149,10 +149,7 @@ impl Job {
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
-        let workplace = Workplace {
-            events: training.recipe.tensorboard.clone(),
-            ..training.workplace(&runtime, &cache, session)
-        };
+        let workplace = training.workplace(&runtime, &cache, session);
         let seed = training.split.seed();
         let mut choice: Option<Choice> = None;
         let run = match source {

@@ -157,6 +157,7 @@ impl TrainingArguments {
     pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
         Workplace {
             device: self.recipe.device.clone(),
+            events: self.recipe.tensorboard.clone(),
             ..self.resources.workplace(runtime, cache, session)
         }
     }
