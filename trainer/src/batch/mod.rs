@@ -147,7 +147,11 @@ impl Job {
     pub fn new(input: &Input, output: &str, scorer: &str) -> Self {
         let output = match output.strip_prefix("s3://") {
             Some(_) => output.trim_end_matches('/').to_owned(),
-            None => std::path::absolute(output).map_or_else(|_| output.to_owned(), |path| path.display().to_string()),
+            None => std::path::absolute(output).map_or_else(
+                |_| output.to_owned(),
+                // Without the slash that shells put behind the name of a folder that is there.
+                |path| path.components().collect::<PathBuf>().display().to_string(),
+            ),
         };
         Self {
             input: input.canonical(),
@@ -175,4 +179,22 @@ impl Job {
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> BatchError {
     let path = path.to_path_buf();
     |source| BatchError::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_behind_the_output_makes_no_other_job() {
+        let input = Input::Prefix {
+            bucket: "photos".to_owned(),
+            prefix: String::new(),
+        };
+        let id = |output: &str| Job::new(&input, output, "version").id();
+        for output in ["out", "s3://scores/out"] {
+            assert_eq!(id(output), id(&format!("{output}/")));
+            assert_ne!(id(output), id(&format!("{output}/in")));
+        }
+    }
 }
