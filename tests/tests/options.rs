@@ -33,6 +33,18 @@ fn a_format_that_is_set_more_firmly_wins_over_json_from_elsewhere() {
     assert!(said.stdout.starts_with("label "), "{said:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_table_for_programs_has_names_as_they_are() {
+    let workshop = with_bundle();
+    let name = "a\u{1b}[31m.png";
+    std::fs::rename(workshop.path("photo.png"), workshop.path(name)).expect("renamed");
+    let line = ["score", "--bundle", "bundle", "--format", "csv", name];
+    let said = say_within(60, &workshop.trainer(&line)).ended_with(0);
+    let row = said.stdout.lines().nth(1).expect("a row");
+    assert!(row.starts_with(&format!("{name},")), "{row:?}");
+}
+
 #[test]
 fn the_best_classes_alone_are_for_json() {
     let workshop = with_bundle();
