@@ -263,6 +263,26 @@ fn options_are_checked_before_the_images_are_looked_for() {
 }
 
 #[test]
+fn options_without_effect_beside_another_are_told_of() {
+    let workshop = Workshop::new(2);
+    std::fs::write(workshop.path("test.txt"), "red/000.png\n").expect("written");
+    for (line, told) in [
+        (
+            "split --dedicated test.txt --ratio 0.5",
+            "--ratio is for divisions without --dedicated alone",
+        ),
+        (
+            "dedupe --no-features --similarity 0.9",
+            "--similarity is for a comparison of features alone",
+        ),
+    ] {
+        let words: Vec<&str> = ["data"].into_iter().chain(line.split(' ')).collect();
+        let said = say_within(60, workshop.trainer(&words).args(["--data", "data"])).ended_with(0);
+        assert!(said.stderr.contains(told), "{said:?}");
+    }
+}
+
+#[test]
 fn a_password_in_the_address_of_a_list_is_not_repeated() {
     let workshop = Workshop::new(0);
     let list = "http://user:secret@127.0.0.1:9/list.tsv";

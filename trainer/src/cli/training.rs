@@ -131,6 +131,7 @@ impl TrainingArguments {
         if is_refined {
             session.warn_of_idle(&self.recipe.uses(&recipe));
         }
+        self.split.warn_of_idle(session);
         self.tracking.warn_of_idle(session);
         Ok(())
     }
