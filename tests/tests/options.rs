@@ -255,6 +255,10 @@ fn options_are_checked_before_the_images_are_looked_for() {
         let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
         assert!(said.stderr.contains("epochs must be from 1"), "{said:?}");
     }
+    let unrefined = ["train", "--data", "nowhere", "--fold-batch-norm", "false"];
+    let said = say_within(60, &workshop.trainer(&unrefined)).ended_with(1);
+    let told = "--fold-batch-norm is for refined networks in floats alone";
+    assert!(said.stderr.contains(told), "{said:?}");
     for option in [["--classifier", "dnn"], ["--quantize", "int8"]] {
         let line = [&["train", "--features", "nowhere"][..], &option].concat();
         let said = say_within(60, &workshop.trainer(&line)).ended_with(2);

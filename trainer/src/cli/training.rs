@@ -131,6 +131,9 @@ impl TrainingArguments {
         if is_refined {
             session.warn_of_idle(&self.recipe.uses(&recipe));
         }
+        // Integers take the place of convolutions into which it was folded.
+        let is_folded_by_choice = is_refined && self.quantize != Quantize::Int8;
+        session.warn_of_idle(&[("fold_batch_norm", is_folded_by_choice, "refined networks in floats")]);
         self.split.warn_of_idle(session);
         self.tracking.warn_of_idle(session);
         Ok(())
