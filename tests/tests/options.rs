@@ -33,6 +33,18 @@ fn a_format_that_is_set_more_firmly_wins_over_json_from_elsewhere() {
     assert!(said.stdout.starts_with("label "), "{said:?}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_table_for_programs_has_names_as_they_are() {
+    let workshop = with_bundle();
+    let name = "a\u{1b}[31m.png";
+    std::fs::rename(workshop.path("photo.png"), workshop.path(name)).expect("renamed");
+    let line = ["score", "--bundle", "bundle", "--format", "csv", name];
+    let said = say_within(60, &workshop.trainer(&line)).ended_with(0);
+    let row = said.stdout.lines().nth(1).expect("a row");
+    assert!(row.starts_with(&format!("{name},")), "{row:?}");
+}
+
 #[test]
 fn the_best_classes_alone_are_for_json() {
     let workshop = with_bundle();
@@ -169,6 +181,20 @@ fn what_is_to_know_of_a_result_is_told_quietly_too() {
 }
 
 #[test]
+fn each_refinement_of_a_sweep_has_events_of_its_own() {
+    let workshop = Workshop::new(12);
+    let mut sweep = workshop.trainer(&["sweep", "--data", "data", "--out", "sweep", "--repeats", "2"]);
+    sweep.args(["--backbone", "convolutional.onnx", "--resolution", "32"]);
+    sweep.args(["--mean", "0,0,0", "--std", "255,255,255", "--tensorboard", "events"]);
+    sweep.args(["--classifier", "dnn", "--epochs", "1", "--trained", "1"]);
+    say_within(120, &sweep).ended_with(0);
+    for seed in 1..=2 {
+        let events = format!("events/convolutional-32-dnn-seed{seed}/events.out.tfevents.ikat");
+        assert!(workshop.path(&events).is_file(), "{events}");
+    }
+}
+
+#[test]
 fn every_command_takes_a_network_that_does_not_tell_its_normalization() {
     let workshop = Workshop::new(8);
     let side = ["--resolution", "32"];
@@ -234,11 +260,47 @@ fn options_are_checked_before_the_images_are_looked_for() {
         let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
         assert!(said.stderr.contains("epochs must be from 1"), "{said:?}");
     }
+    let unrefined = ["train", "--data", "nowhere", "--fold-batch-norm", "false"];
+    let said = say_within(60, &workshop.trainer(&unrefined)).ended_with(1);
+    let told = "--fold-batch-norm is for refined networks in floats alone";
+    assert!(said.stderr.contains(told), "{said:?}");
     for option in [["--classifier", "dnn"], ["--quantize", "int8"]] {
         let line = [&["train", "--features", "nowhere"][..], &option].concat();
         let said = say_within(60, &workshop.trainer(&line)).ended_with(2);
         assert!(said.stderr.contains("name the images with --data"), "{said:?}");
     }
+}
+
+#[test]
+fn options_without_effect_beside_another_are_told_of() {
+    let workshop = Workshop::new(2);
+    std::fs::write(workshop.path("test.txt"), "red/000.png\n").expect("written");
+    for (line, told) in [
+        (
+            "split --dedicated test.txt --ratio 0.5",
+            "--ratio is for divisions without --dedicated alone",
+        ),
+        (
+            "dedupe --no-features --similarity 0.9",
+            "--similarity is for a comparison of features alone",
+        ),
+    ] {
+        let words: Vec<&str> = ["data"].into_iter().chain(line.split(' ')).collect();
+        let said = say_within(60, workshop.trainer(&words).args(["--data", "data"])).ended_with(0);
+        assert!(said.stderr.contains(told), "{said:?}");
+    }
+}
+
+#[test]
+fn a_password_in_the_address_of_a_list_is_not_repeated() {
+    let workshop = Workshop::new(0);
+    let list = "http://user:secret@127.0.0.1:9/list.tsv";
+    let line = ["data", "fetch", "--attempts", "1", "--data", "data", "--urls", list];
+    let said = say_within(60, &workshop.trainer(&line)).ended_with(1);
+    assert!(
+        said.stderr.contains("http://127.0.0.1:9/list.tsv: ") && !said.stderr.contains("secret"),
+        "{said:?}"
+    );
 }
 
 #[test]

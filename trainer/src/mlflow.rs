@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::causes::innermost;
+use crate::password::without_password;
 use crate::refine::History;
 use crate::runs::{EPOCHS, Entry, PARAMETERS, RECORD, RunError, flatten};
 
@@ -98,28 +100,34 @@ pub async fn log(uri: &str, experiment: &str, folder: &Path) -> Result<String, M
     let status = if outcome.is_ok() { "FINISHED" } else { "FAILED" };
     let finish = json!({ "run_id": run, "status": status, "end_time": milliseconds(0.0) });
     outcome.and(server.post("runs/update", &finish).await)?;
-    Ok(format!("{}/#/experiments/{experiment}/runs/{run}", server.uri))
+    Ok(format!("{}/#/experiments/{experiment}/runs/{run}", server.shown))
 }
 
 struct Server {
     uri: String,
+    /// The same for people to read.
+    shown: String,
     http: reqwest::Client,
 }
 
 impl Server {
     fn new(uri: &str) -> Result<Self, MlflowError> {
-        let address = || MlflowError::Address(uri.to_owned());
+        let address = || MlflowError::Address(without_password(uri));
         let url = reqwest::Url::parse(uri).map_err(|_| address())?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(address());
         }
-        let uri = uri.trim_end_matches('/').to_owned();
+        let shown = without_password(uri).trim_end_matches('/').to_owned();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(WHOLE_REQUEST)
             .build()
-            .map_err(|error| unreachable_server(&uri, &error))?;
-        Ok(Self { uri, http })
+            .map_err(|error| unreachable_server(&shown, &error))?;
+        Ok(Self {
+            uri: uri.trim_end_matches('/').to_owned(),
+            shown,
+            http,
+        })
     }
 
     /// Identifier of the experiment, made where there is none of this name.
@@ -193,17 +201,17 @@ impl Server {
         let response = request
             .send()
             .await
-            .map_err(|error| unreachable_server(&self.uri, &error))?;
+            .map_err(|error| unreachable_server(&self.shown, &error))?;
         let status = response.status();
         let answer = response
             .text()
             .await
-            .map_err(|error| unreachable_server(&self.uri, &error))?;
+            .map_err(|error| unreachable_server(&self.shown, &error))?;
         if !status.is_success() {
             let said: Value = serde_json::from_str(&answer).unwrap_or_default();
             let message = said["message"].as_str().unwrap_or(&answer);
             return Err(MlflowError::Refused {
-                uri: self.uri.clone(),
+                uri: self.shown.clone(),
                 what: what.to_owned(),
                 status,
                 message: message.chars().take(300).collect(),
@@ -214,15 +222,9 @@ impl Server {
 }
 
 fn unreachable_server(uri: &str, error: &reqwest::Error) -> MlflowError {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        reason = cause.to_string();
-        source = cause.source();
-    }
     MlflowError::Unreachable {
         uri: uri.to_owned(),
-        reason,
+        reason: innermost(error),
     }
 }
 
@@ -374,4 +376,23 @@ fn allowed(name: &str) -> String {
         text = text.replace(['/', '.'], "_");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runs::tests::{record, save};
+
+    #[tokio::test]
+    async fn a_password_in_the_address_of_the_server_is_not_repeated() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path().join("run");
+        save(&run, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+        let logged = log("http://user:secret@127.0.0.1:9/", "ikat", &run).await;
+        let error = logged.expect_err("nobody is there").to_string();
+        assert!(
+            error.contains("http://127.0.0.1:9") && !error.contains("secret"),
+            "{error}"
+        );
+    }
 }

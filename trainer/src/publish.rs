@@ -89,8 +89,9 @@ pub enum PublishError {
     },
     /// Somebody else published or rolled back at the same time.
     #[error(
-        "nothing has changed for version {version}: somebody else published or rolled back in the meantime, and the live \
-         version is {winner}; look at it with `trainer versions`, then give the same command again if it is still to be done"
+        "nothing has changed for version {version}: somebody else published or rolled back in the meantime, and the \
+         live version is {winner}; look at it with `trainer versions`, then give the same command again if it is \
+         still to be done"
     )]
     Lost {
         /// The version that was to become live.

@@ -229,6 +229,11 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
     assert_eq!(failures, expected);
     assert_eq!([&said.json()["succeeded"], &said.json()["failed"]], [4, 7]);
 
+    // What failed for good is not tried again by the same command, which says how it can be.
+    let again = say(&mut place.local(&place.text("list.txt"), &place.text("out"))).ended_with(3);
+    let only_failed = format!("with {} as the input", place.text("out/failures.csv"));
+    assert!(again.stderr.contains(&only_failed), "{again:?}");
+
     // Killed while the files were written: the summary says that they are not complete.
     let summary = read(&place.path("out"), "job.json");
     let unfinished = summary.replace("\"complete\": true", "\"complete\": false");
@@ -260,7 +265,7 @@ fn what_may_pass_is_tried_again_by_the_same_command() {
     let mut labels = place.images(3);
     write(
         &place.path("list.txt"),
-        b"images/00/00000.png\nimages/00/00001.png\ns3://photos/1.png\n",
+        b"images/00/00000.png\nimages/00/00001.png\ns3://photos/1.png\nimages/none.png\n",
     );
     // Where no region is configured, S3 cannot be asked.
     let job = || {
@@ -273,7 +278,7 @@ fn what_may_pass_is_tried_again_by_the_same_command() {
     let first = job();
     assert_eq!(first.json()["passing"], 1, "{first:?}");
     let again = job();
-    assert!(again.stderr.contains("Going on after 2 of 3 images"), "{again:?}");
+    assert!(again.stderr.contains("Going on after 2 of 4 images"), "{again:?}");
     assert!(!again.stderr.contains("already"), "{again:?}");
     assert!(!again.stderr.contains("no longer part"), "{again:?}");
 
@@ -284,7 +289,7 @@ fn what_may_pass_is_tried_again_by_the_same_command() {
     );
     let edited = job();
     assert!(
-        edited.stderr.contains("1 image that was scored is no longer part"),
+        edited.stderr.contains("2 images that had a result are no longer part"),
         "{edited:?}"
     );
     assert!(edited.stderr.contains("Going on after 1 of 3 images"), "{edited:?}");

@@ -4,8 +4,12 @@
 //! network has half of the nodes and is loaded in less time and memory, which is paid at every start of the function.
 //! Features are computed by the form that is served, so that nothing separates what a classifier was trained on from
 //! what it meets.
+//!
+//! Both are kept in the cache, as long as they are among those used last.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use prost::Message;
 use shared::files::write_atomically;
@@ -13,7 +17,7 @@ use shared::files::write_atomically;
 use super::BackboneError;
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::ModelProto;
-use crate::setup::Cache;
+use crate::setup::{Cache, KEPT, keep_latest};
 
 /// Where the two forms are.
 pub(super) struct Forms {
@@ -34,7 +38,15 @@ impl Forms {
         self.served.is_file() && self.trainable.is_file()
     }
 
-    /// Writes `model`, and what becomes of it where it is only run, whose bytes it gives.
+    /// Lets their times say that they are used now; one that keeps its own is only removed early.
+    pub fn touch(&self) {
+        for path in [&self.served, &self.trainable] {
+            let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        }
+    }
+
+    /// Writes `model`, and what becomes of it where it is only run, whose bytes it gives. Networks that were not used
+    /// for long give way.
     pub fn write(&self, mut model: ModelProto) -> Result<Vec<u8>, BackboneError> {
         let write = |path: &Path, bytes: &[u8]| {
             write_atomically(path, bytes).map_err(|source| BackboneError::File {
@@ -46,6 +58,9 @@ impl Forms {
         fold_batch_norm(&mut model);
         let served = model.encode_to_vec();
         write(&self.served, &served)?;
+        if let Some(folder) = self.served.parent() {
+            keep_latest(folder, KEPT, &|path: &Path| path.extension() == self.served.extension());
+        }
         Ok(served)
     }
 }
@@ -79,6 +94,14 @@ mod tests {
             model
         );
         assert_eq!(read(&forms.served), served);
+        let used = |path: &Path| path.metadata().and_then(|file| file.modified()).expect("its time");
+        let long_ago = SystemTime::UNIX_EPOCH;
+        for path in [&forms.served, &forms.trainable] {
+            let file = File::options().write(true).open(path).expect("a file");
+            file.set_modified(long_ago).expect("its time");
+        }
+        forms.touch();
+        assert!(used(&forms.served) > long_ago && used(&forms.trainable) > long_ago);
         let nodes = ModelProto::decode(served.as_slice())
             .expect("ONNX")
             .graph

@@ -159,6 +159,7 @@ pub fn obtain(
     } else {
         let forms = cached(entry, &entry.sha256, &preprocessing, cache);
         if forms.exist() {
+            forms.touch();
             forms
         } else {
             let weights = setup::obtain(&entry.source, &entry.sha256, cache, progress)?;

@@ -310,6 +310,8 @@ enum Columns {
     Place(usize),
     /// One holds the bucket, another the key.
     Object(usize, usize),
+    /// Without a header, the first holds its place. That of the first record is told where it may be a header.
+    First(Option<String>),
     /// As in the manifests of S3 Batch Operations and S3 Inventory: bucket, then key in the encoding of addresses. The
     /// bucket is told where the first record may be a header: without one, the others name the same.
     Manifest(Option<String>),
@@ -326,10 +328,11 @@ impl Columns {
             return (Self::Place(place), true);
         }
         if record.len() > 1 && is_in_bucket(&record[0], &record[1]) {
-            let may_be_header = !record[1].contains(['/', '.']);
+            let may_be_header = !is_path(&record[1]);
             (Self::Manifest(may_be_header.then(|| record[0].to_owned())), false)
         } else {
-            (Self::Place(0), false)
+            let first = record.get(0).filter(|first| !is_path(first));
+            (Self::First(first.map(str::to_owned)), false)
         }
     }
 
@@ -341,14 +344,14 @@ impl Columns {
         match self {
             Self::Place(column) => Ok(field(*column)?.to_owned()),
             Self::Object(bucket, key) => Ok(format!("s3://{}/{}", field(*bucket)?, field(*key)?)),
+            Self::First(first) => match first {
+                Some(first) if is_path(field(0)?) => Err(headed("this is a path, unlike", first)),
+                _ => Ok(field(0)?.to_owned()),
+            },
             Self::Manifest(first) => {
                 let bucket = field(0)?;
                 if let Some(first) = first.as_deref().filter(|first| *first != bucket) {
-                    return Err(format!(
-                        "{bucket:?} is not the bucket of the first line, {first:?}: if that is a header, call the \
-                         column of images one of {}, or two columns bucket and key",
-                        PLACES.join(", ")
-                    ));
+                    return Err(headed(&format!("{bucket:?} is not the bucket of"), first));
                 }
                 let key = field(1)?.replace('+', " ");
                 let key = percent_decode_str(&key).decode_utf8();
@@ -358,10 +361,24 @@ impl Columns {
     }
 }
 
+/// What is `wrong` with the `first` line of a table, which may be a header, and what to do.
+fn headed(wrong: &str, first: &str) -> String {
+    let names = PLACES.join(", ");
+    format!(
+        "{wrong} the first line, {first:?}: if that is a header, call the column of images one of {names}, or two \
+         columns bucket and key"
+    )
+}
+
+/// Whether a text looks like a path or an address rather than like the name of a column.
+fn is_path(text: &str) -> bool {
+    text.contains(['/', '\\', '.'])
+}
+
 /// Whether a line without a header begins with a bucket and a key, and not with a file and its label. The names of both
 /// may have a dot.
 fn is_in_bucket(first: &str, second: &str) -> bool {
-    let is_file = first.contains('.') && (ImageFormat::from_path(first).is_ok() || !second.contains(['/', '.']));
+    let is_file = first.contains('.') && (ImageFormat::from_path(first).is_ok() || !is_path(second));
     !first.contains(['/', '\\']) && !is_file
 }
 
@@ -465,6 +482,7 @@ mod tests {
             ),
             ("e.csv", "\u{feff}Path;Label\r\n1, 2.jpg;x\r\n", vec![here("1, 2.jpg")]),
             ("f.csv", "1;2.jpg\n", vec![here("1;2.jpg")]),
+            ("f2.csv", "0a1b\n2c3d\n", vec![here("0a1b"), here("2c3d")]),
             (
                 "f.jsonl",
                 "\"http://example.com/1\"\n{\"file_name\":\"2.jpg\",\"label\":\"x\"}\n{\"Bucket\":\"b\",\"Key\":\"k\"}\n",
@@ -498,6 +516,8 @@ mod tests {
             "photo,label\n1.jpg,red\n",
             "id,photo\n1,x/1.jpg\n",
             "label,photo\nred,1.jpg\n",
+            "photo\n1.jpg\n",
+            "photo;label\n1.jpg;red\n",
         ] {
             let path = folder.path().join("unknown.csv");
             std::fs::write(&path, text).expect("written");

@@ -54,7 +54,8 @@ pub async fn run(
     let job = Job::new(input, output, &scorer.bundle.manifest.version);
     let place = Output::connect(output).await?;
     if let Some(summary) = place.finished(&job).await?.filter(|summary| summary.passing == 0) {
-        return Ok((summary, Some(place.finished_note())));
+        let note = place.finished_note(&summary);
+        return Ok((summary, Some(note)));
     }
     let folder = job.folder(cache);
     let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
@@ -64,7 +65,7 @@ pub async fn run(
     if !journal.is_empty() {
         let listed: HashSet<String> = input::items(&list)?.collect();
         let left_out = journal.retain(|item| listed.contains(item));
-        let images = counted(left_out, "image that was scored is", "images that were scored are");
+        let images = counted(left_out, "image that had a result is", "images that had a result are");
         note = (left_out > 0).then(|| format!("{images} no longer part of the input, nor of the results"));
     }
     score(&list, count, scorer, &mut journal, progress)?;
@@ -75,8 +76,8 @@ pub async fn run(
     Ok((summary, note))
 }
 
-/// Scores what has no scores in `journal` yet, which knows images of the list alone, on threads of its own; nothing else
-/// waits for this one.
+/// Scores what has no scores in `journal` yet, which knows images of the list alone, on threads of its own; nothing
+/// else waits for this one.
 fn score(
     list: &Path,
     count: u64,

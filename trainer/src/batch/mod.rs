@@ -112,16 +112,14 @@ pub enum BatchError {
     },
     /// The execution did not succeed.
     #[error(
-        "the execution {arn} ended as {status} ({reason}): look at it in the Step Functions console; the same command \
-         takes it up again where it stopped"
+        "the execution {arn} ended as {end}: look at it in the Step Functions console; the same command takes it up \
+         again where it stopped"
     )]
     Execution {
         /// Which execution.
         arn: String,
-        /// `FAILED`, `TIMED_OUT` or `ABORTED`.
-        status: String,
-        /// What it says.
-        reason: String,
+        /// `FAILED`, `TIMED_OUT` or `ABORTED`, and what it says of that.
+        end: String,
     },
     /// The execution wrote what cannot be understood.
     #[error("{place}: {reason}")]
@@ -149,7 +147,11 @@ impl Job {
     pub fn new(input: &Input, output: &str, scorer: &str) -> Self {
         let output = match output.strip_prefix("s3://") {
             Some(_) => output.trim_end_matches('/').to_owned(),
-            None => std::path::absolute(output).map_or_else(|_| output.to_owned(), |path| path.display().to_string()),
+            None => std::path::absolute(output).map_or_else(
+                |_| output.to_owned(),
+                // Without the slash that shells put behind the name of a folder that is there.
+                |path| path.components().collect::<PathBuf>().display().to_string(),
+            ),
         };
         Self {
             input: input.canonical(),
@@ -177,4 +179,22 @@ impl Job {
 fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> BatchError {
     let path = path.to_path_buf();
     |source| BatchError::File { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_behind_the_output_makes_no_other_job() {
+        let input = Input::Prefix {
+            bucket: "photos".to_owned(),
+            prefix: String::new(),
+        };
+        let id = |output: &str| Job::new(&input, output, "version").id();
+        for output in ["out", "s3://scores/out"] {
+            assert_eq!(id(output), id(&format!("{output}/")));
+            assert_ne!(id(output), id(&format!("{output}/in")));
+        }
+    }
 }

@@ -86,11 +86,20 @@ impl Output {
         Ok(None)
     }
 
-    /// What the user should know where the results are those of an earlier call.
-    pub fn finished_note(&self) -> String {
+    /// What the user should know where the results, with this `summary`, are those of an earlier call.
+    pub fn finished_note(&self, summary: &Summary) -> String {
+        let failed = if summary.failed == 0 {
+            String::new()
+        } else {
+            // Under other limits for example.
+            format!(
+                ", or what failed alone, with {} as the input",
+                self.store.place(FAILURES)
+            )
+        };
         format!(
-            "{} holds the results of this job already, of the images that there were then: to score all of it again, \
-             choose another output",
+            "{} holds the results of this job already, of the images that there were then: choose another output to \
+             score all of it again{failed}",
             self.store
         )
     }

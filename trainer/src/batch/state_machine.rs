@@ -106,7 +106,8 @@ impl StateMachine {
         let job = Job::new(order.input, order.output, &self.arn.text);
         let place = Output::connect(order.output).await?;
         if let Some(summary) = place.finished(&job).await? {
-            return Ok((summary, Some(place.finished_note())));
+            let note = place.finished_note(&summary);
+            return Ok((summary, Some(note)));
         }
         let folder = job.folder(cache);
         let mut journal = Journal::open(&folder.join("journal.jsonl"))?;
@@ -209,11 +210,9 @@ impl StateMachine {
         progress.end();
         let ended = result?;
         if ended.status != ExecutionStatus::Succeeded {
-            let reason: Vec<&str> = [ended.error(), ended.cause()].into_iter().flatten().collect();
             return Err(BatchError::Execution {
                 arn: arn.to_owned(),
-                status: ended.status.to_string(),
-                reason: reason.join(": "),
+                end: end(ended.status.as_str(), ended.error(), ended.cause()),
             });
         }
         let output = ended.output().unwrap_or_default();
@@ -262,6 +261,16 @@ impl StateMachine {
 #[serde(rename_all = "PascalCase")]
 struct Ended {
     result_writer_details: Details,
+}
+
+/// How an execution ended, and why, as far as that is told: whoever stops one need give no reason.
+fn end(status: &str, error: Option<&str>, cause: Option<&str>) -> String {
+    let reason: Vec<&str> = [error, cause].into_iter().flatten().collect();
+    if reason.is_empty() {
+        status.to_owned()
+    } else {
+        format!("{status} ({})", reason.join(": "))
+    }
 }
 
 /// What progress has been told of.
@@ -317,5 +326,21 @@ where
         arn: arn.to_owned(),
         action,
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_a_reason_has_none() {
+        for (error, cause, expected) in [
+            (None, None, "ABORTED"),
+            (None, Some("too dear"), "ABORTED (too dear)"),
+            (Some("States.Timeout"), Some("late"), "ABORTED (States.Timeout: late)"),
+        ] {
+            assert_eq!(end("ABORTED", error, cause), expected);
+        }
     }
 }

@@ -87,7 +87,8 @@ pub mod tests {
             assert_eq!(
                 hint(output, 2, false, typed),
                 format!(
-                    "\nAgain:    trainer batch --state-machine arn --concurrency 2 --input {output}/failures.csv --output {next}"
+                    "\nAgain:    trainer batch --state-machine arn --concurrency 2 --input {output}/failures.csv \
+                     --output {next}"
                 )
             );
         }

@@ -8,6 +8,7 @@ use anstyle::{AnsiColor, Style};
 
 use super::output::{printable_lines, tell};
 use crate::backbone::BackboneError;
+use crate::causes::chain;
 use crate::setup::SetupError;
 
 /// How a command that did not fail ended.
@@ -124,19 +125,4 @@ impl<E: Error> From<E> for Failure {
             code: 1,
         }
     }
-}
-
-/// The error and its causes in one line, leaving out a cause that its error quotes already.
-fn chain(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.contains(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = cause.source();
-    }
-    message
 }

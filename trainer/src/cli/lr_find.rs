@@ -118,8 +118,8 @@ fn text(curve: &RateCurve, plot: Option<&Path>) -> String {
         ),
         None => write!(
             text,
-            "\nSuggested: nothing. The loss fell by no more than chance at any of these rates, so the default stands; with more \
-             --steps less is left to chance"
+            "\nSuggested: nothing. The loss fell by no more than chance at any of these rates, so the default stands; \
+             with more --steps less is left to chance"
         ),
     };
     if let Some(plot) = plot {

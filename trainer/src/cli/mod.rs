@@ -196,7 +196,11 @@ fn parse(arguments: &[OsString]) -> Result<(Arguments, Vec<Id>), Parsing> {
     let named = std::env::var_os(configuration::FILE_VARIABLE);
     let mut command = Configuration::find(arguments.iter().cloned(), named, Path::new("."))
         .and_then(|configuration| configuration.apply(command(), arguments))
-        .map_err(Parsing::Configuration)?;
+        .map_err(|error| match command().try_get_matches_from(arguments) {
+            // Help is given whatever is wrong with the file.
+            Err(help) if !help.use_stderr() => Parsing::Clap(help),
+            _ => Parsing::Configuration(error),
+        })?;
     let matches = command
         .try_get_matches_from_mut(arguments)
         .map_err(|error| Parsing::Clap(configuration::explained(error, &mut command, arguments)))?;

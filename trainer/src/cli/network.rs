@@ -44,8 +44,8 @@ impl NetworkArguments {
         let normalization = self.normalization.given()?;
         if normalization.is_some() && self.weights.is_none() && !is_file(&self.backbone) {
             session.warn(&format!(
-                "--mean and --std take the place of those that {} was trained with, which makes it recognize less: they are \
-                 for an ONNX file that does not tell its own",
+                "--mean and --std take the place of those that {} was trained with, which makes it recognize less: \
+                 they are for an ONNX file that does not tell its own",
                 self.backbone
             ));
         }

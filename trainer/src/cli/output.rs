@@ -1,6 +1,6 @@
 //! Results to standard output: a text for people or one JSON document for scripts.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -52,10 +52,18 @@ impl Output {
         self.result(document, &format!("{text}{hint}"))
     }
 
-    /// Prints `text` and a line break. A reader that went away is no error.
+    /// Prints `text` and a line break: as it is, but where it could command a terminal. A reader that went away is no
+    /// error.
     #[allow(clippy::unused_self)] // Whoever prints results has an output.
     pub fn text(self, text: &str) -> Result<(), Failure> {
-        match writeln!(anstream::stdout().lock(), "{}", text.trim_end_matches('\n')) {
+        let text = text.trim_end_matches('\n');
+        let mut output = io::stdout().lock();
+        let written = if output.is_terminal() {
+            writeln!(output, "{}", printable_lines(text))
+        } else {
+            writeln!(output, "{text}")
+        };
+        match written {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
                 "the result cannot be printed to standard output: {error}"
             ))),

@@ -23,7 +23,8 @@ pub struct Resources {
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
     /// Largest image that is read, in megapixels
-    #[arg(long, value_name = "MEGAPIXELS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=2000))]
+    #[arg(long, value_name = "MEGAPIXELS", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=2000))]
     max_megapixels: u64,
 }
 

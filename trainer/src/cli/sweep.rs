@@ -23,7 +23,7 @@ use crate::report::{self, Group};
 use crate::runs::{Comparison, DataSummary, Entry, RECORD};
 use crate::setup::Cache;
 use crate::sweep::{self, Setting};
-use crate::training::{self, Parameters};
+use crate::training::{self, Parameters, Workplace};
 
 /// Train with every combination of networks, resolutions and classifiers, and compare.
 ///
@@ -40,7 +40,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Networks: names from the catalogue, or ONNX files
-    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT, value_parser = values::network)]
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', default_value = backbone::DEFAULT,
+          value_parser = values::network)]
     backbone: Vec<String>,
     /// Sides of the network's square input, in pixels [default: each network's own]
     #[arg(long, value_name = "PIXELS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(32..=2048))]
@@ -212,6 +213,11 @@ impl Sweep<'_> {
     fn train(&self, setting: &Setting, folder: &Path) -> Result<Vec<Skipped>, Failure> {
         let training = &self.arguments.training;
         let workplace = training.workplace(self.runtime, self.cache, self.session);
+        // Of each training in a folder of its own, as TensorBoard takes them apart.
+        let workplace = Workplace {
+            events: workplace.events.map(|events| events.join(&setting.folder)),
+            ..workplace
+        };
         let parameters = self.parameters(setting);
         let _claim = claim_folder(
             folder,

@@ -114,14 +114,28 @@ fn nothing_but_the_program_itself_prints_its_version() {
     assert_eq!(error("rollback --version"), ErrorKind::InvalidValue);
 }
 
+/// What is said of a line that is refused.
+fn refusal(line: &str) -> String {
+    let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+    let mut command = command();
+    let error = command.try_get_matches_from_mut(&words).expect_err(line);
+    configuration::explained(error, &mut command, &words).to_string()
+}
+
+#[test]
+fn a_password_in_an_address_that_is_refused_is_not_repeated() {
+    for line in [
+        "trainer call --endpoint http://user:secret@host:99999 photo.jpg",
+        "trainer call --endpoint user:secret@host photo.jpg",
+        "trainer data search --data images --items dress --provider-endpoint http://user:secret@host:99999",
+    ] {
+        let said = refusal(line);
+        assert!(said.contains("...@host") && !said.contains("secret"), "{said}");
+    }
+}
+
 #[test]
 fn an_option_of_another_command_is_told_with_that_command() {
-    let refusal = |line: &str| {
-        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        let mut command = command();
-        let error = command.try_get_matches_from_mut(&words).expect_err(line);
-        configuration::explained(error, &mut command, &words).to_string()
-    };
     let said = refusal("trainer refine --data images --classifier svm");
     assert!(
         said.contains("tip: --classifier is an option of trainer train and trainer sweep\n"),

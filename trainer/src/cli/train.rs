@@ -20,7 +20,7 @@ use crate::feature_rows;
 use crate::features::CacheKey;
 use crate::runs::BUNDLE;
 use crate::shell;
-use crate::training::{self, Choice, Run, Saved, Workplace};
+use crate::training::{self, Choice, Run, Saved};
 
 /// Train a classifier on a folder of class folders.
 ///
@@ -43,7 +43,8 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Classifier::Svm)]
     classifier: Classifier,
     /// Minutes that --classifier auto may take
-    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "MINUTES", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
     time_limit: u64,
     #[command(flatten)]
     job: Job,
@@ -148,10 +149,7 @@ impl Job {
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
         let backbone = self.network.obtain(&cache, session)?;
-        let workplace = Workplace {
-            events: training.recipe.tensorboard.clone(),
-            ..training.workplace(&runtime, &cache, session)
-        };
+        let workplace = training.workplace(&runtime, &cache, session);
         let seed = training.split.seed();
         let mut choice: Option<Choice> = None;
         let run = match source {

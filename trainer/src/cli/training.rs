@@ -131,6 +131,10 @@ impl TrainingArguments {
         if is_refined {
             session.warn_of_idle(&self.recipe.uses(&recipe));
         }
+        // Integers take the place of convolutions into which it was folded.
+        let is_folded_by_choice = is_refined && self.quantize != Quantize::Int8;
+        session.warn_of_idle(&[("fold_batch_norm", is_folded_by_choice, "refined networks in floats")]);
+        self.split.warn_of_idle(session);
         self.tracking.warn_of_idle(session);
         Ok(())
     }
@@ -157,6 +161,7 @@ impl TrainingArguments {
     pub fn workplace<'a>(&self, runtime: &'a Runtime, cache: &Cache, session: &'a Session) -> Workplace<'a> {
         Workplace {
             device: self.recipe.device.clone(),
+            events: self.recipe.tensorboard.clone(),
             ..self.resources.workplace(runtime, cache, session)
         }
     }

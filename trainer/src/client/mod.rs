@@ -7,7 +7,6 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{StatusCode, Url};
 use serde_json::json;
 
+use crate::causes::innermost;
 use crate::image_reader::instead_of_folder;
 
 pub use answer::CallResult;
@@ -262,12 +262,7 @@ impl Client {
         if error.is_timeout() {
             return ClientError::Timeout { endpoint };
         }
-        // The innermost cause is the one that tells refused from unresolved.
-        let mut cause: &dyn Error = error;
-        while let Some(source) = cause.source() {
-            cause = source;
-        }
-        let reason = cause.to_string();
+        let reason = innermost(error);
         // Who sends in circles was never the scorer.
         if error.is_connect() || error.is_redirect() {
             ClientError::Unreachable { endpoint, reason }

@@ -12,6 +12,8 @@ use clap::{ArgMatches, Command, Id};
 use toml::{Table, Value};
 
 use super::ConfigurationError;
+use super::origin::discreet;
+use crate::password::without_password;
 
 /// Options that say how to run at all or what to do this once, and so come from the command line alone.
 const NEVER: [&str; 3] = ["help", "version", "config"];
@@ -268,7 +270,7 @@ impl<'a> Layers<'a> {
                 return Err(ConfigurationError::Value {
                     path: self.path.to_owned(),
                     name: setting.name.clone(),
-                    value: setting.value.to_string(),
+                    value: without_password(&setting.value.to_string()),
                     reason,
                 });
             }
@@ -404,7 +406,7 @@ fn refusal(argument: &Arg, value: &str) -> Option<String> {
         .arg(probe)
         .try_get_matches_from([format!("--{long}={value}")])
         .err()?;
-    let text = error.to_string();
+    let text = discreet(error).to_string();
     let first = text
         .trim_start_matches("error: ")
         .split("\n\n")

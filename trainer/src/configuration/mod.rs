@@ -78,7 +78,11 @@ pub enum ConfigurationError {
         source: Box<toml::de::Error>,
     },
     /// No command has such an option, or no command has such a name.
-    #[error("{}: unknown {what} `{name}`{}", .path.display(), .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default())]
+    #[error(
+        "{}: unknown {what} `{name}`{}",
+        .path.display(),
+        .nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+    )]
     Unknown {
         /// The file.
         path: PathBuf,

@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
 use super::layers::{descendants, environment, variable};
+use crate::password::without_password;
 
 /// An option that more commands have says nothing of which one was meant.
 const FEW: usize = 3;
@@ -15,7 +16,8 @@ const FEW: usize = 3;
 /// `error` of the parsed `command`, with the usage as in its help, the few commands that have an option which this one
 /// has not, and the variable of each option in the error that comes from the environment rather than from `arguments`,
 /// the raw command line.
-pub fn explained(mut error: clap::Error, command: &mut Command, arguments: &[OsString]) -> clap::Error {
+pub fn explained(error: clap::Error, command: &mut Command, arguments: &[OsString]) -> clap::Error {
+    let mut error = discreet(error);
     let mut tips = match error.get(ContextKind::Suggested) {
         Some(ContextValue::StyledStrs(tips)) => tips.clone(),
         _ => Vec::new(),
@@ -37,6 +39,15 @@ pub fn explained(mut error: clap::Error, command: &mut Command, arguments: &[OsS
     }
     if tips.len() > before {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+    }
+    error
+}
+
+/// `error` without the password in the value that it is about, if that was to be an address.
+pub(super) fn discreet(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) {
+        let shown = without_password(value);
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
     }
     error
 }

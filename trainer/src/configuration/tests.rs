@@ -258,8 +258,8 @@ fn what_one_command_does_not_take_of_the_shared_keys_hinders_no_other() {
     assert_eq!(data(&matches(shared, "train")), "d");
     assert_eq!(
         error_of(shared, "--json data split --seed 2"),
-        "some/ikat.toml: `format = \"json\"`: invalid value 'json' for '--format <value>' [possible values: csv, tsv]; set \
-         another for this command in [data-split]"
+        "some/ikat.toml: `format = \"json\"`: invalid value 'json' for '--format <value>' [possible values: csv, tsv]; \
+         set another for this command in [data-split]"
     );
     let own = "[data-split]\nformat = 'tsv'\n";
     assert_eq!(

@@ -131,7 +131,8 @@ pub fn audit_page(
         Section {
             title: "Doubtful labels",
             count: doubtful.len(),
-            explanation: "A classifier that did not see the image would have answered otherwise; the most doubtful first.",
+            explanation: "A classifier that did not see the image would have answered otherwise; the most doubtful \
+                          first.",
             cards: labels.collect(),
         },
         Section {

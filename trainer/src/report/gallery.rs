@@ -1,7 +1,6 @@
 //! The test images of a report: small copies, and where in them the evidence for the answer is.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::DynamicImage;
 use shared::bundle::Bundle;
@@ -15,7 +14,9 @@ use crate::dataset::read;
 use crate::evaluation::{Predicted, Predictions};
 use crate::image_reader::Images;
 use crate::progress::Progress;
+use crate::scoring;
 use crate::small_copy::{decoded, jpeg};
+use crate::threads::by_workers;
 
 /// How many images a report shows unless told otherwise.
 pub const DEFAULT_PICTURES: usize = 3000;
@@ -74,28 +75,17 @@ pub fn gallery(
         side: side(source, predictions, &rows, limits),
         resolution: bundle.manifest.preprocessing.resolution,
     };
+    let mut pipelines = scoring::pipelines(bundle, runtime, limits, threads.clamp(1, rows.len()))?;
     progress.begin("Drawing the report", rows.len() as u64);
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<Shown>, ReportError> {
-        let mut pipeline = bundle.pipeline(runtime, limits, 1)?;
-        let mut images = Vec::new();
-        while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
-            images.extend(studio.show(*row, &mut pipeline));
-            progress.advance(1);
-        }
-        Ok(images)
-    };
-    let drawn: Result<Vec<Vec<Shown>>, ReportError> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, rows.len())).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+    let drawn = by_workers(&mut pipelines, &rows, |pipeline, row| {
+        let shown = studio.show(*row, pipeline);
+        progress.advance(1);
+        shown
     });
     progress.end();
-    let mut images: Vec<Shown> = drawn?.into_iter().flatten().collect();
-    images.sort_unstable_by_key(|image| image.row);
-    Ok(Gallery { images })
+    Ok(Gallery {
+        images: drawn.into_iter().flatten().collect(),
+    })
 }
 
 /// The rows to show, ascending.

@@ -95,7 +95,8 @@ pub(super) fn calibration(predictions: &Predictions, error: Option<f64>) -> Resu
         svg: chart.draw()?,
         title: chart.title,
         caption: format!(
-            "Of the answers given with 80 % confidence, 80 % should be right: on the dashed line. Expected calibration error {}.",
+            "Of the answers given with 80 % confidence, 80 % should be right: on the dashed line. Expected \
+             calibration error {}.",
             figure(error)
         ),
     })
@@ -169,8 +170,8 @@ pub(super) fn c_sweep(metrics: &Metrics) -> Result<Option<Plot>, ReportError> {
         svg: chart.draw()?,
         title: chart.title,
         caption: format!(
-            "A larger C fits the training images more closely. C is chosen by images held out of them{weighting}; a class \
-             that is never held out counts by its training images.{chosen}"
+            "A larger C fits the training images more closely. C is chosen by images held out of them{weighting}; a \
+             class that is never held out counts by its training images.{chosen}"
         ),
     }))
 }

@@ -117,8 +117,8 @@ impl Comparison {
         let mut caveats = Vec::new();
         if !paired.is_empty() && differences.iter().any(|difference| difference.parameter == FINGERPRINT) {
             caveats.push(
-                "These runs are not all of the same images (data.fingerprint): those with the same path and class are taken \
-                 to be the same."
+                "These runs are not all of the same images (data.fingerprint): those with the same path and class are \
+                 taken to be the same."
                     .to_owned(),
             );
         }

@@ -6,7 +6,6 @@
 mod provider;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use shared::files;
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
+use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, Refused, body, is_label, retry_after};
 use crate::progress::Progress;
@@ -350,7 +350,7 @@ impl Asking<'_> {
                 Err(error) => {
                     reached |= !error.is_connect();
                     // The address holds the key of some providers.
-                    reason = causes(&error.without_url());
+                    reason = chain(&error.without_url());
                     continue;
                 }
             };
@@ -381,7 +381,7 @@ impl Asking<'_> {
                 Ok(Some(body)) => body,
                 Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
                 Err(error) => {
-                    reason = causes(&error.without_url());
+                    reason = chain(&error.without_url());
                     continue;
                 }
             };
@@ -399,17 +399,6 @@ impl Asking<'_> {
         }
         Ok(Err(reason))
     }
-}
-
-/// What an error says, and what its causes add to that.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -505,7 +494,7 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_told_with_its_causes_and_without_a_key() {
         let asked = reqwest::get("http://127.0.0.1:1/?key=secret").await;
-        let text = causes(&asked.expect_err("nobody is there").without_url());
+        let text = chain(&asked.expect_err("nobody is there").without_url());
         assert!(text.contains("refused") && !text.contains("secret"), "{text}");
     }
 }

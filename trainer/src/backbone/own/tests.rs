@@ -4,6 +4,7 @@ use super::*;
 use crate::onnx::proto::{AttributeProto, NodeProto, StringStringEntryProto};
 use crate::onnx::{GraphBuilder, float_value};
 use crate::refine::head::HeadLayer;
+use crate::setup::KEPT;
 
 /// A classifier whose convolution and output have the names that a refinement gives its last layer.
 pub(super) fn classifier() -> ModelProto {
@@ -87,7 +88,7 @@ fn a_network_keeps_the_resolution_that_it_tells_of() {
 }
 
 #[test]
-fn copies_that_were_not_used_for_long_give_way() {
+fn networks_that_were_not_used_for_long_give_way() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("own.onnx");
     std::fs::write(&path, classifier().encode_to_vec()).expect("written");
@@ -106,7 +107,7 @@ fn copies_that_were_not_used_for_long_give_way() {
     };
     let network = read(&path, Some(given), &Cache::at(folder.path())).expect("a network");
     let there = [&before[0], &before[1], &network.onnx, &network.trainable].map(|path| path.exists());
-    assert_eq!(there, [false, true, true, true]);
+    assert_eq!(there, [false, false, true, true]);
 }
 
 #[test]

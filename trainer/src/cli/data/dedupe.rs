@@ -114,6 +114,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             session,
         );
     }
+    let of_features = ["similarity", "backbone", "weights", "resolution", "mean", "std"];
+    session.warn_of_idle(&of_features.map(|option| (option, !arguments.no_features, "a comparison of features")));
     if !(arguments.similarity > 0.0 && arguments.similarity <= 1.0) {
         return Err(Failure::usage("--similarity is a cosine above 0 and at most 1"));
     }
@@ -125,8 +127,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     if let Some(list) = dataset::list_of(&arguments.data).filter(|_| !arguments.dry_run) {
         return Err(Failure::failed(format!(
-            "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class folders \
-             with `trainer data export --format folder`",
+            "{} lists the labels, and would still name what is set aside: find copies with --dry-run, or make class \
+             folders with `trainer data export --format folder`",
             list.display()
         )));
     }

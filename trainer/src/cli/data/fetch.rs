@@ -1,3 +1,4 @@
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::cli::location::block_on;
 use crate::cli::output::{IN_JSON, list_left_out, printable, printable_path};
 use crate::counted::counted;
 use crate::fetch::{self, Downloader, Kind, Options, Outcome};
+use crate::password::without_password;
 use crate::search::Unanswered;
 use crate::shell;
 
@@ -100,8 +102,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let options = arguments.transfer.options();
     let outcome = block_on(async {
         let text = list(&arguments.urls, &options).await?;
-        let (entries, refused) =
-            fetch::parse(&text).map_err(|error| Failure::failed(format!("{}: {error}", printable(&arguments.urls))))?;
+        let (entries, refused) = fetch::parse(&text).map_err(|error| failed(&arguments.urls, &error))?;
         Ok::<_, Failure>(fetch::fetch(&entries, &refused, &arguments.data, &options, &session.progress).await?)
     })??;
     report(&outcome, &arguments.data, None, session)
@@ -161,6 +162,11 @@ pub fn report(
     }
 }
 
+/// Why the list at `place` gives nothing.
+fn failed(place: &str, reason: &impl Display) -> Failure {
+    Failure::failed(format!("{}: {reason}", printable(&without_password(place))))
+}
+
 /// The text of a list.
 async fn list(place: &str, options: &Options) -> Result<String, Failure> {
     let bytes = match reqwest::Url::parse(place) {
@@ -169,11 +175,11 @@ async fn list(place: &str, options: &Options) -> Result<String, Failure> {
             Downloader::new(options.timeout, options.attempts, options.per_host, true)?
                 .get(&url, MOST_BYTES, None)
                 .await
-                .map_err(|error| Failure::failed(format!("{}: {error}", printable(place))))?
+                .map_err(|error| failed(place, &error))?
         }
         _ => {
-            let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", printable(place)));
-            let length = std::fs::metadata(place).map_err(failed)?.len();
+            let unread = |error: std::io::Error| failed(place, &error);
+            let length = std::fs::metadata(place).map_err(unread)?.len();
             if length > MOST_BYTES as u64 {
                 return Err(Failure::failed(format!(
                     "{} is larger than {} MB: divide it into several lists",
@@ -181,7 +187,7 @@ async fn list(place: &str, options: &Options) -> Result<String, Failure> {
                     MOST_BYTES >> 20
                 )));
             }
-            std::fs::read(place).map_err(failed)?
+            std::fs::read(place).map_err(unread)?
         }
     };
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -75,6 +75,7 @@ struct Document<'a> {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     check_new(&arguments.out, "--out")?;
     writable(&arguments.out)?;
+    arguments.split.warn_of_idle(session);
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters(arguments.split.seed());
     parameters.check(&found)?;
@@ -122,6 +123,12 @@ impl SplitArguments {
             group: !self.no_group,
             distance: self.near_duplicate_distance,
         }
+    }
+
+    /// Warns of what was typed for a division that is drawn where a file tells it.
+    pub fn warn_of_idle(&self, session: &Session) {
+        let is_drawn = self.dedicated.is_none();
+        session.warn_of_idle(&["ratio", "by"].map(|option| (option, is_drawn, "divisions without --dedicated")));
     }
 
     /// Seed of everything random.

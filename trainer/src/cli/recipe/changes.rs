@@ -8,12 +8,15 @@ use crate::refine::{HeadStart, Recipe, Schedule, Trained};
 impl RecipeArguments {
     /// The options that not every recipe has a use for: whether `recipe`, which was made of these, has one, and what
     /// they are for.
-    pub fn uses(&self, recipe: &Recipe) -> [(&'static str, bool, &'static str); 2] {
+    pub fn uses(&self, recipe: &Recipe) -> [(&'static str, bool, &'static str); 4] {
         let has_steps = matches!(recipe.schedule, Schedule::Steps(_)) && self.schedule != Some(Course::Constant);
         let has_momentum = matches!(recipe.optimizer, Optimizer::Sgd { .. });
+        let has_operations = recipe.augmentation.rand_augment.operations > 0;
         [
             ("rate_steps", has_steps, "--schedule steps"),
             ("momentum", has_momentum, "--optimizer sgd"),
+            ("rand_augment_magnitude", has_operations, "--rand-augment above 0"),
+            ("patience", recipe.validation > 0.0, "--validation above 0"),
         ]
     }
 
@@ -186,19 +189,23 @@ mod tests {
     }
 
     #[test]
-    fn options_of_another_schedule_or_optimizer_are_told_of() {
-        let idle = |line: &str| {
+    fn options_that_another_leaves_without_use_are_told_of() {
+        let idle = |line: &str| -> Vec<&'static str> {
             let line = Line::try_parse_from(std::iter::once("trainer").chain(line.split(' '))).expect("options");
             let uses = line.recipe.uses(&line.recipe.recipe(7, true));
-            uses.iter().filter(|(_, used, _)| !used).count()
+            let idle = uses.into_iter().filter(|(_, used, _)| !used);
+            idle.map(|(option, ..)| option).collect()
         };
-        for (line, expected) in [
-            ("--rate-steps 3:0.1 --momentum 0.8", 2),
-            ("--rate-steps 3:0.1 --momentum 0.8 --schedule constant", 2),
-            ("--rate-steps 3:0.1 --momentum 0.8 --schedule steps --optimizer sgd", 0),
-            ("--rate-steps 3:0.1 --momentum 0.8 --recipe original", 0),
+        let (rates, magnitude) = ("--rate-steps 3:0.1 --momentum 0.8", "rand_augment_magnitude");
+        for (more, expected) in [
+            ("--mixup 0.1", &["rate_steps", "momentum", magnitude][..]),
+            ("--schedule constant", &["rate_steps", "momentum", magnitude]),
+            ("--schedule steps --optimizer sgd", &[magnitude]),
+            ("--recipe original", &[magnitude]),
+            ("--recipe original --rand-augment 2", &[]),
+            ("--recipe original --rand-augment 2 --validation 0", &["patience"]),
         ] {
-            assert_eq!(idle(line), expected, "{line}");
+            assert_eq!(idle(&format!("{rates} {more}")), expected, "{more}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{ArgAction, FromArgMatches};
 
-use crate::cli::{Arguments, command};
+use crate::cli::{Arguments, Parsing, command, parse};
 use crate::configuration::{Configuration, TEMPLATE, typed};
 
 /// The parameter file with every parameter taken out of its comment.
@@ -113,6 +113,30 @@ fn a_file_can_stand_for_required_options() {
     let command = configuration.apply(command(), &[]).expect("known options");
     let matches = command.try_get_matches_from(["trainer", "train"]).expect("complete");
     Arguments::from_arg_matches(&matches).expect("valid");
+}
+
+#[test]
+fn a_password_in_an_address_that_is_refused_is_not_repeated() {
+    let text = "[call]\nendpoint = 'http://user:secret@host:99999'\n";
+    let configuration = Configuration::parse(text, Path::new("ikat.toml")).expect("a parameter file");
+    let error = configuration.apply(command(), &[]).expect_err("no address").to_string();
+    assert!(error.contains("...@host") && !error.contains("secret"), "{error}");
+}
+
+#[test]
+fn help_is_given_whatever_is_wrong_with_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("ikat.toml");
+    for text in ["[train", "[train]\nsede = 2\n"] {
+        std::fs::write(&file, text).expect("written");
+        let parsed = |last: &str| {
+            let config = format!("--config={}", file.display());
+            parse(&["trainer", &config, "train", last].map(OsString::from))
+        };
+        let helped = parsed("--help");
+        assert!(matches!(helped, Err(Parsing::Clap(help)) if help.kind() == ErrorKind::DisplayHelp));
+        assert!(matches!(parsed("--data=images"), Err(Parsing::Configuration(_))));
+    }
 }
 
 #[test]
