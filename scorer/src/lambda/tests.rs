@@ -314,9 +314,8 @@ fn what_lambda_would_refuse_is_refused() {
     }
     let response = Response::json(200, &"A".repeat(MAX_BYTES));
     let limited = |form: Form, path: &str, response: &Response| {
-        json_of(&limited(path, response, form.most_bytes(), |response| {
-            form.response(response)
-        }))
+        let write = |response: &Response| form.response(response);
+        json_of(&write(&fitting(path, response.clone(), form.most_bytes(), write)))
     };
     let answer = limited(Form::V2, "/", &response);
     assert_eq!(answer["statusCode"], 413);
