@@ -72,10 +72,11 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
             })
         }
     });
-    let afterwards = layer_fn(|answering| Afterwards {
-        answering,
-        model: Arc::clone(&follower),
-    });
+    let settled = move || {
+        let model = Arc::clone(&follower);
+        async move { model.settled().await }
+    };
+    let afterwards = layer_fn(move |answering| Afterwards::new(answering, settled.clone()));
     Runtime::new(answering)
         .layer(TracingLayer::new())
         .layer(afterwards)
