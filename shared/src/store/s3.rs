@@ -14,6 +14,7 @@ use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
@@ -361,6 +362,18 @@ impl S3Store {
     }
 
     pub(super) async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
+        let found = self.look(key).await?;
+        Ok(found.map(|answer| ObjectInfo {
+            size: answer
+                .content_length()
+                .and_then(|size| u64::try_from(size).ok())
+                .unwrap_or(0),
+            modified: answer.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
+        }))
+    }
+
+    /// All that the server tells of the object at `key` without its contents.
+    pub(super) async fn look(&self, key: &str) -> Result<Option<HeadObjectOutput>, StoreError> {
         let request = self
             .client
             .head_object()
@@ -369,13 +382,7 @@ impl S3Store {
             .customize()
             .config_override(self.settings(0));
         match request.send().await {
-            Ok(answer) => Ok(Some(ObjectInfo {
-                size: answer
-                    .content_length()
-                    .and_then(|size| u64::try_from(size).ok())
-                    .unwrap_or(0),
-                modified: answer.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
-            })),
+            Ok(answer) => Ok(Some(answer)),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(explain(self, key, "look at it", &error)),
         }
