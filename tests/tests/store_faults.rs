@@ -13,7 +13,7 @@ use end_to_end::free_port;
 use end_to_end::seaweedfs::client;
 use shared::bundle::TrustedKeys;
 use shared::store::versions::{VersionError, load_version};
-use shared::store::{ObjectStore, Patience, S3Store, StoreError};
+use shared::store::{ObjectStore, Patience, S3Store, StoreError, VersionRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -162,7 +162,7 @@ async fn what_is_refused_is_not_tried_again() {
 #[tokio::test]
 async fn a_version_that_may_not_be_read_may_not_be_there() {
     let (store, _) = serve(&[Behaviour::Code(403, "AccessDenied")]).await;
-    let loaded = load_version(&store, "m", "v", None, &TrustedKeys::default()).await;
+    let loaded = load_version(&store, "m", &VersionRef::named("v"), &TrustedKeys::default()).await;
     let error = loaded.expect_err("refused");
     assert!(matches!(error, VersionError::Withheld { .. }), "{error}");
     let said = error.to_string();
