@@ -358,6 +358,7 @@ fn an_event_of_any_shape_gets_an_answer() {
     for event in [
         r#"{"invocationSchemaVersion":"1.0","tasks":[{}]}"#,
         r#"{"Items":[],"BatchInput":{"top_k":"many"}}"#,
+        r#"{"Items":[],"BatchInput":{"top_k":0}}"#,
         r#"{"Records":[{"eventSource":"aws:sqs","body":"{\"image\":\"AAAA\"}"}]}"#,
         r#"{"eventSource":"aws:kafka","records":{"images-0":[{"topic":"images","value":"AAAA"}]}}"#,
         r#"{"eventSource":"aws:mq","messages":[{"messageID":"1","data":"AAAA"}]}"#,
