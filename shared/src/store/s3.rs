@@ -417,7 +417,7 @@ impl S3Store {
     }
 
     /// Writes the file at `from` to `key`, whole or not at all, without holding all of it in memory.
-    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<(), StoreError> {
         let failed = |source| StoreError::File {
             path: from.to_path_buf(),
             source,
@@ -425,13 +425,13 @@ impl S3Store {
         let size = tokio::fs::metadata(from).await.map_err(failed)?.len();
         if size <= MULTIPART_FROM as u64 {
             let bytes = tokio::fs::read(from).await.map_err(failed)?;
-            return self.put(key, bytes.into(), None).await;
+            return self.put(key, bytes.into(), None).await.map(drop);
         }
         let contents = Contents::File {
             path: from.to_path_buf(),
             size: usize::try_from(size).unwrap_or(usize::MAX),
         };
-        self.put_in_parts(key, &contents, None).await
+        self.put_in_parts(key, &contents, None).await.map(drop)
     }
 
     pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
