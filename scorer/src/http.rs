@@ -1,6 +1,6 @@
 //! Plain HTTP: for trying the scorer on one's own machine, and for places without Lambda.
 
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +126,7 @@ impl Server {
                 path,
                 ..Request::default()
             };
-            self.model.answer(request, origin, until, ()).await
+            self.model.answer(request, origin, until, (), identity).await
         // A place is taken before the body is read: bodies are what memory goes into.
         } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             match read(&mut body, until).await {
@@ -138,7 +138,7 @@ impl Server {
                         content_type: content_type.map(str::to_owned),
                         body,
                     };
-                    self.model.answer(request, origin, until, place).await
+                    self.model.answer(request, origin, until, place, identity).await
                 }
                 Err(error) => self.model.refuse(&method, &path, &error, &origin),
             }

@@ -45,7 +45,7 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let model = Arc::new(Model::new(configuration));
         match carrier {
             Carrier::Lambda => {
@@ -54,7 +54,11 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
             }
             Carrier::Http(address) => http::serve(model, address).await,
         }
-    })
+    });
+    // Nobody waits any more for what is still at work: images of requests that were given up, or a disk that does not
+    // answer, which may take for ever.
+    runtime.shutdown_background();
+    served
 }
 
 /// One JSON object a line. `IKAT_LOG` chooses what is said, as in `IKAT_LOG=debug`.

@@ -70,18 +70,19 @@ impl Model {
         }
     }
 
-    /// Answers a request, before `until` where that is sooner than its deadline, and logs one line about it. `place` is
-    /// held until the work is done, also where nobody waits for the answer any more.
+    /// Answers a request, before `until` where that is sooner than its deadline, and logs one line about what `fit`
+    /// makes of the answer. `place` is held until the work is done, also where nobody waits for the answer any more.
     pub async fn answer<P: Send + 'static>(
         self: &Arc<Self>,
         request: Request,
         origin: Origin,
         until: Option<Instant>,
         place: P,
+        fit: impl FnOnce(Response) -> Response + Send + 'static,
     ) -> Response {
         let model = Arc::clone(self);
-        let answering = tokio::spawn(async move { model.answer_to_the_end(request, &origin, until, place).await });
-        answering.await.unwrap_or_else(|_| internal().into())
+        let answering = async move { model.answer_to_the_end(request, &origin, until, place, fit).await };
+        tokio::spawn(answering).await.unwrap_or_else(|_| internal().into())
     }
 
     async fn answer_to_the_end<P: Send + 'static>(
@@ -90,11 +91,12 @@ impl Model {
         origin: &Origin,
         until: Option<Instant>,
         place: P,
+        fit: impl FnOnce(Response) -> Response,
     ) -> Response {
         let start = Instant::now();
         let until = self.watchdog.until(until);
         let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
-        let response = self.respond(request, until, place).await;
+        let response = fit(self.respond(request, until, place).await);
         let exchange = Exchange {
             method: &method,
             path: &path,

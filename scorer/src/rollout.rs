@@ -4,7 +4,7 @@
 //! alias again; the look, the download and the proof on golden images happen in the background, and what stood
 //! the proof replaces the old in one step. What did not is refused and told of, and the old keeps answering.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use shared::network::Runtime;
@@ -127,8 +127,12 @@ impl Rollout {
             _ => {}
         }
         match self.load_first().await {
-            Ok((service, loaded)) => {
-                progress.loaded = Some(loaded);
+            Ok((service, wanted)) => {
+                // One on trial follows with the next request; else there is nothing to look for yet.
+                if wanted.canary.is_none() {
+                    *self.due() = Instant::now() + self.configuration.refresh;
+                }
+                progress.loaded = Some(Wanted { canary: None, ..wanted });
                 Ok(self.serve(service))
             }
             Err(error) => {
@@ -155,7 +159,11 @@ impl Rollout {
             Ok((wanted, live))
         };
         let (_, (wanted, live)) = tokio::try_join!(async { library.await? }, fetch)?;
-        Ok((self.service_of(live), Wanted { canary: None, ..wanted }))
+        Ok((self.service_of(live), wanted))
+    }
+
+    fn due(&self) -> MutexGuard<'_, Instant> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a look at the alias where it is time for one.
@@ -164,7 +172,7 @@ impl Rollout {
             return;
         }
         {
-            let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut due = self.due();
             if Instant::now() < *due {
                 return;
             }

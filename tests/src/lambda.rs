@@ -1,7 +1,7 @@
 //! The scorer as Lambda runs it: cargo-lambda's local Runtime API and the prebuilt binary.
 
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
@@ -11,13 +11,24 @@ use crate::{http, listens, on_free_port, tool};
 /// Cargo-lambda's emulator with our scorer behind it.
 pub struct Lambda {
     port: u16,
-    _scorer: Running,
+    scorer: Running,
     _emulator: Running,
 }
 
 impl Lambda {
     /// Starts both; `None` with a message where cargo-lambda is missing.
     pub fn start(environment: &[(&str, &str)]) -> Option<Self> {
+        Self::start_with(environment, Stdio::inherit())
+    }
+
+    /// The same, with what the function logs, which somebody must read.
+    pub fn start_and_listen(environment: &[(&str, &str)]) -> Option<(Self, ChildStderr)> {
+        let mut lambda = Self::start_with(environment, Stdio::piped())?;
+        let log = lambda.scorer.take_stderr();
+        Some((lambda, log))
+    }
+
+    fn start_with(environment: &[(&str, &str)], log: Stdio) -> Option<Self> {
         let cargo_lambda = tool("cargo-lambda")?;
         let watch = |port: u16| {
             Running::start(
@@ -38,11 +49,12 @@ impl Lambda {
                 .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1024")
                 .env("IKAT_LOG", "error")
                 .envs(environment.iter().copied())
-                .stdout(Stdio::null()),
+                .stdout(Stdio::null())
+                .stderr(log),
         );
         Some(Self {
             port,
-            _scorer: scorer,
+            scorer,
             _emulator: emulator,
         })
     }

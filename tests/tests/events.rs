@@ -1,5 +1,6 @@
 //! What engines send a Lambda function, through the Runtime API, with images in a real bucket.
 
+use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use end_to_end::colours::{COLOURS, bundle, lying_bundle, png};
@@ -161,6 +162,30 @@ async fn each_event_is_answered_in_its_own_shape() {
     assert_eq!(
         (&answer["statusCode"], &answer["error"]["code"]),
         (&json!(503), &json!("model_unavailable"))
+    );
+}
+
+#[test]
+fn an_answer_that_is_more_than_is_carried_is_logged_as_it_is_given() {
+    let folder = tempfile::tempdir().expect("a folder");
+    bundle(&"long".repeat(1500)).write(folder.path()).expect("written");
+    let Some((lambda, log)) = Lambda::start_and_listen(&[("IKAT_MODEL", &folder.path().display().to_string())]) else {
+        return;
+    };
+    let answered = std::thread::spawn(move || {
+        let lines = BufReader::new(log).lines().map_while(Result::ok);
+        let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        lines.find(|line| line["status"].is_number())
+    });
+    let images = vec![base64(&png([10, 10, 250])); 64];
+    let mut event = fixture("load_balancer");
+    event["body"] = json!({ "images": images }).to_string().into();
+    let (_, answer) = lambda.invoke(&event);
+    assert_eq!(answer["statusCode"], 413, "{}", answer["statusDescription"]);
+    let line = answered.join().expect("no panic").expect("a line");
+    assert_eq!(
+        ["status", "ClientErrors", "Images"].map(|name| &line[name]),
+        [&json!(413), &json!(1), &json!(64)]
     );
 }
 

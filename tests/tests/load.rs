@@ -2,14 +2,18 @@
 //!
 //! `IKAT_LOAD_REQUESTS` says how many requests the long test sends (few, where nothing is said).
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use end_to_end::http::{Http, connect, post};
 use end_to_end::{colours, seaweedfs, wait_until};
+use shared::bundle::MANIFEST;
+use shared::store::versions::{LIVE, Live, file_key};
 
 const CI_REQUESTS: usize = 3_000;
 
@@ -268,6 +272,26 @@ fn what_was_taken_is_finished_when_it_is_told_to_stop() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     assert_eq!(stopped.join().expect("no panic"), Some(0));
+}
+
+#[test]
+fn a_disk_that_does_not_answer_keeps_no_scorer_from_stopping() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = folder.path().join("m");
+    std::fs::create_dir_all(model.join("versions/v")).expect("a folder");
+    std::fs::write(model.join(LIVE), Live::new("v", "", None).to_json()).expect("written");
+    // Whoever reads it waits for whoever writes it.
+    let pipe = folder.path().join(file_key("m", "v", MANIFEST));
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()), "no pipe");
+    let scorer = Http::start(&[("IKAT_MODEL", &model.display().to_string())]);
+    wait_until("the library", || {
+        let mut lines = scorer.log().into_iter();
+        lines.any(|line| line["message"] == "ONNX Runtime is loaded")
+    });
+    // Open once it is being read.
+    let _writer = File::options().write(true).open(&pipe).expect("a reader");
+    assert_eq!(scorer.stop().0, Some(0));
 }
 
 #[test]

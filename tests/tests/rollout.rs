@@ -11,6 +11,7 @@ use end_to_end::http::Http;
 use end_to_end::network::{Relay, Weather};
 use end_to_end::seaweedfs::{self, SeaweedFs};
 use end_to_end::wait_until;
+use end_to_end::web::{Web, answer};
 use serde_json::Value;
 use shared::bundle::{Bundle, MANIFEST, MODEL, TrustedKeys};
 use shared::files::sha256_hex;
@@ -345,6 +346,31 @@ async fn a_pinned_version_stays() {
     assert_eq!(ask(), version);
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(ask(), version);
+}
+
+#[tokio::test]
+async fn a_start_looks_once_which_version_is_live() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = ObjectStore::Folder(shared::store::FolderStore::new(folder.path()));
+    publish(&store, &bundle("first"), NAME).await.expect("published");
+    let objects = folder.path().to_owned();
+    let bucket = Web::start(move |path, _, stream| {
+        let key = path.trim_start_matches("/models/").split('?').next();
+        match std::fs::read(objects.join(key.unwrap_or_default())) {
+            Ok(object) => answer(stream, "200 OK", &[("etag", "\"1\"")], &object),
+            Err(_) => answer(stream, "404 Not Found", &[], b""),
+        }
+    });
+    let endpoint = bucket.url("");
+    let mut environment = seaweedfs::environment(&endpoint);
+    environment.push(("IKAT_MODEL", "s3://models/colours"));
+    let scorer = Http::start(&environment);
+    for _ in 0..2 {
+        assert_eq!(scorer.post("/", "image/png", &png([250, 0, 0])).0, 200);
+    }
+    // Looks go on in the background.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(bucket.asked("/models/colours/live.json?x-id=GetObject"), 1);
 }
 
 #[tokio::test]

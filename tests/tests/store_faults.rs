@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use end_to_end::free_port;
 use end_to_end::seaweedfs::client;
 use shared::bundle::TrustedKeys;
 use shared::store::versions::{VersionError, load_version};
-use shared::store::{ObjectStore, Patience, S3Store, StoreError};
+use shared::store::{ObjectStore, Patience, S3Store, StoreError, VersionRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -157,7 +162,7 @@ async fn what_is_refused_is_not_tried_again() {
 #[tokio::test]
 async fn a_version_that_may_not_be_read_may_not_be_there() {
     let (store, _) = serve(&[Behaviour::Code(403, "AccessDenied")]).await;
-    let loaded = load_version(&store, "m", "v", None, &TrustedKeys::default()).await;
+    let loaded = load_version(&store, "m", &VersionRef::named("v"), &TrustedKeys::default()).await;
     let error = loaded.expect_err("refused");
     assert!(matches!(error, VersionError::Withheld { .. }), "{error}");
     let said = error.to_string();
@@ -203,6 +208,41 @@ async fn what_passes_is_told_by_its_code_too() {
         let error = store.get("key", 100).await.expect_err("refused for now");
         assert!(!error.is_refusal(), "{behaviour:?}: {error}");
     }
+}
+
+/// More than goes up in one piece, in bytes.
+const LARGE: usize = (16 << 20) + 1;
+
+/// A server that has put an upload together, of which it then knows nothing.
+async fn forgetful(method: Method, uri: Uri, _: Bytes) -> Response {
+    match method {
+        Method::POST if uri.query().is_some_and(|query| query.contains("uploads")) => {
+            "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>".into_response()
+        }
+        Method::PUT => [(header::ETAG, "\"1\"")].into_response(),
+        Method::HEAD => [
+            (header::CONTENT_LENGTH, LARGE.to_string()),
+            (header::ETAG, "\"2\"".to_owned()),
+        ]
+        .into_response(),
+        _ => {
+            let gone = "<Error><Code>NoSuchUpload</Code><Message>a message</Message></Error>";
+            (StatusCode::NOT_FOUND, gone).into_response()
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_whose_answer_got_lost_is_done_where_its_object_is_there() {
+    let router = Router::new().fallback(forgetful).layer(DefaultBodyLimit::disable());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let store = ObjectStore::S3(S3Store::with_client(client(&endpoint, "secret"), "bucket", ""));
+    let put = |size: usize| store.put("key", vec![0_u8; size].into(), None);
+    assert_eq!(put(LARGE).await.expect("it is there"), "\"2\"");
+    let error = put(LARGE + 1).await.expect_err("something else is there");
+    assert!(error.to_string().contains("NoSuchUpload"), "{error}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use end_to_end::bundles::bundle;
 use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
-use shared::store::{FolderStore, ObjectStore};
+use shared::store::{FolderStore, ObjectStore, VersionRef};
 use trainer::publish::{PublishError, models, publish, publish_canary, rollback, versions as list};
 
 /// Tells the child processes of the race where to publish what.
@@ -100,11 +100,11 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
             .expect_err("no version");
         assert!(matches!(error, PublishError::NoVersion { .. }), "{error}");
     }
-    let error = load_version(&store, "m", name, None, &TrustedKeys::default())
+    let error = load_version(&store, "m", &VersionRef::named(name), &TrustedKeys::default())
         .await
         .expect_err("incomplete");
     assert!(matches!(error, VersionError::Missing { .. }), "{error}");
-    let error = load_version(&store, "m", "deadbeef", None, &TrustedKeys::default())
+    let error = load_version(&store, "m", &VersionRef::named("deadbeef"), &TrustedKeys::default())
         .await
         .expect_err("no version");
     assert!(matches!(error, VersionError::NoVersion { .. }), "{error}");

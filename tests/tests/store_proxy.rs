@@ -28,14 +28,7 @@ fn version(number: usize) -> Bundle {
 /// What is live, whole; it is an error of the test where that cannot be had from a store without faults.
 async fn whole(store: &ObjectStore) -> Option<Bundle> {
     let (live, _) = find_live(store, "model").await.expect("an answer")?;
-    let bundle = load_version(
-        store,
-        "model",
-        &live.version,
-        Some(&live.manifest_sha256),
-        &TrustedKeys::default(),
-    )
-    .await;
+    let bundle = load_version(store, "model", &live.reference(), &TrustedKeys::default()).await;
     Some(bundle.expect("what is live is whole"))
 }
 
@@ -81,14 +74,7 @@ async fn whatever_the_store_does_what_is_live_is_whole() {
         for _ in 0..3 {
             let read = async {
                 let live = live(&store, "model").await?;
-                load_version(
-                    &store,
-                    "model",
-                    &live.version,
-                    Some(&live.manifest_sha256),
-                    &TrustedKeys::default(),
-                )
-                .await
+                load_version(&store, "model", &live.reference(), &TrustedKeys::default()).await
             };
             match read.await {
                 Ok(bundle) => {

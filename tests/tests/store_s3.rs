@@ -129,8 +129,8 @@ async fn publishing(server: &SeaweedFs) {
         *version
     );
     let present = live(&store, "m").await.expect("live");
-    let anyone = TrustedKeys::default();
-    let loaded = load_version(&store, "m", &present.version, Some(&present.manifest_sha256), &anyone);
+    let (reference, anyone) = (present.reference(), TrustedKeys::default());
+    let loaded = load_version(&store, "m", &reference, &anyone);
     assert_eq!(loaded.await.expect("whole").files, one.files);
     let all = list(&store, "m").await.expect("listed");
     assert_eq!(all.len(), 2);
@@ -152,7 +152,7 @@ async fn publishing(server: &SeaweedFs) {
     let mut damaged = one.files[MODEL].to_vec();
     damaged[10_000_000] ^= 1;
     store.put(&key, damaged.into(), None).await.expect("damaged");
-    let loaded = load_version(&store, "m", version, Some(&present.manifest_sha256), &anyone).await;
+    let loaded = load_version(&store, "m", &reference, &anyone).await;
     let error = loaded.expect_err("damaged").to_string();
     assert!(error.contains(MODEL), "{error}");
     let error = publish(&store, &one, "m").await.expect_err("occupied");

@@ -38,6 +38,35 @@ fn a_request_has_the_time_that_the_stack_gives_it() {
 }
 
 #[test]
+fn a_slip_in_a_parameter_is_refused_before_it_is_deployed() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    let folder = tempfile::tempdir().expect("a folder");
+    let values = folder.path().join("values");
+    let (buckets, no_buckets) = (
+        "\nphotos\nmy.photos-2026\n",
+        "s3://photos\nphotos/2026\nphotos,archive\n",
+    );
+    for (parameter, taken, slips) in [
+        ("RefreshSeconds", "1\n30\n86400\n", "\n0\n1.5\n-1\n30s\n5000000000\n"),
+        (
+            "ModelPrefix",
+            "m\nmodels\nteam/a.b-c_d\n",
+            "\n/models\nmodels/\na//b\na/../b\na b\n",
+        ),
+        ("ImageBucket", buckets, no_buckets),
+        ("ResultBucket", buckets, no_buckets),
+    ] {
+        let (_, described) = template.split_once(&format!("\n  {parameter}:\n")).expect(parameter);
+        let (_, pattern) = described.split_once("AllowedPattern: \"").expect(parameter);
+        let (pattern, _) = pattern.split_once('"').expect(parameter);
+        fs::write(&values, [taken, slips].concat()).expect("written");
+        // The whole of a value must match, as it must for CloudFormation.
+        let said = say(Command::new("grep").args(["-E", "-x", "-e", pattern]).arg(&values));
+        assert_eq!(said.stdout, taken, "{parameter}");
+    }
+}
+
+#[test]
 fn no_partition_of_aws_is_taken_for_granted() {
     let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
     assert!(

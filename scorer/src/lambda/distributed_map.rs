@@ -5,6 +5,8 @@
 //! `{"bucket": "...", "key": "..."}`, `{"Key": "..."}` of a listing with the bucket in the batch input, or
 //! `{"image": "<base64>"}`.
 
+use std::num::NonZero;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use shared::service::{Answer, Item, ItemOutcome, ItemResult, S3Reference, ServiceError};
@@ -29,7 +31,7 @@ struct BatchInput {
     #[serde(alias = "Bucket")]
     bucket: Option<String>,
     /// Scores of so many of the likeliest classes alone.
-    top_k: Option<usize>,
+    top_k: Option<NonZero<usize>>,
 }
 
 /// The items of a batch, less what a listing has for folders.
@@ -85,10 +87,7 @@ impl Batch {
 
     /// How many scores each answer has; all where `None`.
     pub(super) fn top_k(&self) -> Option<usize> {
-        self.batch_input
-            .as_ref()
-            .and_then(|input| input.top_k)
-            .filter(|count| *count > 0)
+        self.batch_input.as_ref()?.top_k.map(NonZero::get)
     }
 
     pub(super) fn items(&self) -> Vec<Result<Item, ServiceError>> {

@@ -72,10 +72,11 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
             })
         }
     });
-    let afterwards = layer_fn(|answering| Afterwards {
-        answering,
-        model: Arc::clone(&follower),
-    });
+    let settled = move || {
+        let model = Arc::clone(&follower);
+        async move { model.settled().await }
+    };
+    let afterwards = layer_fn(move |answering| Afterwards::new(answering, settled.clone()));
     Runtime::new(answering)
         .layer(TracingLayer::new())
         .layer(afterwards)
@@ -202,7 +203,7 @@ pub fn examine(text: &str) {
         }) => {
             let refusal = request.err().unwrap_or_else(error);
             let refusal = service::refuse(&path, &refusal);
-            limited(&path, &refusal, form.most_bytes(), |response| form.response(response));
+            fitting(&path, refusal, form.most_bytes(), |response| form.response(response));
         }
         Ok(Event::S3Batch(invocation)) => {
             invocation.items();
@@ -243,13 +244,12 @@ async fn answer(
             request,
         } => {
             let origin = origin.by(form.name()).following(traceparent.as_deref());
-            let response = respond(model, (&method, &path), request, origin, until).await;
-            let write = |response: &Response| form.response(response);
-            Ok(limited(&path, &response, form.most_bytes(), write))
+            let carried = (form.most_bytes(), move |response: &Response| form.response(response));
+            Ok(respond(model, (&method, &path), request, origin, until, carried).await)
         }
         Event::Plain(request) => {
-            let response = respond(model, ("POST", "/"), request, origin.by("invoke"), until).await;
-            Ok(limited("/", &response, MAX_BYTES, plain))
+            let origin = origin.by("invoke");
+            Ok(respond(model, ("POST", "/"), request, origin, until, (MAX_BYTES, plain)).await)
         }
         Event::S3Batch(invocation) => {
             let origin = origin.by("s3-batch");
@@ -265,30 +265,37 @@ async fn answer(
     }
 }
 
+/// The answer to a request as `write` writes it, in at most so many bytes.
 async fn respond(
     model: &Arc<Model>,
     (method, path): (&str, &str),
     request: Result<Request, ServiceError>,
     origin: Origin,
     until: Option<Instant>,
-) -> Response {
-    match request {
-        Ok(request) => model.answer(request, origin, until, ()).await,
+    (most, write): (usize, impl Fn(&Response) -> String + Copy + Send + 'static),
+) -> String {
+    let response = match request {
+        Ok(request) => {
+            let path = path.to_owned();
+            let fit = move |response| fitting(&path, response, most, write);
+            model.answer(request, origin, until, (), fit).await
+        }
         Err(error) => model.refuse(method, path, &error, &origin),
-    }
+    };
+    write(&response)
 }
 
-/// The answer to a request for `path` as text, or that it is more than the `most` bytes that are carried.
-fn limited(path: &str, response: &Response, most: usize, write: impl Fn(&Response) -> String) -> String {
-    let text = write(response);
-    if text.len() <= most {
-        return text;
+/// The answer to a request for `path`, or that it is more than the `most` bytes that are carried.
+fn fitting(path: &str, response: Response, most: usize, write: impl Fn(&Response) -> String) -> Response {
+    let bytes = write(&response).len();
+    if bytes <= most {
+        return response;
     }
-    let message = format!(
-        "the answer has {} bytes, more than the {most} that are carried: ask for fewer images",
-        text.len()
-    );
-    write(&service::refuse(path, &ServiceError::new(ErrorCode::TooLarge, message)))
+    let message = format!("the answer has {bytes} bytes, more than the {most} that are carried: ask for fewer images");
+    Response {
+        records: response.records,
+        ..service::refuse(path, &ServiceError::new(ErrorCode::TooLarge, message))
+    }
 }
 
 /// The answer to a plain event: the body as it is, so that scores stay in their order, and the status beside it.

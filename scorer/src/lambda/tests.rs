@@ -104,6 +104,30 @@ fn each_event_of_http_becomes_the_same_request() {
 }
 
 #[test]
+fn a_stage_is_no_part_of_the_path() {
+    let http_api = |path: &str| json!({ "rawPath": path, "requestContext": { "http": {}, "stage": "v2" } });
+    let rest_api = |path: &str, whole: &str| {
+        let context = json!({ "stage": "v2", "path": whole });
+        json!({ "httpMethod": "POST", "path": path, "requestContext": context })
+    };
+    for (event, path) in [
+        (http_api("/v2/score"), "/score"),
+        (http_api("/v2/v2/models/m/infer"), "/v2/models/m/infer"),
+        (http_api("/v20/score"), "/v20/score"),
+        // As an HTTP API tells it in payload 1, and then as a REST API does.
+        (rest_api("/v2/score", "/v2/score"), "/score"),
+        (rest_api("/score", "/v2/score"), "/score"),
+        (
+            rest_api("/v2/models/m/infer", "/v2/v2/models/m/infer"),
+            "/v2/models/m/infer",
+        ),
+    ] {
+        let form = Form::of(&event).expect("an event of HTTP");
+        assert_eq!(form.target(&event).1, path, "{event}");
+    }
+}
+
+#[test]
 fn events_of_http_are_answered_as_http_and_plain_ones_plainly() {
     let response = Response::from(ServiceError::new(ErrorCode::ModelUnavailable, "no"));
     for form in [Form::V2, Form::V1, Form::LoadBalancer { multi_value: false }] {
@@ -314,9 +338,8 @@ fn what_lambda_would_refuse_is_refused() {
     }
     let response = Response::json(200, &"A".repeat(MAX_BYTES));
     let limited = |form: Form, path: &str, response: &Response| {
-        json_of(&limited(path, response, form.most_bytes(), |response| {
-            form.response(response)
-        }))
+        let write = |response: &Response| form.response(response);
+        json_of(&write(&fitting(path, response.clone(), form.most_bytes(), write)))
     };
     let answer = limited(Form::V2, "/", &response);
     assert_eq!(answer["statusCode"], 413);
@@ -359,6 +382,7 @@ fn an_event_of_any_shape_gets_an_answer() {
     for event in [
         r#"{"invocationSchemaVersion":"1.0","tasks":[{}]}"#,
         r#"{"Items":[],"BatchInput":{"top_k":"many"}}"#,
+        r#"{"Items":[],"BatchInput":{"top_k":0}}"#,
         r#"{"Records":[{"eventSource":"aws:sqs","body":"{\"image\":\"AAAA\"}"}]}"#,
         r#"{"eventSource":"aws:kafka","records":{"images-0":[{"topic":"images","value":"AAAA"}]}}"#,
         r#"{"eventSource":"aws:mq","messages":[{"messageID":"1","data":"AAAA"}]}"#,

@@ -86,15 +86,14 @@ impl FolderStore {
         .await
     }
 
-    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<(), StoreError> {
         let path = self.path(key);
         let from = from.to_path_buf();
         off_the_executor(move || {
             let mut source = File::open(&from).map_err(failed(&from))?;
             let mut file = AtomicFile::create(&path).map_err(failed(&path))?;
             io::copy(&mut source, &mut file).map_err(failed(&path))?;
-            file.finish().map_err(failed(&path))?;
-            Ok(String::new())
+            file.finish().map_err(failed(&path))
         })
         .await
     }

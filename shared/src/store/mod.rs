@@ -267,7 +267,7 @@ impl ObjectStore {
     ///
     /// # Errors
     /// Whatever keeps the file from being read or the store from answering.
-    pub async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+    pub async fn upload(&self, key: &str, from: &Path) -> Result<(), StoreError> {
         check_key(key)?;
         match self {
             Self::Folder(store) => store.upload(key, from).await,

@@ -1,6 +1,8 @@
 //! Large objects go up in parts: several at once, each repeated by itself where it fails, and visible
 //! only when all have come.
 
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
@@ -119,9 +121,19 @@ impl S3Store {
             // The server may put the parts together before it answers.
             .config_override(self.settings(contents.size()))
             .send()
-            .await
-            .map_err(|error| explain(self, key, "write it", &error))?;
-        Ok(completed.e_tag.unwrap_or_default())
+            .await;
+        let error = match completed {
+            Ok(completed) => return Ok(completed.e_tag.unwrap_or_default()),
+            Err(error) => error,
+        };
+        // Nobody else knows of this upload: one that is gone was put together by an attempt whose answer got lost.
+        if is_gone(&error)
+            && let Ok(Some(found)) = self.look(key).await
+            && found.content_length() == Some(contents.size() as i64)
+        {
+            return Ok(found.e_tag.unwrap_or_default());
+        }
+        Err(explain(self, key, "write it", &error))
     }
 
     async fn upload_part(
@@ -165,9 +177,16 @@ impl S3Store {
             .config_override(self.settings(0))
             .send()
             .await;
-        if let Err(error) = aborted {
+        if let Err(error) = aborted
+            && !is_gone(&error)
+        {
             let reason = explain(self, key, "remove the parts of it", &error);
             tracing::warn!(upload, %reason, "parts of an unfinished upload remain in the bucket");
         }
     }
+}
+
+/// Whether the server knows nothing of the upload (any more).
+fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    error.code() == Some("NoSuchUpload")
 }

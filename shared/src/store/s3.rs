@@ -14,6 +14,7 @@ use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
@@ -361,6 +362,18 @@ impl S3Store {
     }
 
     pub(super) async fn head(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
+        let found = self.look(key).await?;
+        Ok(found.map(|answer| ObjectInfo {
+            size: answer
+                .content_length()
+                .and_then(|size| u64::try_from(size).ok())
+                .unwrap_or(0),
+            modified: answer.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
+        }))
+    }
+
+    /// All that the server tells of the object at `key` without its contents.
+    pub(super) async fn look(&self, key: &str) -> Result<Option<HeadObjectOutput>, StoreError> {
         let request = self
             .client
             .head_object()
@@ -369,13 +382,7 @@ impl S3Store {
             .customize()
             .config_override(self.settings(0));
         match request.send().await {
-            Ok(answer) => Ok(Some(ObjectInfo {
-                size: answer
-                    .content_length()
-                    .and_then(|size| u64::try_from(size).ok())
-                    .unwrap_or(0),
-                modified: answer.last_modified().and_then(|time| SystemTime::try_from(*time).ok()),
-            })),
+            Ok(answer) => Ok(Some(answer)),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(explain(self, key, "look at it", &error)),
         }
@@ -410,7 +417,7 @@ impl S3Store {
     }
 
     /// Writes the file at `from` to `key`, whole or not at all, without holding all of it in memory.
-    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<String, StoreError> {
+    pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<(), StoreError> {
         let failed = |source| StoreError::File {
             path: from.to_path_buf(),
             source,
@@ -418,13 +425,13 @@ impl S3Store {
         let size = tokio::fs::metadata(from).await.map_err(failed)?.len();
         if size <= MULTIPART_FROM as u64 {
             let bytes = tokio::fs::read(from).await.map_err(failed)?;
-            return self.put(key, bytes.into(), None).await;
+            return self.put(key, bytes.into(), None).await.map(drop);
         }
         let contents = Contents::File {
             path: from.to_path_buf(),
             size: usize::try_from(size).unwrap_or(usize::MAX),
         };
-        self.put_in_parts(key, &contents, None).await
+        self.put_in_parts(key, &contents, None).await.map(drop)
     }
 
     pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {

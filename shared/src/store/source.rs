@@ -30,6 +30,24 @@ pub struct VersionRef {
     pub manifest_sha256: Option<String>,
 }
 
+impl VersionRef {
+    /// The version of this name, whatever the hash of its manifest is.
+    pub fn named(version: &str) -> Self {
+        Self {
+            version: version.to_owned(),
+            manifest_sha256: None,
+        }
+    }
+
+    /// The version of this name whose manifest has this SHA-256.
+    pub fn of(version: &str, manifest_sha256: &str) -> Self {
+        Self {
+            manifest_sha256: Some(manifest_sha256.to_owned()),
+            ..Self::named(version)
+        }
+    }
+}
+
 /// The versions that should answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wanted {
@@ -101,24 +119,15 @@ impl Source {
     /// See [`VersionError`].
     pub async fn wanted(&self, pinned: Option<&str>) -> Result<Wanted, VersionError> {
         let live = match (&self.kind, pinned) {
-            (_, Some(pinned)) => VersionRef {
-                version: pinned.to_owned(),
-                manifest_sha256: None,
-            },
+            (_, Some(pinned)) => VersionRef::named(pinned),
             (Kind::Bundle(folder), None) => in_bundle(folder.clone(), self.trusted.clone()).await?,
             (Kind::Published { store, name }, None) => {
                 let live = live(store, name).await?;
-                let canary = live.canary.map(|canary| {
-                    let reference = VersionRef {
-                        version: canary.version,
-                        manifest_sha256: Some(canary.manifest_sha256),
-                    };
+                let canary = live.canary.as_ref().map(|canary| {
+                    let reference = VersionRef::of(&canary.version, &canary.manifest_sha256);
                     (reference, canary.share)
                 });
-                let live = VersionRef {
-                    version: live.version,
-                    manifest_sha256: Some(live.manifest_sha256),
-                };
+                let live = live.reference();
                 return Ok(Wanted { live, canary });
             }
         };
@@ -131,10 +140,7 @@ impl Source {
     /// See [`VersionError`].
     pub async fn load(&self, version: &VersionRef) -> Result<Bundle, VersionError> {
         match &self.kind {
-            Kind::Published { store, name } => {
-                let hash = version.manifest_sha256.as_deref();
-                load_version(store, name, &version.version, hash, &self.trusted).await
-            }
+            Kind::Published { store, name } => load_version(store, name, version, &self.trusted).await,
             Kind::Bundle(folder) => read_bundle(folder, &version.version, &self.trusted).await,
         }
     }
@@ -147,10 +153,7 @@ async fn in_bundle(folder: PathBuf, trusted: TrustedKeys) -> Result<VersionRef, 
     let (manifest, json, _) = off_the_executor(move || read_manifest(&folder, &trusted))
         .await
         .map_err(damaged)?;
-    Ok(VersionRef {
-        version: manifest.version,
-        manifest_sha256: Some(sha256_hex(&json)),
-    })
+    Ok(VersionRef::of(&manifest.version, &sha256_hex(&json)))
 }
 
 async fn read_bundle(folder: &Path, version: &str, trusted: &TrustedKeys) -> Result<Bundle, VersionError> {

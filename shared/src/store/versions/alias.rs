@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{VersionError, is_name, live_key};
-use crate::store::{Object, ObjectStore, rfc3339};
+use crate::store::{Object, ObjectStore, VersionRef, rfc3339};
 
 /// The newest form of `live.json` that this version reads and writes.
 pub const LIVE_SCHEMA_VERSION: u32 = 1;
@@ -64,6 +64,11 @@ impl Live {
             previous: previous.map(str::to_owned),
             published_at: rfc3339(SystemTime::now()),
         }
+    }
+
+    /// The version that is served.
+    pub fn reference(&self) -> VersionRef {
+        VersionRef::of(&self.version, &self.manifest_sha256)
     }
 
     /// The JSON form, for people to read.

@@ -9,7 +9,7 @@ use super::{LIVE, VersionError, file_key, is_name, versions_key};
 use crate::bundle::{
     Bundle, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, SIGNATURE, SIGNATURE_BYTES, TrustedKeys,
 };
-use crate::store::{Object, ObjectStore, StoreError};
+use crate::store::{Object, ObjectStore, StoreError, VersionRef};
 
 /// The most that the files of one bundle may have together, in bytes, as they are held in memory.
 const MAX_BUNDLE_BYTES: u64 = 4 << 30;
@@ -82,38 +82,27 @@ fn read_manifest(store: &ObjectStore, name: &str, version: &str, json: &[u8]) ->
     Ok(manifest)
 }
 
-/// Fetches a version whole and compares every file with its manifest, and the manifest with
-/// `manifest_sha256` where that is known. Without it the version itself, the hash of the manifest's
-/// contents, is the check. One of `trusted` must have signed the manifest, where there are any; nothing else is then
-/// fetched or looked into before that is known.
+/// Fetches a version whole and compares every file with its manifest, and the manifest with its hash where that is
+/// known. Without it the version itself, the hash of the manifest's contents, is the check. One of `trusted` must have
+/// signed the manifest, where there are any; nothing else is then fetched or looked into before that is known.
 ///
 /// # Errors
 /// Whatever is off with any file, naming it; never a part of a bundle.
 pub async fn load_version(
     store: &ObjectStore,
     name: &str,
-    version: &str,
-    manifest_sha256: Option<&str>,
+    reference: &VersionRef,
     trusted: &TrustedKeys,
 ) -> Result<Bundle, VersionError> {
-    let fetched = fetch_version(store, name, version, manifest_sha256, trusted).await;
-    fetched.map_err(|error| match error {
+    let (version, manifest_sha256) = (reference.version.as_str(), reference.manifest_sha256.as_deref());
+    let withheld = |error: VersionError| match error {
         VersionError::Store(source @ StoreError::Denied { .. }) => VersionError::Withheld {
             version: version.to_owned(),
             name: name.to_owned(),
             source: Box::new(source),
         },
         error => error,
-    })
-}
-
-async fn fetch_version(
-    store: &ObjectStore,
-    name: &str,
-    version: &str,
-    manifest_sha256: Option<&str>,
-    trusted: &TrustedKeys,
-) -> Result<Bundle, VersionError> {
+    };
     // Every version has a network, the largest of its files: where nobody has to vouch for it, it is on its way while
     // the manifest is, and not looked at before that says what it should be.
     let is_ahead = trusted.is_empty();
@@ -140,12 +129,14 @@ async fn fetch_version(
         let files: BTreeMap<String, Bytes> = stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await?;
         Ok::<_, VersionError>((manifest, signature, files))
     };
-    let (ahead, (manifest, signature, mut files)) = tokio::try_join!(ahead, rest)?;
+    let (ahead, (manifest, signature, mut files)) = tokio::try_join!(ahead, rest).map_err(withheld)?;
     if let (Some(ahead), Some(entry)) = (ahead, manifest.files.get(MODEL)) {
-        let (file, bytes) = match ahead {
-            Err(StoreError::TooLarge { .. }) => fetch(store, model, MODEL, entry).await?,
-            ahead => verified(store, &model, MODEL, entry, ahead?)?,
+        let network = match ahead {
+            Err(StoreError::TooLarge { .. }) => fetch(store, model, MODEL, entry).await,
+            Err(error) => Err(error.into()),
+            Ok(found) => verified(store, &model, MODEL, entry, found),
         };
+        let (file, bytes) = network.map_err(withheld)?;
         files.insert(file, bytes);
     }
     Ok(Bundle {
@@ -253,7 +244,8 @@ mod tests {
             );
             assert!(found, "{error}");
         };
-        unsigned(load_version(&store, "m", "v", None, &trusted).await.map(|_| ()));
+        let loaded = load_version(&store, "m", &VersionRef::named("v"), &trusted).await;
+        unsigned(loaded.map(|_| ()));
         let model = published.display().to_string();
         let source = Source::find(&model, None).await.expect("a bundle").trusting(trusted);
         unsigned(source.wanted(None).await.map(|_| ()));
