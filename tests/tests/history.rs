@@ -1,8 +1,7 @@
 //! Run history, comparison, sweep, and MLflow, through the trainer.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -327,7 +326,8 @@ fn mlflow(folder: &Path) -> Option<(Running, String)> {
     let program = tool("mlflow")?;
     let address = |port: u16| format!("http://127.0.0.1:{port}");
     let start = |port: u16| {
-        Running::start(
+        // It starts others.
+        Running::start_group(
             Command::new(&program)
                 .args(["server", "--host", "127.0.0.1", "--workers", "1"])
                 .args(["--port", &port.to_string()])
@@ -336,11 +336,7 @@ fn mlflow(folder: &Path) -> Option<(Running, String)> {
                 .arg("--artifacts-destination")
                 .arg(folder.join("artifacts"))
                 .current_dir(folder)
-                .env("TMPDIR", folder)
-                // It starts others, which end with its group.
-                .process_group(0)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
+                .env("TMPDIR", folder),
         )
     };
     let is_ready = |port: u16| get(&format!("{}/health", address(port))).is_some();
