@@ -156,6 +156,7 @@ pub fn reason<'a>(skipped: &'a [(String, String)], path: &str) -> &'a str {
 }
 
 /// A program in the background that ends with the test.
+#[derive(Debug)]
 pub struct Running(Child);
 
 impl Running {
