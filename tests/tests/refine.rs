@@ -144,12 +144,10 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
 
 #[test]
 fn an_svm_can_stand_on_a_refined_network() {
-    let Some(source) = shared_data("clothing_pattern") else {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(data) = little(folder.path()) else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("data");
-    subset(&source, &data, &["dotted", "striped"], 16);
     let cache = cache_beside(folder.path());
     let run = folder.path().join("run");
     let document = say(&mut refine(&data, &run, &cache, "svm-refined"))
@@ -304,6 +302,21 @@ fn one_image_of_each_class_is_enough_to_train_on() {
         document["notes"].to_string().contains("Nothing was held out"),
         "{document}"
     );
+}
+
+#[test]
+fn the_step_alone_makes_what_a_training_with_it_makes() {
+    let workshop = Workshop::new(12);
+    let recipe = ["--epochs", "2", "--trained", "all", "--device", "cpu"];
+    let mut refine = workshop.trainer(&["refine", "--json", "--data", "data", "--out", "alone"]);
+    refine.args(["--backbone", "convolutional.onnx", "--resolution", "32"]);
+    refine.args(["--mean", "0,0,0", "--std", "255,255,255"]).args(recipe);
+    let alone = say_within(120, &refine).ended_with(0).json();
+    let mut train = workshop.train_by("convolutional.onnx", "data", "trained");
+    train.args(["--classifier", "dnn"]).args(recipe);
+    let trained = say_within(120, &train).ended_with(0).json();
+    assert_eq!(alone["version"], trained["version"]);
+    assert_eq!(json(&workshop.path("alone/bundle/manifest.json"))["classifier"], "dnn");
 }
 
 /// What a refinement makes is a network like any other, whatever names the first one gave its parts.
