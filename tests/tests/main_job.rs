@@ -101,14 +101,6 @@ fn a_run_holds_everything_and_its_figures_agree() {
 }
 
 #[test]
-fn the_same_training_gives_the_same_version_whatever_the_threads() {
-    let Some(trained) = trained() else { return };
-    let mut command = train(&trained.path("data"), &trained.path("again"));
-    let said = say(command.args(["--threads", "1"]).env("RAYON_NUM_THREADS", "1")).ended_with(0);
-    assert_eq!(said.json()["version"], trained.said.json()["version"]);
-}
-
-#[test]
 fn a_network_of_ones_own_is_used_like_one_of_the_catalogue() {
     let Some(trained) = trained() else { return };
     let setup = say(&mut trainer(&["setup", "--json"])).ended_with(0).json();
