@@ -193,8 +193,10 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
     assert_eq!(first["groups"].as_array().map(Vec::len), Some(2));
     let kept = work.path("sweep/efficientnet-lite0-128-svm-seed1/run.json");
     let before = std::fs::read(&kept).expect("a run");
-    work.trainer(&["runs", "delete", "--yes", "sweep/efficientnet-lite0-224-svm-seed2"])
-        .ended_with(0);
+    let delete = ["runs", "delete", "--json", "--yes"];
+    let deleted = work.trainer(&[&delete[..], &["sweep/efficientnet-lite0-224-svm-seed2"]].concat());
+    let deleted = deleted.ended_with(0).json()["deleted"].clone();
+    assert_eq!(deleted.as_array().map(Vec::len), Some(1));
     let again = work.trainer(&sweep).ended_with(0);
     assert!(again.stderr.contains("was done already"), "{again:?}");
     assert_eq!(again.json()["groups"], first["groups"]);
