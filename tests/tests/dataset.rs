@@ -178,18 +178,6 @@ fn what_a_list_names_is_not_set_aside() {
 }
 
 #[test]
-fn two_at_once_do_not_get_in_each_others_way() {
-    let Some(folder) = photos(2) else { return };
-    let lock = folder.path().join(".ikat/lock");
-    std::fs::create_dir(folder.path().join(".ikat")).expect("a folder");
-    let held = std::fs::File::create(lock).expect("a file");
-    held.lock().expect("free");
-    let text = folder.path().display().to_string();
-    let said = say(&mut trainer(&["data", "dedupe", "--no-features", "--data", &text])).ended_with(1);
-    assert!(said.stderr.contains("another trainer is changing"), "{said:?}");
-}
-
-#[test]
 fn labels_that_were_changed_rank_first() {
     let Some(source) = shared_data("clothing_small") else {
         return;
