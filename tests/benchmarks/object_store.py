@@ -11,7 +11,7 @@ import tempfile
 import time
 
 KEY, SECRET = "ikat-bench", "ikat-bench-secret"
-PORTS = ["s3.port", "filer.port", "volume.port", "master.port"]
+PARTS = ["s3", "filer", "volume", "master"]
 
 
 def free_ports(count):
@@ -34,21 +34,27 @@ def object_store(bucket):
         config.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
         data = pathlib.Path(folder, "data")
         data.mkdir()
-        ports = free_ports(2 * len(PORTS))
-        names = PORTS + [f"{name}.grpc" for name in PORTS]
+        ports = free_ports(2 * len(PARTS))
+        plain, grpc = dict(zip(PARTS, ports)), dict(zip(PARTS, ports[len(PARTS) :]))
+        # Always there, and still there where it is killed.
+        sockets = [pathlib.Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock") for part, port in grpc.items()]
         process = subprocess.Popen(
             [
                 pathlib.Path(sys.executable).with_name("weed"),
                 *["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}", f"-s3.config={config}"],
                 *["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=0"],
                 *["-s3.port.iceberg=0", "-s3.port.lance=0"],
-                *[f"-{name}={port}" for name, port in zip(names, ports)],
+                *[f"-{part}.localSocket={folder}/{part}" for part in ["s3", "filer"]],
+                *[f"-{part}.port={port}" for part, port in plain.items()],
+                *[f"-{part}.port.grpc={port}" for part, port in grpc.items()],
             ],
+            # Where it writes more logs.
+            env={**os.environ, "TMPDIR": folder},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports[0]}",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{plain['s3']}",
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": "us-east-1",
@@ -72,3 +78,5 @@ def object_store(bucket):
                 os.environ.pop(name, None)
             process.kill()
             process.wait()
+            for path in sockets:
+                path.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ PyTorch transcription of the layers that the package's own model.json lists.
 """
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import tarfile

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use prost::Message;
+use serde_json::Value;
 use shared::bundle::{
     Backbone, Bundle, ClassifierKind, GOLDEN, Golden, GoldenImage, MODEL, Manifest, SCHEMA_VERSION, SVM,
 };
@@ -33,10 +34,27 @@ pub const COLOURS: [(&str, [u8; 3]); 3] = [
 /// Where it cannot be obtained.
 pub fn library() -> &'static PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let setup = say(&mut trainer(&["setup", "--json"])).ended_with(0).json();
-        PathBuf::from(setup["library"].as_str().expect("a path"))
-    })
+    LIBRARY.get_or_init(|| PathBuf::from(obtained()["library"].as_str().expect("a path")))
+}
+
+/// A cache within `folder` for one test alone, but for what was obtained from outside: that is the user's.
+///
+/// # Panics
+/// Where it cannot be obtained or linked.
+pub fn own_cache(folder: &Path) -> PathBuf {
+    let cache = folder.join("cache");
+    std::fs::create_dir(&cache).expect("a folder");
+    let users = Path::new(obtained()["cache"].as_str().expect("a path"));
+    for kind in ["runtime", "downloads", "backbones"] {
+        std::os::unix::fs::symlink(users.join(kind), cache.join(kind)).expect("a link");
+    }
+    cache
+}
+
+/// What `trainer setup` has obtained, and where.
+fn obtained() -> &'static Value {
+    static OBTAINED: OnceLock<Value> = OnceLock::new();
+    OBTAINED.get_or_init(|| say(&mut trainer(&["setup", "--json"])).ended_with(0).json())
 }
 
 /// A picture of one colour.

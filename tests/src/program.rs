@@ -1,6 +1,7 @@
 //! Running our own binaries.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
@@ -155,6 +156,7 @@ pub fn reason<'a>(skipped: &'a [(String, String)], path: &str) -> &'a str {
 }
 
 /// A program in the background that ends with the test.
+#[derive(Debug)]
 pub struct Running(Child);
 
 impl Running {
@@ -164,6 +166,20 @@ impl Running {
     /// When it does not start.
     pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+
+    /// Starts it with all that it starts in turn, in silence. They end where it does, and with this process, however
+    /// that ends: a terminal's Ctrl-C goes to this process and not to a group of their own.
+    ///
+    /// # Panics
+    /// When no shell starts.
+    pub fn start_group(command: &Command) -> Self {
+        let mut shell = Command::new("sh");
+        // Its input ends with this process.
+        shell.args(["-c", "{ \"$@\"; kill -KILL 0; } & cat; kill -KILL 0", "sh"]);
+        let mut leader = run_by(shell, command);
+        leader.process_group(0).stdin(Stdio::piped());
+        Self::start(leader.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// Starts it and waits for the first line that it prints, which is given too, without its end.
@@ -228,5 +244,22 @@ impl Drop for Running {
             .status();
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wait_until;
+
+    #[test]
+    fn a_group_ends_with_its_program_and_with_whoever_started_it() {
+        let mut over = Running::start_group(&Command::new("true"));
+        wait_until("the end of the group", || over.exit_code() == Some(-1));
+        let mut left = Running::start_group(Command::new("sleep").arg("600"));
+        assert_eq!(left.exit_code(), None);
+        // As where this process ends.
+        drop(left.0.stdin.take());
+        wait_until("the end of the group", || left.exit_code() == Some(-1));
     }
 }

@@ -3,13 +3,16 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
 use shared::store::{ObjectStore, S3Store};
+
+use crate::program::Running;
+use crate::{free_port, listens};
 
 /// The key that the server knows.
 const ACCESS_KEY: &str = "ikat-tests";
@@ -21,9 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A running server with its own empty folder; killed when dropped.
 #[derive(Debug)]
 pub struct SeaweedFs {
-    process: Child,
+    // Ends before what it leaves behind goes.
+    process: Running,
+    sockets: Sockets,
     endpoint: String,
     folder: tempfile::TempDir,
+}
+
+/// Where its parts hear each other: always in `/tmp`, and still there where it is killed.
+#[derive(Debug)]
+struct Sockets(Vec<PathBuf>);
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for socket in &self.0 {
+            let _ = std::fs::remove_file(socket);
+        }
+    }
 }
 
 impl SeaweedFs {
@@ -58,7 +75,8 @@ impl SeaweedFs {
         let log_path = folder.path().join("log");
         let log = File::create(&log_path).expect("the server's log");
 
-        let ports = [(); 8].map(|()| crate::free_port());
+        let parts = ["s3", "filer", "volume", "master"].map(|part| (part, free_port(), free_port()));
+        let [(_, s3_port, _), ..] = parts;
         let mut command = Command::new(program);
         command
             .args(["server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
@@ -73,41 +91,32 @@ impl SeaweedFs {
             .arg(format!("-s3.localSocket={}", folder.path().join("s3").display()))
             .arg(format!("-dir={}", data.display()))
             .arg(format!("-s3.config={}", config.display()));
-        for (flag, port) in [
-            "s3.port",
-            "s3.port.grpc",
-            "filer.port",
-            "filer.port.grpc",
-            "volume.port",
-            "volume.port.grpc",
-            "master.port",
-            "master.port.grpc",
-        ]
-        .into_iter()
-        .zip(ports)
-        {
-            command.arg(format!("-{flag}={port}"));
+        for (part, port, grpc) in parts {
+            command.arg(format!("-{part}.port={port}"));
+            command.arg(format!("-{part}.port.grpc={grpc}"));
         }
-        let process = command
-            // Where it writes more logs.
-            .env("TMPDIR", folder.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("weed starts");
+        let sockets = parts.map(|(part, _, grpc)| PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{grpc}.sock")));
+        let process = Running::start(
+            command
+                // Where it writes more logs.
+                .env("TMPDIR", folder.path())
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("a second handle"))
+                .stderr(log),
+        );
         let mut server = Self {
             process,
-            endpoint: format!("http://127.0.0.1:{}", ports[0]),
+            sockets: Sockets(sockets.into()),
+            endpoint: format!("http://127.0.0.1:{s3_port}"),
             folder,
         };
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            if server.process.try_wait().expect("a child of ours").is_some() {
+            if server.process.exit_code().is_some() {
                 break;
             }
             // S3 answers before every part of the server has its port, and all end where one cannot have it.
-            if answers(ports[0]) && ports.into_iter().all(crate::listens) {
+            if answers(s3_port) && parts.iter().all(|(_, port, grpc)| listens(*port) && listens(*grpc)) {
                 return Some(server);
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -119,6 +128,11 @@ impl SeaweedFs {
     /// Its address, for `AWS_ENDPOINT_URL`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Where its parts hear each other while it runs.
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets.0
     }
 
     /// Where its files are.
@@ -159,14 +173,6 @@ impl SeaweedFs {
     pub async fn store(&self, bucket: &str, prefix: &str) -> ObjectStore {
         self.create_bucket(bucket).await;
         ObjectStore::S3(S3Store::with_client(self.client(), bucket, prefix))
-    }
-}
-
-impl Drop for SeaweedFs {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is what is wanted.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -1,8 +1,7 @@
 //! Pages in a real browser: headless Chromium, driven over the WebDriver protocol.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine;
@@ -30,14 +29,11 @@ impl Browser {
         let program = installed("chromedriver")?;
         let folder = tempfile::tempdir().expect("a folder");
         let drive = |port: u16| {
-            Running::start(
+            // The browser too ends with it, where it does not by itself.
+            Running::start_group(
                 Command::new(&program)
                     .arg(format!("--port={port}"))
-                    .env("TMPDIR", folder.path())
-                    // The browser is in it too, and ends with it where it does not end by itself.
-                    .process_group(0)
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null()),
+                    .env("TMPDIR", folder.path()),
             )
         };
         let (driver, port) = on_free_port("chromedriver", drive, listens);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use end_to_end::program::{say, trainer};
-use end_to_end::{shared_data, subset};
+use end_to_end::{files_below, shared_data, subset};
 use serde_json::Value;
 
 /// Two classes of real photos in a folder of one's own.
@@ -15,27 +15,11 @@ fn photos(count: usize) -> Option<tempfile::TempDir> {
     Some(folder)
 }
 
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![folder.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                let bytes = std::fs::read(&path).expect("a file");
-                found.insert(path, bytes);
-            }
-        }
-    }
-    found
-}
-
 fn images(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = files(folder);
-    files.retain(|path, _| !path.starts_with(folder.join(".ikat")));
-    files
+    let mut files = files_below(folder);
+    files.retain(|path| !path.starts_with(folder.join(".ikat")));
+    let read = |path: PathBuf| (path.clone(), std::fs::read(path).expect("a file"));
+    files.into_iter().map(read).collect()
 }
 
 /// A smaller, softer copy of a photo under another name.
@@ -191,18 +175,6 @@ fn what_a_list_names_is_not_set_aside() {
     );
     let dry = say(trainer(&arguments).arg("--dry-run")).ended_with(0).json();
     assert_eq!(dry["moved"], 1, "{dry}");
-}
-
-#[test]
-fn two_at_once_do_not_get_in_each_others_way() {
-    let Some(folder) = photos(2) else { return };
-    let lock = folder.path().join(".ikat/lock");
-    std::fs::create_dir(folder.path().join(".ikat")).expect("a folder");
-    let held = std::fs::File::create(lock).expect("a file");
-    held.lock().expect("free");
-    let text = folder.path().display().to_string();
-    let said = say(&mut trainer(&["data", "dedupe", "--no-features", "--data", &text])).ended_with(1);
-    assert!(said.stderr.contains("another trainer is changing"), "{said:?}");
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use end_to_end::colours::{self, library};
 use end_to_end::program::{Said, program, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
 use end_to_end::web::{Web, answer};
-use end_to_end::{root, tool};
+use end_to_end::{files_below, root, tool};
 use serde_json::Value;
 use shared::network::{Network, Outputs, Runtime, Tensor};
 use trainer::features::SharedNetwork;
@@ -66,18 +66,8 @@ impl Place {
 
     /// The files of the data set, not in the order of a folder.
     fn files(&self) -> Vec<String> {
-        fn collect(folder: &Path, files: &mut Vec<String>) {
-            for entry in std::fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    collect(&path, files);
-                } else {
-                    files.push(path.display().to_string());
-                }
-            }
-        }
-        let mut files = Vec::new();
-        collect(&self.path("photos"), &mut files);
+        let files = files_below(&self.path("photos")).into_iter();
+        let mut files: Vec<String> = files.map(|path| path.display().to_string()).collect();
         files.sort_by_key(|path| path.bytes().rev().collect::<Vec<_>>());
         files
     }

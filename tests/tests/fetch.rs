@@ -208,6 +208,21 @@ fn whatever_servers_do_the_images_arrive_and_the_rest_is_listed() {
 }
 
 #[test]
+fn a_list_may_be_an_address_itself() {
+    let web = Web::start(|path, before, stream| match path {
+        "/urls.tsv" => {
+            let list = format!("dotted\thttp://{}/1.jpg\n", stream.local_addr().expect("an address"));
+            answer(stream, "200 OK", &[], list.as_bytes());
+        }
+        _ => misbehave(path, before, stream),
+    });
+    let mut work = Work::new(&[]);
+    work.urls = web.url("/urls.tsv");
+    assert_eq!(work.fetch(&["--allow-private"]).ended_with(0).json()["kept"], 1);
+    assert_eq!(work.images().len(), 1);
+}
+
+#[test]
 fn a_copy_is_kept_once() {
     let web = Web::start(misbehave);
     let work = Work::new(&[("dotted", web.url("/1.jpg")), ("striped", web.url("/copy.jpg"))]);

@@ -1,8 +1,7 @@
 //! Run history, comparison, sweep, and MLflow, through the trainer.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -194,8 +193,10 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
     assert_eq!(first["groups"].as_array().map(Vec::len), Some(2));
     let kept = work.path("sweep/efficientnet-lite0-128-svm-seed1/run.json");
     let before = std::fs::read(&kept).expect("a run");
-    work.trainer(&["runs", "delete", "--yes", "sweep/efficientnet-lite0-224-svm-seed2"])
-        .ended_with(0);
+    let delete = ["runs", "delete", "--json", "--yes"];
+    let deleted = work.trainer(&[&delete[..], &["sweep/efficientnet-lite0-224-svm-seed2"]].concat());
+    let deleted = deleted.ended_with(0).json()["deleted"].clone();
+    assert_eq!(deleted.as_array().map(Vec::len), Some(1));
     let again = work.trainer(&sweep).ended_with(0);
     assert!(again.stderr.contains("was done already"), "{again:?}");
     assert_eq!(again.json()["groups"], first["groups"]);
@@ -327,7 +328,8 @@ fn mlflow(folder: &Path) -> Option<(Running, String)> {
     let program = tool("mlflow")?;
     let address = |port: u16| format!("http://127.0.0.1:{port}");
     let start = |port: u16| {
-        Running::start(
+        // It starts others.
+        Running::start_group(
             Command::new(&program)
                 .args(["server", "--host", "127.0.0.1", "--workers", "1"])
                 .args(["--port", &port.to_string()])
@@ -336,11 +338,7 @@ fn mlflow(folder: &Path) -> Option<(Running, String)> {
                 .arg("--artifacts-destination")
                 .arg(folder.join("artifacts"))
                 .current_dir(folder)
-                .env("TMPDIR", folder)
-                // It starts others, which end with its group.
-                .process_group(0)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
+                .env("TMPDIR", folder),
         )
     };
     let is_ready = |port: u16| get(&format!("{}/health", address(port))).is_some();

@@ -22,8 +22,15 @@ fn one_command_publishes_a_model_and_calls_the_function() {
         .args([&run, &image])
         .env("NO_COLOR", "1"));
     let said = said.ended_with(0);
-    assert!(said.stdout.contains("local-blue"), "{said:?}");
-    assert!(said.stdout.contains("5 of 5 calls answered"), "{said:?}");
+    for part in [
+        "local-blue",
+        "score",
+        "server ms",
+        "round trip ms",
+        "5 of 5 calls answered",
+    ] {
+        assert!(said.stdout.contains(part), "{part}: {said:?}");
+    }
 }
 
 #[test]

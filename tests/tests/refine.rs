@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use end_to_end::colours::own_cache;
 use end_to_end::program::{Running, say, say_within, trainer};
 use end_to_end::workshop::Workshop;
 use end_to_end::{shared_data, subset, wait_until};
@@ -39,14 +40,6 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-/// A cache of its own for checkpoints, with the downloads of the user's.
-fn cache_beside(folder: &Path) -> std::path::PathBuf {
-    let cache = folder.join("cache");
-    let said = say(&mut trainer(&["setup", "--cache", &cache.display().to_string()])).ended_with(0);
-    drop(said);
-    cache
-}
-
 #[test]
 fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_trained() {
     let Some(source) = shared_data("clothing_pattern") else {
@@ -55,7 +48,7 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
     subset(&source, &data, &["checkered", "dotted", "striped"], 16);
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
 
     let whole = folder.path().join("whole");
     let said = say(&mut refine(&data, &whole, &cache, "dnn")).ended_with(0);
@@ -144,13 +137,11 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
 
 #[test]
 fn an_svm_can_stand_on_a_refined_network() {
-    let Some(source) = shared_data("clothing_pattern") else {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(data) = little(folder.path()) else {
         return;
     };
-    let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("data");
-    subset(&source, &data, &["dotted", "striped"], 16);
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
     let run = folder.path().join("run");
     let document = say(&mut refine(&data, &run, &cache, "svm-refined"))
         .ended_with(0)
@@ -167,7 +158,7 @@ fn the_recipe_of_the_original_trains_the_last_layer_alone() {
     let Some(data) = little(folder.path()) else {
         return;
     };
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
     let run = folder.path().join("run");
     let mut command = refine(&data, &run, &cache, "dnn");
     let document = say(command.args(["--recipe", "original"])).ended_with(0).json();
@@ -205,7 +196,7 @@ fn a_learning_rate_is_suggested_and_drawn() {
     let Some(data) = little(folder.path()) else {
         return;
     };
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
     let plot = folder.path().join("rates.svg");
     let [data, cache, plot_name] = [&data, &cache, &plot].map(|path| path.display().to_string());
     let find = || {
@@ -243,7 +234,7 @@ fn the_best_classifier_is_found_out() {
     let Some(data) = little(folder.path()) else {
         return;
     };
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
     let run = folder.path().join("run");
     let mut command = refine(&data, &run, &cache, "auto");
     let events = folder.path().join("events");
@@ -269,7 +260,7 @@ fn absurd_parameters_are_told_of() {
     let Some(data) = little(folder.path()) else {
         return;
     };
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
     let attempt = |name: &str, options: &[&str]| {
         let run = folder.path().join(name);
         let mut command = refine(&data, &run, &cache, "dnn");
@@ -295,7 +286,7 @@ fn one_image_of_each_class_is_enough_to_train_on() {
     };
     let data = folder.path().join("data");
     subset(&source, &data, &["dotted", "striped"], 2);
-    let cache = cache_beside(folder.path());
+    let cache = own_cache(folder.path());
     let run = folder.path().join("run");
     let mut command = refine(&data, &run, &cache, "dnn");
     let said = say(command.args(["--ratio", "0.5", "--no-group"]));
@@ -304,6 +295,21 @@ fn one_image_of_each_class_is_enough_to_train_on() {
         document["notes"].to_string().contains("Nothing was held out"),
         "{document}"
     );
+}
+
+#[test]
+fn the_step_alone_makes_what_a_training_with_it_makes() {
+    let workshop = Workshop::new(12);
+    let recipe = ["--epochs", "2", "--trained", "all", "--device", "cpu"];
+    let mut refine = workshop.trainer(&["refine", "--json", "--data", "data", "--out", "alone"]);
+    refine.args(["--backbone", "convolutional.onnx", "--resolution", "32"]);
+    refine.args(["--mean", "0,0,0", "--std", "255,255,255"]).args(recipe);
+    let alone = say_within(120, &refine).ended_with(0).json();
+    let mut train = workshop.train_by("convolutional.onnx", "data", "trained");
+    train.args(["--classifier", "dnn"]).args(recipe);
+    let trained = say_within(120, &train).ended_with(0).json();
+    assert_eq!(alone["version"], trained["version"]);
+    assert_eq!(json(&workshop.path("alone/bundle/manifest.json"))["classifier"], "dnn");
 }
 
 /// What a refinement makes is a network like any other, whatever names the first one gave its parts.

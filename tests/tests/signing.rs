@@ -140,7 +140,7 @@ fn what_no_trusted_key_has_signed_is_not_gone_back_to() {
         say_within(60, &publish(&workshop, more)).ended_with(0);
     };
     let rollback = |key: &str| {
-        let mut command = workshop.trainer(&["rollback", "--to", "store", "--name", "colours"]);
+        let mut command = workshop.trainer(&["rollback", "--json", "--to", "store", "--name", "colours"]);
         say_within(60, command.env("IKAT_TRUSTED_KEY", key))
     };
     put("unsigned", &[]);
@@ -161,7 +161,8 @@ fn what_no_trusted_key_has_signed_is_not_gone_back_to() {
     let refusal = rollback(&own).ended_with(1);
     assert!(refusal.stderr.contains("is not signed"), "{refusal:?}");
     assert_eq!(serve(&workshop, "store/colours", &own).0, 200, "nothing has changed");
-    rollback("").ended_with(0);
+    let done = rollback("").ended_with(0).json();
+    assert!(done["version"].is_string(), "{done}");
     refused(&serve(&workshop, "store/colours", &own), "is not signed");
 }
 

@@ -23,6 +23,14 @@ async fn a_real_server_does_what_publishing_relies_on() {
     races(&server).await;
     messages(&server).await;
     publishing(&server).await;
+
+    let sockets = server.sockets().to_vec();
+    assert!(sockets.iter().any(|socket| socket.exists()), "other names: {sockets:?}");
+    drop(server);
+    assert!(
+        !sockets.iter().any(|socket| socket.exists()),
+        "left behind: {sockets:?}"
+    );
 }
 
 async fn round_trip(server: &SeaweedFs) {

@@ -45,7 +45,7 @@ Usage: cargo xtask <task>
 Tasks:
   setup   install what the end-to-end tests start: servers into target/test-venv, Chromium if run as root
   check   formatting and lints, warnings as errors
-  test    setup, build the binaries, run every test
+  test    setup, build the binaries, run every test; more words go to cargo test: test --test load
   bench   measure side by side with what one would use instead: cargo xtask bench [ROW ...] [--device cuda] [--write]
   local   run the scorer as Lambda does, with a local S3, publish a model to it and call it; [--once] [RUN IMAGE]
   deny    check the dependencies: known vulnerabilities, licences, origins (or those named: deny licenses sources)
@@ -197,10 +197,21 @@ fn build() -> Result<(), String> {
 }
 
 fn local() -> Result<(), String> {
+    let arguments: Vec<String> = env::args().skip(2).collect();
+    // A build takes minutes: what cannot be served is refused before.
+    if !can_be_local(&arguments) {
+        return Err(format!("local takes a run and an image, or neither\n\n{HELP}"));
+    }
     build()?;
     run(cargo()
         .args(["run", "--quiet", "--locked", "--example", "local", "--"])
-        .args(env::args().skip(2)))
+        .args(arguments))
+}
+
+/// Whether these words name what is to run here: a run and an image of one's own, or nothing, which is the demo.
+fn can_be_local(arguments: &[String]) -> bool {
+    let names = arguments.iter().filter(|argument| *argument != "--once");
+    matches!(names.count(), 0 | 2)
 }
 
 fn test() -> Result<(), String> {
@@ -267,4 +278,25 @@ fn root() -> PathBuf {
     manifest
         .parent()
         .map_or_else(|| manifest.to_path_buf(), Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_here_is_a_run_with_an_image_or_the_demo() {
+        for (line, expected) in [
+            ("", true),
+            ("--once", true),
+            ("run photo.jpg", true),
+            ("--once run photo.jpg", true),
+            ("run", false),
+            ("--one", false),
+            ("run one.jpg two.jpg", false),
+        ] {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(can_be_local(&words), expected, "{line}");
+        }
+    }
 }

@@ -113,3 +113,39 @@ fn a_manifest_must_fit_together() {
     let error = read(longer).expect_err("three logits for two classes").to_string();
     assert!(error.contains("its own head"), "{error}");
 }
+
+/// Other programs read by them.
+#[test]
+fn the_names_within_the_files_of_a_bundle_stay() {
+    let keys = |json: &[u8]| -> Vec<String> {
+        let object: BTreeMap<String, Value> = serde_json::from_slice(json).expect("an object");
+        object.into_keys().collect()
+    };
+    let classifier = LinearClassifier {
+        weights: vec![vec![1.0]],
+        intercepts: vec![0.0],
+        c: 1.0,
+        solver: "by-hand".to_owned(),
+    };
+    let classifier = classifier.to_json().expect("usable");
+    assert_eq!(keys(&classifier), ["C", "intercepts", "solver", "weights"]);
+    let manifest = bundle(&json!({})).manifest.to_json();
+    let expected = [
+        "backbone",
+        "calibration",
+        "classes",
+        "classifier",
+        "feature_size",
+        "files",
+        "metrics",
+        "name",
+        "preprocessing",
+        "schema_version",
+        "thresholds",
+        "version",
+    ];
+    assert_eq!(keys(&manifest), expected);
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    let file = manifest["files"][GOLDEN].to_string();
+    assert_eq!(keys(file.as_bytes()), ["sha256", "size"]);
+}

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use end_to_end::bundles::{bundle, noise};
 use end_to_end::dice::Dice;
 use end_to_end::program::{Running, say_within};
-use end_to_end::wait_until;
 use end_to_end::web::{Web, answer};
 use end_to_end::workshop::{Workshop, picture};
+use end_to_end::{files_below, wait_until};
 use serde_json::Value;
 use trainer::runs::Record;
 
@@ -38,24 +38,12 @@ fn dice(name: &str) -> Dice {
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 fn tree(root: &Path) -> Tree {
-    let mut files = Tree::new();
-    let mut open = vec![root.to_path_buf()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let temporary = path.extension().is_some_and(|extension| extension == "tmp");
-            if temporary {
-                continue;
-            }
-            if path.is_dir() {
-                open.push(path);
-            } else {
-                let bytes = std::fs::read(&path).expect("a file");
-                files.insert(path.strip_prefix(root).expect("inside").to_path_buf(), bytes);
-            }
-        }
-    }
-    files
+    let inside = |path: PathBuf| path.strip_prefix(root).expect("inside").to_path_buf();
+    let is_temporary = |path: &Path| path.extension().is_some_and(|extension| extension == "tmp");
+    let mut files: Vec<PathBuf> = files_below(root).into_iter().map(inside).collect();
+    files.retain(|path| !path.ancestors().any(is_temporary));
+    let read = |path: PathBuf| (path.clone(), std::fs::read(root.join(path)).expect("a file"));
+    files.into_iter().map(read).collect()
 }
 
 /// The files of the class folders.
