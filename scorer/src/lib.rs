@@ -41,10 +41,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn serve(arguments: Arguments) -> Result<(), Failure> {
     let (configuration, carrier) = Configuration::resolve(arguments)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
+    // Images are scored by threads of their own. What carries requests to them is not worth a second thread, which each
+    // event would have to wake.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let model = Arc::new(Model::new(configuration));
         match carrier {
