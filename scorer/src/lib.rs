@@ -14,11 +14,15 @@ mod watchdog;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use configuration::{Arguments, Carrier, Configuration, ConfigurationError};
 use model::Model;
 
 pub use lambda::examine as examine_event;
+
+/// How long work that nobody waits for any more may take to end, once the process is to.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Runs the program with the arguments and the environment that it was started with.
 pub fn run() -> ExitCode {
@@ -54,9 +58,9 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
             Carrier::Http(address) => http::serve(model, address).await,
         }
     });
-    // Nobody waits any more for what is still at work: images of requests that were given up, or a disk that does not
-    // answer, which may take for ever.
-    runtime.shutdown_background();
+    // A process that ends within ONNX Runtime may crash there: what is nearly done may end. Images of requests that
+    // were given up, or a disk that does not answer, may take for ever, and nobody waits for them any more.
+    runtime.shutdown_timeout(ENDING);
     served
 }
 

@@ -32,13 +32,18 @@ impl Http {
                 .stderr(Stdio::piped()),
         );
         let mut lines = BufReader::new(scorer.take_stderr()).lines();
+        let mut log = Vec::new();
         let address = lines
             .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
+            .find_map(|line| {
+                let address = line.strip_prefix("listening on http://").map(str::parse);
+                log.push(line);
+                address?.ok()
+            })
             .expect("the scorer says where it listens");
         // What it logs from now on must not fill the pipe.
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Mutex::new(log));
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {

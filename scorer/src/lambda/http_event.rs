@@ -57,14 +57,14 @@ impl Form {
         };
         let text = |value: &Value, default: &str| value.as_str().unwrap_or(default).to_owned();
         let (method, mut path) = (text(method, "POST").to_ascii_uppercase(), text(path, "/"));
-        // API Gateway puts a stage that has a name before the path. Its REST APIs do so before that of the context alone.
-        let context = &event["requestContext"];
-        if let Some(stage) = context["stage"].as_str().map(|stage| format!("/{stage}")) {
-            let after = |path: &str| path.strip_prefix(&stage).map(str::to_owned);
-            let is_apart = context["path"].as_str().and_then(after).as_ref() == Some(&path);
-            if let Some(rest) = after(&path).filter(|rest| rest.starts_with('/') && !is_apart) {
-                path = rest;
-            }
+        // API Gateway puts a stage that has a name before the path, but for REST APIs, whose events have no version.
+        let is_of_rest_api = self == Self::V1 && event["version"].is_null();
+        let stage = event["requestContext"]["stage"]
+            .as_str()
+            .filter(|_| !is_of_rest_api)
+            .map(|stage| format!("/{stage}/"));
+        if let Some(rest) = stage.and_then(|stage| path.strip_prefix(&stage)) {
+            path = format!("/{rest}");
         }
         (method, path)
     }

@@ -105,22 +105,20 @@ fn each_event_of_http_becomes_the_same_request() {
 
 #[test]
 fn a_stage_is_no_part_of_the_path() {
-    let http_api = |path: &str| json!({ "rawPath": path, "requestContext": { "http": {}, "stage": "v2" } });
-    let rest_api = |path: &str, whole: &str| {
-        let context = json!({ "stage": "v2", "path": whole });
-        json!({ "httpMethod": "POST", "path": path, "requestContext": context })
+    let second = |path: &str| json!({ "rawPath": path, "requestContext": { "http": {}, "stage": "v2" } });
+    let of_rest_api = |path: &str| json!({ "httpMethod": "POST", "path": path, "requestContext": { "stage": "v2" } });
+    let first = |path: &str| {
+        let mut event = of_rest_api(path);
+        event["version"] = "1.0".into();
+        event
     };
     for (event, path) in [
-        (http_api("/v2/score"), "/score"),
-        (http_api("/v2/v2/models/m/infer"), "/v2/models/m/infer"),
-        (http_api("/v20/score"), "/v20/score"),
-        // As an HTTP API tells it in payload 1, and then as a REST API does.
-        (rest_api("/v2/score", "/v2/score"), "/score"),
-        (rest_api("/score", "/v2/score"), "/score"),
-        (
-            rest_api("/v2/models/m/infer", "/v2/v2/models/m/infer"),
-            "/v2/models/m/infer",
-        ),
+        (second("/v2/score"), "/score"),
+        (second("/v2/v2/models/m/infer"), "/v2/models/m/infer"),
+        (second("/v20/score"), "/v20/score"),
+        (first("/v2/score"), "/score"),
+        (of_rest_api("/score"), "/score"),
+        (of_rest_api("/v2/models/m/infer"), "/v2/models/m/infer"),
     ] {
         let form = Form::of(&event).expect("an event of HTTP");
         assert_eq!(form.target(&event).1, path, "{event}");

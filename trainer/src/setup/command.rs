@@ -39,8 +39,8 @@ pub(super) fn npm_pack(package: &str, folder: &Path) -> Result<PathBuf, SetupErr
     single(folder, "tgz", package)
 }
 
-/// Runs the first of `programs` that exists, in `folder`: of the user's own, which may hold somebody's data, Python would
-/// take files for its modules, and npm for its settings.
+/// Runs the first of `programs` that exists, in `folder`: of the user's own, which may hold somebody's data, Python
+/// would take files for its modules, and npm for its settings.
 fn fetched(package: &str, programs: &[&str], arguments: &[&str], folder: &Path) -> Result<(), SetupError> {
     for program in programs {
         let run = Command::new(program)
