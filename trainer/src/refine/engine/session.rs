@@ -79,11 +79,14 @@ impl<B: Trainable> Session<B> {
         }
     }
 
-    /// Running statistics follow the batch's.
+    /// Running statistics follow the batch's, but for those that what is not trained takes too.
     fn follow(&mut self, statistics: Vec<BatchStatistics<B>>) {
         for seen in statistics {
             let values = [seen.mean.inner(), seen.variance.inner()];
             for (index, value) in seen.parameters.into_iter().zip(values) {
+                if self.plan.graph.parameters[index].role != Role::Statistic {
+                    continue;
+                }
                 let old = self.parameters[index].clone().mul_scalar(seen.momentum);
                 self.parameters[index] = old + value.mul_scalar(1.0 - seen.momentum);
             }

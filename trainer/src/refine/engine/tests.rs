@@ -234,6 +234,19 @@ fn numbers_that_are_none_stop_the_step_and_change_nothing() {
     }
 }
 
+#[test]
+fn a_running_statistic_that_is_not_to_change_stays() {
+    let mut plan = plan(Statistics::Batch, SGD);
+    let mut parameters = plan.graph.parameters.iter();
+    let mean = parameters.position(|parameter| parameter.name == "norm.mean");
+    let mean = mean.expect("a running mean");
+    plan.graph.parameters[mean].role = Role::Constant;
+    let before = plan.graph.parameters[mean].values.clone();
+    let mut engine = open(&Device::Cpu, plan).expect("a processor");
+    engine.step(&batch(), 0.1, 1).expect("a step");
+    assert_eq!(engine.parameters(Version::Current).expect("values")[mean], before);
+}
+
 /// The processor's backend panics at limits in the wrong order, as others do where their memory is used up.
 #[test]
 fn a_backend_that_panics_as_it_infers_is_an_error() {
