@@ -256,7 +256,7 @@ impl Service {
         };
         // All answers or none: what is wrong with the request itself is said before anything is scored.
         let read = |(number, value)| {
-            let item = request::item(value, "an entry of data", self.max_image_bytes);
+            let item = request::item(value, "an entry of data");
             item.map_err(|error| in_place(number, error))
         };
         let items: Vec<_> = data.iter().copied().enumerate().map(read).collect::<Result<_, _>>()?;

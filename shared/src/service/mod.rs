@@ -36,8 +36,6 @@ use references::NoReferences;
 use response::{Description, Readiness};
 use routes::{Inference, Route};
 
-use crate::image::Limits;
-
 /// The versions that answer, ready to do so from several threads at once. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
@@ -45,7 +43,6 @@ pub struct Service {
     canary: Option<(Arc<Version>, f64)>,
     problem: Option<Problem>,
     references: Arc<dyn References>,
-    max_image_bytes: usize,
     until: Option<Instant>,
 }
 
@@ -69,7 +66,6 @@ impl Service {
             canary: None,
             problem: None,
             references: Arc::new(NoReferences),
-            max_image_bytes: Limits::default().max_bytes,
             until: None,
         }
     }

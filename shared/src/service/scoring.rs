@@ -15,7 +15,7 @@ const NO_MAP: &str = "no explanation: this model's network offers no feature map
 
 impl Service {
     pub(super) fn score(&self, request: &Request) -> Result<Response, ServiceError> {
-        let asked = request::parse(request, self.max_image_bytes)?;
+        let asked = request::parse(request)?;
         match asked.images {
             Images::One(item) => {
                 let image = self.obtain([Ok(item)]).next().unwrap_or_else(|| Err(broken_off()));
