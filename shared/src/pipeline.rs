@@ -26,6 +26,16 @@ pub enum PipelineError {
     Network(#[from] NetworkError),
 }
 
+/// What is said of one decoded image.
+pub(crate) struct Explained {
+    /// Its scores.
+    pub(crate) prediction: Prediction,
+    /// Where the evidence for its best class is, where that was asked for and the network offers it.
+    pub(crate) map: Option<ActivationMap>,
+    /// All but the decoding.
+    pub(crate) timing: Timing,
+}
+
 /// Where the time went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
@@ -123,25 +133,25 @@ impl Pipeline {
         let start = Instant::now();
         let image = self.featurizer.decode(bytes)?;
         let decode = start.elapsed();
-        let (prediction, timing) = self.predict_pixels(&image)?;
+        let Explained { prediction, timing, .. } = self.predict_pixels(&image, Outputs::Vectors)?;
         Ok((prediction, Timing { decode, ..timing }))
     }
 
-    /// As [`Self::predict`] for an image that is decoded already.
+    /// As [`Self::predict`] for an image that is decoded already, with a map where `outputs` ask for one.
     ///
     /// # Errors
     /// [`PipelineError::Network`].
-    pub fn predict_pixels(&mut self, image: &RgbImage) -> Result<(Prediction, Timing), PipelineError> {
-        let (vector, timing) = self.featurizer.featurize_pixels(image)?;
+    pub(crate) fn predict_pixels(&mut self, image: &RgbImage, outputs: Outputs) -> Result<Explained, PipelineError> {
+        let (activations, timing) = self.featurizer.activations(image, outputs)?;
         let start = Instant::now();
-        let prediction = self.classify(&vector)?;
-        Ok((
+        let prediction = self.classify(&activations.vectors)?;
+        let map = ActivationMap::of_class(&activations, &self.head, prediction.best);
+        let classify = start.elapsed();
+        Ok(Explained {
             prediction,
-            Timing {
-                classify: start.elapsed(),
-                ..timing
-            },
-        ))
+            map,
+            timing: Timing { classify, ..timing },
+        })
     }
 
     /// Only a run tells how long a network's vector is.
@@ -154,19 +164,6 @@ impl Pipeline {
             vector.len(),
             self.head.takes()
         )))
-    }
-
-    /// Scores a decoded image and shows where the evidence for its best class is, where the network offers that.
-    ///
-    /// # Errors
-    /// [`PipelineError::Network`].
-    pub fn explain(&mut self, image: &RgbImage) -> Result<(Prediction, Option<ActivationMap>, Timing), PipelineError> {
-        let (activations, timing) = self.featurizer.activations(image, Outputs::VectorsAndMap)?;
-        let start = Instant::now();
-        let prediction = self.classify(&activations.vectors)?;
-        let map = ActivationMap::of_class(&activations, &self.head, prediction.best);
-        let classify = start.elapsed();
-        Ok((prediction, map, Timing { classify, ..timing }))
     }
 
     /// Shows where in a decoded image the evidence for a class is, where the network offers that.
@@ -213,9 +210,10 @@ mod tests {
         let featurizer = Featurizer::new(Limits::default(), plain(8), Box::new(Fixed));
         let mut pipeline = Pipeline::new(featurizer, head);
         let image = RgbImage::new(4, 4);
-        let (prediction, best, _) = pipeline.explain(&image).expect("explained");
-        assert_eq!(prediction.best, 1);
-        assert_eq!(best, pipeline.evidence(&image, 1).expect("a map"));
+        let explained = pipeline.predict_pixels(&image, Outputs::VectorsAndMap);
+        let explained = explained.expect("explained");
+        assert_eq!(explained.prediction.best, 1);
+        assert_eq!(explained.map, pipeline.evidence(&image, 1).expect("a map"));
         let other = pipeline.evidence(&image, 0).expect("run").expect("a map");
         assert_eq!(other.values, [1.0, 0.0]);
         assert_eq!(pipeline.evidence(&image, 2).expect("run"), None);
