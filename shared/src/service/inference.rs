@@ -178,7 +178,6 @@ pub(super) fn refuse(error: &ServiceError) -> Response {
 impl Service {
     pub(super) fn infer(&self, route: &Inference, request: &Request) -> Result<Response, ServiceError> {
         Ok(match route {
-            Inference::Server | Inference::Live => super::standing(&super::Route::Inference(route.clone())),
             Inference::Ready => Response::json(200, &ServerReadiness { ready: true }),
             Inference::ModelReady(path) => {
                 let name = self

@@ -34,7 +34,7 @@ use utoipa::ToSchema;
 
 use references::NoReferences;
 use response::{Description, Readiness};
-use routes::{Inference, Route};
+use routes::{Route, Standing};
 
 /// The versions that answer, ready to do so from several threads at once. Cheap to clone.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ impl Service {
             Route::Model => Ok(Response::json(200, &Description::of(self))),
             Route::Score => self.score(request),
             Route::Inference(route) => self.infer(&route, request),
-            Route::Live | Route::OpenApi => Ok(standing(&route)),
+            Route::Standing(standing) => Ok(standing.response()),
         });
         answer.unwrap_or_else(|error| refuse(&request.path, &error))
     }
@@ -136,8 +136,10 @@ impl Service {
 
 /// The answer to what needs no model, such as whether the process answers at all; `None` for everything else.
 pub fn answer_without_model(method: &str, path: &str) -> Option<Response> {
-    let route = routes::find(method, path).ok().filter(Route::is_standing)?;
-    Some(standing(&route))
+    match routes::find(method, path) {
+        Ok(Route::Standing(standing)) => Some(standing.response()),
+        _ => None,
+    }
 }
 
 /// Whether a request asks for nothing but whether there is a model.
@@ -158,12 +160,14 @@ pub fn refuse(path: &str, error: &ServiceError) -> Response {
     response
 }
 
-fn standing(route: &Route) -> Response {
-    match route {
-        Route::OpenApi => Response::text(200, "application/json", openapi().to_owned()),
-        Route::Inference(Inference::Server) => Response::json(200, &inference::Server::this()),
-        Route::Inference(_) => Response::json(200, &inference::Liveness { live: true }),
-        _ => Response::json(200, &response::Alive::default()),
+impl Standing {
+    fn response(self) -> Response {
+        match self {
+            Self::Live => Response::json(200, &response::Alive::default()),
+            Self::OpenApi => Response::text(200, "application/json", openapi().to_owned()),
+            Self::Server => Response::json(200, &inference::Server::this()),
+            Self::InferenceLive => Response::json(200, &inference::Liveness { live: true }),
+        }
     }
 }
 
