@@ -103,12 +103,15 @@ impl Service {
         self.problem.as_ref()
     }
 
+    /// The versions in memory, the live one first.
+    fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let canary = self.canary.as_ref().map(|(canary, _)| canary);
+        std::iter::once(&self.live).chain(canary)
+    }
+
     /// The version in memory that is called `version`.
     pub fn version(&self, version: &str) -> Option<&Arc<Version>> {
-        let canary = self.canary.as_ref().map(|(canary, _)| canary);
-        [Some(&self.live), canary]
-            .into_iter()
-            .flatten()
+        self.versions()
             .find(|candidate| candidate.manifest().version == version)
     }
 
