@@ -98,7 +98,10 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
         let error = rollback(&store, model, Some("deadbeef"), &TrustedKeys::default())
             .await
             .expect_err("no version");
-        assert!(matches!(error, PublishError::NoVersion { .. }), "{error}");
+        assert!(
+            matches!(error, PublishError::Version(VersionError::NoVersion { .. })),
+            "{error}"
+        );
     }
     let error = load_version(&store, "m", &VersionRef::named(name), &TrustedKeys::default())
         .await

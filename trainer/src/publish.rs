@@ -122,14 +122,6 @@ pub enum PublishError {
         /// What is live.
         live: String,
     },
-    /// The version is not in the store.
-    #[error("there is no version {version} of {name}: choose one that `trainer versions` lists")]
-    NoVersion {
-        /// Of which model.
-        name: String,
-        /// Which version.
-        version: String,
-    },
     /// The version cannot be made live.
     #[error("version {version} of {name} is not complete: {problem}; publish its bundle again, or choose another")]
     Incomplete {
@@ -227,7 +219,7 @@ async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Res
 /// and leaves the live version as it is. One of `trusted` must have signed what becomes live, where there are any.
 ///
 /// # Errors
-/// [`PublishError::NoPrevious`], [`PublishError::NoVersion`], [`PublishError::Incomplete`], [`PublishError::Lost`], or
+/// [`PublishError::NoPrevious`], [`VersionError::NoVersion`], [`PublishError::Incomplete`], [`PublishError::Lost`], or
 /// what the store says; the version that was live stays so.
 pub async fn rollback(
     store: &ObjectStore,
@@ -252,19 +244,10 @@ pub async fn rollback(
     };
     let (manifest, json) = match versions::manifest(store, name, &version, None).await {
         Ok(found) => found,
-        Err(error @ (VersionError::Store(_) | VersionError::Name(_))) => return Err(error.into()),
-        Err(error) => {
-            let problem = error.to_string();
-            let all = store.folders(&versions::versions_key(name)).await?;
-            return Err(if all.contains(&version) {
-                incomplete(name, &version, problem)
-            } else {
-                PublishError::NoVersion {
-                    name: name.to_owned(),
-                    version,
-                }
-            });
+        Err(error @ (VersionError::Store(_) | VersionError::Name(_) | VersionError::NoVersion { .. })) => {
+            return Err(error.into());
         }
+        Err(error) => return Err(incomplete(name, &version, error.to_string())),
     };
     if let Some(problem) = missing_file(store, name, &manifest).await? {
         return Err(incomplete(name, &version, problem));
