@@ -152,9 +152,8 @@ impl Rollout {
         // forgot its first one gets no second.
         let rollout = Arc::clone(self);
         let library = tokio::spawn(async move { rollout.runtime().await.cloned() });
-        let pinned = self.configuration.pinned.as_deref();
         let fetch = async {
-            let wanted = self.source().await?.wanted(pinned).await?;
+            let wanted = self.source().await?.wanted().await?;
             let live = self.load(&wanted.live).await?;
             Ok((wanted, live))
         };
@@ -251,7 +250,7 @@ impl Rollout {
     }
 
     async fn look(&self) -> Result<Wanted, StartupError> {
-        Ok(self.source().await?.wanted(None).await?)
+        Ok(self.source().await?.wanted().await?)
     }
 
     /// Loads what of `wanted` is not in memory and serves it, if that is not what is served already. A live version
@@ -317,8 +316,8 @@ impl Rollout {
     async fn source(&self) -> Result<&Source, StartupError> {
         let find = || async {
             let model = self.configuration.model.as_deref().ok_or(ConfigurationError::NoModel)?;
-            let source = Source::find(model, self.configuration.pinned.as_deref()).await?;
-            Ok(source.trusting(self.configuration.trusted.clone()))
+            let (pinned, trusted) = (self.configuration.pinned.as_deref(), &self.configuration.trusted);
+            Ok(Source::find(model, pinned, trusted.clone()).await?)
         };
         self.source.get_or_try_init(find).await
     }

@@ -22,7 +22,8 @@ use tokio::task::JoinError;
 
 pub use folder::FolderStore;
 pub use s3::{Patience, S3Store};
-pub use source::{Source, VersionRef, Wanted};
+pub use source::{Source, Wanted};
+pub use versions::VersionRef;
 
 /// A store's contents at one key.
 #[derive(Debug, Clone, PartialEq, Eq)]

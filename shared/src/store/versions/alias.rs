@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{VersionError, is_name, live_key};
-use crate::store::{Object, ObjectStore, VersionRef, rfc3339};
+use super::{VersionError, VersionRef, is_name, live_key};
+use crate::store::{Object, ObjectStore, rfc3339};
 
 /// The newest form of `live.json` that this version reads and writes.
 pub const LIVE_SCHEMA_VERSION: u32 = 1;

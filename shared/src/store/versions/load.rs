@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{LIVE, VersionError, file_key, is_name, versions_key};
+use super::{LIVE, VersionError, VersionRef, file_key, is_name, versions_key};
 use crate::bundle::{
     Bundle, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, SIGNATURE, SIGNATURE_BYTES, TrustedKeys,
 };
-use crate::store::{Object, ObjectStore, StoreError, VersionRef};
+use crate::store::{Object, ObjectStore, StoreError};
 
 /// The most that the files of one bundle may have together, in bytes, as they are held in memory.
 const MAX_BUNDLE_BYTES: u64 = 4 << 30;
@@ -246,7 +246,7 @@ mod tests {
         let loaded = load_version(&store, "m", &VersionRef::named("v"), &trusted).await;
         unsigned(loaded.map(|_| ()));
         let model = published.display().to_string();
-        let source = Source::find(&model, None).await.expect("a bundle").trusting(trusted);
-        unsigned(source.wanted(None).await.map(|_| ()));
+        let source = Source::find(&model, None, trusted).await.expect("a bundle");
+        unsigned(source.wanted().await.map(|_| ()));
     }
 }
