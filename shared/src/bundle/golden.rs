@@ -18,12 +18,19 @@ pub struct Golden {
 /// One golden image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GoldenImage {
-    /// File name within `golden/`.
+    /// File name within the folder of the golden scores.
     pub file: String,
     /// The label that the trainer saw.
     pub label: String,
     /// Probability of each class, in the manifest's order.
     pub scores: Vec<f32>,
+}
+
+impl GoldenImage {
+    /// Name of the image within a bundle.
+    pub fn path(&self) -> String {
+        format!("golden/{}", self.file)
+    }
 }
 
 impl Golden {

@@ -19,6 +19,8 @@ use crate::image::Limits;
 use crate::network::{NetworkError, Runtime};
 use crate::pipeline::{Featurizer, Pipeline, PipelineError};
 
+/// Name of the folder of a bundle within a run.
+pub const FOLDER: &str = "bundle";
 /// Name of the manifest within a bundle.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the network within a bundle.
@@ -217,7 +219,7 @@ impl Bundle {
     pub fn verify_golden(&self, pipeline: &mut Pipeline) -> Result<(), BundleError> {
         let golden = Golden::from_json(self.file(GOLDEN)?, self.manifest.classes.len())?;
         for image in &golden.images {
-            let bytes = self.file(&format!("golden/{}", image.file))?;
+            let bytes = self.file(&image.path())?;
             let (prediction, _) = pipeline.predict(bytes).map_err(|source| BundleError::GoldenImage {
                 name: image.file.clone(),
                 source,
@@ -236,6 +238,15 @@ impl Bundle {
             .get(name)
             .ok_or_else(|| BundleError::Missing(name.to_owned()))
     }
+}
+
+/// The folder of the bundle that `path` names: a run or the bundle in it. `path` itself where there is neither.
+pub fn folder_in(path: &Path) -> PathBuf {
+    let inside = path.join(FOLDER);
+    if !path.join(MANIFEST).is_file() && inside.join(MANIFEST).is_file() {
+        return inside;
+    }
+    path.to_path_buf()
 }
 
 /// The manifest in `folder`, its bytes and its signature. It is looked into after one of `trusted` was found to have

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::versions::{LIVE, VersionError, VersionRef, live, load_version};
 use super::{Location, ObjectStore, off_the_executor};
-use crate::bundle::{Bundle, MANIFEST, TrustedKeys, read_manifest};
+use crate::bundle::{Bundle, MANIFEST, TrustedKeys, folder_in, read_manifest};
 use crate::files::sha256_hex;
 
 /// A published model, or a plain bundle in a folder.
@@ -55,11 +55,9 @@ impl Source {
                 (Location::S3 { bucket, prefix }, name.to_owned())
             }
             Location::Folder(folder) => {
-                let inside = folder.join("bundle");
-                for bundle in [&folder, &inside] {
-                    if bundle.join(MANIFEST).is_file() {
-                        return Ok(of(Kind::Bundle(bundle.clone())));
-                    }
+                let bundle = folder_in(&folder);
+                if bundle.join(MANIFEST).is_file() {
+                    return Ok(of(Kind::Bundle(bundle)));
                 }
                 let no_model = || VersionError::NoModel {
                     folder: folder.display().to_string(),

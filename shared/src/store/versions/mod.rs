@@ -14,6 +14,8 @@ pub use load::{load_version, manifest, signature};
 
 /// Name of the file that says which version is served.
 pub const LIVE: &str = "live.json";
+/// Name of the folder that holds all versions of a model.
+pub const VERSIONS: &str = "versions";
 
 /// One version, and how to tell that it is the right one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +60,12 @@ pub fn live_key(name: &str) -> String {
 
 /// Key of the folder that holds all versions.
 pub fn versions_key(name: &str) -> String {
-    format!("{name}/versions")
+    format!("{name}/{VERSIONS}")
 }
 
 /// Key of a file of a version.
 pub fn file_key(name: &str, version: &str, file: &str) -> String {
-    format!("{name}/versions/{version}/{file}")
+    format!("{name}/{VERSIONS}/{version}/{file}")
 }
 
 #[cfg(test)]
