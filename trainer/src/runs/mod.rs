@@ -119,7 +119,7 @@ pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> 
     }
     let partial = tempfile::Builder::new()
         .prefix(if is_there { FILLING } else { ".ikat-run-" })
-        .suffix(".tmp")
+        .suffix(files::TEMPORARY)
         .tempdir_in(place)
         // The error itself names the temporary folder.
         .map_err(|error| at(place)(error.kind().into()))?;
