@@ -9,7 +9,7 @@ use std::io::Cursor;
 use ::image::imageops::{self, FilterType};
 use ::image::{DynamicImage, ImageBuffer, ImageFormat, Luma, Rgba, RgbaImage};
 
-use crate::classifier::Head;
+use crate::classifier::{Head, l2_norm};
 use crate::network::Activations;
 
 /// Longest side of a drawn map, in pixels.
@@ -47,11 +47,7 @@ impl ActivationMap {
                 if channels != features.len() || !pooled(map.data(), features, cells) {
                     return None;
                 }
-                let length = features
-                    .iter()
-                    .map(|value| f64::from(*value).powi(2))
-                    .sum::<f64>()
-                    .sqrt();
+                let length = l2_norm(features);
                 let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
                 let mut values = vec![0.0_f64; cells];
                 for (weight, plane) in classifier
