@@ -34,7 +34,7 @@ pub struct ActivationMap {
 impl ActivationMap {
     /// The map of `class` for the only image of `activations`. `None` where the network offers no feature map, or
     /// where its features are something else than that map's means.
-    pub fn of_class(activations: &Activations, head: &Head, class: usize) -> Option<Self> {
+    pub(crate) fn of_class(activations: &Activations, head: &Head, class: usize) -> Option<Self> {
         let map = activations.map.as_ref()?;
         let [images, channels, height, width] = map.shape();
         let cells = height * width;
@@ -81,7 +81,7 @@ impl ActivationMap {
 
     /// Draws the evidence as a PNG with transparency, to be laid over a picture of `width x height` pixels that the
     /// network saw whole, centred in a square. It has the picture's proportions and at most 256 pixels a side.
-    pub fn to_png(&self, width: u32, height: u32) -> Vec<u8> {
+    pub(crate) fn to_png(&self, width: u32, height: u32) -> Vec<u8> {
         let (columns, rows) = (self.width as u32, self.height as u32);
         let intensities = self.intensities();
         let cells: ImageBuffer<Luma<u8>, Vec<u8>> =

@@ -59,18 +59,6 @@ impl Featurizer {
         }
     }
 
-    /// The vector that the network gives for an encoded image, as it comes (not normalized).
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub fn featurize(&mut self, bytes: &[u8]) -> Result<(Vec<f32>, Timing), PipelineError> {
-        let start = Instant::now();
-        let image = self.decode(bytes)?;
-        let decode = start.elapsed();
-        let (vector, timing) = self.featurize_pixels(&image)?;
-        Ok((vector, Timing { decode, ..timing }))
-    }
-
     /// Decodes an image with as many pixels as the network has a use for.
     ///
     /// # Errors
@@ -79,13 +67,13 @@ impl Featurizer {
         self.preprocessing.decode(bytes, &self.limits)
     }
 
-    /// As [`Self::featurize`] for an image that is decoded already.
+    /// The vector that the network gives for a decoded image, as it comes (not normalized).
     ///
     /// # Errors
     /// [`PipelineError::Network`].
-    pub fn featurize_pixels(&mut self, image: &RgbImage) -> Result<(Vec<f32>, Timing), PipelineError> {
-        let (activations, timing) = self.activations(image, Outputs::Vectors)?;
-        Ok((activations.vectors, timing))
+    pub fn featurize_pixels(&mut self, image: &RgbImage) -> Result<Vec<f32>, PipelineError> {
+        let (activations, _) = self.activations(image, Outputs::Vectors)?;
+        Ok(activations.vectors)
     }
 
     /// What the network says of one decoded image.
@@ -115,13 +103,8 @@ impl Pipeline {
         Self { featurizer, head }
     }
 
-    /// What follows the network.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
     /// What an image may cost.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.featurizer.limits
     }
 

@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 pub use golden::{Golden, GoldenImage};
 pub use manifest::{Backbone, ClassifierKind, FileEntry, Manifest, SCHEMA_VERSION};
-pub use signature::{SIGNATURE, SIGNATURE_BYTES, TRUSTED_KEYS_VARIABLE, TrustedKeys, TrustedKeysError};
+pub use signature::{SIGNATURE, SIGNATURE_BYTES, TrustedKeys, TrustedKeysError};
+
+use signature::TRUSTED_KEYS_VARIABLE;
 
 use crate::classifier::{Head, LinearClassifier, LinearClassifierError};
 use crate::files;
@@ -31,9 +33,9 @@ pub const SVM: &str = "svm.json";
 pub const GOLDEN: &str = "golden/golden.json";
 
 /// The largest manifest that is read, in bytes.
-pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// The largest file of a bundle, in bytes.
-pub const MAX_FILE_BYTES: u64 = 2 << 30;
+const MAX_FILE_BYTES: u64 = 2 << 30;
 
 /// A bundle in memory: its manifest and the files that the manifest lists, by name.
 #[derive(Debug, Clone)]

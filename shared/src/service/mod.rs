@@ -21,7 +21,7 @@ pub use error::{ErrorCode, ServiceError};
 pub use item_result::{ItemOutcome, ItemResult};
 pub use openapi::document as openapi;
 pub use references::{AllowedBuckets, References, S3Reference, not_allowed};
-pub use request::{Item, MAX_IMAGES, Request};
+pub use request::{Item, Request};
 pub use response::{Answer, Milliseconds, Model, Record, Response, Scored};
 pub use version::{Version, places};
 

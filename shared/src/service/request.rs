@@ -11,7 +11,7 @@ use super::references::S3Reference;
 use crate::image::Limits;
 
 /// Most images in one request.
-pub const MAX_IMAGES: usize = 64;
+const MAX_IMAGES: usize = 64;
 
 /// The column of the original service's `input_df` rows.
 const ROW_KEY: &str = "image base64 string";

@@ -29,7 +29,7 @@ impl FolderStore {
     }
 
     /// The folder.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 

@@ -8,7 +8,7 @@ mod alias;
 mod error;
 mod load;
 
-pub use alias::{Canary, LIVE_SCHEMA_VERSION, Live, find_live, live};
+pub use alias::{Canary, Live, find_live, live};
 pub use error::VersionError;
 pub use load::{load_version, manifest, signature};
 
