@@ -79,14 +79,20 @@ impl Rollout {
         self.serving.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The service where there is one, and then the alias is looked at in the background when it is time.
+    pub fn in_memory(self: &Arc<Self>) -> Option<Arc<Service>> {
+        let service = self.serving()?;
+        self.follow_when_due();
+        Some(service)
+    }
+
     /// As [`Self::service`], waiting for nothing: what is in memory, or why there is nothing. What is not loaded
     /// is loaded in the background.
     ///
     /// # Errors
     /// `model_unavailable`.
     pub fn service_at_once(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
-        if let Some(service) = self.serving() {
-            self.follow_when_due();
+        if let Some(service) = self.in_memory() {
             return Ok(service);
         }
         let rollout = Arc::clone(self);
@@ -107,15 +113,13 @@ impl Rollout {
         ))
     }
 
-    /// The service: at once where there is one, and then the alias is looked at in the background when it is
-    /// time. The first is waited for; why it cannot be loaded is remembered for a while, so that requests that
-    /// come meanwhile are answered at once.
+    /// As [`Self::in_memory`], and the first is waited for; why it cannot be loaded is remembered for a while, so that
+    /// requests that come meanwhile are answered at once.
     ///
     /// # Errors
     /// `model_unavailable` with the reason.
     pub async fn service(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
-        if let Some(service) = self.serving() {
-            self.follow_when_due();
+        if let Some(service) = self.in_memory() {
             return Ok(service);
         }
         let mut progress = self.progress.lock().await;
