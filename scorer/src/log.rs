@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use shared::classifier::Decision;
 use shared::service::{Milliseconds, Record, Scored};
 use shared::store::rfc3339;
 
@@ -239,7 +240,7 @@ impl Group<'_> {
         let unknown = self
             .scored
             .iter()
-            .filter(|scored| scored.decision.name() == "unknown")
+            .filter(|scored| scored.decision == Decision::Unknown)
             .count();
         let confidence: Vec<f32> = self.scored.iter().map(|scored| scored.score).take(MAX_VALUES).collect();
         json!({

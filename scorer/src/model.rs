@@ -169,6 +169,9 @@ impl Model {
 
     /// The versions that answer, waited for until `until` where the first is being loaded.
     async fn service(&self, until: Option<Instant>) -> Result<Arc<Service>, ServiceError> {
+        if let Some(service) = self.rollout.in_memory() {
+            return Ok(service);
+        }
         let Some(until) = until else {
             return self.rollout.service().await;
         };

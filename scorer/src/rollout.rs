@@ -79,14 +79,20 @@ impl Rollout {
         self.serving.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The service where there is one, and then the alias is looked at in the background when it is time.
+    pub fn in_memory(self: &Arc<Self>) -> Option<Arc<Service>> {
+        let service = self.serving()?;
+        self.follow_when_due();
+        Some(service)
+    }
+
     /// As [`Self::service`], waiting for nothing: what is in memory, or why there is nothing. What is not loaded
     /// is loaded in the background.
     ///
     /// # Errors
     /// `model_unavailable`.
     pub fn service_at_once(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
-        if let Some(service) = self.serving() {
-            self.follow_when_due();
+        if let Some(service) = self.in_memory() {
             return Ok(service);
         }
         let rollout = Arc::clone(self);
@@ -107,15 +113,13 @@ impl Rollout {
         ))
     }
 
-    /// The service: at once where there is one, and then the alias is looked at in the background when it is
-    /// time. The first is waited for; why it cannot be loaded is remembered for a while, so that requests that
-    /// come meanwhile are answered at once.
+    /// As [`Self::in_memory`], and the first is waited for; why it cannot be loaded is remembered for a while, so that
+    /// requests that come meanwhile are answered at once.
     ///
     /// # Errors
     /// `model_unavailable` with the reason.
     pub async fn service(self: &Arc<Self>) -> Result<Arc<Service>, ServiceError> {
-        if let Some(service) = self.serving() {
-            self.follow_when_due();
+        if let Some(service) = self.in_memory() {
             return Ok(service);
         }
         let mut progress = self.progress.lock().await;
@@ -152,9 +156,8 @@ impl Rollout {
         // forgot its first one gets no second.
         let rollout = Arc::clone(self);
         let library = tokio::spawn(async move { rollout.runtime().await.cloned() });
-        let pinned = self.configuration.pinned.as_deref();
         let fetch = async {
-            let wanted = self.source().await?.wanted(pinned).await?;
+            let wanted = self.source().await?.wanted().await?;
             let live = self.load(&wanted.live).await?;
             Ok((wanted, live))
         };
@@ -251,7 +254,7 @@ impl Rollout {
     }
 
     async fn look(&self) -> Result<Wanted, StartupError> {
-        Ok(self.source().await?.wanted(None).await?)
+        Ok(self.source().await?.wanted().await?)
     }
 
     /// Loads what of `wanted` is not in memory and serves it, if that is not what is served already. A live version
@@ -317,8 +320,8 @@ impl Rollout {
     async fn source(&self) -> Result<&Source, StartupError> {
         let find = || async {
             let model = self.configuration.model.as_deref().ok_or(ConfigurationError::NoModel)?;
-            let source = Source::find(model, self.configuration.pinned.as_deref()).await?;
-            Ok(source.trusting(self.configuration.trusted.clone()))
+            let (pinned, trusted) = (self.configuration.pinned.as_deref(), &self.configuration.trusted);
+            Ok(Source::find(model, pinned, trusted.clone()).await?)
         };
         self.source.get_or_try_init(find).await
     }

@@ -9,7 +9,7 @@ use std::io::Cursor;
 use ::image::imageops::{self, FilterType};
 use ::image::{DynamicImage, ImageBuffer, ImageFormat, Luma, Rgba, RgbaImage};
 
-use crate::classifier::Head;
+use crate::classifier::{Head, l2_norm};
 use crate::network::Activations;
 
 /// Longest side of a drawn map, in pixels.
@@ -34,7 +34,7 @@ pub struct ActivationMap {
 impl ActivationMap {
     /// The map of `class` for the only image of `activations`. `None` where the network offers no feature map, or
     /// where its features are something else than that map's means.
-    pub fn of_class(activations: &Activations, head: &Head, class: usize) -> Option<Self> {
+    pub(crate) fn of_class(activations: &Activations, head: &Head, class: usize) -> Option<Self> {
         let map = activations.map.as_ref()?;
         let [images, channels, height, width] = map.shape();
         let cells = height * width;
@@ -47,11 +47,7 @@ impl ActivationMap {
                 if channels != features.len() || !pooled(map.data(), features, cells) {
                     return None;
                 }
-                let length = features
-                    .iter()
-                    .map(|value| f64::from(*value).powi(2))
-                    .sum::<f64>()
-                    .sqrt();
+                let length = l2_norm(features);
                 let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
                 let mut values = vec![0.0_f64; cells];
                 for (weight, plane) in classifier
@@ -85,7 +81,7 @@ impl ActivationMap {
 
     /// Draws the evidence as a PNG with transparency, to be laid over a picture of `width x height` pixels that the
     /// network saw whole, centred in a square. It has the picture's proportions and at most 256 pixels a side.
-    pub fn to_png(&self, width: u32, height: u32) -> Vec<u8> {
+    pub(crate) fn to_png(&self, width: u32, height: u32) -> Vec<u8> {
         let (columns, rows) = (self.width as u32, self.height as u32);
         let intensities = self.intensities();
         let cells: ImageBuffer<Luma<u8>, Vec<u8>> =

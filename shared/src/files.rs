@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all, locks, and the hash that names contents.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::ops::{Deref, DerefMut};
@@ -9,7 +10,9 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 /// How the names of files begin that are not finished.
-pub(crate) const UNFINISHED: &str = ".ikat-";
+pub const UNFINISHED: &str = ".ikat-";
+/// How they end.
+pub const TEMPORARY: &str = ".tmp";
 
 /// The SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -146,7 +149,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] where something has the name, or whatever the file system answers.
-    pub fn finish_new(self) -> io::Result<()> {
+    pub(crate) fn finish_new(self) -> io::Result<()> {
         self.file.as_file().sync_all()?;
         self.file.persist_noclobber(&self.path).map_err(|error| error.error)?;
         Ok(())
@@ -176,13 +179,19 @@ pub fn real_path(path: &Path) -> io::Result<PathBuf> {
     Ok(found.unwrap_or(place))
 }
 
+/// Whether a file of this name is only being written, or was when its program was killed.
+pub fn is_unfinished(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(UNFINISHED.as_bytes()) && name.ends_with(TEMPORARY.as_bytes())
+}
+
 /// A new file of a temporary name in `folder`, which is removed where it gets no other. It is an ordinary file, for
 /// whom the umask leaves, and an error says nothing of its name, which nobody knows.
 fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     let open = |path: &Path| OpenOptions::new().write(true).create_new(true).open(path);
     tempfile::Builder::new()
         .prefix(UNFINISHED)
-        .suffix(".tmp")
+        .suffix(TEMPORARY)
         .make_in(folder, open)
 }
 
@@ -210,6 +219,19 @@ mod tests {
             .map(|entry| entry.expect("entry").file_name())
             .collect();
         assert_eq!(names, ["model.json"]);
+    }
+
+    #[test]
+    fn an_unfinished_file_is_known_by_its_name() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = AtomicFile::create(&folder.path().join("model.json")).expect("begun");
+        let mut entries = std::fs::read_dir(folder.path()).expect("listable");
+        let entry = entries.next().expect("the file").expect("entry");
+        assert!(is_unfinished(&entry.file_name()), "{entry:?}");
+        drop(file);
+        for name in ["model.json", "photo.tmp", ".ikat-live.json.lock"] {
+            assert!(!is_unfinished(OsStr::new(name)), "{name}");
+        }
     }
 
     #[cfg(target_os = "linux")]

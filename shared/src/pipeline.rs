@@ -26,6 +26,16 @@ pub enum PipelineError {
     Network(#[from] NetworkError),
 }
 
+/// What is said of one decoded image.
+pub(crate) struct Explained {
+    /// Its scores.
+    pub(crate) prediction: Prediction,
+    /// Where the evidence for its best class is, where that was asked for and the network offers it.
+    pub(crate) map: Option<ActivationMap>,
+    /// All but the decoding.
+    pub(crate) timing: Timing,
+}
+
 /// Where the time went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
@@ -49,18 +59,6 @@ impl Featurizer {
         }
     }
 
-    /// The vector that the network gives for an encoded image, as it comes (not normalized).
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub fn featurize(&mut self, bytes: &[u8]) -> Result<(Vec<f32>, Timing), PipelineError> {
-        let start = Instant::now();
-        let image = self.decode(bytes)?;
-        let decode = start.elapsed();
-        let (vector, timing) = self.featurize_pixels(&image)?;
-        Ok((vector, Timing { decode, ..timing }))
-    }
-
     /// Decodes an image with as many pixels as the network has a use for.
     ///
     /// # Errors
@@ -69,13 +67,13 @@ impl Featurizer {
         self.preprocessing.decode(bytes, &self.limits)
     }
 
-    /// As [`Self::featurize`] for an image that is decoded already.
+    /// The vector that the network gives for a decoded image, as it comes (not normalized).
     ///
     /// # Errors
     /// [`PipelineError::Network`].
-    pub fn featurize_pixels(&mut self, image: &RgbImage) -> Result<(Vec<f32>, Timing), PipelineError> {
-        let (activations, timing) = self.activations(image, Outputs::Vectors)?;
-        Ok((activations.vectors, timing))
+    pub fn featurize_pixels(&mut self, image: &RgbImage) -> Result<Vec<f32>, PipelineError> {
+        let (activations, _) = self.activations(image, Outputs::Vectors)?;
+        Ok(activations.vectors)
     }
 
     /// What the network says of one decoded image.
@@ -105,13 +103,8 @@ impl Pipeline {
         Self { featurizer, head }
     }
 
-    /// What follows the network.
-    pub fn head(&self) -> &Head {
-        &self.head
-    }
-
     /// What an image may cost.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.featurizer.limits
     }
 
@@ -123,25 +116,25 @@ impl Pipeline {
         let start = Instant::now();
         let image = self.featurizer.decode(bytes)?;
         let decode = start.elapsed();
-        let (prediction, timing) = self.predict_pixels(&image)?;
+        let Explained { prediction, timing, .. } = self.predict_pixels(&image, Outputs::Vectors)?;
         Ok((prediction, Timing { decode, ..timing }))
     }
 
-    /// As [`Self::predict`] for an image that is decoded already.
+    /// As [`Self::predict`] for an image that is decoded already, with a map where `outputs` ask for one.
     ///
     /// # Errors
     /// [`PipelineError::Network`].
-    pub fn predict_pixels(&mut self, image: &RgbImage) -> Result<(Prediction, Timing), PipelineError> {
-        let (vector, timing) = self.featurizer.featurize_pixels(image)?;
+    pub(crate) fn predict_pixels(&mut self, image: &RgbImage, outputs: Outputs) -> Result<Explained, PipelineError> {
+        let (activations, timing) = self.featurizer.activations(image, outputs)?;
         let start = Instant::now();
-        let prediction = self.classify(&vector)?;
-        Ok((
+        let prediction = self.classify(&activations.vectors)?;
+        let map = ActivationMap::of_class(&activations, &self.head, prediction.best);
+        let classify = start.elapsed();
+        Ok(Explained {
             prediction,
-            Timing {
-                classify: start.elapsed(),
-                ..timing
-            },
-        ))
+            map,
+            timing: Timing { classify, ..timing },
+        })
     }
 
     /// Only a run tells how long a network's vector is.
@@ -154,19 +147,6 @@ impl Pipeline {
             vector.len(),
             self.head.takes()
         )))
-    }
-
-    /// Scores a decoded image and shows where the evidence for its best class is, where the network offers that.
-    ///
-    /// # Errors
-    /// [`PipelineError::Network`].
-    pub fn explain(&mut self, image: &RgbImage) -> Result<(Prediction, Option<ActivationMap>, Timing), PipelineError> {
-        let (activations, timing) = self.featurizer.activations(image, Outputs::VectorsAndMap)?;
-        let start = Instant::now();
-        let prediction = self.classify(&activations.vectors)?;
-        let map = ActivationMap::of_class(&activations, &self.head, prediction.best);
-        let classify = start.elapsed();
-        Ok((prediction, map, Timing { classify, ..timing }))
     }
 
     /// Shows where in a decoded image the evidence for a class is, where the network offers that.
@@ -213,9 +193,10 @@ mod tests {
         let featurizer = Featurizer::new(Limits::default(), plain(8), Box::new(Fixed));
         let mut pipeline = Pipeline::new(featurizer, head);
         let image = RgbImage::new(4, 4);
-        let (prediction, best, _) = pipeline.explain(&image).expect("explained");
-        assert_eq!(prediction.best, 1);
-        assert_eq!(best, pipeline.evidence(&image, 1).expect("a map"));
+        let explained = pipeline.predict_pixels(&image, Outputs::VectorsAndMap);
+        let explained = explained.expect("explained");
+        assert_eq!(explained.prediction.best, 1);
+        assert_eq!(explained.map, pipeline.evidence(&image, 1).expect("a map"));
         let other = pipeline.evidence(&image, 0).expect("run").expect("a map");
         assert_eq!(other.values, [1.0, 0.0]);
         assert_eq!(pipeline.evidence(&image, 2).expect("run"), None);

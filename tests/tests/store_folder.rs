@@ -6,7 +6,7 @@ use std::process::Command;
 use end_to_end::bundles::bundle;
 use shared::bundle::{MODEL, TrustedKeys};
 use shared::store::versions::{self, VersionError, live, load_version};
-use shared::store::{FolderStore, ObjectStore, VersionRef};
+use shared::store::{FolderStore, ObjectStore, VersionRef, source};
 use trainer::publish::{PublishError, models, publish, publish_canary, rollback, versions as list};
 
 /// Tells the child processes of the race where to publish what.
@@ -29,16 +29,12 @@ async fn what_is_published_is_opened_and_publishing_again_changes_nothing() {
     assert_eq!(publish(&store, &two, "t-shirts").await.expect("again"), second);
 
     let model = folder.path().join("t-shirts").display().to_string();
-    let opened = versions::open(&model, None).await.expect("opened");
+    let opened = source::open(&model, None).await.expect("opened");
     assert_eq!((&opened.manifest, &opened.files), (&two.manifest, &two.files));
-    let pinned = versions::open(&model, Some(&one.manifest.version))
-        .await
-        .expect("opened");
+    let pinned = source::open(&model, Some(&one.manifest.version)).await.expect("opened");
     assert_eq!(pinned.files, one.files);
     let plain = folder.path().join("t-shirts/versions").join(&one.manifest.version);
-    let plain = versions::open(&plain.display().to_string(), None)
-        .await
-        .expect("opened");
+    let plain = source::open(&plain.display().to_string(), None).await.expect("opened");
     assert_eq!(plain.manifest, one.manifest);
 }
 
@@ -98,7 +94,10 @@ async fn a_half_published_version_is_listed_and_never_made_live() {
         let error = rollback(&store, model, Some("deadbeef"), &TrustedKeys::default())
             .await
             .expect_err("no version");
-        assert!(matches!(error, PublishError::NoVersion { .. }), "{error}");
+        assert!(
+            matches!(error, PublishError::Version(VersionError::NoVersion { .. })),
+            "{error}"
+        );
     }
     let error = load_version(&store, "m", &VersionRef::named(name), &TrustedKeys::default())
         .await
@@ -244,7 +243,7 @@ async fn damage_is_noticed_and_named() {
         flipped[whole.len() / 2] ^= 1;
         for damaged in [&flipped[..], &whole[..whole.len() - 1], &[&whole[..], b" "].concat()] {
             std::fs::write(&file, damaged).expect("damaged");
-            let error = versions::open(&model, None).await.expect_err(name).to_string();
+            let error = source::open(&model, None).await.expect_err(name).to_string();
             assert!(error.contains(name), "{error}");
         }
         let error = publish(&store, &bundle, "m").await.expect_err("occupied");
@@ -254,7 +253,7 @@ async fn damage_is_noticed_and_named() {
         );
         std::fs::write(&file, &whole).expect("repaired");
     }
-    versions::open(&model, None).await.expect("whole again");
+    source::open(&model, None).await.expect("whole again");
 }
 
 #[tokio::test]
@@ -309,5 +308,5 @@ async fn of_racing_processes_each_wins_whole_or_is_told_that_it_lost() {
     let complete = all.iter().filter(|info| info.complete).count();
     assert_eq!((all.len(), complete), (6, 6), "{all:?}");
     let model = folder.path().join("m").display().to_string();
-    versions::open(&model, None).await.expect("the last winner, whole");
+    source::open(&model, None).await.expect("the last winner, whole");
 }

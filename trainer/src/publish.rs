@@ -122,14 +122,6 @@ pub enum PublishError {
         /// What is live.
         live: String,
     },
-    /// The version is not in the store.
-    #[error("there is no version {version} of {name}: choose one that `trainer versions` lists")]
-    NoVersion {
-        /// Of which model.
-        name: String,
-        /// Which version.
-        version: String,
-    },
     /// The version cannot be made live.
     #[error("version {version} of {name} is not complete: {problem}; publish its bundle again, or choose another")]
     Incomplete {
@@ -227,7 +219,7 @@ async fn upload_version(store: &ObjectStore, bundle: &Bundle, name: &str) -> Res
 /// and leaves the live version as it is. One of `trusted` must have signed what becomes live, where there are any.
 ///
 /// # Errors
-/// [`PublishError::NoPrevious`], [`PublishError::NoVersion`], [`PublishError::Incomplete`], [`PublishError::Lost`], or
+/// [`PublishError::NoPrevious`], [`VersionError::NoVersion`], [`PublishError::Incomplete`], [`PublishError::Lost`], or
 /// what the store says; the version that was live stays so.
 pub async fn rollback(
     store: &ObjectStore,
@@ -252,19 +244,10 @@ pub async fn rollback(
     };
     let (manifest, json) = match versions::manifest(store, name, &version, None).await {
         Ok(found) => found,
-        Err(error @ (VersionError::Store(_) | VersionError::Name(_))) => return Err(error.into()),
-        Err(error) => {
-            let problem = error.to_string();
-            let all = store.folders(&versions::versions_key(name)).await?;
-            return Err(if all.contains(&version) {
-                incomplete(name, &version, problem)
-            } else {
-                PublishError::NoVersion {
-                    name: name.to_owned(),
-                    version,
-                }
-            });
+        Err(error @ (VersionError::Store(_) | VersionError::Name(_) | VersionError::NoVersion { .. })) => {
+            return Err(error.into());
         }
+        Err(error) => return Err(incomplete(name, &version, error.to_string())),
     };
     if let Some(problem) = missing_file(store, name, &manifest).await? {
         return Err(incomplete(name, &version, problem));
@@ -317,26 +300,25 @@ async fn model(store: &ObjectStore, name: String) -> Result<Option<ModelInfo>, P
 /// [`VersionError`] where the store does not answer or `name` cannot be one. A damaged version is none:
 /// it is listed with its problem.
 pub async fn versions(store: &ObjectStore, name: &str) -> Result<Vec<VersionInfo>, PublishError> {
-    let live = versions::find_live(store, name).await?.map(|(live, _)| live);
+    let served = versions::find_live(store, name).await?;
+    let live = served.as_ref().map(|(live, _)| live);
     let found = store.folders(&versions::versions_key(name)).await?;
     let inspections: Vec<_> = found
         .into_iter()
         .filter(|version| versions::is_name(version))
-        .map(|version| inspect(store, name, version))
+        .map(|version| inspect(store, name, version, live))
         .collect();
     let mut list: Vec<VersionInfo> = stream::iter(inspections).buffered(PARALLEL).try_collect().await?;
-    for info in &mut list {
-        info.live = live.as_ref().is_some_and(|live| live.version == info.version);
-        let canary = live.as_ref().and_then(|live| live.canary.as_ref());
-        info.canary_share = canary
-            .filter(|canary| canary.version == info.version)
-            .map(|canary| canary.share);
-    }
     list.sort_by(|a, b| (&a.created, &a.version).cmp(&(&b.created, &b.version)));
     Ok(list)
 }
 
-async fn inspect(store: &ObjectStore, name: &str, version: String) -> Result<VersionInfo, PublishError> {
+async fn inspect(
+    store: &ObjectStore,
+    name: &str,
+    version: String,
+    live: Option<&Live>,
+) -> Result<VersionInfo, PublishError> {
     let (problem, accuracy) = match versions::manifest(store, name, &version, None).await {
         Ok((manifest, _)) => (
             missing_file(store, name, &manifest).await?,
@@ -346,9 +328,12 @@ async fn inspect(store: &ObjectStore, name: &str, version: String) -> Result<Ver
         Err(error) => (Some(error.to_string()), None),
     };
     let written = store.head(&file_key(name, &version, MANIFEST)).await?;
+    let canary = live.and_then(|live| live.canary.as_ref());
     Ok(VersionInfo {
-        live: false,
-        canary_share: None,
+        live: live.is_some_and(|live| live.version == version),
+        canary_share: canary
+            .filter(|canary| canary.version == version)
+            .map(|canary| canary.share),
         complete: problem.is_none(),
         problem,
         created: written.and_then(|info| info.modified).map(rfc3339),

@@ -9,7 +9,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes};
 use rand::RngExt;
 use shared::bundle::{Bundle, SIGNATURE_BYTES};
-use shared::files::hex;
+use shared::files::{TEMPORARY, UNFINISHED, hex};
 
 use crate::shell;
 
@@ -101,8 +101,8 @@ impl SigningKey {
         };
         // Temporary files are for their owner alone, and so is what this one becomes.
         let mut file = tempfile::Builder::new()
-            .prefix(".ikat-")
-            .suffix(".tmp")
+            .prefix(UNFINISHED)
+            .suffix(TEMPORARY)
             .tempfile_in(folder)
             // The error itself names the temporary file.
             .map_err(|error| failed(error.kind().into()))?;

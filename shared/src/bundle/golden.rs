@@ -18,7 +18,7 @@ pub struct Golden {
 /// One golden image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GoldenImage {
-    /// File name within `golden/`.
+    /// File name within the folder of the golden scores.
     pub file: String,
     /// The label that the trainer saw.
     pub label: String,
@@ -26,17 +26,24 @@ pub struct GoldenImage {
     pub scores: Vec<f32>,
 }
 
+impl GoldenImage {
+    /// Name of the image within a bundle.
+    pub fn path(&self) -> String {
+        format!("golden/{}", self.file)
+    }
+}
+
 impl Golden {
     /// The tolerance that the trainer writes.
     pub const TOLERANCE: f32 = 1e-3;
     /// The largest tolerance that still proves something.
-    pub const MAX_TOLERANCE: f32 = 1e-2;
+    const MAX_TOLERANCE: f32 = 1e-2;
 
     /// Reads the JSON form and checks that it can prove something of a model with so many `classes`.
     ///
     /// # Errors
     /// [`BundleError::Golden`] or [`BundleError::NoProof`].
-    pub fn from_json(json: &[u8], classes: usize) -> Result<Self, BundleError> {
+    pub(super) fn from_json(json: &[u8], classes: usize) -> Result<Self, BundleError> {
         let golden: Self = serde_json::from_slice(json).map_err(BundleError::Golden)?;
         let no_proof = |reason: String| Err(BundleError::NoProof(reason));
         if golden.images.is_empty() {
@@ -63,7 +70,12 @@ impl Golden {
     ///
     /// # Errors
     /// [`BundleError::Parity`].
-    pub fn compare(&self, image: &GoldenImage, classes: &[String], prediction: &Prediction) -> Result<(), BundleError> {
+    pub(super) fn compare(
+        &self,
+        image: &GoldenImage,
+        classes: &[String],
+        prediction: &Prediction,
+    ) -> Result<(), BundleError> {
         for ((class, expected), found) in classes.iter().zip(&image.scores).zip(&prediction.probabilities) {
             let same = (expected - found).abs() <= self.tolerance;
             if !same {

@@ -113,7 +113,7 @@ impl FileEntry {
     ///
     /// # Errors
     /// [`BundleError::Damaged`].
-    pub fn verify_hashed(&self, name: &str, size: u64, sha256: &str) -> Result<(), BundleError> {
+    pub(crate) fn verify_hashed(&self, name: &str, size: u64, sha256: &str) -> Result<(), BundleError> {
         let what = if size != self.size {
             "size"
         } else if sha256 == self.sha256 {

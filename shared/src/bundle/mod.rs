@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 pub use golden::{Golden, GoldenImage};
 pub use manifest::{Backbone, ClassifierKind, FileEntry, Manifest, SCHEMA_VERSION};
-pub use signature::{SIGNATURE, SIGNATURE_BYTES, TRUSTED_KEYS_VARIABLE, TrustedKeys, TrustedKeysError};
+pub use signature::{SIGNATURE, SIGNATURE_BYTES, TrustedKeys, TrustedKeysError};
+
+use signature::TRUSTED_KEYS_VARIABLE;
 
 use crate::classifier::{Head, LinearClassifier, LinearClassifierError};
 use crate::files;
@@ -19,6 +21,8 @@ use crate::image::Limits;
 use crate::network::{NetworkError, Runtime};
 use crate::pipeline::{Featurizer, Pipeline, PipelineError};
 
+/// Name of the folder of a bundle within a run.
+pub const FOLDER: &str = "bundle";
 /// Name of the manifest within a bundle.
 pub const MANIFEST: &str = "manifest.json";
 /// Name of the network within a bundle.
@@ -29,9 +33,9 @@ pub const SVM: &str = "svm.json";
 pub const GOLDEN: &str = "golden/golden.json";
 
 /// The largest manifest that is read, in bytes.
-pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// The largest file of a bundle, in bytes.
-pub const MAX_FILE_BYTES: u64 = 2 << 30;
+const MAX_FILE_BYTES: u64 = 2 << 30;
 
 /// A bundle in memory: its manifest and the files that the manifest lists, by name.
 #[derive(Debug, Clone)]
@@ -217,7 +221,7 @@ impl Bundle {
     pub fn verify_golden(&self, pipeline: &mut Pipeline) -> Result<(), BundleError> {
         let golden = Golden::from_json(self.file(GOLDEN)?, self.manifest.classes.len())?;
         for image in &golden.images {
-            let bytes = self.file(&format!("golden/{}", image.file))?;
+            let bytes = self.file(&image.path())?;
             let (prediction, _) = pipeline.predict(bytes).map_err(|source| BundleError::GoldenImage {
                 name: image.file.clone(),
                 source,
@@ -236,6 +240,15 @@ impl Bundle {
             .get(name)
             .ok_or_else(|| BundleError::Missing(name.to_owned()))
     }
+}
+
+/// The folder of the bundle that `path` names: a run or the bundle in it. `path` itself where there is neither.
+pub fn folder_in(path: &Path) -> PathBuf {
+    let inside = path.join(FOLDER);
+    if !path.join(MANIFEST).is_file() && inside.join(MANIFEST).is_file() {
+        return inside;
+    }
+    path.to_path_buf()
 }
 
 /// The manifest in `folder`, its bytes and its signature. It is looked into after one of `trusted` was found to have

@@ -10,7 +10,7 @@ use crate::files::{from_hex, hex};
 /// Name of the signature beside the manifest: 64 bytes, of the manifest's bytes as they are.
 pub const SIGNATURE: &str = "manifest.sig";
 /// The variable that names the trusted keys.
-pub const TRUSTED_KEYS_VARIABLE: &str = "IKAT_TRUSTED_KEY";
+pub(super) const TRUSTED_KEYS_VARIABLE: &str = "IKAT_TRUSTED_KEY";
 
 /// Length of a signature in bytes.
 pub const SIGNATURE_BYTES: usize = 64;

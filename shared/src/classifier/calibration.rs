@@ -17,7 +17,7 @@ pub enum Calibration {
 
 impl Calibration {
     /// Whether a larger margin means a larger probability.
-    pub fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         let Self::Temperature { scale } = self;
         scale.is_finite() && *scale > 0.0
     }

@@ -54,13 +54,13 @@ pub struct Prediction {
 
 impl Head {
     /// Length of the vector that is taken from the network.
-    pub fn takes(&self) -> usize {
+    pub(crate) fn takes(&self) -> usize {
         self.classifier
             .as_ref()
             .map_or(self.classes.len(), LinearClassifier::features)
     }
 
-    /// Scores one vector of length [`Self::takes`] as the network gave it.
+    /// Scores one vector as the network gave it.
     pub fn predict(&self, vector: &[f32]) -> Prediction {
         let margins = match &self.classifier {
             Some(classifier) => {

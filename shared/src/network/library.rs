@@ -44,7 +44,7 @@ impl Runtime {
     pub fn load(candidates: &[PathBuf]) -> Result<Self, NetworkError> {
         let path = find(candidates)?;
         let unusable = |reason: String| NetworkError::LibraryUnusable {
-            path: path.display().to_string(),
+            path: path.clone(),
             reason,
         };
         let environment = ort::init_from(&path)

@@ -87,7 +87,7 @@ pub enum NetworkError {
     #[error("the ONNX Runtime library at {path} cannot be loaded: {reason}")]
     LibraryUnusable {
         /// Where it is.
-        path: String,
+        path: PathBuf,
         /// What the loader said.
         reason: String,
     },

@@ -49,9 +49,9 @@ impl OnnxRuntime {
     }
 }
 
-/// One thread that does not spin while idle: the results do not depend on the number of cores,
-/// and a function instance has but one request at a time. Weights are allocated one by one: the arena takes
-/// the next power of two for them, a sixth of all memory.
+/// As many threads as are asked for, so that results do not depend on the number of cores. They do not spin while idle:
+/// a function instance has but one request at a time. Weights are allocated one by one: the arena takes the next power
+/// of two for them, a sixth of all memory.
 fn builder(environment: &Environment, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?

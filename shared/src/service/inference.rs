@@ -17,8 +17,18 @@ use crate::bundle::Manifest;
 
 /// Name of the input tensor.
 const INPUT: &str = "image";
-/// Names of the output tensors.
-const OUTPUTS: [&str; 4] = ["label", "score", "decision", "scores"];
+/// What the protocol calls texts and images, and numbers.
+const TEXT: &str = "BYTES";
+const NUMBERS: &str = "FP32";
+
+/// An output tensor.
+#[derive(Clone, Copy)]
+enum Output {
+    Label,
+    Score,
+    Decision,
+    Scores,
+}
 
 /// What serves.
 #[derive(Debug, Serialize, ToSchema)]
@@ -178,19 +188,13 @@ pub(super) fn refuse(error: &ServiceError) -> Response {
 impl Service {
     pub(super) fn infer(&self, route: &Inference, request: &Request) -> Result<Response, ServiceError> {
         Ok(match route {
-            Inference::Server | Inference::Live => super::standing(&super::Route::Inference(route.clone())),
             Inference::Ready => Response::json(200, &ServerReadiness { ready: true }),
             Inference::ModelReady(path) => {
-                let name = self
-                    .named(path)?
-                    .map_or(&self.live, |version| version)
-                    .manifest()
-                    .name
-                    .clone();
+                let name = self.named(path)?.unwrap_or(&self.live).manifest().name.clone();
                 Response::json(200, &ModelReadiness { name, ready: true })
             }
             Inference::Model(path) => {
-                let version = self.named(path)?.map_or(&self.live, |version| version);
+                let version = self.named(path)?.unwrap_or(&self.live);
                 Response::json(200, &self.metadata(version.manifest()))
             }
             Inference::Infer(path) => self.infer_images(path, request)?,
@@ -216,31 +220,32 @@ impl Service {
         })
     }
 
-    /// Names of the versions in memory, the live one first.
+    /// Names of the versions in memory.
     fn in_memory(&self) -> Vec<&str> {
-        let canary = self.canary.as_ref().map(|(canary, _)| canary);
-        let versions = std::iter::once(&self.live).chain(canary);
-        versions.map(|version| version.manifest().version.as_str()).collect()
+        self.versions()
+            .map(|version| version.manifest().version.as_str())
+            .collect()
     }
 
     fn metadata<'a>(&'a self, manifest: &'a Manifest) -> ModelMetadata<'a> {
-        let tensor = |name, datatype, shape: &[i64]| TensorMetadata {
-            name,
-            datatype,
-            shape: shape.to_vec(),
+        let output = |output: Output| TensorMetadata {
+            name: output.name(),
+            datatype: output.datatype(),
+            shape: match output {
+                Output::Label | Output::Score | Output::Decision => vec![-1],
+                Output::Scores => vec![-1, manifest.classes.len() as i64],
+            },
         };
-        let [label, score, decision, scores] = OUTPUTS;
         ModelMetadata {
             name: &manifest.name,
             versions: self.in_memory(),
             platform: "ikat",
-            inputs: vec![tensor(INPUT, "BYTES", &[-1])],
-            outputs: vec![
-                tensor(label, "BYTES", &[-1]),
-                tensor(score, "FP32", &[-1]),
-                tensor(decision, "BYTES", &[-1]),
-                tensor(scores, "FP32", &[-1, manifest.classes.len() as i64]),
-            ],
+            inputs: vec![TensorMetadata {
+                name: INPUT,
+                datatype: TEXT,
+                shape: vec![-1],
+            }],
+            outputs: Output::ALL.map(output).into(),
             classes: &manifest.classes,
         }
     }
@@ -256,7 +261,7 @@ impl Service {
         };
         // All answers or none: what is wrong with the request itself is said before anything is scored.
         let read = |(number, value)| {
-            let item = request::item(value, "an entry of data", self.max_image_bytes);
+            let item = request::item(value, "an entry of data");
             item.map_err(|error| in_place(number, error))
         };
         let items: Vec<_> = data.iter().copied().enumerate().map(read).collect::<Result<_, _>>()?;
@@ -294,7 +299,7 @@ impl Service {
                 id: asked.id,
                 outputs: wanted
                     .into_iter()
-                    .map(|name| output(name, manifest, &answers))
+                    .map(|output| output.tensor(manifest, &answers))
                     .collect(),
             },
         );
@@ -303,20 +308,18 @@ impl Service {
     }
 }
 
-fn wanted(outputs: Option<&[RequestedOutput]>) -> Result<Vec<&'static str>, ServiceError> {
+fn wanted(outputs: Option<&[RequestedOutput]>) -> Result<Vec<Output>, ServiceError> {
     let Some(outputs) = outputs.filter(|outputs| !outputs.is_empty()) else {
-        return Ok(OUTPUTS.to_vec());
+        return Ok(Output::ALL.to_vec());
     };
-    let known = |output: &RequestedOutput| OUTPUTS.into_iter().find(|name| *name == output.name);
-    outputs
-        .iter()
-        .map(|output| {
-            known(output).ok_or_else(|| {
-                let known = OUTPUTS.join(", ");
-                ServiceError::bad_request(format!("there is no output {:?}, but {known}", output.name))
-            })
+    let known = |RequestedOutput { name, .. }: &RequestedOutput| {
+        let found = Output::ALL.into_iter().find(|output| output.name() == name);
+        found.ok_or_else(|| {
+            let known = Output::ALL.map(Output::name).join(", ");
+            ServiceError::bad_request(format!("there is no output {name:?}, but {known}"))
         })
-        .collect()
+    };
+    outputs.iter().map(known).collect()
 }
 
 fn images(inputs: &[InputTensor]) -> Result<Vec<&Value>, ServiceError> {
@@ -324,7 +327,7 @@ fn images(inputs: &[InputTensor]) -> Result<Vec<&Value>, ServiceError> {
         let message = format!("there are {} inputs: send one, called {INPUT:?}", inputs.len());
         return Err(ServiceError::bad_request(message));
     };
-    if input.name != INPUT || input.datatype != "BYTES" {
+    if input.name != INPUT || input.datatype != TEXT {
         let message = format!(
             "the input is called {:?} and has datatype {:?}: send {INPUT:?} with BYTES",
             input.name, input.datatype
@@ -355,31 +358,48 @@ fn flatten<'a>(data: &'a [Value], dimensions: usize, into: &mut Vec<&'a Value>) 
     }
 }
 
-fn output(name: &'static str, manifest: &Manifest, answers: &[Answer]) -> OutputTensor {
-    let mut shape = vec![answers.len()];
-    let data = match name {
-        "label" => Data::Text(answers.iter().map(|answer| answer.label.clone()).collect()),
-        "decision" => Data::Text(answers.iter().map(|answer| answer.decision.name().to_owned()).collect()),
-        "score" => Data::Numbers(answers.iter().map(|answer| answer.score).collect()),
-        _ => {
-            shape.push(manifest.classes.len());
-            let score = |answer: &Answer, class: &String| {
-                let found = answer.scores.iter().find(|(name, _)| name == class);
-                found.map_or(0.0, |(_, score)| *score)
-            };
-            let rows = answers
-                .iter()
-                .flat_map(|answer| manifest.classes.iter().map(move |class| score(answer, class)));
-            Data::Numbers(rows.collect())
+impl Output {
+    const ALL: [Self; 4] = [Self::Label, Self::Score, Self::Decision, Self::Scores];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Label => "label",
+            Self::Score => "score",
+            Self::Decision => "decision",
+            Self::Scores => "scores",
         }
-    };
-    OutputTensor {
-        name,
-        shape,
-        datatype: match data {
-            Data::Text(_) => "BYTES",
-            Data::Numbers(_) => "FP32",
-        },
-        data,
+    }
+
+    fn datatype(self) -> &'static str {
+        match self {
+            Self::Label | Self::Decision => TEXT,
+            Self::Score | Self::Scores => NUMBERS,
+        }
+    }
+
+    fn tensor(self, manifest: &Manifest, answers: &[Answer]) -> OutputTensor {
+        let mut shape = vec![answers.len()];
+        let data = match self {
+            Self::Label => Data::Text(answers.iter().map(|answer| answer.label.clone()).collect()),
+            Self::Decision => Data::Text(answers.iter().map(|answer| answer.decision.name().to_owned()).collect()),
+            Self::Score => Data::Numbers(answers.iter().map(|answer| answer.score).collect()),
+            Self::Scores => {
+                shape.push(manifest.classes.len());
+                let score = |answer: &Answer, class: &String| {
+                    let found = answer.scores.iter().find(|(name, _)| name == class);
+                    found.map_or(0.0, |(_, score)| *score)
+                };
+                let rows = answers
+                    .iter()
+                    .flat_map(|answer| manifest.classes.iter().map(move |class| score(answer, class)));
+                Data::Numbers(rows.collect())
+            }
+        };
+        OutputTensor {
+            name: self.name(),
+            shape,
+            datatype: self.datatype(),
+            data,
+        }
     }
 }

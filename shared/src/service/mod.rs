@@ -21,7 +21,7 @@ pub use error::{ErrorCode, ServiceError};
 pub use item_result::{ItemOutcome, ItemResult};
 pub use openapi::document as openapi;
 pub use references::{AllowedBuckets, References, S3Reference, not_allowed};
-pub use request::{Item, MAX_IMAGES, Request};
+pub use request::{Item, Request};
 pub use response::{Answer, Milliseconds, Model, Record, Response, Scored};
 pub use version::{Version, places};
 
@@ -34,9 +34,7 @@ use utoipa::ToSchema;
 
 use references::NoReferences;
 use response::{Description, Readiness};
-use routes::{Inference, Route};
-
-use crate::image::Limits;
+use routes::{Route, Standing};
 
 /// The versions that answer, ready to do so from several threads at once. Cheap to clone.
 #[derive(Clone)]
@@ -45,7 +43,6 @@ pub struct Service {
     canary: Option<(Arc<Version>, f64)>,
     problem: Option<Problem>,
     references: Arc<dyn References>,
-    max_image_bytes: usize,
     until: Option<Instant>,
 }
 
@@ -69,7 +66,6 @@ impl Service {
             canary: None,
             problem: None,
             references: Arc::new(NoReferences),
-            max_image_bytes: Limits::default().max_bytes,
             until: None,
         }
     }
@@ -107,12 +103,15 @@ impl Service {
         self.problem.as_ref()
     }
 
+    /// The versions in memory, the live one first.
+    fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let canary = self.canary.as_ref().map(|(canary, _)| canary);
+        std::iter::once(&self.live).chain(canary)
+    }
+
     /// The version in memory that is called `version`.
     pub fn version(&self, version: &str) -> Option<&Arc<Version>> {
-        let canary = self.canary.as_ref().map(|(canary, _)| canary);
-        [Some(&self.live), canary]
-            .into_iter()
-            .flatten()
+        self.versions()
             .find(|candidate| candidate.manifest().version == version)
     }
 
@@ -132,7 +131,7 @@ impl Service {
             Route::Model => Ok(Response::json(200, &Description::of(self))),
             Route::Score => self.score(request),
             Route::Inference(route) => self.infer(&route, request),
-            Route::Live | Route::OpenApi => Ok(standing(&route)),
+            Route::Standing(standing) => Ok(standing.response()),
         });
         answer.unwrap_or_else(|error| refuse(&request.path, &error))
     }
@@ -140,8 +139,10 @@ impl Service {
 
 /// The answer to what needs no model, such as whether the process answers at all; `None` for everything else.
 pub fn answer_without_model(method: &str, path: &str) -> Option<Response> {
-    let route = routes::find(method, path).ok().filter(Route::is_standing)?;
-    Some(standing(&route))
+    match routes::find(method, path) {
+        Ok(Route::Standing(standing)) => Some(standing.response()),
+        _ => None,
+    }
 }
 
 /// Whether a request asks for nothing but whether there is a model.
@@ -162,12 +163,14 @@ pub fn refuse(path: &str, error: &ServiceError) -> Response {
     response
 }
 
-fn standing(route: &Route) -> Response {
-    match route {
-        Route::OpenApi => Response::text(200, "application/json", openapi().to_owned()),
-        Route::Inference(Inference::Server) => Response::json(200, &inference::Server::this()),
-        Route::Inference(_) => Response::json(200, &inference::Liveness { live: true }),
-        _ => Response::json(200, &response::Alive::default()),
+impl Standing {
+    fn response(self) -> Response {
+        match self {
+            Self::Live => Response::json(200, &response::Alive::default()),
+            Self::OpenApi => Response::text(200, "application/json", openapi().to_owned()),
+            Self::Server => Response::json(200, &inference::Server::this()),
+            Self::InferenceLive => Response::json(200, &inference::Liveness { live: true }),
+        }
     }
 }
 

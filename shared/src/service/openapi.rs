@@ -210,7 +210,7 @@ impl Document {
 fn busy(path: &str) -> &'static [ErrorCode] {
     use ErrorCode::{Internal, ModelUnavailable, TooManyRequests};
     match routes::find("GET", path) {
-        Ok(route) if route.is_standing() => &[],
+        Ok(routes::Route::Standing(_)) => &[],
         // It waits for no place.
         Ok(route) if route.is_readiness() => &[Internal, ModelUnavailable],
         _ => &[TooManyRequests, Internal, ModelUnavailable],

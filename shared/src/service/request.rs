@@ -11,7 +11,7 @@ use super::references::S3Reference;
 use crate::image::Limits;
 
 /// Most images in one request.
-pub const MAX_IMAGES: usize = 64;
+const MAX_IMAGES: usize = 64;
 
 /// The column of the original service's `input_df` rows.
 const ROW_KEY: &str = "image base64 string";
@@ -103,23 +103,18 @@ impl Item {
     /// # Errors
     /// `bad_request` and `too_large`.
     pub fn read(text: &str) -> Result<Self, ServiceError> {
-        Self::within(text, Limits::default().max_bytes)
-    }
-
-    fn within(text: &str, limit: usize) -> Result<Self, ServiceError> {
         if text.starts_with("s3://") {
             return S3Reference::parse(text).map(Self::Reference);
         }
-        Ok(Self::Bytes(base64::decode(text, limit)?.into()))
+        Ok(Self::Bytes(base64::decode(text, Limits::default().max_bytes)?.into()))
     }
 }
 
-/// Reads a request; an image has at most `limit` bytes. In a list an image at fault stays in its
-/// place, so that the others are answered.
+/// Reads a request. In a list an image at fault stays in its place, so that the others are answered.
 ///
 /// # Errors
 /// `bad_request` and `too_large`.
-pub(super) fn parse(request: &Request, limit: usize) -> Result<Asked, ServiceError> {
+pub(super) fn parse(request: &Request) -> Result<Asked, ServiceError> {
     if request.body.is_empty() {
         return Err(ServiceError::bad_request(
             "there is no image: the body is empty; send {\"image\": \"<base64>\"}, or the image itself with its content-type",
@@ -131,10 +126,10 @@ pub(super) fn parse(request: &Request, limit: usize) -> Result<Asked, ServiceErr
             options: Options::default(),
         });
     }
-    ask(
-        object(&request.body, "an image itself needs a content-type of image/*")?,
-        limit,
-    )
+    ask(object(
+        &request.body,
+        "an image itself needs a content-type of image/*",
+    )?)
 }
 
 /// Reads a JSON object; `otherwise` says how an image is sent that is no JSON.
@@ -163,7 +158,7 @@ fn is_image(content_type: Option<&str>) -> bool {
     media.starts_with("image/") || media == "application/octet-stream"
 }
 
-fn ask(request: ScoreRequest, limit: usize) -> Result<Asked, ServiceError> {
+fn ask(request: ScoreRequest) -> Result<Asked, ServiceError> {
     let ScoreRequest {
         image,
         images,
@@ -174,14 +169,12 @@ fn ask(request: ScoreRequest, limit: usize) -> Result<Asked, ServiceError> {
     } = request;
     let options = options(top_k.as_ref(), explain.as_ref())?;
     let images = match (image, images, s3, input_df) {
-        (Some(value), None, None, None) => Images::One(item(&value, "image", limit)?),
-        (None, Some(values), None, None) => {
-            several(&values, "images", |value| item(value, "an entry of images", limit))?
-        }
+        (Some(value), None, None, None) => Images::One(item(&value, "image")?),
+        (None, Some(values), None, None) => several(&values, "images", |value| item(value, "an entry of images"))?,
         (None, None, Some(value), None) => Images::One(reference(&value)?),
         (None, None, None, Some(rows)) => match rows.as_slice() {
-            [one] => Images::One(row(one, limit)?),
-            rows => several(rows, "input_df", |value| row(value, limit))?,
+            [one] => Images::One(row(one)?),
+            rows => several(rows, "input_df", row)?,
         },
         (None, None, None, None) => {
             return Err(ServiceError::bad_request(
@@ -244,22 +237,22 @@ pub(super) fn check_count(count: usize, what: &str) -> Result<(), ServiceError> 
 ///
 /// # Errors
 /// `bad_request` and `too_large`.
-pub(super) fn item(value: &Value, what: &str, limit: usize) -> Result<Item, ServiceError> {
+pub(super) fn item(value: &Value, what: &str) -> Result<Item, ServiceError> {
     let text = value
         .as_str()
         .ok_or_else(|| ServiceError::bad_request(format!("{what} is not a string of base64")))?;
-    Item::within(text, limit)
+    Item::read(text)
 }
 
 fn reference(value: &Value) -> Result<Item, ServiceError> {
     S3Reference::parse(value.as_str().unwrap_or_default()).map(Item::Reference)
 }
 
-fn row(value: &Value, limit: usize) -> Result<Item, ServiceError> {
+fn row(value: &Value) -> Result<Item, ServiceError> {
     let cell = value
         .get(ROW_KEY)
         .ok_or_else(|| ServiceError::bad_request(format!("a row of input_df has no {ROW_KEY:?}")))?;
-    item(cell, "a row of input_df", limit)
+    item(cell, "a row of input_df")
 }
 
 #[cfg(test)]
@@ -268,13 +261,10 @@ mod tests {
     use crate::service::ErrorCode;
 
     fn ask(body: &str) -> Result<Asked, ServiceError> {
-        parse(
-            &Request {
-                body: Bytes::copy_from_slice(body.as_bytes()),
-                ..Request::default()
-            },
-            8,
-        )
+        parse(&Request {
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            ..Request::default()
+        })
     }
 
     fn one() -> Images {
@@ -349,7 +339,7 @@ mod tests {
                 body: Bytes::from_static(&[0, 0, 0]),
                 ..Request::default()
             };
-            assert_eq!(parse(&request, 8).expect(content_type).images, one());
+            assert_eq!(parse(&request).expect(content_type).images, one());
         }
     }
 

@@ -7,21 +7,29 @@ use super::error::{ErrorCode, ServiceError};
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Whether the process answers at all.
-    Live,
+    Standing(Standing),
     /// Whether there is a model to answer with.
     Ready,
     Model,
-    OpenApi,
     Score,
-    /// A route of the Open Inference Protocol.
+    /// A route of the Open Inference Protocol that needs a model.
     Inference(Inference),
+}
+
+/// What is answered however busy the process is and whatever it has loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Whether the process answers at all.
+    Live,
+    OpenApi,
+    /// What serves, in the words of the Open Inference Protocol.
+    Server,
+    /// As `Live`, in those words.
+    InferenceLive,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Inference {
-    Server,
-    Live,
     Ready,
     Model(ModelPath),
     ModelReady(ModelPath),
@@ -36,12 +44,6 @@ pub(super) struct ModelPath {
 }
 
 impl Route {
-    /// Whether it is answered however busy the process is and whatever it has loaded.
-    pub(super) fn is_standing(&self) -> bool {
-        use Inference::{Live, Server};
-        matches!(self, Self::Live | Self::OpenApi | Self::Inference(Server | Live))
-    }
-
     /// Whether it asks for nothing but whether there is a model.
     pub(super) fn is_readiness(&self) -> bool {
         matches!(
@@ -54,7 +56,10 @@ impl Route {
     fn methods(&self) -> &'static str {
         match self {
             Self::Score | Self::Inference(Inference::Infer(_)) => "POST",
-            _ => "GET, HEAD",
+            Self::Standing(_)
+            | Self::Ready
+            | Self::Model
+            | Self::Inference(Inference::Ready | Inference::Model(_) | Inference::ModelReady(_)) => "GET, HEAD",
         }
     }
 
@@ -101,10 +106,12 @@ fn unnamed(method: &str, path: &str) -> Result<Route, ServiceError> {
 
 fn of_path(path: &str) -> Option<Route> {
     Some(match path {
-        "/health/live" => Route::Live,
+        "/health/live" => Route::Standing(Standing::Live),
+        "/openapi.json" => Route::Standing(Standing::OpenApi),
+        "/v2" | "/v2/" => Route::Standing(Standing::Server),
+        "/v2/health/live" => Route::Standing(Standing::InferenceLive),
         "/health/ready" => Route::Ready,
         "/model" => Route::Model,
-        "/openapi.json" => Route::OpenApi,
         "/" | "/score" => Route::Score,
         _ => Route::Inference(inference(path)?),
     })
@@ -119,8 +126,6 @@ fn inference(path: &str) -> Option<Inference> {
         })
     };
     Some(match parts.as_slice() {
-        [""] | ["", ""] => Inference::Server,
-        ["", "health", "live"] => Inference::Live,
         ["", "health", "ready"] => Inference::Ready,
         ["", "models", name] => Inference::Model(model(name, None)?),
         ["", "models", name, "ready"] => Inference::ModelReady(model(name, None)?),
@@ -143,11 +148,14 @@ mod tests {
             version: version.map(str::to_owned),
         };
         for (method, at, route) in [
-            ("GET", "/health/live", Route::Live),
+            ("GET", "/health/live", Route::Standing(Standing::Live)),
             ("HEAD", "/health/ready", Route::Ready),
             ("POST", "/", Route::Score),
             ("POST", "/prod/anything", Route::Score),
-            ("GET", "/v2", Route::Inference(Inference::Server)),
+            ("GET", "/v2", Route::Standing(Standing::Server)),
+            ("GET", "/v2/", Route::Standing(Standing::Server)),
+            ("GET", "/v2/health/live", Route::Standing(Standing::InferenceLive)),
+            ("GET", "/v2/health/ready", Route::Inference(Inference::Ready)),
             (
                 "GET",
                 "/v2/models/a%20b",

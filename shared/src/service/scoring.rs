@@ -15,7 +15,7 @@ const NO_MAP: &str = "no explanation: this model's network offers no feature map
 
 impl Service {
     pub(super) fn score(&self, request: &Request) -> Result<Response, ServiceError> {
-        let asked = request::parse(request, self.max_image_bytes)?;
+        let asked = request::parse(request)?;
         match asked.images {
             Images::One(item) => {
                 let image = self.obtain([Ok(item)]).next().unwrap_or_else(|| Err(broken_off()));
@@ -108,19 +108,16 @@ pub(super) fn score_by(
     options: Options,
     until: Option<Instant>,
 ) -> (Result<Answer, ServiceError>, Record) {
-    let outcome = if options.explain {
-        version.explain(image, until).map(|(prediction, timing, map)| {
-            let mut answer = Answer::new(version.manifest(), &prediction, timing, options.top_k);
-            match map {
-                Some(png) => answer.explanation = Some(Explanation::new(&answer.label, &png)),
-                None => answer.warnings.push(NO_MAP.to_owned()),
-            }
-            answer
-        })
-    } else {
-        let answer = |(prediction, timing)| Answer::new(version.manifest(), &prediction, timing, options.top_k);
-        version.predict(image, until).map(answer)
-    };
+    let predicted = version.predict(image, options.explain, until);
+    let outcome = predicted.map(|(prediction, timing, map)| {
+        let mut answer = Answer::new(version.manifest(), &prediction, timing, options.top_k);
+        match map {
+            Some(png) => answer.explanation = Some(Explanation::new(&answer.label, &png)),
+            None if options.explain => answer.warnings.push(NO_MAP.to_owned()),
+            None => {}
+        }
+        answer
+    });
     let record = Record {
         sha256: Some(hex(hash)),
         bytes: image.len(),

@@ -1,14 +1,15 @@
 //! One version of a model in memory.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::error::ServiceError;
 use super::pool::Pool;
 use super::response::Model;
 use crate::bundle::Manifest;
 use crate::classifier::Prediction;
-use crate::image::{Limits, RgbImage};
-use crate::pipeline::{Pipeline, PipelineError, Timing};
+use crate::image::Limits;
+use crate::network::Outputs;
+use crate::pipeline::{Explained, Pipeline, PipelineError, Timing};
 
 /// A version of a model, ready to score on several threads at once.
 pub struct Version {
@@ -48,43 +49,36 @@ impl Version {
         }
     }
 
-    /// Scores an image, unless it is `until` before there is a place for it.
-    pub(super) fn predict(&self, bytes: &[u8], until: Option<Instant>) -> Result<(Prediction, Timing), ServiceError> {
-        self.with_pixels(bytes, until, |image, decode| {
-            let (prediction, timing) = self.pipelines.with(|pipeline| pipeline.predict_pixels(image))?;
-            Ok((prediction, Timing { decode, ..timing }))
-        })
-    }
-
-    /// As [`Self::predict`], with a heat map of the best class as a PNG of the picture's proportions, where the
-    /// network offers one.
-    pub(super) fn explain(
+    /// Scores an image, unless it is `until` before there is a place for it; to `explain` it, with a heat map of the
+    /// best class as a PNG of the picture's proportions, where the network offers one. Who has a place waits for a
+    /// pipeline however long it takes: that is the work of one image, and none can be scored where it does not end.
+    pub(super) fn predict(
         &self,
         bytes: &[u8],
+        explain: bool,
         until: Option<Instant>,
     ) -> Result<(Prediction, Timing, Option<Vec<u8>>), ServiceError> {
-        self.with_pixels(bytes, until, |image, decode| {
-            let (prediction, map, timing) = self.pipelines.with(|pipeline| pipeline.explain(image))?;
-            let map = map.map(|map| map.to_png(image.width(), image.height()));
-            Ok((prediction, Timing { decode, ..timing }, map))
-        })
-    }
-
-    /// Decodes an image, once there is a place for it, and gives it to `work` with the time that this took. Who has a
-    /// place waits for a pipeline however long it takes: that is the work of one image, and none can be scored where it
-    /// does not end.
-    fn with_pixels<T>(
-        &self,
-        bytes: &[u8],
-        until: Option<Instant>,
-        work: impl FnOnce(&RgbImage, Duration) -> Result<T, PipelineError>,
-    ) -> Result<T, ServiceError> {
-        let worked = self.places.with_before(until, |()| {
+        let outputs = if explain {
+            Outputs::VectorsAndMap
+        } else {
+            Outputs::Vectors
+        };
+        let predicted = self.places.with_before(until, |()| {
             let start = Instant::now();
             let image = self.manifest.preprocessing.decode(bytes, &self.limits)?;
-            work(&image, start.elapsed())
+            let decode = start.elapsed();
+            let explained = self
+                .pipelines
+                .with(|pipeline| pipeline.predict_pixels(&image, outputs))?;
+            let Explained {
+                prediction,
+                map,
+                timing,
+            } = explained;
+            let map = map.map(|map| map.to_png(image.width(), image.height()));
+            Ok::<_, PipelineError>((prediction, Timing { decode, ..timing }, map))
         });
-        Ok(worked.ok_or_else(ServiceError::over)??)
+        Ok(predicted.ok_or_else(ServiceError::over)??)
     }
 }
 

@@ -29,7 +29,7 @@ impl FolderStore {
     }
 
     /// The folder.
-    pub fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
@@ -123,7 +123,6 @@ impl FolderStore {
 
 /// Creates the file with all its contents, or finds that the name is taken.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    create_folder_of(path)?;
     let mut file = AtomicFile::create(path).map_err(failed(path))?;
     file.write_all(bytes).map_err(failed(path))?;
     file.finish_new().map_err(|error| match error.kind() {
@@ -134,7 +133,8 @@ fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 
 /// Replaces the file under its lock, where `etag` names its present contents.
 fn replace(path: &Path, bytes: &[u8], etag: Option<&str>) -> Result<(), StoreError> {
-    let folder = create_folder_of(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(failed(folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let lock_path = folder.join(format!("{RESERVED}{name}.lock"));
     // The file stays: removing it would let two writers hold the locks of two different files.
@@ -151,12 +151,6 @@ fn replace(path: &Path, bytes: &[u8], etag: Option<&str>) -> Result<(), StoreErr
         }
     }
     write_atomically(path, bytes).map_err(failed(path))
-}
-
-fn create_folder_of(path: &Path) -> Result<&Path, StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed(folder))?;
-    Ok(folder)
 }
 
 /// The contents of the file, `None` where there is none.

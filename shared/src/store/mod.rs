@@ -2,12 +2,12 @@
 //!
 //! A published model lies at `NAME/versions/VERSION/...`, written once, and `NAME/live.json` names the
 //! version that is served. That file is the only one that ever changes, by a conditional write.
-//! [`versions`] knows this layout, and [`source`] how to follow it while it changes; [`folder`] and
-//! [`s3`] know nothing but keys and bytes.
+//! [`versions`] knows this layout, and [`source`] how to follow it while it changes; [`FolderStore`] and
+//! [`S3Store`] know nothing but keys and bytes.
 
-pub mod folder;
+mod folder;
 mod multipart;
-pub mod s3;
+mod s3;
 mod s3_error;
 pub mod source;
 pub mod versions;
@@ -22,7 +22,8 @@ use tokio::task::JoinError;
 
 pub use folder::FolderStore;
 pub use s3::{Patience, S3Store};
-pub use source::{Source, VersionRef, Wanted};
+pub use source::{Source, Wanted};
+pub use versions::VersionRef;
 
 /// A store's contents at one key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,15 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::versions::{LIVE, VersionError, live, load_version};
+use super::versions::{LIVE, VersionError, VersionRef, live, load_version};
 use super::{Location, ObjectStore, off_the_executor};
-use crate::bundle::{Bundle, MANIFEST, TrustedKeys, read_manifest};
+use crate::bundle::{Bundle, MANIFEST, TrustedKeys, folder_in, read_manifest};
 use crate::files::sha256_hex;
 
 /// A published model, or a plain bundle in a folder.
 #[derive(Debug, Clone)]
 pub struct Source {
     kind: Kind,
+    pinned: Option<String>,
     trusted: TrustedKeys,
 }
 
@@ -19,33 +20,6 @@ pub struct Source {
 enum Kind {
     Published { store: ObjectStore, name: String },
     Bundle(PathBuf),
-}
-
-/// One version, and how to tell that it is the right one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionRef {
-    /// Its name: the hash of its contents.
-    pub version: String,
-    /// SHA-256 of its manifest, where it is known.
-    pub manifest_sha256: Option<String>,
-}
-
-impl VersionRef {
-    /// The version of this name, whatever the hash of its manifest is.
-    pub fn named(version: &str) -> Self {
-        Self {
-            version: version.to_owned(),
-            manifest_sha256: None,
-        }
-    }
-
-    /// The version of this name whose manifest has this SHA-256.
-    pub fn of(version: &str, manifest_sha256: &str) -> Self {
-        Self {
-            manifest_sha256: Some(manifest_sha256.to_owned()),
-            ..Self::named(version)
-        }
-    }
 }
 
 /// The versions that should answer.
@@ -59,12 +33,18 @@ pub struct Wanted {
 
 impl Source {
     /// What `model` names: `s3://BUCKET/PREFIX/NAME` or a folder, either `STORE/NAME` as published, a plain
-    /// bundle or a run with its bundle inside. A folder where nothing is published yet is taken where a version is
-    /// `pinned`.
+    /// bundle or a run with its bundle inside. With a version `pinned`, that one alone should answer, and a folder
+    /// where nothing is published yet is taken too. It gives away only what one of `trusted` has signed, where there
+    /// are any.
     ///
     /// # Errors
     /// [`VersionError::NoModel`], or what keeps the store from being reached.
-    pub async fn find(model: &str, pinned: Option<&str>) -> Result<Self, VersionError> {
+    pub async fn find(model: &str, pinned: Option<&str>, trusted: TrustedKeys) -> Result<Self, VersionError> {
+        let of = |kind| Self {
+            kind,
+            pinned: pinned.map(str::to_owned),
+            trusted,
+        };
         let (location, name) = match Location::parse(model)? {
             Location::S3 { prefix, .. } if prefix.is_empty() => {
                 return Err(VersionError::Unnamed(model.to_owned()));
@@ -75,11 +55,9 @@ impl Source {
                 (Location::S3 { bucket, prefix }, name.to_owned())
             }
             Location::Folder(folder) => {
-                let inside = folder.join("bundle");
-                for bundle in [&folder, &inside] {
-                    if bundle.join(MANIFEST).is_file() {
-                        return Ok(Self::of(Kind::Bundle(bundle.clone())));
-                    }
+                let bundle = folder_in(&folder);
+                if bundle.join(MANIFEST).is_file() {
+                    return Ok(of(Kind::Bundle(bundle)));
                 }
                 let no_model = || VersionError::NoModel {
                     folder: folder.display().to_string(),
@@ -97,28 +75,15 @@ impl Source {
             }
         };
         let store = ObjectStore::connect(&location).await?;
-        Ok(Self::of(Kind::Published { store, name }))
+        Ok(of(Kind::Published { store, name }))
     }
 
-    fn of(kind: Kind) -> Self {
-        Self {
-            kind,
-            trusted: TrustedKeys::default(),
-        }
-    }
-
-    /// The same, giving away only what one of these keys has signed, where there are any.
-    #[must_use]
-    pub fn trusting(self, trusted: TrustedKeys) -> Self {
-        Self { trusted, ..self }
-    }
-
-    /// Which versions should answer now; with one `pinned`, that one alone.
+    /// Which versions should answer now.
     ///
     /// # Errors
     /// See [`VersionError`].
-    pub async fn wanted(&self, pinned: Option<&str>) -> Result<Wanted, VersionError> {
-        let live = match (&self.kind, pinned) {
+    pub async fn wanted(&self) -> Result<Wanted, VersionError> {
+        let live = match (&self.kind, &self.pinned) {
             (_, Some(pinned)) => VersionRef::named(pinned),
             (Kind::Bundle(folder), None) => in_bundle(folder.clone(), self.trusted.clone()).await?,
             (Kind::Published { store, name }, None) => {
@@ -144,6 +109,16 @@ impl Source {
             Kind::Bundle(folder) => read_bundle(folder, &version.version, &self.trusted).await,
         }
     }
+}
+
+/// The version of `model` that is live, or the `pinned` one, whole: [`Source`] in one step.
+///
+/// # Errors
+/// See [`VersionError`].
+pub async fn open(model: &str, pinned: Option<&str>) -> Result<Bundle, VersionError> {
+    let source = Source::find(model, pinned, TrustedKeys::default()).await?;
+    let wanted = source.wanted().await?;
+    source.load(&wanted.live).await
 }
 
 async fn in_bundle(folder: PathBuf, trusted: TrustedKeys) -> Result<VersionRef, VersionError> {
@@ -173,4 +148,28 @@ async fn read_bundle(folder: &Path, version: &str, trusted: &TrustedKeys) -> Res
         found: bundle.manifest.version,
         pinned: version.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_model_that_is_not_there_is_named_with_what_is_looked_for() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for model in [folder.path().to_owned(), folder.path().join("none")] {
+            let model = model.display().to_string();
+            let error = open(&model, None).await.expect_err("nothing there").to_string();
+            assert!(
+                error.contains(&model) && error.contains(MANIFEST) && error.contains(LIVE),
+                "{error}"
+            );
+        }
+        let error = open("s3://bucket", None).await.expect_err("no model").to_string();
+        assert!(
+            error.contains("names no model") && error.contains("s3://BUCKET/PREFIX/NAME"),
+            "{error}"
+        );
+        assert!(!error.contains("path of a folder"), "{error}");
+    }
 }

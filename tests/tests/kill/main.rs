@@ -360,7 +360,7 @@ impl Operation for Publish {
             .expect("a runtime");
         let model = workshop.path("store/textures").display().to_string();
         let loaded = runtime
-            .block_on(shared::store::versions::open(&model, None))
+            .block_on(shared::store::source::open(&model, None))
             .expect("a whole version");
         assert_eq!(live["version"], loaded.manifest.version.as_str());
         assert!(

@@ -101,7 +101,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let (published, answer) = block_on(async {
         let objects = store(&models.to_string_lossy()).await?;
         let published = publish::publish(&objects, &trained.bundle, NAME).await?;
-        let served = shared::store::versions::open(&model.to_string_lossy(), None).await?;
+        let served = shared::store::source::open(&model.to_string_lossy(), None).await?;
         let answer = scoring::ask(&served, &runtime, parameters.limits, &std::fs::read(&image)?)?;
         Ok::<_, Failure>((published, answer))
     })??;

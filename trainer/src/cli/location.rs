@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use shared::bundle::{Bundle, BundleError, MANIFEST, TrustedKeys, TrustedKeysError};
+use shared::bundle::{Bundle, BundleError, MANIFEST, TrustedKeys, TrustedKeysError, folder_in};
+use shared::store::versions::VERSIONS;
 use shared::store::{Location, ObjectStore, StoreError};
 
 use super::failure::Failure;
@@ -72,7 +73,7 @@ fn read_bundle(path: &Path, trusted: &TrustedKeys) -> Result<Bundle, Failure> {
             path.display()
         )));
     }
-    let versions = path.join("versions");
+    let versions = path.join(VERSIONS);
     if versions.is_dir() && !path.join(MANIFEST).exists() {
         return Err(Failure::failed(format!(
             "{} is a published model: give one of its versions, a folder in {}",
@@ -80,7 +81,7 @@ fn read_bundle(path: &Path, trusted: &TrustedKeys) -> Result<Bundle, Failure> {
             versions.display()
         )));
     }
-    let folder = bundle_folder(path);
+    let folder = folder_in(path);
     Bundle::read(&folder, trusted).map_err(|error| match error {
         _ if !folder.join(MANIFEST).exists() => Failure::hinted(
             &error,
@@ -102,15 +103,6 @@ fn read_bundle(path: &Path, trusted: &TrustedKeys) -> Result<Bundle, Failure> {
 
 fn trusted(text: &str) -> Result<TrustedKeys, TrustedKeysError> {
     TrustedKeys::parse(text)
-}
-
-fn bundle_folder(path: &Path) -> PathBuf {
-    let inside = path.join("bundle");
-    if !path.join(MANIFEST).exists() && inside.join(MANIFEST).exists() {
-        inside
-    } else {
-        path.to_path_buf()
-    }
 }
 
 /// The store that `text` names: `s3://bucket/prefix` or a folder.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use shared::store::versions::LIVE;
+use shared::store::versions::{LIVE, VERSIONS};
 
 use super::{Dataset, DatasetError, Item, Skipped, list};
 use crate::runs::{self, RECORD, Record};
@@ -213,7 +213,7 @@ pub(crate) fn walk<E: From<DatasetError>>(
 /// Whether this is the folder of a run or of a published model: there are copies of test images in both.
 fn is_made(folder: &Path) -> bool {
     let is_run = folder.join(RECORD).is_file() && Record::load(folder).is_ok();
-    is_run || (folder.join(LIVE).is_file() && folder.join("versions").is_dir())
+    is_run || (folder.join(LIVE).is_file() && folder.join(VERSIONS).is_dir())
 }
 
 /// Whether `folder` is that of a run or a published model, holds such folders and nothing else, at whatever depth, or

@@ -17,9 +17,10 @@ use shared::service::ServiceError;
 use super::RowsError;
 use crate::conveyor::{self, Addressed};
 use crate::dataset::OWN_FOLDER;
-use crate::features::{CacheKey, FeatureError, Networks, Record};
+use crate::features::{CacheKey, Networks, Record};
 use crate::image_reader::ImageReader;
 use crate::progress::Progress;
+use crate::threads::in_order;
 
 /// Longest line that names an image, in bytes.
 const MOST_BYTES: u64 = 1 << 16;
@@ -169,9 +170,13 @@ pub fn write(
     progress: &dyn Progress,
 ) -> Result<Counts, RowsError> {
     let reader = ImageReader::new(featurization.limits, featurization.allow_private)?;
-    let workers = (0..featurization.networks.threads(featurization.threads).max(1))
-        .map(|_| Ok(featurization.worker(featurization.networks.network()?)))
-        .collect::<Result<Vec<_>, FeatureError>>()?;
+    let threads = featurization.networks.threads(featurization.threads).max(1);
+    // Side by side, or many cores would take longer to begin than a few images take.
+    let workers = in_order(&vec![(); threads], threads, |()| {
+        let network = featurization.networks.network();
+        network.map(|network| featurization.worker(network))
+    });
+    let workers = workers.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut counts = Counts::default();
     progress.begin("Computing features", 0);
     let result = conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {

@@ -47,9 +47,7 @@ impl CacheKey {
                 .to_owned(),
         )
     }
-}
 
-impl CacheKey {
     /// The key for what is computed on `device`: CUDA cards round otherwise than a processor.
     #[must_use]
     pub fn on(self, device: &Device) -> Self {

@@ -74,7 +74,7 @@ impl Record {
     /// See [`PipelineError`].
     pub fn compute(featurizer: &mut Featurizer, image: [u8; 32], bytes: &[u8]) -> Result<Self, PipelineError> {
         let pixels = featurizer.decode(bytes)?;
-        let (features, _) = featurizer.featurize_pixels(&pixels)?;
+        let features = featurizer.featurize_pixels(&pixels)?;
         Ok(Self {
             image,
             dhash: dhash_256(&pixels),

@@ -282,7 +282,7 @@ fn contents(root: &Path, known: &HashSet<PathBuf>, limits: Limits) -> HashSet<St
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => open.push(entry.path()),
                 // What was only being written is nothing yet.
-                Ok(kind) if kind.is_file() && entry.path().extension().is_none_or(|ending| ending != "tmp") => {
+                Ok(kind) if kind.is_file() && !files::is_unfinished(&entry.file_name()) => {
                     let path = entry.path();
                     if !is_known(&path) {
                         found.extend(read(&path, limits).map(|bytes| files::sha256_hex(&bytes)));

@@ -26,12 +26,11 @@ pub use compare::{Compared, Comparison, Difference, Pair};
 pub(crate) use compare::{flatten, shortest};
 pub use history::{Damaged, Entry, History};
 pub use record::{ClassCount, DataSummary, Kind, Record, SCHEMA_VERSION};
+pub use shared::bundle::FOLDER as BUNDLE;
 pub use trained_on::TrainedOn;
 
 /// File that says what the folder of a run holds.
 pub const RECORD: &str = "run.json";
-/// Folder of the bundle within a run.
-pub const BUNDLE: &str = "bundle";
 /// File of the metrics.
 pub const METRICS: &str = "metrics.json";
 /// File of the answers for the test images.
@@ -120,7 +119,7 @@ pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> 
     }
     let partial = tempfile::Builder::new()
         .prefix(if is_there { FILLING } else { ".ikat-run-" })
-        .suffix(".tmp")
+        .suffix(files::TEMPORARY)
         .tempdir_in(place)
         // The error itself names the temporary folder.
         .map_err(|error| at(place)(error.kind().into()))?;

@@ -52,13 +52,13 @@ pub(super) fn add(
             path: source.place(path),
             source: error,
         })?;
-        let file = format!("{}.png", number + 1);
-        files.insert(format!("golden/{file}"), png.into());
-        golden.images.push(GoldenImage {
-            file,
+        let image = GoldenImage {
+            file: format!("{}.png", number + 1),
             label: bundle.manifest.classes[prediction.best].clone(),
             scores: prediction.probabilities,
-        });
+        };
+        files.insert(image.path(), png.into());
+        golden.images.push(image);
     }
     let json = serde_json::to_vec_pretty(&golden).map_err(shared::bundle::BundleError::Golden)?;
     files.insert(GOLDEN.to_owned(), json.into());

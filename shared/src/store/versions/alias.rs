@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{VersionError, is_name, live_key};
-use crate::store::{Object, ObjectStore, VersionRef, rfc3339};
+use super::{VersionError, VersionRef, is_name, live_key};
+use crate::store::{Object, ObjectStore, rfc3339};
 
 /// The newest form of `live.json` that this version reads and writes.
-pub const LIVE_SCHEMA_VERSION: u32 = 1;
+const LIVE_SCHEMA_VERSION: u32 = 1;
 
 /// The largest `live.json` that is read, in bytes.
 const MAX_LIVE_BYTES: u64 = 64 << 10;
@@ -20,7 +20,7 @@ const MAX_LIVE_BYTES: u64 = 64 << 10;
 /// long as `version` keeps its meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Live {
-    /// Form of this file, [`LIVE_SCHEMA_VERSION`] for those written now.
+    /// Form of this file, the newest one for those written now.
     pub schema_version: u32,
     /// The version that is served.
     pub version: String,

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{LIVE, VersionError, file_key, is_name, versions_key};
+use super::{LIVE, VersionError, VersionRef, file_key, is_name, versions_key};
 use crate::bundle::{
     Bundle, FileEntry, MANIFEST, MAX_MANIFEST_BYTES, MODEL, Manifest, SIGNATURE, SIGNATURE_BYTES, TrustedKeys,
 };
-use crate::store::{Object, ObjectStore, StoreError, VersionRef};
+use crate::store::{Object, ObjectStore, StoreError};
 
 /// The most that the files of one bundle may have together, in bytes, as they are held in memory.
 const MAX_BUNDLE_BYTES: u64 = 4 << 30;
@@ -21,8 +21,8 @@ const PARALLEL: usize = 8;
 /// The manifest of a version, and its bytes as they were published.
 ///
 /// # Errors
-/// [`VersionError::Missing`] where it is not there, [`VersionError::Manifest`] where it is not the one
-/// of this version or has not the expected hash.
+/// [`VersionError::NoVersion`] or [`VersionError::Missing`] where it is not there, [`VersionError::Manifest`] where it
+/// is not the one of this version or has not the expected hash.
 pub async fn manifest(
     store: &ObjectStore,
     name: &str,
@@ -48,7 +48,11 @@ async fn manifest_json(
     let key = file_key(name, version, MANIFEST);
     let place = || store.place(&key);
     let Some(object) = store.get(&key, MAX_MANIFEST_BYTES).await? else {
-        return Err(VersionError::Missing { place: place() });
+        let missing = VersionError::Missing { place: place() };
+        return Err(match expected_sha256 {
+            Some(_) => missing,
+            None => absence(store, name, version, missing).await,
+        });
     };
     if expected_sha256.is_some_and(|expected| expected != object.sha256) {
         return Err(VersionError::Manifest {
@@ -57,6 +61,19 @@ async fn manifest_json(
         });
     }
     Ok(object.bytes)
+}
+
+/// What to say of a version that is `missing` its manifest: that there is none, where the store tells that nothing of
+/// it is there.
+async fn absence(store: &ObjectStore, name: &str, version: &str, missing: VersionError) -> VersionError {
+    match store.folders(&versions_key(name)).await {
+        Ok(all) if all.iter().all(|one| one != version) => VersionError::NoVersion {
+            version: version.to_owned(),
+            name: name.to_owned(),
+            store: store.to_string(),
+        },
+        _ => missing,
+    }
 }
 
 /// The manifest whose bytes are `json`, if it is the one of this version.
@@ -114,12 +131,7 @@ pub async fn load_version(
         Ok::<_, VersionError>(Some(store.get(&model, LARGEST_AHEAD).await))
     };
     let rest = async {
-        let json = match manifest_json(store, name, version, manifest_sha256).await {
-            Err(missing @ VersionError::Missing { .. }) if manifest_sha256.is_none() => {
-                return Err(absence(store, name, version, missing).await);
-            }
-            json => json?,
-        };
+        let json = manifest_json(store, name, version, manifest_sha256).await?;
         let signature = signature(store, name, version, &json, trusted).await?;
         let manifest = read_manifest(store, name, version, &json)?;
         let others = manifest.files.iter().filter(|(file, _)| !is_ahead || *file != MODEL);
@@ -144,19 +156,6 @@ pub async fn load_version(
         files,
         signature,
     })
-}
-
-/// What to say of a version that is `missing` its manifest: that there is none, where the store tells that nothing of
-/// it is there.
-async fn absence(store: &ObjectStore, name: &str, version: &str, missing: VersionError) -> VersionError {
-    match store.folders(&versions_key(name)).await {
-        Ok(all) if all.iter().all(|one| one != version) => VersionError::NoVersion {
-            version: version.to_owned(),
-            name: name.to_owned(),
-            store: store.to_string(),
-        },
-        _ => missing,
-    }
 }
 
 /// The signature, where keys are trusted and one of them has signed the manifest, which is `json`.
@@ -247,7 +246,7 @@ mod tests {
         let loaded = load_version(&store, "m", &VersionRef::named("v"), &trusted).await;
         unsigned(loaded.map(|_| ()));
         let model = published.display().to_string();
-        let source = Source::find(&model, None).await.expect("a bundle").trusting(trusted);
-        unsigned(source.wanted(None).await.map(|_| ()));
+        let source = Source::find(&model, None, trusted).await.expect("a bundle");
+        unsigned(source.wanted().await.map(|_| ()));
     }
 }

@@ -8,15 +8,41 @@ mod alias;
 mod error;
 mod load;
 
-use crate::bundle::Bundle;
-use crate::store::Source;
-
-pub use alias::{Canary, LIVE_SCHEMA_VERSION, Live, find_live, live};
+pub use alias::{Canary, Live, find_live, live};
 pub use error::VersionError;
 pub use load::{load_version, manifest, signature};
 
 /// Name of the file that says which version is served.
 pub const LIVE: &str = "live.json";
+/// Name of the folder that holds all versions of a model.
+pub const VERSIONS: &str = "versions";
+
+/// One version, and how to tell that it is the right one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRef {
+    /// Its name: the hash of its contents.
+    pub version: String,
+    /// SHA-256 of its manifest, where it is known.
+    pub manifest_sha256: Option<String>,
+}
+
+impl VersionRef {
+    /// The version of this name, whatever the hash of its manifest is.
+    pub fn named(version: &str) -> Self {
+        Self {
+            version: version.to_owned(),
+            manifest_sha256: None,
+        }
+    }
+
+    /// The version of this name whose manifest has this SHA-256.
+    pub fn of(version: &str, manifest_sha256: &str) -> Self {
+        Self {
+            manifest_sha256: Some(manifest_sha256.to_owned()),
+            ..Self::named(version)
+        }
+    }
+}
 
 /// Whether `text` may name a model or a version: it is a single part of a key and of a path.
 pub fn is_name(text: &str) -> bool {
@@ -34,28 +60,17 @@ pub fn live_key(name: &str) -> String {
 
 /// Key of the folder that holds all versions.
 pub fn versions_key(name: &str) -> String {
-    format!("{name}/versions")
+    format!("{name}/{VERSIONS}")
 }
 
 /// Key of a file of a version.
 pub fn file_key(name: &str, version: &str, file: &str) -> String {
-    format!("{name}/versions/{version}/{file}")
-}
-
-/// The version of `model` that is live, or the `pinned` one, whole: [`Source`] in one step.
-///
-/// # Errors
-/// See [`VersionError`].
-pub async fn open(model: &str, pinned: Option<&str>) -> Result<Bundle, VersionError> {
-    let source = Source::find(model, pinned).await?;
-    let wanted = source.wanted(pinned).await?;
-    source.load(&wanted.live).await
+    format!("{name}/{VERSIONS}/{version}/{file}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::MANIFEST;
 
     #[test]
     fn names_are_single_parts_of_a_path() {
@@ -76,24 +91,5 @@ mod tests {
         ] {
             assert!(!is_name(name), "{name:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_model_that_is_not_there_is_named_with_what_is_looked_for() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for model in [folder.path().to_owned(), folder.path().join("none")] {
-            let model = model.display().to_string();
-            let error = open(&model, None).await.expect_err("nothing there").to_string();
-            assert!(
-                error.contains(&model) && error.contains(MANIFEST) && error.contains(LIVE),
-                "{error}"
-            );
-        }
-        let error = open("s3://bucket", None).await.expect_err("no model").to_string();
-        assert!(
-            error.contains("names no model") && error.contains("s3://BUCKET/PREFIX/NAME"),
-            "{error}"
-        );
-        assert!(!error.contains("path of a folder"), "{error}");
     }
 }
