@@ -307,11 +307,7 @@ impl Gathered<'_> {
             skipped: Vec::new(),
         };
         dataset.check_case()?;
-        let featurized = Featurized {
-            images,
-            skipped,
-            cached: 0,
-        };
+        let featurized = Featurized { images, skipped };
         Ok(Rows { dataset, featurized })
     }
 }
