@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use shared::bundle::Bundle;
+use shared::files::at;
 use shared::image::Limits;
 use shared::network::Runtime;
 use shared::pipeline::Pipeline;
@@ -71,7 +72,7 @@ pub async fn run(
     score(&list, count, scorer, &mut journal, progress)?;
     let summary = place.write(&job, &journal, &folder).await?;
     if summary.passing == 0 {
-        std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
+        std::fs::remove_dir_all(&folder).map_err(at(&folder))?;
     }
     Ok((summary, note))
 }

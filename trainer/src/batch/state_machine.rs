@@ -17,11 +17,12 @@ use aws_sdk_sfn::types::{ExecutionStatus, MapRunItemCounts};
 use serde::Deserialize;
 use serde_json::json;
 use shared::aws::Environment;
+use shared::files::at;
 use shared::store::{Location, ObjectStore, S3Store, StoreError};
 
 use super::map_results::{self, Details};
 use super::new_file::NewFile;
-use super::{BatchError, Input, Job, Journal, Output, Summary, failed};
+use super::{BatchError, Input, Job, Journal, Output, Summary};
 use crate::progress::Progress;
 
 /// Environment variable that names another server for Step Functions alone.
@@ -121,7 +122,7 @@ impl StateMachine {
             });
         }
         let summary = place.write(&job, &journal, &folder).await?;
-        std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
+        std::fs::remove_dir_all(&folder).map_err(at(&folder))?;
         Ok((summary, None))
     }
 
@@ -306,7 +307,7 @@ fn map_lines(list: &Path) -> Result<PathBuf, BatchError> {
         if !item.starts_with("s3://") {
             return Err(BatchError::NotInBucket(item));
         }
-        writeln!(file, "{}", json!({ "s3": item })).map_err(failed(&path))?;
+        writeln!(file, "{}", json!({ "s3": item })).map_err(at(&path))?;
     }
     file.finish()?;
     Ok(path)

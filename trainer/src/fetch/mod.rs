@@ -21,7 +21,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};
-use shared::files;
+use shared::files::{self, FileError, at};
 use shared::image::{Limits, decode, probe};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -130,13 +130,8 @@ pub enum FetchError {
     )]
     Offline,
     /// An image cannot be written, or the folder of a class leads elsewhere.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Fetches `entries` into the class folders of `data`.
@@ -239,10 +234,7 @@ pub async fn fetch(
 /// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
 /// that no link leads it out of the data set.
 fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
-    let failed = |source| DatasetError::File {
-        path: data.to_path_buf(),
-        source,
-    };
+    let failed = at(data);
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(data).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -253,7 +245,7 @@ fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
     check_case(folders.iter().map(String::as_str).chain(labels.iter().copied()))?;
     for label in labels {
         let path = data.join(label);
-        below(data, &path.join("any")).map_err(|source| FetchError::File { path, source })?;
+        below(data, &path.join("any")).map_err(at(&path))?;
     }
     Ok(())
 }
@@ -425,7 +417,7 @@ impl Work<'_> {
         if path.is_file() {
             return Ok(());
         }
-        files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
+        files::write_atomically(&path, &picture.bytes).map_err(|error| Miss::Local(at(&path)(error).into()))
     }
 
     /// Whether nobody has answered and no name can be looked up.

@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shared::files;
+use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
@@ -102,13 +102,8 @@ pub enum SearchError {
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(reqwest::Error),
     /// What was found cannot be kept.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Every item with every attribute, for the attribute's class; without attributes, every item for its own. A word that
@@ -180,10 +175,7 @@ pub async fn search(
     let folder = data.join(OWN_FOLDER).join(FOLDER);
     if data.exists() {
         // Whoever shares the data set may have put a link there.
-        below(data, &folder.join("any")).map_err(|source| SearchError::File {
-            path: folder.clone(),
-            source,
-        })?;
+        below(data, &folder.join("any")).map_err(at(&folder))?;
     }
     let mut labels_of: HashMap<reqwest::Url, Vec<&str>> = HashMap::new();
     progress.begin("Searching", queries.len() as u64);
@@ -247,14 +239,8 @@ fn begun(path: &Path) -> PathBuf {
 }
 
 fn keep(path: &Path, found: &impl Serialize) -> Result<(), SearchError> {
-    let failed = |source| SearchError::File {
-        path: path.to_path_buf(),
-        source,
-    };
-    let json = serde_json::to_vec_pretty(found)
-        .map_err(std::io::Error::from)
-        .map_err(failed)?;
-    files::write_atomically(path, &json).map_err(failed)
+    let json = serde_json::to_vec_pretty(found).map_err(|error| at(path)(error.into()))?;
+    Ok(write_atomically(path, &json).map_err(at(path))?)
 }
 
 fn entry(hit: Hit, label: &str, line: usize) -> Option<Entry> {
@@ -449,7 +435,7 @@ mod tests {
         let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
         let queries = queries(&words("dress"), &[]).expect("queries");
         let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
-        assert!(matches!(found, Err(SearchError::File { .. })), "{found:?}");
+        assert!(matches!(found, Err(SearchError::File(_))), "{found:?}");
     }
 
     #[tokio::test]

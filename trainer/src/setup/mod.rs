@@ -13,6 +13,7 @@ mod runtime;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::files::{FileError, at};
 
 pub use cache::Cache;
 pub(crate) use cache::{KEPT, keep_latest, oldest_first};
@@ -103,13 +104,8 @@ pub enum SetupError {
         expected: String,
     },
     /// The cache cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Where.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl SetupError {
@@ -145,10 +141,7 @@ impl SetupError {
     /// it, and the name alone for an archive in it.
     fn outside(self, folder: &Path, wanted: &Path) -> Self {
         match self {
-            Self::File { path, source } if path.starts_with(folder) => Self::File {
-                path: wanted.to_path_buf(),
-                source,
-            },
+            Self::File(FileError { path, source }) if path.starts_with(folder) => at(wanted)(source).into(),
             Self::Archive { path, file, reason } => {
                 let name = path.strip_prefix(folder).ok().map(Path::to_path_buf);
                 let path = name.unwrap_or(path);
