@@ -15,7 +15,7 @@ use super::{BatchError, Input, Job, Journal, Output, Summary, input};
 use crate::conveyor::{self, Addressed};
 use crate::counted::counted;
 use crate::image_reader::ImageReader;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::scoring;
 
 /// What scores, and with what.
@@ -102,14 +102,12 @@ fn score(
         .map(|pipeline| worker(scorer.bundle, pipeline))
         .collect();
     let reader = ImageReader::new(scorer.limits, scorer.allow_private)?;
-    progress.begin("Scoring", left);
+    let _stage = stage(progress, "Scoring", Some(left));
     let items = input::items(list)?.filter(move |item| !scored.contains(item));
-    let result = conveyor::run(items, &reader, workers, |json: String| {
+    conveyor::run(items, &reader, workers, |json: String| {
         progress.advance(1);
         journal.append(&json)
-    });
-    progress.end();
-    result
+    })
 }
 
 /// From an image to the line of its result.

@@ -23,7 +23,7 @@ use shared::store::{Location, ObjectStore, S3Store, StoreError};
 use super::map_results::{self, Details};
 use super::new_file::NewFile;
 use super::{BatchError, Input, Job, Journal, Output, Summary};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Environment variable that names another server for Step Functions alone.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SFN";
@@ -206,10 +206,7 @@ impl StateMachine {
 
     /// Watches an execution until it ends; gives where it wrote its results.
     async fn follow(&self, arn: &str, progress: &dyn Progress) -> Result<Details, BatchError> {
-        progress.begin("Scoring", 0);
-        let result = self.watch(arn, progress).await;
-        progress.end();
-        let ended = result?;
+        let ended = self.watch(arn, progress).await?;
         if ended.status != ExecutionStatus::Succeeded {
             return Err(BatchError::Execution {
                 arn: arn.to_owned(),
@@ -225,6 +222,7 @@ impl StateMachine {
     }
 
     async fn watch(&self, arn: &str, progress: &dyn Progress) -> Result<DescribeExecutionOutput, BatchError> {
+        let _stage = stage(progress, "Scoring", None);
         let mut pause = FIRST_LOOK;
         let mut map_run = None;
         let mut told = Told::default();

@@ -8,7 +8,7 @@ use shared::files::{at, write_atomically};
 
 use super::relocate::numbered;
 use super::{Dataset, DatasetError, Skipped};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Copies every image into the class folders of `out`, which must be empty; a name that two images of a class have gets
 /// a number. Gives the number of copies and what could not be read.
@@ -31,7 +31,7 @@ pub fn copy_to_folders(
     let mut skipped = Vec::new();
     // The last number of each name that was taken: counted from the start each time, many would take forever.
     let mut numbers: HashMap<PathBuf, u32> = HashMap::new();
-    progress.begin("Copying", dataset.items.len() as u64);
+    let _stage = stage(progress, "Copying", Some(dataset.items.len() as u64));
     for item in &dataset.items {
         let folder = out.join(&dataset.classes[item.class]);
         let name = item.path.file_name().unwrap_or(item.path.as_os_str());
@@ -51,7 +51,6 @@ pub fn copy_to_folders(
         }
         progress.advance(1);
     }
-    progress.end();
     Ok((dataset.items.len() - skipped.len(), skipped))
 }
 

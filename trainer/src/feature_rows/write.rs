@@ -19,7 +19,7 @@ use crate::conveyor::{self, Addressed};
 use crate::dataset::OWN_FOLDER;
 use crate::features::{CacheKey, FeatureError, Networks, Record};
 use crate::image_reader::ImageReader;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Longest line that names an image, in bytes.
 const MOST_BYTES: u64 = 1 << 16;
@@ -173,8 +173,8 @@ pub fn write(
         .map(|_| Ok(featurization.worker(featurization.networks.network()?)))
         .collect::<Result<Vec<_>, FeatureError>>()?;
     let mut counts = Counts::default();
-    progress.begin("Computing features", 0);
-    let result = conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {
+    let _stage = stage(progress, "Computing features", None);
+    conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {
         row.push('\n');
         output.write_all(row.as_bytes())?;
         counts.rows += 1;
@@ -183,10 +183,9 @@ pub fn write(
         if counts.rows.is_multiple_of(STEP) {
             progress.status(&format!("{} images", counts.rows));
         }
-        Ok(())
-    });
-    progress.end();
-    result.and_then(|()| output.flush().map_err(RowsError::from))?;
+        Ok::<_, RowsError>(())
+    })?;
+    output.flush()?;
     Ok(counts)
 }
 

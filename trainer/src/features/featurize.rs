@@ -9,7 +9,7 @@ use shared::preprocessing::Preprocessing;
 use super::cache::Record;
 use super::{FeatureCache, FeatureError, Networks};
 use crate::dataset::{Dataset, Item, Skipped, dhash_256, read};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::threads::try_by_workers;
 
 /// A data set with its features.
@@ -46,12 +46,11 @@ pub fn featurize(
     };
     let mut featurizers: Vec<Option<Featurizer>> = Vec::new();
     featurizers.resize_with(networks.threads(threads).clamp(1, dataset.items.len().max(1)), || None);
-    progress.begin("Computing features", dataset.items.len() as u64);
+    let _stage = stage(progress, "Computing features", Some(dataset.items.len() as u64));
     let outcomes = try_by_workers(&mut featurizers, &dataset.items, |featurizer, item| {
         work.record(featurizer, item).inspect(|_| progress.advance(1))
-    });
-    progress.end();
-    featurized(dataset, outcomes?)
+    })?;
+    featurized(dataset, outcomes)
 }
 
 impl Record {

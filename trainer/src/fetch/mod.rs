@@ -33,7 +33,7 @@ pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, retry_after};
 
 use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, read};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::threads::lock;
 
 /// Quality of images that are encoded again, of 100.
@@ -205,7 +205,7 @@ pub async fn fetch(
             .push(entry);
     }
     let (work, ledger) = (&work, &Mutex::new(ledger));
-    progress.begin("Fetching", pending.len() as u64);
+    let _stage = stage(progress, "Fetching", Some(pending.len() as u64));
     // Only what is its host's turn waits for a job, so that a slow host does not hold up the others.
     let hosts = of_host.into_values().map(|entries| {
         stream::iter(entries)
@@ -213,9 +213,8 @@ pub async fn fetch(
             .buffer_unordered(options.per_host.max(1))
     });
     // What is wrong with this machine is wrong for every other address too: the first error ends it.
-    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = stream::select_all(hosts).try_collect().await;
-    progress.end();
-    for left_out in fetched? {
+    let fetched: Vec<Option<LeftOut>> = stream::select_all(hosts).try_collect().await?;
+    for left_out in fetched {
         match left_out {
             Some(left_out) => outcome.left_out.push(left_out),
             None => outcome.kept += 1,

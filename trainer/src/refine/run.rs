@@ -23,7 +23,7 @@ use super::views::{View, Views};
 use super::{Best, Epoch, History, RefineError, Validation, dropout_seed};
 use crate::device::Device;
 use crate::onnx::proto::ModelProto;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::svm::calibrated_log_loss;
 
 /// Images whose logits are computed at once.
@@ -312,33 +312,27 @@ impl Loop<'_> {
             .map_err(failed)?;
         let steps = batches.steps();
         let progress = self.task.progress;
-        progress.begin("Refining the network", (steps * recipe.epochs) as u64);
+        let _stage = stage(progress, "Refining the network", Some((steps * recipe.epochs) as u64));
         progress.advance((steps * history.epochs.len()) as u64);
-        let outcome = (|| {
-            while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref())
-            {
-                let begin = Instant::now();
-                let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
-                history.epochs.push(epoch);
-                progress.note(&history.told(recipe.epochs));
-                if let Some(events) = &events {
-                    events.add(&history).map_err(failed)?;
-                }
-                Checkpoint {
-                    state: engine.state()?,
-                    history: history.clone(),
-                    best: best.clone(),
-                }
-                .save(&self.task.checkpoint)?;
-                let remaining = (recipe.epochs - history.epochs.len()) as u32;
-                if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
-                    return Err(RefineError::OutOfTime);
-                }
+        while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref()) {
+            let begin = Instant::now();
+            let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
+            history.epochs.push(epoch);
+            progress.note(&history.told(recipe.epochs));
+            if let Some(events) = &events {
+                events.add(&history).map_err(failed)?;
             }
-            Ok::<_, RefineError>(())
-        })();
-        progress.end();
-        outcome?;
+            Checkpoint {
+                state: engine.state()?,
+                history: history.clone(),
+                best: best.clone(),
+            }
+            .save(&self.task.checkpoint)?;
+            let remaining = (recipe.epochs - history.epochs.len()) as u32;
+            if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
+                return Err(RefineError::OutOfTime);
+            }
+        }
         let best = best.ok_or_else(|| RefineError::Recipe("there is no image to train on".to_owned()))?;
         Ok((best, history))
     }

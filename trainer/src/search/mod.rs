@@ -20,7 +20,7 @@ pub use provider::{Hit, Name, Provider, SearchRequest};
 use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, Refused, body, is_label, retry_after};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Folder of what was found, within the folder that the scanner passes over.
 const FOLDER: &str = "searches";
@@ -178,7 +178,7 @@ pub async fn search(
         below(data, &folder.join("any")).map_err(at(&folder))?;
     }
     let mut labels_of: HashMap<reqwest::Url, Vec<&str>> = HashMap::new();
-    progress.begin("Searching", queries.len() as u64);
+    let _stage = stage(progress, "Searching", Some(queries.len() as u64));
     for query in queries {
         let path = folder.join(provider.file_name(&query.text, per_query));
         let (hits, problem) = match kept::<Vec<Hit>>(&path).filter(|_| !again) {
@@ -224,7 +224,6 @@ pub async fn search(
         progress.status(&format!("{} images", found.entries.len()));
         progress.advance(1);
     }
-    progress.end();
     Ok(asking.found)
 }
 

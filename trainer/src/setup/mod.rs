@@ -19,7 +19,7 @@ pub use cache::Cache;
 pub(crate) use cache::{KEPT, keep_latest, oldest_first};
 pub use runtime::{cuda_runtime_library, runtime_library};
 
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Where a file comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,10 +159,8 @@ impl SetupError {
 pub fn obtain(source: &Source, sha256: &str, cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
     let name = source.file_name();
     cache.file(&Path::new("downloads").join(&name), sha256, |folder| {
-        progress.begin(&format!("Obtaining {name}"), 0);
-        let fetched = source.fetch(folder);
-        progress.end();
-        fetched
+        let _stage = stage(progress, &format!("Obtaining {name}"), None);
+        source.fetch(folder)
     })
 }
 
