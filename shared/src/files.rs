@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all, locks, and the hash that names contents.
+//! Files that appear whole or not at all, locks, the hash that names contents, and the error that names a file.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,6 +13,24 @@ use tempfile::NamedTempFile;
 pub const UNFINISHED: &str = ".ikat-";
 /// How they end.
 pub const TEMPORARY: &str = ".tmp";
+
+/// What the file system said of a file or a folder.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct FileError {
+    /// Which one.
+    pub path: PathBuf,
+    /// What it said.
+    pub source: io::Error,
+}
+
+/// Names the file that an operation failed on.
+pub fn at(path: &Path) -> impl Fn(io::Error) -> FileError + Copy {
+    move |source| FileError {
+        path: path.to_path_buf(),
+        source,
+    }
+}
 
 /// The SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
@@ -205,6 +223,14 @@ mod tests {
             sha256_hex(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+    }
+
+    #[test]
+    fn an_error_names_its_file_and_comes_from_the_system() {
+        let error = at(Path::new("in/model.json"))(io::Error::other("disk full"));
+        assert_eq!(error.to_string(), "in/model.json: disk full");
+        let source = std::error::Error::source(&error).expect("a cause");
+        assert_eq!(source.to_string(), "disk full");
     }
 
     #[test]

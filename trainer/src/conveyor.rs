@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use shared::service::ServiceError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::image_reader::ImageReader;
 use crate::threads::lock;
@@ -37,10 +37,22 @@ struct Loaded<T> {
     place: OwnedSemaphorePermit,
 }
 
+/// Ends the reading when its owner ends, also by a panic: from there on results lack one, or nobody takes them.
+struct Ending<'a>(&'a Notify);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 /// Gives each of `items` with its image to one of `workers`, each on a thread of its own, and what comes out to `take`,
 /// in the order of the items. An error of `take` ends it all.
 ///
 /// `items` is read on a thread that outlives this call where it is waiting for input.
+///
+/// # Panics
+/// Where a worker does.
 ///
 /// # Errors
 /// Those of `take`, and of the system where it has no thread or runtime left.
@@ -70,12 +82,15 @@ where
     let loaded_out = Arc::new(Mutex::new(loaded_out));
     // Bounded by the places.
     let (results_in, results_out) = std::sync::mpsc::channel();
+    let over = &Notify::new();
     std::thread::scope(|scope| {
-        scope.spawn(move || runtime.block_on(load(items_out, reader, loaded_in, threads)));
+        let _ending = Ending(over);
+        scope.spawn(move || runtime.block_on(load(items_out, reader, loaded_in, threads, over)));
         for mut worker in workers {
             let loaded = Arc::clone(&loaded_out);
             let results = results_in.clone();
             scope.spawn(move || {
+                let _ending = Ending(over);
                 loop {
                     let next = lock(&loaded).blocking_recv();
                     let Some(Loaded {
@@ -107,12 +122,13 @@ where
     })
 }
 
-/// Reads the images of `items`, several at once, until there are no more or nobody takes them.
+/// Reads the images of `items`, several at once, until there are no more or it is `over`.
 async fn load<T: Addressed>(
     items: mpsc::Receiver<T>,
     reader: &ImageReader,
     loaded: mpsc::Sender<Loaded<T>>,
     threads: usize,
+    over: &Notify,
 ) {
     let places = Arc::new(Semaphore::new(UNDER_WAY * threads));
     let numbered = stream::unfold((items, 0), |(mut items, number)| {
@@ -136,12 +152,12 @@ async fn load<T: Addressed>(
         }
     });
     let sending = images.buffer_unordered(READS * threads).for_each(|image| async {
-        // Nobody takes it: `closed` below ends this.
+        // Nobody takes it: `over` ends this.
         let _ = loaded.send(image).await;
     });
     tokio::select! {
         () = sending => {}
-        () = loaded.closed() => {}
+        () = over.notified() => {}
     }
 }
 
@@ -198,6 +214,38 @@ mod tests {
         };
         run(0_usize.., &reader(), workers, take).expect_err("the taker's error");
         assert_eq!(count, 100);
+    }
+
+    #[test]
+    fn a_worker_that_panics_ends_it_although_its_result_is_waited_for() {
+        let (running, ended) = std::sync::mpsc::channel::<()>();
+        let call = std::thread::spawn(move || {
+            let _running = running;
+            let worker = |item: usize, _| {
+                assert_ne!(item, 3, "more than the worker can take");
+                item
+            };
+            run(0_usize.., &reader(), vec![worker; 2], |_| Ok::<_, std::io::Error>(()))
+        });
+        let waited = ended.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+        call.join().expect_err("the panic");
+    }
+
+    #[test]
+    fn a_taker_that_fails_ends_it_although_the_next_item_is_waited_for() {
+        let (keyboard, typed) = std::sync::mpsc::channel::<usize>();
+        keyboard.send(0).expect("a listener");
+        let (running, ended) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let _running = running;
+            let workers = vec![|item: usize, _| item; 2];
+            let take = |_| Err(std::io::Error::other("enough"));
+            run(typed.into_iter(), &reader(), workers, take).expect_err("the taker's error");
+        });
+        let waited = ended.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+        drop(keyboard);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey, KeypairBytes};
 use rand::RngExt;
 use shared::bundle::{Bundle, SIGNATURE_BYTES};
-use shared::files::{TEMPORARY, UNFINISHED, hex};
+use shared::files::{FileError, TEMPORARY, UNFINISHED, at, hex};
 
 use crate::shell;
 
@@ -23,13 +23,8 @@ pub struct SigningKey(ed25519_dalek::SigningKey);
 #[derive(Debug, thiserror::Error)]
 pub enum SigningError {
     /// The file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A key is never written over another: what that one signed could not be signed again.
     #[error("{0} exists already, and a key is never overwritten")]
     Exists(PathBuf),
@@ -60,16 +55,12 @@ impl SigningKey {
     /// # Errors
     /// See [`SigningError`].
     pub fn read(path: &Path) -> Result<Self, SigningError> {
-        let failed = |source| SigningError::File {
-            path: path.to_path_buf(),
-            source,
-        };
-        let file = std::fs::File::open(path).map_err(failed)?;
+        let file = std::fs::File::open(path).map_err(at(path))?;
         check_private(&file, path)?;
         let mut pem = String::new();
         match file.take(MOST_BYTES).read_to_string(&mut pem) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-            result => result.map(drop).map_err(failed)?,
+            result => result.map(drop).map_err(at(path))?,
         }
         let key = ed25519_dalek::SigningKey::from_pkcs8_pem(&pem);
         key.map(Self).map_err(|_| SigningError::NoKey(path.to_path_buf()))
@@ -82,10 +73,7 @@ impl SigningKey {
     pub fn write(&self, path: &Path) -> Result<(), SigningError> {
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AlreadyExists => SigningError::Exists(path.to_path_buf()),
-            _ => SigningError::File {
-                path: path.to_path_buf(),
-                source,
-            },
+            _ => at(path)(source).into(),
         };
         // OpenSSL 3.0 reads no file that holds the public key too.
         let keys = KeypairBytes {
@@ -140,10 +128,7 @@ impl fmt::Debug for SigningKey {
 #[cfg(unix)]
 fn check_private(file: &std::fs::File, path: &Path) -> Result<(), SigningError> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = file.metadata().map_err(|source| SigningError::File {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let metadata = file.metadata().map_err(at(path))?;
     match metadata.permissions().mode() & 0o777 {
         mode if metadata.is_file() && mode & 0o077 != 0 => Err(SigningError::Exposed {
             path: path.to_path_buf(),

@@ -1,6 +1,6 @@
 //! The same work on many items, by threads of its own, and what threads share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A lock whose holder cannot have left anything half done.
@@ -48,6 +48,27 @@ pub(crate) fn by_workers<W: Send, T: Sync, R: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+/// As [`by_workers`], but for work that can fail: no item is begun after one that did.
+///
+/// # Errors
+/// That of the first item, in their order, that failed.
+pub(crate) fn try_by_workers<W: Send, T: Sync, R: Send, E: Send>(
+    workers: &mut [W],
+    items: &[T],
+    work: impl Fn(&mut W, &T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let failed = AtomicBool::new(false);
+    let done = by_workers(workers, items, |worker, item| {
+        if failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let result = work(worker, item);
+        failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        Some(result)
+    });
+    done.into_iter().flatten().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
@@ -77,5 +98,26 @@ mod tests {
         });
         assert_eq!(doubled, [0, 2, 4, 6, 8, 10, 12, 14, 16]);
         assert_eq!(counts, [3; 3]);
+    }
+
+    #[test]
+    fn no_item_is_begun_after_one_that_failed() {
+        for threads in [1, 3] {
+            let mut counts = vec![0; threads];
+            let items = [0, 1, 2, 3, 4, 5];
+            let work = |count: &mut usize, item: &usize| {
+                *count += 1;
+                if *item == 5 { Err(*item) } else { Ok(*item) }
+            };
+            assert_eq!(try_by_workers(&mut counts, &items[..5], work), Ok(vec![0, 1, 2, 3, 4]));
+            assert_eq!(try_by_workers(&mut counts, &items, work), Err(5));
+        }
+        let mut count = [0];
+        let failing = |count: &mut usize, item: &usize| {
+            *count += 1;
+            if *item < 5 { Ok(()) } else { Err(*item) }
+        };
+        assert_eq!(try_by_workers(&mut count, &[0, 1, 5, 6, 7], failing), Err(5));
+        assert_eq!(count, [3]);
     }
 }

@@ -11,7 +11,7 @@ mod resize;
 pub use decode::{Format, decode, decode_to_fit, probe};
 pub use resize::letterbox;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Changes whenever the same bytes may give other pixels than before: what was computed from pixels is then stale.
 pub const REVISION: u32 = 5;
@@ -20,7 +20,7 @@ pub const REVISION: u32 = 5;
 pub type RgbImage = ::image::RgbImage;
 
 /// What an image may cost before it is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Largest encoded size in bytes.
     pub max_bytes: usize,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use prost::Message;
-use shared::files::write_atomically;
+use shared::files::{at, write_atomically};
 
 use super::BackboneError;
 use crate::onnx::fold_batch_norm;
@@ -48,12 +48,7 @@ impl Forms {
     /// Writes `model`, and what becomes of it where it is only run, whose bytes it gives. Networks that were not used
     /// for long give way.
     pub fn write(&self, mut model: ModelProto) -> Result<Vec<u8>, BackboneError> {
-        let write = |path: &Path, bytes: &[u8]| {
-            write_atomically(path, bytes).map_err(|source| BackboneError::File {
-                path: path.to_path_buf(),
-                source,
-            })
-        };
+        let write = |path: &Path, bytes: &[u8]| write_atomically(path, bytes).map_err(at(path));
         write(&self.trainable, &model.encode_to_vec())?;
         fold_batch_norm(&mut model);
         let served = model.encode_to_vec();

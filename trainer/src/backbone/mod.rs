@@ -11,7 +11,7 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
-use shared::files::sha256_hex;
+use shared::files::{FileError, at, sha256_hex};
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 pub use architecture::Architecture;
@@ -109,13 +109,8 @@ pub enum BackboneError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The user's network is not one that gives features.
     #[error("{path} cannot be used as a featurizer: {reason}")]
     Own {
@@ -220,10 +215,7 @@ fn metadata(name: &str, preprocessing: &Preprocessing) -> Vec<(&'static str, Str
 }
 
 fn file_hash(path: &Path) -> Result<String, BackboneError> {
-    let bytes = std::fs::read(path).map_err(|source| BackboneError::File {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let bytes = std::fs::read(path).map_err(at(path))?;
     Ok(sha256_hex(&bytes))
 }
 

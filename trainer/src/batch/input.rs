@@ -13,10 +13,11 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use shared::files::at;
 use shared::store::{Location, S3Store};
 
+use super::BatchError;
 use super::new_file::NewFile;
-use super::{BatchError, failed};
 use crate::dataset::walk;
 
 /// Endings of lists.
@@ -121,7 +122,7 @@ impl Input {
                     });
                 }
                 list.read(&copy, &place, None)?;
-                std::fs::remove_file(&copy).map_err(failed(&copy))?;
+                std::fs::remove_file(&copy).map_err(at(&copy))?;
             }
             Self::Prefix { bucket, prefix } => {
                 let store = S3Store::connect(bucket, "").await?;
@@ -151,7 +152,7 @@ impl Input {
 /// # Errors
 /// [`BatchError::File`].
 pub fn items(file: &Path) -> Result<impl Iterator<Item = String> + use<>, BatchError> {
-    let reader = BufReader::new(File::open(file).map_err(failed(file))?);
+    let reader = BufReader::new(File::open(file).map_err(at(file))?);
     let lines = reader.lines().map_while(Result::ok);
     Ok(lines.map_while(|line| serde_json::from_str(&line).ok()))
 }
@@ -192,7 +193,7 @@ impl List {
         short.copy_from_slice(&hash[..16]);
         if self.seen.insert(short) {
             self.count += 1;
-            writeln!(self.file, "{}", Value::from(item)).map_err(failed(&self.path))?;
+            writeln!(self.file, "{}", Value::from(item)).map_err(at(&self.path))?;
         }
         Ok(())
     }
@@ -204,7 +205,7 @@ impl List {
 
     /// Adds what the list at `path`, called `name`, names; paths are relative to `folder`.
     fn read(&mut self, path: &Path, name: &str, folder: Option<&Path>) -> Result<(), BatchError> {
-        let file = BufReader::new(File::open(path).map_err(failed(path))?);
+        let file = BufReader::new(File::open(path).map_err(at(path))?);
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
             "csv" => self.table(file, b',', name, folder),
@@ -257,7 +258,7 @@ impl List {
         name: &str,
         folder: Option<&Path>,
     ) -> Result<(), BatchError> {
-        let beginning = file.fill_buf().map_err(failed(Path::new(name)))?;
+        let beginning = file.fill_buf().map_err(at(Path::new(name)))?;
         let by_semicolon = delimiter == b',' && is_parted_by_semicolons(beginning);
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(if by_semicolon { b';' } else { delimiter })

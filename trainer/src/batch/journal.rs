@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use shared::files::{LockedFile, try_lock};
+use shared::files::{LockedFile, at, try_lock};
 use shared::service::ServiceError;
 
-use super::{BatchError, failed};
+use super::BatchError;
 
 /// A line: as [`shared::service::ItemResult`] is written, by this program or by the scoring function.
 #[derive(Debug, Deserialize)]
@@ -71,7 +71,7 @@ impl Journal {
     /// # Errors
     /// [`BatchError::Busy`] where another process has it open, and [`BatchError::File`].
     pub fn open(path: &Path) -> Result<Self, BatchError> {
-        let file = try_lock(path).map_err(failed(path))?;
+        let file = try_lock(path).map_err(at(path))?;
         let file = file.ok_or_else(|| BatchError::Busy(path.to_path_buf()))?;
         let mut journal = Self {
             path: path.to_path_buf(),
@@ -80,7 +80,7 @@ impl Journal {
             entries: BTreeMap::new(),
             classes: BTreeSet::new(),
         };
-        journal.index().map_err(failed(path))?;
+        journal.index().map_err(at(path))?;
         Ok(journal)
     }
 
@@ -131,7 +131,7 @@ impl Journal {
         let mut bytes = Vec::with_capacity(json.len() + 1);
         bytes.extend(json.bytes().map(|byte| if byte == b'\n' { b' ' } else { byte }));
         bytes.push(b'\n');
-        self.file.write_all(&bytes).map_err(failed(&self.path))?;
+        self.file.write_all(&bytes).map_err(at(&self.path))?;
         self.note(&line, bytes.len());
         Ok(())
     }
@@ -171,13 +171,13 @@ impl Journal {
     /// # Errors
     /// Those of `take`, and [`BatchError::File`].
     pub(super) fn each(&self, mut take: impl FnMut(&[u8], Line) -> Result<(), BatchError>) -> Result<(), BatchError> {
-        let mut file = File::open(&self.path).map_err(failed(&self.path))?;
+        let mut file = File::open(&self.path).map_err(at(&self.path))?;
         let mut bytes = Vec::new();
         for entry in self.entries.values() {
             bytes.resize(entry.length as usize, 0);
             file.seek(SeekFrom::Start(entry.offset))
                 .and_then(|_| file.read_exact(&mut bytes))
-                .map_err(failed(&self.path))?;
+                .map_err(at(&self.path))?;
             let line = serde_json::from_slice(&bytes).map_err(|error| BatchError::Results {
                 place: self.path.display().to_string(),
                 reason: error.to_string(),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use shared::bundle::Bundle;
+use shared::files::at;
 use shared::image::Limits;
 use shared::network::Runtime;
 use shared::pipeline::Pipeline;
@@ -14,7 +15,7 @@ use super::{BatchError, Input, Job, Journal, Output, Summary, input};
 use crate::conveyor::{self, Addressed};
 use crate::counted::counted;
 use crate::image_reader::ImageReader;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::scoring;
 
 /// What scores, and with what.
@@ -71,7 +72,7 @@ pub async fn run(
     score(&list, count, scorer, &mut journal, progress)?;
     let summary = place.write(&job, &journal, &folder).await?;
     if summary.passing == 0 {
-        std::fs::remove_dir_all(&folder).map_err(super::failed(&folder))?;
+        std::fs::remove_dir_all(&folder).map_err(at(&folder))?;
     }
     Ok((summary, note))
 }
@@ -101,14 +102,12 @@ fn score(
         .map(|pipeline| worker(scorer.bundle, pipeline))
         .collect();
     let reader = ImageReader::new(scorer.limits, scorer.allow_private)?;
-    progress.begin("Scoring", left);
+    let _stage = stage(progress, "Scoring", Some(left));
     let items = input::items(list)?.filter(move |item| !scored.contains(item));
-    let result = conveyor::run(items, &reader, workers, |json: String| {
+    conveyor::run(items, &reader, workers, |json: String| {
         progress.advance(1);
         journal.append(&json)
-    });
-    progress.end();
-    result
+    })
 }
 
 /// From an image to the line of its result.

@@ -14,10 +14,11 @@ use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use shared::files::at;
 use shared::service::{ErrorCode, ItemResult, S3Reference, ServiceError};
 use shared::store::S3Store;
 
-use super::{BatchError, Journal, failed};
+use super::{BatchError, Journal};
 
 /// Largest manifest that is read, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
@@ -77,7 +78,7 @@ pub async fn collect(details: &Details, journal: &mut Journal, folder: &Path) ->
         }
         let place = format!("s3://{}/{key}", manifest.destination_bucket);
         read(&copy, &place, journal)?;
-        std::fs::remove_file(&copy).map_err(failed(&copy))?;
+        std::fs::remove_file(&copy).map_err(at(&copy))?;
     }
     Ok(())
 }
@@ -98,7 +99,7 @@ pub fn read(file: &Path, place: &str, journal: &mut Journal) -> Result<(), Batch
         place: place.to_owned(),
         reason,
     };
-    let reader = BufReader::with_capacity(1 << 20, File::open(file).map_err(failed(file))?);
+    let reader = BufReader::with_capacity(1 << 20, File::open(file).map_err(at(file))?);
     let mut take = |entry: &RawValue| take_entry(entry, journal);
     if extension(place).eq_ignore_ascii_case("jsonl") {
         for (line, number) in reader.lines().zip(1_u64..) {

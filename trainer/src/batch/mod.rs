@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use shared::bundle::BundleError;
-use shared::files::sha256_hex;
+use shared::files::{FileError, sha256_hex};
 use shared::store::StoreError;
 
 pub use input::Input;
@@ -84,13 +84,8 @@ pub enum BatchError {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The system has no thread left.
     #[error(transparent)]
     System(#[from] std::io::Error),
@@ -173,12 +168,6 @@ impl Job {
     pub fn folder(&self, cache: &Path) -> PathBuf {
         cache.join("batch").join(self.id())
     }
-}
-
-/// Names the file that an operation failed on.
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> BatchError {
-    let path = path.to_path_buf();
-    |source| BatchError::File { path, source }
 }
 
 #[cfg(test)]

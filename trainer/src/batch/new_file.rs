@@ -3,9 +3,9 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use shared::files::AtomicFile;
+use shared::files::{AtomicFile, at};
 
-use super::{BatchError, failed};
+use super::BatchError;
 
 /// A file under its temporary name, written through a buffer.
 pub(super) struct NewFile {
@@ -16,7 +16,7 @@ pub(super) struct NewFile {
 impl NewFile {
     /// Begins the file that will be at `path`.
     pub(super) fn create(path: &Path) -> Result<Self, BatchError> {
-        let file = AtomicFile::create(path).map_err(failed(path))?;
+        let file = AtomicFile::create(path).map_err(at(path))?;
         Ok(Self {
             path: path.to_path_buf(),
             writer: BufWriter::new(file),
@@ -26,8 +26,8 @@ impl NewFile {
     /// Gives it its name.
     pub(super) fn finish(self) -> Result<(), BatchError> {
         let Self { path, writer } = self;
-        let file = writer.into_inner().map_err(|error| failed(&path)(error.into_error()))?;
-        file.finish().map_err(failed(&path))
+        let file = writer.into_inner().map_err(|error| at(&path)(error.into_error()))?;
+        Ok(file.finish().map_err(at(&path))?)
     }
 }
 

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use shared::classifier::Decision;
+use shared::files::at;
 use shared::store::{Location, ObjectStore};
 
 use super::journal::{Line, Model};
 use super::new_file::NewFile;
-use super::{BatchError, Job, Journal, failed};
+use super::{BatchError, Job, Journal};
 
 /// Scores, a line an image: item, label, score, decision, version, a column per class.
 pub const TABLE: &str = "results.csv";
@@ -115,7 +116,7 @@ impl Output {
         for name in [RESULTS, TABLE, FAILURES] {
             let path = folder.join(name);
             self.store.upload(name, &path).await?;
-            std::fs::remove_file(&path).map_err(failed(&path))?;
+            std::fs::remove_file(&path).map_err(at(&path))?;
         }
         summary.complete = true;
         self.put(&summary).await?;
@@ -149,7 +150,7 @@ fn tables(job: &Job, journal: &Journal, folder: &Path) -> Result<Summary, BatchE
     let mut failures = csv::Writer::from_writer(NewFile::create(&folder.join(FAILURES))?);
     let written = |name: &'static str| {
         let path = folder.join(name);
-        move |error: csv::Error| failed(&path)(error.into())
+        move |error: csv::Error| BatchError::from(at(&path)(error.into()))
     };
     let header = ["item", "label", "score", "decision", "version"];
     table
@@ -165,14 +166,14 @@ fn tables(job: &Job, journal: &Journal, folder: &Path) -> Result<Summary, BatchE
             let record = [&line.name(), error.code.name(), &error.message, &passing];
             return failures.write_record(record).map_err(written(FAILURES));
         }
-        results.write_all(bytes).map_err(failed(&folder.join(RESULTS)))?;
+        results.write_all(bytes).map_err(at(&folder.join(RESULTS)))?;
         table.write_record(record(&line, &classes)).map_err(written(TABLE))
     })?;
     results.finish()?;
     for (writer, name) in [(table, TABLE), (failures, FAILURES)] {
         let file = writer
             .into_inner()
-            .map_err(|error| failed(&folder.join(name))(error.into_error()))?;
+            .map_err(|error| at(&folder.join(name))(error.into_error()))?;
         file.finish()?;
     }
     Ok(summary)

@@ -17,12 +17,13 @@ use aws_sdk_sfn::types::{ExecutionStatus, MapRunItemCounts};
 use serde::Deserialize;
 use serde_json::json;
 use shared::aws::Environment;
+use shared::files::at;
 use shared::store::{Location, ObjectStore, S3Store, StoreError};
 
 use super::map_results::{self, Details};
 use super::new_file::NewFile;
-use super::{BatchError, Input, Job, Journal, Output, Summary, failed};
-use crate::progress::Progress;
+use super::{BatchError, Input, Job, Journal, Output, Summary};
+use crate::progress::{Progress, stage};
 
 /// Environment variable that names another server for Step Functions alone.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SFN";
@@ -121,7 +122,7 @@ impl StateMachine {
             });
         }
         let summary = place.write(&job, &journal, &folder).await?;
-        std::fs::remove_dir_all(&folder).map_err(failed(&folder))?;
+        std::fs::remove_dir_all(&folder).map_err(at(&folder))?;
         Ok((summary, None))
     }
 
@@ -205,10 +206,7 @@ impl StateMachine {
 
     /// Watches an execution until it ends; gives where it wrote its results.
     async fn follow(&self, arn: &str, progress: &dyn Progress) -> Result<Details, BatchError> {
-        progress.begin("Scoring", 0);
-        let result = self.watch(arn, progress).await;
-        progress.end();
-        let ended = result?;
+        let ended = self.watch(arn, progress).await?;
         if ended.status != ExecutionStatus::Succeeded {
             return Err(BatchError::Execution {
                 arn: arn.to_owned(),
@@ -224,6 +222,7 @@ impl StateMachine {
     }
 
     async fn watch(&self, arn: &str, progress: &dyn Progress) -> Result<DescribeExecutionOutput, BatchError> {
+        let _stage = stage(progress, "Scoring", None);
         let mut pause = FIRST_LOOK;
         let mut map_run = None;
         let mut told = Told::default();
@@ -306,7 +305,7 @@ fn map_lines(list: &Path) -> Result<PathBuf, BatchError> {
         if !item.starts_with("s3://") {
             return Err(BatchError::NotInBucket(item));
         }
-        writeln!(file, "{}", json!({ "s3": item })).map_err(failed(&path))?;
+        writeln!(file, "{}", json!({ "s3": item })).map_err(at(&path))?;
     }
     file.finish()?;
     Ok(path)

@@ -42,22 +42,17 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn begin(&self, stage: &str, total: u64) {
+    fn begin(&self, stage: &str, total: Option<u64>) {
         if self.quiet {
             return;
         }
-        let bar = if total == 0 {
-            ProgressBar::new_spinner().with_style(style("{spinner} {msg} {prefix}{elapsed}"))
-        } else {
-            ProgressBar::new(total).with_style(style(COUNTED))
+        let bar = match total {
+            Some(total) => ProgressBar::new(total).with_style(style(COUNTED)),
+            None => ProgressBar::new_spinner().with_style(style("{spinner} {msg} {prefix}{elapsed}")),
         };
         bar.set_draw_target(ProgressDrawTarget::stderr());
         if bar.is_hidden() {
-            let steps = if total == 0 {
-                String::new()
-            } else {
-                format!(" ({total})")
-            };
+            let steps = total.map_or_else(String::new, |total| format!(" ({total})"));
             tell(&format!("{stage}{steps}"));
         }
         bar.set_message(stage.to_owned());

@@ -72,8 +72,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let dataset = Dataset::scan(&data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime(&cache, session)?;
-    let network = backbone::obtain(backbone::DEFAULT, None, None, &cache, &session.progress)
-        .map_err(|error| Failure::backbone(&error))?;
+    let network = backbone::obtain(backbone::DEFAULT, None, None, &cache, &session.progress)?;
     let parameters = Parameters {
         classifier: ClassifierKind::Svm,
         recipe: None,

@@ -76,28 +76,6 @@ impl Failure {
         }
     }
 
-    /// An error of obtaining something, with its own hint.
-    pub fn setup(error: &SetupError) -> Self {
-        Self {
-            message: chain(error),
-            hint: error.hint().map(str::to_owned),
-            code: 1,
-        }
-    }
-
-    /// An error of obtaining a network, with its own hint.
-    pub fn backbone(error: &BackboneError) -> Self {
-        match error {
-            BackboneError::Setup(error) => Self::setup(error),
-            BackboneError::Options(reason) => Self::usage(reason.clone()),
-            error => Self {
-                message: chain(error),
-                hint: None,
-                code: 1,
-            },
-        }
-    }
-
     /// Prints the failure to standard error and gives the exit code.
     pub fn report(&self) -> ExitCode {
         tell(&self.text());
@@ -117,12 +95,39 @@ impl Failure {
     }
 }
 
-impl<E: Error> From<E> for Failure {
+/// With the hint that the error has of its own; options that contradict each other are wrong usage.
+impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
+        let error: &(dyn Error + 'static) = &error;
+        let setup = match error.downcast_ref::<BackboneError>() {
+            Some(BackboneError::Options(reason)) => return Self::usage(reason),
+            Some(BackboneError::Setup(error)) => Some(error),
+            _ => error.downcast_ref::<SetupError>(),
+        };
         Self {
-            message: chain(&error),
-            hint: None,
+            message: chain(error),
+            hint: setup.and_then(SetupError::hint).map(str::to_owned),
             code: 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_an_error_is_told_wherever_it_comes_from() {
+        let changed = || SetupError::Hash {
+            name: "resnet18.pth".to_owned(),
+            found: "1".to_owned(),
+            expected: "0".to_owned(),
+        };
+        for failure in [Failure::from(changed()), BackboneError::Setup(changed()).into()] {
+            assert_eq!(failure.hint.as_deref(), changed().hint());
+            assert_eq!((failure.message, failure.code), (changed().to_string(), 1));
+        }
+        let failure = Failure::from(BackboneError::Options("leave --resolution away".to_owned()));
+        assert_eq!((failure.message.as_str(), failure.code), ("leave --resolution away", 2));
     }
 }

@@ -51,7 +51,7 @@ impl NetworkArguments {
         }
         let network = obtain(&self.backbone, self.weights.as_deref(), normalization, cache, session)?;
         match self.resolution {
-            Some(resolution) => network.at(resolution).map_err(|error| Failure::backbone(&error)),
+            Some(resolution) => Ok(network.at(resolution)?),
             None => Ok(network),
         }
     }
@@ -89,8 +89,7 @@ fn obtain(
     cache: &Cache,
     session: &Session,
 ) -> Result<Backbone, Failure> {
-    let network = backbone::obtain(name, weights, normalization, cache, &session.progress)
-        .map_err(|error| Failure::backbone(&error))?;
+    let network = backbone::obtain(name, weights, normalization, cache, &session.progress)?;
     for note in &network.notes {
         session.note(note);
     }

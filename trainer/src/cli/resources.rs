@@ -131,7 +131,7 @@ impl Resources {
         };
         let candidates = match std::env::var_os(shared::network::library::VARIABLE) {
             Some(named) if !named.is_empty() => Vec::new(),
-            _ => vec![obtain(cache, &session.progress).map_err(|error| Failure::setup(&error))?],
+            _ => vec![obtain(cache, &session.progress)?],
         };
         Ok(Runtime::load(&candidates)?)
     }

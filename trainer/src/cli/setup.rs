@@ -50,11 +50,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         return list(session);
     }
     let cache = session.cache()?;
-    let library = setup::runtime_library(&cache, &session.progress).map_err(|error| Failure::setup(&error))?;
+    let library = setup::runtime_library(&cache, &session.progress)?;
     let cuda = arguments
         .cuda
         .then(|| setup::cuda_runtime_library(&cache, &session.progress));
-    let cuda_library = cuda.transpose().map_err(|error| Failure::setup(&error))?;
+    let cuda_library = cuda.transpose()?;
     let mut obtained = Obtained {
         cache: cache.root().to_path_buf(),
         library,
@@ -67,8 +67,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             session.note(&format!("{name} is a network of your own: there is nothing to obtain"));
             continue;
         }
-        let backbone =
-            backbone::obtain(name, None, None, &cache, &session.progress).map_err(|error| Failure::backbone(&error))?;
+        let backbone = backbone::obtain(name, None, None, &cache, &session.progress)?;
         obtained.backbones.push(ObtainedBackbone {
             name: backbone.name,
             path: backbone.onnx,

@@ -92,8 +92,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     let networks = &arguments.normalization.obtain(&arguments.backbone, &cache, session)?;
     let seed = training.split.seed();
-    let settings = sweep::settings(networks, &arguments.resolution, kinds, seed, arguments.repeats)
-        .map_err(|error| Failure::backbone(&error))?;
+    let settings = sweep::settings(networks, &arguments.resolution, kinds, seed, arguments.repeats)?;
     let mut entries = Vec::new();
     let mut skipped: Vec<Skipped> = Vec::new();
     for (number, setting) in settings.iter().enumerate() {

@@ -163,7 +163,7 @@ fn failures_say_what_happened_and_what_to_do() {
         source,
     };
     for (name, failure) in [
-        ("setup", Failure::setup(&missing)),
+        ("setup", Failure::from(missing)),
         ("file", Failure::from(file)),
         (
             "occupied",
@@ -198,7 +198,7 @@ fn weights_that_cannot_be_had_are_asked_of_what_brings_them() {
         programs: vec!["npm".to_owned()],
     };
     for (error, way) in [(download, "over HTTPS"), (package, "Node.js with npm")] {
-        let said = Failure::setup(&error).text();
+        let said = Failure::from(error).text();
         assert!(said.contains(way) && said.contains("--weights FILE"), "{said}");
         assert!(!said.contains("Python"), "{said}");
     }

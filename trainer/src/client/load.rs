@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
 use super::{CallResult, Client, Summary};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Which calls to make.
 #[derive(Debug, Clone)]
@@ -50,7 +50,11 @@ pub enum Outcome {
 /// Makes the calls, image by image; they come back in that order, with their summary. Files are read as their turn
 /// comes, so that memory holds no more of them than calls are on their way.
 pub async fn call_all(client: &Client, load: &Load, progress: &dyn Progress) -> (Vec<Call>, Summary) {
-    progress.begin("Calling", load.images.len() as u64 * u64::from(load.repeat));
+    let _stage = stage(
+        progress,
+        "Calling",
+        Some(load.images.len() as u64 * u64::from(load.repeat)),
+    );
     let start = Instant::now();
     let mut calls: Vec<(usize, Call)> = stream::iter(&load.images)
         .then(async |image| (image, Client::prepare(image).await.map_err(|error| failed(&error))))
@@ -72,7 +76,6 @@ pub async fn call_all(client: &Client, load: &Load, progress: &dyn Progress) -> 
         .collect()
         .await;
     let duration = start.elapsed();
-    progress.end();
     calls.sort_by_key(|(number, _)| *number);
     let calls: Vec<Call> = calls.into_iter().map(|(_, call)| call).collect();
     let summary = Summary::of(&calls, duration);

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::files;
+use shared::files::{at, write_atomically};
 
 use super::relocate::numbered;
 use super::{Dataset, DatasetError, Skipped};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Copies every image into the class folders of `out`, which must be empty; a name that two images of a class have gets
 /// a number. Gives the number of copies and what could not be read.
@@ -21,21 +21,17 @@ pub fn copy_to_folders(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<(usize, Vec<Skipped>), DatasetError> {
-    let failed = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| DatasetError::File { path, source }
-    };
     if let Some(label) = dataset.classes.iter().find(|label| !crate::fetch::is_label(label)) {
         return Err(DatasetError::FolderName(label.clone()));
     }
-    fs::create_dir_all(out).map_err(failed(out))?;
-    if fs::read_dir(out).map_err(failed(out))?.next().is_some() {
-        return Err(failed(out)(std::io::ErrorKind::DirectoryNotEmpty.into()));
+    fs::create_dir_all(out).map_err(at(out))?;
+    if fs::read_dir(out).map_err(at(out))?.next().is_some() {
+        return Err(at(out)(std::io::ErrorKind::DirectoryNotEmpty.into()).into());
     }
     let mut skipped = Vec::new();
     // The last number of each name that was taken: counted from the start each time, many would take forever.
     let mut numbers: HashMap<PathBuf, u32> = HashMap::new();
-    progress.begin("Copying", dataset.items.len() as u64);
+    let _stage = stage(progress, "Copying", Some(dataset.items.len() as u64));
     for item in &dataset.items {
         let folder = out.join(&dataset.classes[item.class]);
         let name = item.path.file_name().unwrap_or(item.path.as_os_str());
@@ -47,7 +43,7 @@ pub fn copy_to_folders(
             target = numbered(&wanted, *number);
         }
         match fs::read(dataset.root.join(&item.path)) {
-            Ok(bytes) => files::write_atomically(&target, &bytes).map_err(failed(&target))?,
+            Ok(bytes) => write_atomically(&target, &bytes).map_err(at(&target))?,
             Err(error) => skipped.push(Skipped {
                 path: item.path.clone(),
                 reason: error.to_string(),
@@ -55,7 +51,6 @@ pub fn copy_to_folders(
         }
         progress.advance(1);
     }
-    progress.end();
     Ok((dataset.items.len() - skipped.len(), skipped))
 }
 
@@ -68,7 +63,7 @@ mod tests {
     fn images_of_one_name_get_numbers_that_are_not_taken() {
         let data = tempfile::tempdir().expect("a folder");
         for path in ["a/1-2.jpg", "a/1.jpg", "a/in/1.jpg", "a/on/1.jpg", "b/in/1.jpg"] {
-            files::write_atomically(&data.path().join(path), path.as_bytes()).expect("written");
+            write_atomically(&data.path().join(path), path.as_bytes()).expect("written");
         }
         let dataset = Dataset::scan(data.path()).expect("a data set");
         let out = tempfile::tempdir().expect("a folder");

@@ -3,7 +3,7 @@
 use shared::image::{self, Format, ImageError, Limits};
 
 use super::{Dataset, DifferenceHash, Skipped, dhash, read};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::threads::in_order;
 
 /// A picture that could be read.
@@ -29,16 +29,14 @@ pub fn examine(
     threads: usize,
     progress: &dyn Progress,
 ) -> Vec<Result<Picture, String>> {
-    progress.begin("Reading images", dataset.items.len() as u64);
-    let examined = in_order(&dataset.items, threads, |item| {
+    let _stage = stage(progress, "Reading images", Some(dataset.items.len() as u64));
+    in_order(&dataset.items, threads, |item| {
         let picture = read(&dataset.root.join(&item.path), limits)
             .map_err(|error| error.to_string())
             .and_then(|bytes| picture(&bytes, hash_size, limits).map_err(|error| error.to_string()));
         progress.advance(1);
         picture
-    });
-    progress.end();
-    examined
+    })
 }
 
 fn picture(bytes: &[u8], hash_size: u32, limits: Limits) -> Result<Picture, ImageError> {

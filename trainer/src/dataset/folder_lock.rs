@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use shared::files::{LockedFile, try_lock};
+use shared::files::{LockedFile, at, try_lock};
 
 use super::{DatasetError, OWN_FOLDER, below};
 
@@ -23,7 +23,7 @@ impl FolderLock {
         let locked = std::fs::create_dir_all(root.join(OWN_FOLDER))
             .and_then(|()| below(root, &path))
             .and_then(|()| try_lock(&path));
-        let file = locked.map_err(|source| DatasetError::File { path, source })?;
+        let file = locked.map_err(at(&path))?;
         let file = file.ok_or_else(|| DatasetError::Busy(root.to_path_buf()))?;
         Ok(Self { _file: file })
     }
@@ -51,7 +51,7 @@ mod tests {
         );
         std::os::unix::fs::symlink(elsewhere.path(), folder.path().join(OWN_FOLDER)).expect("a link");
         let refused = FolderLock::acquire(folder.path());
-        assert!(matches!(refused, Err(DatasetError::File { .. })));
+        assert!(matches!(refused, Err(DatasetError::File(_))));
         assert!(!elsewhere.path().join("lock").exists());
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
+use shared::files::at;
 
 use super::scan::holds_made;
 use super::{Dataset, DatasetError, Item, Skipped};
@@ -73,20 +74,16 @@ pub(super) fn is_list(name: &Path) -> bool {
 
 /// Reads the data set that a list names. Paths are relative to the list's folder and stay in it.
 pub(super) fn read(list: &Path) -> Result<Dataset, DatasetError> {
-    let failed = |source| DatasetError::File {
-        path: list.to_path_buf(),
-        source,
-    };
     let wrong = |line: usize, reason: &str| DatasetError::SplitFile {
         path: list.to_path_buf(),
         line,
         reason: reason.to_owned(),
     };
     let format = ListFormat::of(list).ok_or_else(|| DatasetError::NoFolder(list.to_path_buf()))?;
-    if fs::metadata(list).map_err(failed)?.len() > MOST_BYTES {
+    if fs::metadata(list).map_err(at(list))?.len() > MOST_BYTES {
         return Err(wrong(1, "the list is too large"));
     }
-    let text = String::from_utf8(fs::read(list).map_err(failed)?).map_err(|error| {
+    let text = String::from_utf8(fs::read(list).map_err(at(list))?).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = before.split(|byte| *byte == b'\n').count();
         wrong(line, "it is not UTF-8: save the list in that encoding")

@@ -17,6 +17,8 @@ mod split_file;
 
 use std::path::PathBuf;
 
+use shared::files::FileError;
+
 pub use copy::copy_to_folders;
 pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
 pub use examine::{Picture, examine, readable};
@@ -74,13 +76,8 @@ pub struct Skipped {
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// A file or folder cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is no folder, and no list either.
     #[error(
         "{0} is no folder; a data set is a folder that holds one folder of images per class, or a list (.csv, .tsv, \

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use shared::files::at;
 use shared::store::versions::{LIVE, VERSIONS};
 
 use super::{Dataset, DatasetError, Item, Skipped, list};
@@ -36,10 +37,7 @@ impl Dataset {
             items: Vec::new(),
             skipped: Vec::new(),
         };
-        let entries = sorted(root).map_err(|source| DatasetError::File {
-            path: root.to_path_buf(),
-            source,
-        })?;
+        let entries = sorted(root).map_err(at(root))?;
         for entry in entries {
             let name = PathBuf::from(entry.file_name().unwrap_or_default());
             if hidden(&name) {
@@ -198,10 +196,7 @@ pub(crate) fn walk<E: From<DatasetError>>(
         if !path.is_dir() || !entered.insert(real) {
             continue;
         }
-        let entries = sorted(&path).map_err(|source| DatasetError::File {
-            path: path.clone(),
-            source,
-        })?;
+        let entries = sorted(&path).map_err(|error| DatasetError::from(at(&path)(error)))?;
         let named = entries
             .into_iter()
             .filter(|entry| !hidden(Path::new(entry.file_name().unwrap_or_default())));

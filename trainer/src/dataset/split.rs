@@ -6,15 +6,14 @@ use std::path::{Component, PathBuf};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::near_duplicates::{DEFAULT_DISTANCE, Groups};
 use super::{Dataset, DatasetError, Item, Skipped};
 
 /// How a data set is divided.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SplitParameters {
     /// Share of the images to train on, above 0 and below 1.
     pub ratio: f64,
@@ -56,7 +55,7 @@ impl SplitParameters {
 }
 
 /// What is kept together on one side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
     /// Each image alone.

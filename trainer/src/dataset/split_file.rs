@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use shared::files;
+use shared::files::{at, write_atomically};
 
 use super::list::plain;
 use super::path_text::{escape, unescape};
@@ -17,10 +17,7 @@ impl Split {
     /// # Errors
     /// [`DatasetError::File`].
     pub fn save(&self, path: &Path) -> Result<(), DatasetError> {
-        files::write_atomically(path, self.to_text().as_bytes()).map_err(|source| DatasetError::File {
-            path: path.to_path_buf(),
-            source,
-        })
+        Ok(write_atomically(path, self.to_text().as_bytes()).map_err(at(path))?)
     }
 
     /// The split as lines: path, class, side, near-duplicate group. In a path, a tab, a line break, a backslash, and
@@ -105,10 +102,7 @@ struct Named {
 
 /// Reads a split, or a list of test images, in which a line that begins with `#` is a comment.
 fn read(path: &Path) -> Result<Named, DatasetError> {
-    let text = std::fs::read_to_string(path).map_err(|source| DatasetError::File {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path).map_err(at(path))?;
     let wrong = |line: usize, reason: &str| DatasetError::SplitFile {
         path: path.to_path_buf(),
         line: line + 1,

@@ -19,7 +19,7 @@ use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
 
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use noise::Dice;
 use scene::Scene;
 
@@ -187,8 +187,8 @@ pub fn generate(folder: &Path, per_class: u32, seed: u64, progress: &dyn Progres
         .into_iter()
         .flat_map(|class| (0..per_class).map(move |index| (class, index)))
         .collect();
-    progress.begin("Drawing images", wanted.len() as u64);
-    let paths = wanted
+    let _stage = stage(progress, "Drawing images", Some(wanted.len() as u64));
+    wanted
         .into_par_iter()
         .map(|(class, index)| {
             let name = format!("{0}/{0}_{index:03}.jpg", class.name());
@@ -197,9 +197,7 @@ pub fn generate(folder: &Path, per_class: u32, seed: u64, progress: &dyn Progres
             progress.advance(1);
             Ok(path)
         })
-        .collect();
-    progress.end();
-    paths
+        .collect()
 }
 
 /// Writes picture `index` of `class` to `path`, as [`generate`] does.

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use shared::files;
+use shared::files::{FileError, at, write_atomically};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
@@ -49,13 +49,8 @@ pub struct Restored {
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
     /// A file or folder cannot be moved, read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which one.
-        path: PathBuf,
-        /// What the file system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is no such quarantine.
     #[error("{root} has no quarantine {name}; there is {known}")]
     Unknown {
@@ -106,11 +101,11 @@ pub fn set_aside(root: &Path, paths: &[PathBuf], _lock: &FolderLock) -> Result<S
         journal.push(b'\n');
     }
     let path = folder.join(JOURNAL);
-    files::write_atomically(&path, &journal).map_err(at(&path))?;
+    write_atomically(&path, &journal).map_err(at(&path))?;
     for (moved, path) in paths.iter().enumerate() {
         match relocate(&root.join(path), &folder.join(path)) {
             Ok(_) => {}
-            Err(source) if moved == 0 => return Err(at(path)(source)),
+            Err(source) if moved == 0 => return Err(at(path)(source).into()),
             Err(source) => {
                 return Err(QuarantineError::Partly {
                     path: path.clone(),
@@ -268,10 +263,13 @@ fn new_folder(root: &Path) -> Result<(String, PathBuf), QuarantineError> {
         let folder = parent.join(&name);
         match fs::create_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return result.map(|()| (name, folder.clone())).map_err(at(&folder)),
+            result => {
+                result.map_err(at(&folder))?;
+                return Ok((name, folder));
+            }
         }
     }
-    Err(at(&parent)(io::ErrorKind::AlreadyExists.into()))
+    Err(at(&parent)(io::ErrorKind::AlreadyExists.into()).into())
 }
 
 /// The paths in the journal of the quarantine in `folder`. Whoever shares a data set may have written it, so each must
@@ -290,11 +288,6 @@ fn read_journal(folder: &Path) -> Result<Vec<PathBuf>, QuarantineError> {
             })
     };
     text.lines().enumerate().map(parse).collect()
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> QuarantineError + use<> {
-    let path = path.to_path_buf();
-    move |source| QuarantineError::File { path, source }
 }
 
 #[cfg(test)]
@@ -434,7 +427,7 @@ mod tests {
         let parent = folder.path().join(OWN_FOLDER).join(FOLDER);
         std::os::unix::fs::symlink(elsewhere.path(), parent).expect("a link");
         let refused = set_aside(folder.path(), &paths, &lock);
-        assert!(matches!(refused, Err(QuarantineError::File { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(QuarantineError::File(_))), "{refused:?}");
         assert!(paths.iter().all(|path| folder.path().join(path).is_file()));
         assert_eq!(fs::read_dir(elsewhere.path()).expect("a folder").count(), 0);
     }

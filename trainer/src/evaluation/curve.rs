@@ -1,11 +1,9 @@
 //! The receiver operating characteristic and the area under it.
 
-use serde::{Deserialize, Serialize};
-
 use super::Predictions;
 
 /// How often a class is recognized against how often it is seen where it is not, over all thresholds.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RocCurve {
     /// `[false positive rate, true positive rate]`, both from 0 to 1 and never falling; only the corners.
     pub points: Vec<[f64; 2]>,

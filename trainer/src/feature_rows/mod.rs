@@ -8,14 +8,13 @@
 mod read;
 mod write;
 
-use std::path::PathBuf;
-
 pub use read::{Rows, read};
 pub use write::{Counts, Featurization, Line, lines, write};
 
 use crate::dataset::DatasetError;
 use crate::features::FeatureError;
 use crate::fetch::TransferError;
+use shared::files::FileError;
 use shared::store::StoreError;
 
 /// Why rows could not be written or read.
@@ -37,13 +36,8 @@ pub enum RowsError {
     #[error(transparent)]
     Stream(#[from] std::io::Error),
     /// A file cannot be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// There is not one row.
     #[error("{0} holds no rows of features; `trainer featurize` writes them")]
     Nothing(String),

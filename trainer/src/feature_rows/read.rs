@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::files::from_hex;
+use shared::files::{at, from_hex};
 use shared::service::ServiceError;
 use shared::store::{Location, S3Store};
 
@@ -89,10 +89,7 @@ fn is_part(name: &str) -> bool {
 
 /// The files with rows at `path`, sorted.
 fn parts(path: &Path, place: &str) -> Result<Vec<PathBuf>, RowsError> {
-    let failed = |source| RowsError::File {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = at(path);
     if !std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
@@ -145,10 +142,7 @@ struct Gathered<'a> {
 impl Gathered<'_> {
     /// Takes in the rows of one file, called `place`.
     fn read(&mut self, file: &Path, place: &str) -> Result<(), RowsError> {
-        let failed = |source| RowsError::File {
-            path: file.to_path_buf(),
-            source,
-        };
+        let failed = at(file);
         let mut reader = BufReader::with_capacity(1 << 20, File::open(file).map_err(failed)?);
         let mut bytes = Vec::new();
         for line in 1.. {
@@ -307,11 +301,7 @@ impl Gathered<'_> {
             skipped: Vec::new(),
         };
         dataset.check_case()?;
-        let featurized = Featurized {
-            images,
-            skipped,
-            cached: 0,
-        };
+        let featurized = Featurized { images, skipped };
         Ok(Rows { dataset, featurized })
     }
 }

@@ -19,7 +19,7 @@ use crate::conveyor::{self, Addressed};
 use crate::dataset::OWN_FOLDER;
 use crate::features::{CacheKey, Networks, Record};
 use crate::image_reader::ImageReader;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::threads::in_order;
 
 /// Longest line that names an image, in bytes.
@@ -178,8 +178,8 @@ pub fn write(
     });
     let workers = workers.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut counts = Counts::default();
-    progress.begin("Computing features", 0);
-    let result = conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {
+    let _stage = stage(progress, "Computing features", None);
+    conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {
         row.push('\n');
         output.write_all(row.as_bytes())?;
         counts.rows += 1;
@@ -188,10 +188,9 @@ pub fn write(
         if counts.rows.is_multiple_of(STEP) {
             progress.status(&format!("{} images", counts.rows));
         }
-        Ok(())
-    });
-    progress.end();
-    result.and_then(|()| output.flush().map_err(RowsError::from))?;
+        Ok::<_, RowsError>(())
+    })?;
+    output.flush()?;
     Ok(counts)
 }
 

@@ -1,8 +1,5 @@
 //! Running the network over a data set: every core decodes and computes, memory stays flat.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use sha2::{Digest, Sha256};
 use shared::image::Limits;
 use shared::network::NetworkError;
@@ -12,8 +9,8 @@ use shared::preprocessing::Preprocessing;
 use super::cache::Record;
 use super::{FeatureCache, FeatureError, Networks};
 use crate::dataset::{Dataset, Item, Skipped, dhash_256, read};
-use crate::progress::Progress;
-use crate::threads::lock;
+use crate::progress::{Progress, stage};
+use crate::threads::try_by_workers;
 
 /// A data set with its features.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +19,6 @@ pub struct Featurized {
     pub images: Vec<(Item, Record)>,
     /// What the data set had left out, and every image that could not be read.
     pub skipped: Vec<Skipped>,
-    /// How many records came from the cache.
-    pub cached: usize,
 }
 
 /// Computes, or takes from `cache`, the record of each image of `dataset`.
@@ -44,27 +39,18 @@ pub fn featurize(
 ) -> Result<Featurized, FeatureError> {
     let work = Work {
         dataset,
+        networks,
+        preprocessing,
         limits,
         cache,
-        progress,
-        next: AtomicUsize::new(0),
-        stopped: AtomicBool::new(false),
-        cached: AtomicUsize::new(0),
-        outcomes: Mutex::new(Vec::with_capacity(dataset.items.len())),
     };
-    progress.begin("Computing features", dataset.items.len() as u64);
-    let finished: Result<Vec<()>, FeatureError> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..networks.threads(threads).clamp(1, dataset.items.len().max(1)))
-            .map(|_| scope.spawn(|| work.run(networks, preprocessing).inspect_err(|_| work.stop())))
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    });
-    progress.end();
-    finished?;
-    work.finish()
+    let mut featurizers: Vec<Option<Featurizer>> = Vec::new();
+    featurizers.resize_with(networks.threads(threads).clamp(1, dataset.items.len().max(1)), || None);
+    let _stage = stage(progress, "Computing features", Some(dataset.items.len() as u64));
+    let outcomes = try_by_workers(&mut featurizers, &dataset.items, |featurizer, item| {
+        work.record(featurizer, item).inspect(|_| progress.advance(1))
+    })?;
+    featurized(dataset, outcomes)
 }
 
 impl Record {
@@ -86,56 +72,32 @@ impl Record {
 /// What the threads share.
 struct Work<'a> {
     dataset: &'a Dataset,
+    networks: &'a Networks<'a>,
+    preprocessing: &'a Preprocessing,
     limits: Limits,
     cache: &'a FeatureCache,
-    progress: &'a dyn Progress,
-    next: AtomicUsize,
-    stopped: AtomicBool,
-    cached: AtomicUsize,
-    outcomes: Mutex<Vec<(usize, Result<Record, String>)>>,
 }
 
 impl Work<'_> {
-    fn run(&self, networks: &Networks, preprocessing: &Preprocessing) -> Result<(), FeatureError> {
-        let mut featurizer = None;
-        while !self.stopped.load(Ordering::Relaxed) {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = self.dataset.items.get(index) else {
-                break;
-            };
-            let outcome = match read(&self.dataset.root.join(&item.path), self.limits) {
-                Ok(bytes) => {
-                    let hash: [u8; 32] = Sha256::digest(&bytes).into();
-                    if let Some(record) = self.cache.get(&hash)? {
-                        self.cached.fetch_add(1, Ordering::Relaxed);
-                        Ok(record)
-                    } else {
-                        // The network is made only where there is something to compute.
-                        let featurizer = match &mut featurizer {
-                            Some(featurizer) => featurizer,
-                            none => {
-                                let network = networks.network()?;
-                                none.insert(Featurizer::new(self.limits, preprocessing.clone(), network))
-                            }
-                        };
-                        self.compute(featurizer, hash, &bytes)?
-                    }
-                }
-                Err(error) => Err(error.to_string()),
-            };
-            lock(&self.outcomes).push((index, outcome));
-            self.progress.advance(1);
+    /// The record of an image, or why it has none.
+    fn record(&self, featurizer: &mut Option<Featurizer>, item: &Item) -> Result<Result<Record, String>, FeatureError> {
+        let bytes = match read(&self.dataset.root.join(&item.path), self.limits) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let hash: [u8; 32] = Sha256::digest(&bytes).into();
+        if let Some(record) = self.cache.get(&hash)? {
+            return Ok(Ok(record));
         }
-        Ok(())
-    }
-
-    fn compute(
-        &self,
-        featurizer: &mut Featurizer,
-        hash: [u8; 32],
-        bytes: &[u8],
-    ) -> Result<Result<Record, String>, FeatureError> {
-        match Record::compute(featurizer, hash, bytes) {
+        // The network is made only where there is something to compute.
+        let featurizer = match featurizer {
+            Some(featurizer) => featurizer,
+            none => {
+                let network = self.networks.network()?;
+                none.insert(Featurizer::new(self.limits, self.preprocessing.clone(), network))
+            }
+        };
+        match Record::compute(featurizer, hash, &bytes) {
             Ok(record) => {
                 self.cache.append(&record)?;
                 Ok(Ok(record))
@@ -145,40 +107,27 @@ impl Work<'_> {
             Err(PipelineError::Network(error)) => Err(error.into()),
         }
     }
+}
 
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    fn finish(self) -> Result<Featurized, FeatureError> {
-        let mut outcomes = self
-            .outcomes
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        outcomes.sort_unstable_by_key(|(index, _)| *index);
-        let mut images = Vec::with_capacity(outcomes.len());
-        let mut skipped = self.dataset.skipped.clone();
-        let mut first_reason = None;
-        for (index, outcome) in outcomes {
-            let item = self.dataset.items[index].clone();
-            match outcome {
-                Ok(record) => images.push((item, record)),
-                Err(reason) => {
-                    first_reason.get_or_insert_with(|| format!("{}: {reason}", item.path.display()));
-                    skipped.push(Skipped {
-                        path: item.path,
-                        reason,
-                    });
-                }
+/// The images of `dataset` with what came out for each.
+fn featurized(dataset: &Dataset, outcomes: Vec<Result<Record, String>>) -> Result<Featurized, FeatureError> {
+    let mut images = Vec::with_capacity(outcomes.len());
+    let mut skipped = dataset.skipped.clone();
+    let mut first_reason = None;
+    for (item, outcome) in dataset.items.iter().zip(outcomes) {
+        match outcome {
+            Ok(record) => images.push((item.clone(), record)),
+            Err(reason) => {
+                first_reason.get_or_insert_with(|| format!("{}: {reason}", item.path.display()));
+                skipped.push(Skipped {
+                    path: item.path.clone(),
+                    reason,
+                });
             }
         }
-        if let (true, Some(reason)) = (images.is_empty(), first_reason) {
-            return Err(FeatureError::NothingReadable(self.dataset.items.len(), reason));
-        }
-        Ok(Featurized {
-            images,
-            skipped,
-            cached: self.cached.into_inner(),
-        })
     }
+    if let (true, Some(reason)) = (images.is_empty(), first_reason) {
+        return Err(FeatureError::NothingReadable(dataset.items.len(), reason));
+    }
+    Ok(Featurized { images, skipped })
 }

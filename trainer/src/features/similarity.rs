@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use crate::dataset::Groups;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Rows multiplied at once. Fixed, so that sums are added up in the same order on every machine.
 const BLOCK: usize = 256;
@@ -15,7 +15,7 @@ const BLOCK: usize = 256;
 pub fn similar_groups(rows: ArrayView2<f32>, threshold: f32, progress: &dyn Progress) -> Vec<usize> {
     let mut groups = Groups::new(rows.nrows());
     let starts: Vec<usize> = (0..rows.nrows()).step_by(BLOCK).collect();
-    progress.begin("Comparing features", starts.len() as u64);
+    let _stage = stage(progress, "Comparing features", Some(starts.len() as u64));
     for top in &starts {
         let upper = block(&rows, *top);
         let pairs: Vec<(usize, usize)> = starts
@@ -35,15 +35,14 @@ pub fn similar_groups(rows: ArrayView2<f32>, threshold: f32, progress: &dyn Prog
         }
         progress.advance(1);
     }
-    progress.end();
     groups.numbered()
 }
 
 /// The mean cosine similarity of each row to the `count` rows most like it (fewer, where there are no more).
 pub fn similarity_to_nearest(rows: ArrayView2<f32>, count: usize, progress: &dyn Progress) -> Vec<f32> {
     let starts: Vec<usize> = (0..rows.nrows()).step_by(BLOCK).collect();
-    progress.begin("Comparing features", starts.len() as u64);
-    let means = starts
+    let _stage = stage(progress, "Comparing features", Some(starts.len() as u64));
+    starts
         .par_iter()
         .flat_map_iter(|top| {
             let products = block(&rows, *top).dot(&rows.t());
@@ -68,9 +67,7 @@ pub fn similarity_to_nearest(rows: ArrayView2<f32>, count: usize, progress: &dyn
             progress.advance(1);
             means
         })
-        .collect();
-    progress.end();
-    means
+        .collect()
 }
 
 fn block<'a>(rows: &'a ArrayView2<f32>, start: usize) -> ArrayView2<'a, f32> {

@@ -21,7 +21,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use serde::{Deserialize, Serialize};
-use shared::files;
+use shared::files::{self, FileError, at};
 use shared::image::{Limits, decode, probe};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -33,7 +33,7 @@ pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, retry_after};
 
 use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, read};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::threads::lock;
 
 /// Quality of images that are encoded again, of 100.
@@ -130,13 +130,8 @@ pub enum FetchError {
     )]
     Offline,
     /// An image cannot be written, or the folder of a class leads elsewhere.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Fetches `entries` into the class folders of `data`.
@@ -210,7 +205,7 @@ pub async fn fetch(
             .push(entry);
     }
     let (work, ledger) = (&work, &Mutex::new(ledger));
-    progress.begin("Fetching", pending.len() as u64);
+    let _stage = stage(progress, "Fetching", Some(pending.len() as u64));
     // Only what is its host's turn waits for a job, so that a slow host does not hold up the others.
     let hosts = of_host.into_values().map(|entries| {
         stream::iter(entries)
@@ -218,9 +213,8 @@ pub async fn fetch(
             .buffer_unordered(options.per_host.max(1))
     });
     // What is wrong with this machine is wrong for every other address too: the first error ends it.
-    let fetched: Result<Vec<Option<LeftOut>>, FetchError> = stream::select_all(hosts).try_collect().await;
-    progress.end();
-    for left_out in fetched? {
+    let fetched: Vec<Option<LeftOut>> = stream::select_all(hosts).try_collect().await?;
+    for left_out in fetched {
         match left_out {
             Some(left_out) => outcome.left_out.push(left_out),
             None => outcome.kept += 1,
@@ -239,10 +233,7 @@ pub async fn fetch(
 /// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
 /// that no link leads it out of the data set.
 fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
-    let failed = |source| DatasetError::File {
-        path: data.to_path_buf(),
-        source,
-    };
+    let failed = at(data);
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(data).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -253,7 +244,7 @@ fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
     check_case(folders.iter().map(String::as_str).chain(labels.iter().copied()))?;
     for label in labels {
         let path = data.join(label);
-        below(data, &path.join("any")).map_err(|source| FetchError::File { path, source })?;
+        below(data, &path.join("any")).map_err(at(&path))?;
     }
     Ok(())
 }
@@ -425,7 +416,7 @@ impl Work<'_> {
         if path.is_file() {
             return Ok(());
         }
-        files::write_atomically(&path, &picture.bytes).map_err(|source| Miss::Local(FetchError::File { path, source }))
+        files::write_atomically(&path, &picture.bytes).map_err(|error| Miss::Local(at(&path)(error).into()))
     }
 
     /// Whether nobody has answered and no name can be looked up.

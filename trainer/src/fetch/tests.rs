@@ -119,7 +119,7 @@ fn no_class_folder_is_a_link_out_of_the_data_set() {
     }
     let error = check("striped").expect_err("a place elsewhere");
     assert!(
-        matches!(&error, FetchError::File { path, .. } if path.ends_with("striped")),
+        matches!(&error, FetchError::File(file) if file.path.ends_with("striped")),
         "{error}"
     );
 }

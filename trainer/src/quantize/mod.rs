@@ -19,6 +19,7 @@ use shared::network::{NetworkError, Tensor};
 
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::ModelProto;
+use crate::progress::stage;
 
 pub use speed::{Speeds, compare};
 pub use workbench::Workbench;
@@ -150,14 +151,13 @@ impl Attempts<'_> {
         let all: Vec<usize> = (0..self.plan.convolutions.len()).collect();
         let mut costs = Vec::with_capacity(all.len());
         let progress = self.workbench.progress;
-        progress.begin("Quantizing each convolution alone", all.len() as u64);
+        let _stage = stage(progress, "Quantizing each convolution alone", Some(all.len() as u64));
         for index in &all {
             let others: Vec<usize> = all.iter().copied().filter(|other| other != index).collect();
             let (_, cosine) = self.attempt(&others, TRIED)?;
             costs.push((cosine, *index));
             progress.advance(1);
         }
-        progress.end();
         costs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         Ok(costs.into_iter().map(|(_, index)| index).collect())
     }

@@ -1,10 +1,11 @@
 //! Running a network over images, each core its share.
 
 use prost::Message;
-use shared::network::{Network, NetworkError, Outputs, Runtime, Tensor};
+use shared::network::{Network, NetworkError, OnnxRuntime, Outputs, Runtime, Tensor};
 
 use crate::onnx::proto::ModelProto;
 use crate::progress::Progress;
+use crate::threads::try_by_workers;
 
 /// Where networks are tried.
 pub struct Workbench<'a> {
@@ -24,23 +25,14 @@ impl Workbench<'_> {
     /// See [`NetworkError`].
     pub fn vectors(&self, model: &ModelProto, images: &[Tensor]) -> Result<Vec<Vec<f32>>, NetworkError> {
         let model = model.encode_to_vec();
-        let share = images.len().div_ceil(self.threads.max(1)).max(1);
-        let run = |images: &[Tensor]| -> Result<Vec<Vec<f32>>, NetworkError> {
-            let mut network = self.runtime.network(&model, 1)?;
-            let vector = |image| Ok(network.run(image, Outputs::Vectors)?.vectors);
-            images.iter().map(vector).collect()
-        };
-        let run = &run;
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = images
-                .chunks(share)
-                .map(|images| scope.spawn(move || run(images)))
-                .collect();
-            let mut vectors = Vec::with_capacity(images.len());
-            for worker in workers {
-                vectors.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-            }
-            Ok(vectors)
+        let mut networks: Vec<Option<OnnxRuntime>> = Vec::new();
+        networks.resize_with(self.threads.clamp(1, images.len().max(1)), || None);
+        try_by_workers(&mut networks, images, |network, image| {
+            let network = match network {
+                Some(network) => network,
+                none => none.insert(self.runtime.network(&model, 1)?),
+            };
+            Ok(network.run(image, Outputs::Vectors)?.vectors)
         })
     }
 }

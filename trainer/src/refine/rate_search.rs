@@ -8,6 +8,7 @@ use super::engine::{Engine, EngineError};
 use super::run::{Task, with_engine};
 use super::views::{View, Views};
 use super::{RefineError, dropout_seed};
+use crate::progress::stage;
 
 /// Share of the past in the moving average of the loss that ends the search.
 const SMOOTHING: f64 = 0.9;
@@ -76,10 +77,8 @@ impl RateRange {
 pub fn find_rate(task: &Task, range: RateRange) -> Result<RateCurve, RefineError> {
     range.check()?;
     with_engine(task, |engine, views, _| {
-        task.progress.begin("Trying learning rates", range.steps as u64);
-        let curve = search(task, engine, views, range);
-        task.progress.end();
-        curve
+        let _stage = stage(task.progress, "Trying learning rates", Some(range.steps as u64));
+        search(task, engine, views, range)
     })
 }
 

@@ -12,8 +12,7 @@ const MOST_COUNT: usize = 1_000_000;
 const MOST_OPERATIONS: u32 = 14;
 
 /// Every parameter of a refinement.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Recipe {
     /// Passes over the training images.
     pub epochs: usize,
@@ -64,8 +63,8 @@ pub struct Recipe {
 }
 
 /// Learning rate over time, per minibatch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// Constant over a number of epochs each; the last goes on to the end.
     Steps(Vec<(usize, f32)>),
@@ -98,7 +97,7 @@ pub enum Trained {
 }
 
 /// How the last layer begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadStart {
     /// As the linear SVM on the unrefined features, whose length is normalized before it: refinement begins where

@@ -23,7 +23,7 @@ use super::views::{View, Views};
 use super::{Best, Epoch, History, RefineError, Validation, dropout_seed};
 use crate::device::Device;
 use crate::onnx::proto::ModelProto;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::svm::calibrated_log_loss;
 
 /// Images whose logits are computed at once.
@@ -114,7 +114,7 @@ pub fn refine(task: &Task) -> Result<Refined, RefineError> {
             proof = (0..task.labels.len().min(EVALUATED_AT_ONCE)).collect();
             best.logits = training.logits(engine, &proof)?;
         }
-        export(task, graph, (best, proof), history)
+        export(task, graph, best, proof, history)
     })
 }
 
@@ -131,13 +131,7 @@ pub(super) fn with_engine<T>(
         let model = lower.as_deref().unwrap_or_default();
         Ok(Box::new(task.runtime.network(model, 1)?))
     };
-    let views = Views::new(
-        task.paths.clone(),
-        task.limits,
-        task.preprocessing.clone(),
-        (task.recipe.augmentation, task.recipe.seed),
-        lower.is_some().then_some(&make),
-    );
+    let views = Views::new(task, lower.is_some().then_some(&make));
     let decayed = |layers: usize| task.recipe.layer_decay.powf(layers as f32);
     let plan = Plan {
         rate_scales: graph.layers_above().into_iter().map(decayed).collect(),
@@ -158,7 +152,8 @@ pub(super) fn with_engine<T>(
 fn export(
     task: &Task,
     graph: Graph,
-    (best, proof): (Best, Vec<usize>),
+    best: Best,
+    proof: Vec<usize>,
     mut history: History,
 ) -> Result<Refined, RefineError> {
     let mut parameters = graph.parameters;
@@ -298,7 +293,7 @@ impl Loop<'_> {
                 .progress
                 .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
         } else if !held_out.is_empty() {
-            history.before = self.validate(engine, &held_out, (0, 0.0), &mut best)?;
+            history.before = self.validate(engine, &held_out, 0, 0.0, &mut best)?;
             self.task.progress.note(&history.told(recipe.epochs));
         }
         let failed = |source| RefineError::Events {
@@ -312,33 +307,27 @@ impl Loop<'_> {
             .map_err(failed)?;
         let steps = batches.steps();
         let progress = self.task.progress;
-        progress.begin("Refining the network", (steps * recipe.epochs) as u64);
+        let _stage = stage(progress, "Refining the network", Some((steps * recipe.epochs) as u64));
         progress.advance((steps * history.epochs.len()) as u64);
-        let outcome = (|| {
-            while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref())
-            {
-                let begin = Instant::now();
-                let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
-                history.epochs.push(epoch);
-                progress.note(&history.told(recipe.epochs));
-                if let Some(events) = &events {
-                    events.add(&history).map_err(failed)?;
-                }
-                Checkpoint {
-                    state: engine.state()?,
-                    history: history.clone(),
-                    best: best.clone(),
-                }
-                .save(&self.task.checkpoint)?;
-                let remaining = (recipe.epochs - history.epochs.len()) as u32;
-                if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
-                    return Err(RefineError::OutOfTime);
-                }
+        while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref()) {
+            let begin = Instant::now();
+            let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
+            history.epochs.push(epoch);
+            progress.note(&history.told(recipe.epochs));
+            if let Some(events) = &events {
+                events.add(&history).map_err(failed)?;
             }
-            Ok::<_, RefineError>(())
-        })();
-        progress.end();
-        outcome?;
+            Checkpoint {
+                state: engine.state()?,
+                history: history.clone(),
+                best: best.clone(),
+            }
+            .save(&self.task.checkpoint)?;
+            let remaining = (recipe.epochs - history.epochs.len()) as u32;
+            if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
+                return Err(RefineError::OutOfTime);
+            }
+        }
         let best = best.ok_or_else(|| RefineError::Recipe("there is no image to train on".to_owned()))?;
         Ok((best, history))
     }
@@ -394,7 +383,7 @@ impl Loop<'_> {
             }
             Ok::<_, RefineError>(())
         })?;
-        let validation = self.validate(engine, held_out, (epoch + 1, rate), best)?;
+        let validation = self.validate(engine, held_out, epoch + 1, rate, best)?;
         Ok(Epoch {
             rate,
             train_loss: (loss / weight.max(f64::MIN_POSITIVE)) as f32,
@@ -413,7 +402,8 @@ impl Loop<'_> {
         &self,
         engine: &mut dyn Engine,
         rows: &[usize],
-        (epoch, rate): (usize, f32),
+        epoch: usize,
+        rate: f32,
         best: &mut Option<Best>,
     ) -> Result<Option<Validation>, RefineError> {
         let keep = |engine: &dyn Engine, logits: &[f32]| -> Result<Option<Best>, RefineError> {

@@ -2,19 +2,17 @@
 //! through the part of the network that stays as it is.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use shared::image::{self as images, ImageError, Limits};
+use shared::image::{self as images, ImageError};
 use shared::network::{Network, NetworkError, Outputs};
-use shared::preprocessing::Preprocessing;
 
-use super::augment::Augmentation;
 use super::engine::Inputs;
+use super::run::Task;
 use super::{RefineError, stream};
 use crate::dataset::read;
 use crate::threads::lock;
@@ -39,18 +37,9 @@ type Row = (Vec<usize>, Vec<f32>);
 
 /// The images of a training.
 pub struct Views<'a> {
-    /// Where each image lies.
-    pub paths: Vec<PathBuf>,
-    /// What an image may cost.
-    pub limits: Limits,
-    /// How images are prepared.
-    pub preprocessing: Preprocessing,
-    /// How they are varied.
-    pub augmentation: Augmentation,
-    /// Seed of the variations.
-    pub seed: u64,
+    task: &'a Task<'a>,
     /// Makes the frozen part; `None` where the whole network is trained.
-    pub lower: Option<&'a Lower<'a>>,
+    lower: Option<&'a Lower<'a>>,
     store: Store,
 }
 
@@ -87,19 +76,9 @@ impl<K: std::hash::Hash + Eq, V: Clone> Kept<K, V> {
 
 impl<'a> Views<'a> {
     /// Nothing is decoded yet.
-    pub fn new(
-        paths: Vec<PathBuf>,
-        limits: Limits,
-        preprocessing: Preprocessing,
-        (augmentation, seed): (Augmentation, u64),
-        lower: Option<&'a Lower<'a>>,
-    ) -> Self {
+    pub fn new(task: &'a Task<'a>, lower: Option<&'a Lower<'a>>) -> Self {
         Self {
-            paths,
-            limits,
-            preprocessing,
-            augmentation,
-            seed,
+            task,
             lower,
             store: Store::default(),
         }
@@ -125,16 +104,17 @@ impl<'a> Views<'a> {
         if let Some(known) = lock(&self.store.inputs).values.get(&(index, view)) {
             return Ok(known.clone());
         }
+        let task = self.task;
         let varied = match view {
-            View::Plain => self.decode(index, |bytes| self.preprocessing.decode(bytes, &self.limits))?,
+            View::Plain => self.decode(index, |bytes| task.preprocessing.decode(bytes, &task.limits))?,
             View::Varied(number) => {
                 let image = self.decoded(index)?;
-                let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
+                let mut generator = ChaCha8Rng::seed_from_u64(task.recipe.seed);
                 generator.set_stream(stream(number, index));
-                self.augmentation.apply(&image, &mut generator)
+                task.recipe.augmentation.apply(&image, &mut generator)
             }
         };
-        let tensor = self.preprocessing.tensor(&varied);
+        let tensor = task.preprocessing.tensor(&varied);
         let Some(lower) = self.lower else {
             return Ok((tensor.shape()[1..].to_vec(), tensor.data().to_vec()));
         };
@@ -160,12 +140,12 @@ impl<'a> Views<'a> {
         index: usize,
         decode: impl FnOnce(&[u8]) -> Result<RgbImage, ImageError>,
     ) -> Result<RgbImage, RefineError> {
-        let path = &self.paths[index];
+        let path = &self.task.paths[index];
         let failed = |reason: String| RefineError::Image {
             path: path.clone(),
             reason,
         };
-        let bytes = read(path, self.limits).map_err(|error| failed(error.to_string()))?;
+        let bytes = read(path, self.task.limits).map_err(|error| failed(error.to_string()))?;
         decode(&bytes).map_err(|error| failed(error.to_string()))
     }
 
@@ -174,9 +154,10 @@ impl<'a> Views<'a> {
         if let Some(image) = lock(&self.store.decoded).values.get(&index) {
             return Ok(image.clone());
         }
-        let useful = f64::from(self.augmentation.scale) * f64::from(self.preprocessing.resolution);
+        let task = self.task;
+        let useful = f64::from(task.recipe.augmentation.scale) * f64::from(task.preprocessing.resolution);
         let image = self.decode(index, |bytes| {
-            images::decode_to_fit(bytes, &self.limits, useful.ceil() as u32)
+            images::decode_to_fit(bytes, &task.limits, useful.ceil() as u32)
         })?;
         let scale = useful / f64::from(image.width().max(image.height()));
         let image = if scale < 1.0 {
@@ -185,7 +166,7 @@ impl<'a> Views<'a> {
                 &image,
                 side(image.width()),
                 side(image.height()),
-                self.preprocessing.background,
+                task.preprocessing.background,
             )
         } else {
             image

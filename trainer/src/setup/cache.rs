@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use shared::files::{hex, user_cache};
+use shared::files::{at, hex, user_cache};
 
 use super::SetupError;
 
@@ -153,7 +153,7 @@ fn has_hash(path: &Path, sha256: &str) -> Result<bool, SetupError> {
     match hash(path) {
         Ok(found) => Ok(found == sha256),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(at(path)(error)),
+        Err(error) => Err(at(path)(error).into()),
     }
 }
 
@@ -173,15 +173,6 @@ impl io::Write for HashWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// The error of the file system with the path it is about.
-pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> SetupError {
-    let path = path.to_path_buf();
-    move |source| SetupError::File {
-        path: path.clone(),
-        source,
     }
 }
 
@@ -223,7 +214,7 @@ mod tests {
             text
         };
         let named = root.path().join(wanted).display().to_string();
-        let full = said(&|folder: &Path| Err(at(&folder.join("unpacked"))(io::ErrorKind::StorageFull.into())));
+        let full = said(&|folder: &Path| Err(at(&folder.join("unpacked"))(io::ErrorKind::StorageFull.into()).into()));
         assert!(full.starts_with(&named), "{full}");
         let missing = said(&|folder: &Path| Ok(folder.join("never-made")));
         assert!(missing.starts_with(&named), "{missing}");

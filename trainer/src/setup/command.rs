@@ -6,8 +6,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use shared::files::at;
+
 use super::SetupError;
-use super::cache::at;
 
 /// The client of the npm registry.
 pub(super) const NPM: &str = "npm";
@@ -61,12 +62,7 @@ fn fetched(package: &str, programs: &[&str], arguments: &[&str], folder: &Path) 
                 });
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(SetupError::File {
-                    path: PathBuf::from(program),
-                    source,
-                });
-            }
+            Err(error) => return Err(at(Path::new(program))(error).into()),
         }
     }
     Err(SetupError::NoClient {

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use shared::files::at;
+
 use super::SetupError;
-use super::cache::at;
 use crate::causes::innermost;
 
 /// The largest file that is downloaded, in bytes.

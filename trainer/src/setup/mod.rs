@@ -13,12 +13,13 @@ mod runtime;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use shared::files::{FileError, at};
 
 pub use cache::Cache;
 pub(crate) use cache::{KEPT, keep_latest, oldest_first};
 pub use runtime::{cuda_runtime_library, runtime_library};
 
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// Where a file comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,13 +104,8 @@ pub enum SetupError {
         expected: String,
     },
     /// The cache cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Where.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl SetupError {
@@ -145,10 +141,7 @@ impl SetupError {
     /// it, and the name alone for an archive in it.
     fn outside(self, folder: &Path, wanted: &Path) -> Self {
         match self {
-            Self::File { path, source } if path.starts_with(folder) => Self::File {
-                path: wanted.to_path_buf(),
-                source,
-            },
+            Self::File(FileError { path, source }) if path.starts_with(folder) => at(wanted)(source).into(),
             Self::Archive { path, file, reason } => {
                 let name = path.strip_prefix(folder).ok().map(Path::to_path_buf);
                 let path = name.unwrap_or(path);
@@ -166,10 +159,8 @@ impl SetupError {
 pub fn obtain(source: &Source, sha256: &str, cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
     let name = source.file_name();
     cache.file(&Path::new("downloads").join(&name), sha256, |folder| {
-        progress.begin(&format!("Obtaining {name}"), 0);
-        let fetched = source.fetch(folder);
-        progress.end();
-        fetched
+        let _stage = stage(progress, &format!("Obtaining {name}"), None);
+        source.fetch(folder)
     })
 }
 

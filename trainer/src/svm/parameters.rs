@@ -1,10 +1,9 @@
 //! What can be set about the SVM, and why it can fail.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// How the classifier is trained. The default is what the documentation recommends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Parameters {
     /// Values of C to try, each positive; the order does not matter.
     pub c_grid: Vec<f64>,
@@ -73,7 +72,7 @@ impl Parameters {
 }
 
 /// Which algorithm finds the planes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Solver {
     /// Ours: squared hinge loss, any number of images.
@@ -93,7 +92,7 @@ impl Solver {
 }
 
 /// How much an error costs in each class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassWeights {
     /// C of a class's images times `n / (classes x images of the class)`.

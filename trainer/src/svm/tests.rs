@@ -448,18 +448,3 @@ fn thresholds_that_no_image_tells_accept_all() {
     let none = calibrate(Array2::<f32>::zeros((0, 2)).view(), &[], 0.95);
     assert_eq!((none.thresholds, none.note), (ACCEPT_ALL, None));
 }
-
-#[test]
-fn parameters_survive_a_file_and_unknown_keys_are_refused() {
-    let json = serde_json::to_string(&Parameters::default()).expect("serializes");
-    assert_eq!(
-        serde_json::from_str::<Parameters>(&json).expect("reads"),
-        Parameters::default()
-    );
-    let partial: Parameters = serde_json::from_str(r#"{"solver":"smo","class_weights":"none"}"#).expect("reads");
-    assert_eq!(
-        (partial.solver, partial.class_weights, partial.folds),
-        (Solver::Smo, ClassWeights::None, 5)
-    );
-    assert!(serde_json::from_str::<Parameters>(r#"{"c_gird":[1]}"#).is_err());
-}

@@ -12,7 +12,7 @@ mod trace;
 use std::path::Path;
 
 use prost::Message;
-use shared::files::sha256_hex;
+use shared::files::{at, sha256_hex};
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 use input::{image_input, scaling, take_any_batch};
@@ -38,14 +38,10 @@ pub(super) fn read(
         path: path.to_path_buf(),
         reason,
     };
-    let file = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| BackboneError::File { path, source }
-    };
-    if std::fs::metadata(path).map_err(file(path))?.len() > MAX_BYTES {
+    if std::fs::metadata(path).map_err(at(path))?.len() > MAX_BYTES {
         return Err(own("it has more than 2 GiB".to_owned()));
     }
-    let bytes = std::fs::read(path).map_err(file(path))?;
+    let bytes = std::fs::read(path).map_err(at(path))?;
     let mut model =
         ModelProto::decode(bytes.as_slice()).map_err(|error| own(format!("it is no ONNX file ({error})")))?;
     let graph = model

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
+use shared::files::at;
 
 use super::torch::floats;
 use super::{Tensor, WeightsError};
@@ -74,10 +75,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError>
 
 /// The archive's files by their last name.
 fn members(path: &Path) -> Result<BTreeMap<String, Vec<u8>>, WeightsError> {
-    let failed = |source| WeightsError::File {
-        path: path.to_path_buf(),
-        source,
-    };
+    let failed = at(path);
     let file = File::open(path).map_err(failed)?;
     let mut archive = tar::Archive::new(GzDecoder::new(file).take(MAX_BYTES));
     let mut members = BTreeMap::new();

@@ -6,6 +6,8 @@ mod torch;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use shared::files::FileError;
+
 /// Tensors of 32-bit floats by name.
 #[derive(Debug, Default)]
 pub struct Weights {
@@ -23,13 +25,8 @@ struct Tensor {
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file is of no format that is read here.
     #[error("{path} is no file of weights that can be read: {reason}; give a .pth or .safetensors file")]
     Format {

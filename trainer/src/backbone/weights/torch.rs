@@ -5,6 +5,7 @@ use std::path::Path;
 
 use pytorch_reader::{DType, PytorchReader};
 use safetensors::{Dtype, SafeTensors};
+use shared::files::at;
 
 use super::{Tensor, WeightsError};
 
@@ -44,10 +45,7 @@ pub(super) fn read_checkpoint(path: &Path) -> Result<HashMap<String, Tensor>, We
 }
 
 pub(super) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError> {
-    let bytes = std::fs::read(path).map_err(|source| WeightsError::File {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    let bytes = std::fs::read(path).map_err(at(path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| WeightsError::Format {
         path: path.to_path_buf(),
         reason: error.to_string(),

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use shared::files::at;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
@@ -70,20 +71,14 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     finish(&out, images, &[&dataset.skipped[..], &unnamed].concat(), session)
 }
 
-/// Names the file or folder that an operation failed on.
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> DatasetError {
-    let path = path.to_path_buf();
-    |source| DatasetError::File { path, source }
-}
-
 /// The way from the list's folder to the data.
 fn below(root: &Path, out: &Path) -> Result<PathBuf, Failure> {
     let parent = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let root = root.canonicalize().map_err(failed(root))?;
-    let folder = parent.canonicalize().map_err(failed(parent))?;
+    let root = root.canonicalize().map_err(at(root))?;
+    let folder = parent.canonicalize().map_err(at(parent))?;
     root.strip_prefix(&folder).map(Path::to_path_buf).map_err(|_| {
         Failure::failed(format!(
             "{} is not above the images, and a list names images below its own folder: put it into {} or above",
@@ -101,7 +96,7 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
     check_outside(out, &arguments.data)?;
     let (copied, unreadable) =
         dataset::copy_to_folders(dataset, out, &session.progress).map_err(|error| match error {
-            DatasetError::File { .. } => Failure::hinted(&error, "choose another folder with --out"),
+            DatasetError::File(_) => Failure::hinted(&error, "choose another folder with --out"),
             error => Failure::from(error),
         })?;
     finish(out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)

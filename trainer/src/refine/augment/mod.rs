@@ -4,14 +4,13 @@ mod rand_augment;
 
 use image::imageops;
 use rand::{Rng, RngExt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::image::RgbImage;
 
 pub use rand_augment::{MOST_MAGNITUDE, RandAugment};
 
 /// How much training images are varied.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Augmentation {
     /// Longest side of an image before it is cropped, in units of the network's input, at least 1; smaller images stay
     /// as they are.

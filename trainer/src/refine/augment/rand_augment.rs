@@ -3,7 +3,7 @@
 
 use image::{Rgb, RgbImage};
 use rand::{Rng, RngExt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::recolour;
 
@@ -13,8 +13,7 @@ pub const MOST_MAGNITUDE: u32 = 30;
 const OUTSIDE: Rgb<u8> = Rgb([128; 3]);
 
 /// How much is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RandAugment {
     /// Operations put on each image one after another; 0 for none.
     pub operations: u32,

@@ -57,7 +57,9 @@ impl Optimizer {
         parameter: &mut Tensor<B, 1>,
         gradient: Tensor<B, 1>,
         memory: &mut Memory<B>,
-        (rate, decayed, step): (f32, bool, u64),
+        rate: f32,
+        decayed: bool,
+        step: u64,
     ) -> Result<(), EngineError> {
         match (self, &mut memory.tensors[..]) {
             (Self::Sgd { momentum, weight_decay }, [velocity]) => {

@@ -174,7 +174,7 @@ impl<B: Trainable> Session<B> {
             // Not by threads of rayon's pool: one that waits for a product takes up other work, and would then wait for
             // ever for a lock of automatic differentiation that it holds itself.
             let parts = in_order(&parts, workers, |(images, device)| {
-                guarded(|| self.learn_part(batch, images.clone(), device, (total, seed)))
+                guarded(|| self.learn_part(batch, images.clone(), device, total, seed))
             });
             for part in parts {
                 let part = part?;
@@ -198,7 +198,8 @@ impl<B: Trainable> Session<B> {
         batch: &Batch,
         images: Range<usize>,
         device: &B::Device,
-        (total, seed): (f32, u64),
+        total: f32,
+        seed: u64,
     ) -> Result<Learned<B>, EngineError> {
         let parameters: Vec<Tensor<B, 1>> = self
             .parameters
@@ -337,8 +338,7 @@ impl<B: Trainable> Engine for Session<B> {
                 };
                 let decayed = plan.graph.parameters[index].role == Role::Weight;
                 let rate = rate * plan.rate_scales[index];
-                plan.optimizer
-                    .update(parameter, gradient, memory, (rate, decayed, steps))
+                plan.optimizer.update(parameter, gradient, memory, rate, decayed, steps)
             },
         );
         updated.into_iter().collect::<Result<(), _>>()?;
