@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Number, Value};
 
-use super::{Entry, Kind, PARAMETERS, PREDICTIONS, RunError, at};
+use super::{Entry, Kind, PARAMETERS, RunError, at, unreadable};
 use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
 
 /// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
@@ -98,17 +98,12 @@ impl Comparison {
         let mut runs = Vec::new();
         let mut parameters = Vec::new();
         for entry in entries {
-            let path = entry.folder.join(PREDICTIONS);
-            let predictions = Predictions::load(&path).map_err(|error| RunError::Unreadable {
-                path,
-                reason: error.to_string(),
-            })?;
             runs.push(Compared {
                 id: entry.record.id.clone(),
                 folder: folder_name(entry),
                 name: entry.record.name.clone(),
                 metrics: entry.metrics.clone(),
-                predictions,
+                predictions: entry.predictions()?,
             });
             parameters.push(self::parameters(entry)?);
         }
@@ -150,10 +145,7 @@ fn folder_name(entry: &Entry) -> String {
 fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
     let path = entry.folder.join(PARAMETERS);
     let json = std::fs::read(&path).map_err(at(&path))?;
-    let value: Value = serde_json::from_slice(&json).map_err(|error| RunError::Unreadable {
-        path,
-        reason: error.to_string(),
-    })?;
+    let value: Value = serde_json::from_slice(&json).map_err(|error| unreadable(&path, &error))?;
     let record = &entry.record;
     let mut flat = BTreeMap::from([
         ("backbone".to_owned(), record.backbone.name.clone()),

@@ -13,6 +13,7 @@ mod trained_on;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -205,10 +206,7 @@ pub fn check_vacant(folder: &Path) -> Result<(), RunError> {
 /// # Errors
 /// [`RunError::Unreadable`] where it has no JSON form.
 pub fn json(value: &impl serde::Serialize, path: &Path) -> Result<Bytes, RunError> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| RunError::Unreadable {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    })?;
+    let mut json = serde_json::to_vec_pretty(value).map_err(|error| unreadable(path, &error))?;
     json.push(b'\n');
     Ok(json.into())
 }
@@ -219,6 +217,14 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> RunError {
     move |source| RunError::File {
         path: path.clone(),
         source,
+    }
+}
+
+/// The file `path` is not what it should be.
+fn unreadable(path: &Path, reason: &impl Display) -> RunError {
+    RunError::Unreadable {
+        path: path.to_path_buf(),
+        reason: reason.to_string(),
     }
 }
 

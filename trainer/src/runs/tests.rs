@@ -145,6 +145,29 @@ fn a_run_is_never_overwritten_and_a_change_is_noticed() {
 }
 
 #[test]
+fn a_file_of_a_run_that_cannot_be_read_is_named_once() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path().join("run");
+    save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    let entry = Entry::load(&folder).expect("a run");
+    let parts: [(&str, fn(&Entry) -> Option<RunError>); 2] = [
+        (PREDICTIONS, |entry| entry.predictions().err()),
+        (METRICS, |entry| Entry::load(&entry.folder).err()),
+    ];
+    for (name, read) in parts {
+        let path = folder.join(name);
+        fs::write(&path, "{").expect("a change");
+        let broken = read(&entry).expect("refused").to_string();
+        fs::remove_file(&path).expect("removed");
+        let gone = read(&entry).expect("refused").to_string();
+        for said in [&broken, &gone] {
+            assert_eq!(said.matches(name).count(), 1, "{said}");
+        }
+        assert!(broken.ends_with("; evaluate again to write it anew"), "{broken}");
+    }
+}
+
+#[test]
 fn an_empty_folder_is_filled() {
     let place = tempfile::tempdir().expect("a folder");
     let folder = place.path();
