@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Number, Value};
 
-use super::{Entry, Kind, PARAMETERS, RunError, at, unreadable};
+use super::{Entry, Kind, RunError};
 use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
 
 /// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
@@ -143,9 +143,6 @@ fn folder_name(entry: &Entry) -> String {
 
 /// Everything that a run was made with, flat.
 fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
-    let path = entry.folder.join(PARAMETERS);
-    let json = std::fs::read(&path).map_err(at(&path))?;
-    let value: Value = serde_json::from_slice(&json).map_err(|error| unreadable(&path, &error))?;
     let record = &entry.record;
     let mut flat = BTreeMap::from([
         ("backbone".to_owned(), record.backbone.name.clone()),
@@ -163,7 +160,7 @@ fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
         ("program".to_owned(), record.program.clone()),
         ("resolution".to_owned(), record.resolution.to_string()),
     ]);
-    flatten("", &value, &mut flat);
+    flatten("", &entry.parameters()?, &mut flat);
     Ok(flat)
 }
 

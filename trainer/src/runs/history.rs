@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use super::{METRICS, PREDICTIONS, RECORD, Record, RunError, at, unreadable};
+use serde_json::Value;
+
+use super::{METRICS, PARAMETERS, PREDICTIONS, RECORD, Record, RunError, at, unreadable};
 use crate::evaluation::{Metrics, Predictions};
 
 /// How far below the folder that is searched a run may be.
@@ -137,6 +139,16 @@ impl Entry {
             record,
             metrics,
         })
+    }
+
+    /// Reads the parameters that it was made with.
+    ///
+    /// # Errors
+    /// [`RunError::File`] and [`RunError::Unreadable`].
+    pub fn parameters(&self) -> Result<Value, RunError> {
+        let path = self.folder.join(PARAMETERS);
+        let json = std::fs::read(&path).map_err(at(&path))?;
+        serde_json::from_slice(&json).map_err(|error| unreadable(&path, &error))
     }
 
     /// Reads what was answered for each test image.
