@@ -146,14 +146,8 @@ fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
     let record = &entry.record;
     let mut flat = BTreeMap::from([
         ("backbone".to_owned(), record.backbone.name.clone()),
-        (
-            "backbone.sha256".to_owned(),
-            record.backbone.sha256[..12.min(record.backbone.sha256.len())].to_owned(),
-        ),
-        (
-            FINGERPRINT.to_owned(),
-            record.data.fingerprint[..12.min(record.data.fingerprint.len())].to_owned(),
-        ),
+        ("backbone.sha256".to_owned(), beginning(&record.backbone.sha256)),
+        (FINGERPRINT.to_owned(), beginning(&record.data.fingerprint)),
         ("data.images".to_owned(), record.data.images.to_string()),
         ("data.root".to_owned(), record.data.root.clone()),
         ("kind".to_owned(), record.kind.name().to_owned()),
@@ -162,6 +156,11 @@ fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
     ]);
     flatten("", &entry.parameters()?, &mut flat);
     Ok(flat)
+}
+
+/// As much of a hash as people compare; of what is none, and cannot be cut there, all.
+fn beginning(hash: &str) -> String {
+    hash.get(..12).unwrap_or(hash).to_owned()
 }
 
 /// Every value of a JSON document by its dotted name; a list is one value.
@@ -262,6 +261,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_hash_that_was_written_over_is_shown_all_the_same() {
+        assert_eq!(beginning(&"ab".repeat(32)), "abababababab");
+        for other in ["ab", "", "elevenbytesé"] {
+            assert_eq!(beginning(other), other);
+        }
+    }
 
     #[test]
     fn numbers_of_32_bits_have_their_own_digits() {
