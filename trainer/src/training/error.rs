@@ -83,7 +83,7 @@ pub enum TrainingError {
     },
     /// Images somewhere else cannot be asked for.
     #[error(transparent)]
-    Connections(#[from] std::io::Error),
+    Connections(std::io::Error),
     /// A refinement needs the images themselves.
     #[error("a network is refined on the images themselves, and rows of features are not: name the images with --data")]
     NoImages,

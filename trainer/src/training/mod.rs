@@ -146,7 +146,8 @@ pub fn train_on_rows(
     if parameters.quantization != Quantization::None {
         return Err(TrainingError::NoImagesToQuantizeBy);
     }
-    let images = Images::at(&rows.dataset.root, parameters.limits, allow_private)?;
+    let images =
+        Images::at(&rows.dataset.root, parameters.limits, allow_private).map_err(TrainingError::Connections)?;
     let model = Bytes::from(read(&backbone.onnx)?);
     let known = (&rows.dataset, rows.featurized);
     prepared(known, (backbone, &model), parameters, workplace, |job, split| {
