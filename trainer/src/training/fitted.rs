@@ -169,20 +169,15 @@ impl<'a> Prepared<'a> {
 
 /// Checks that `now` has all images that `before` had.
 fn check_all_there(before: &Dataset, now: &Dataset) -> Result<(), TrainingError> {
-    const NAMED: usize = 10;
     let here: HashSet<&Path> = now.items.iter().map(|item| item.path.as_path()).collect();
     let paths = before.items.iter().map(|item| item.path.as_path());
-    let gone: Vec<&Path> = paths.filter(|path| !here.contains(path)).collect();
-    if gone.is_empty() {
+    let named: Vec<String> = paths.filter(|path| !here.contains(path)).map(escape).collect();
+    if named.is_empty() {
         return Ok(());
-    }
-    let mut named: Vec<String> = gone.iter().take(NAMED).map(|path| escape(path)).collect();
-    if gone.len() > NAMED {
-        named.push(format!("{} more", gone.len() - NAMED));
     }
     Err(TrainingError::Vanished {
         root: before.root.clone(),
-        named: named.join(", "),
+        named,
     })
 }
 
