@@ -7,10 +7,11 @@ use shared::bundle::ClassifierKind;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::finish::finish;
 use super::interruption;
 use super::location::block_on;
 use super::network::NetworkArguments;
-use super::output::{list_skipped_of_run, printable_path};
+use super::output::printable_path;
 use super::resources::{Resources, check_outside, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::counted::counted;
@@ -175,14 +176,8 @@ impl Job {
                 training::train_on_rows(rows, &backbone, &parameters, &workplace, allow_private)?
             }
         };
-        let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
-        training.tracking.log(&saved.folder, session);
-
-        list_skipped_of_run(&run.skipped, &saved.folder);
-        let advice = saved.record.advice(&run.metrics);
-        for note in run.notes.iter().chain(&advice) {
-            session.note(note);
-        }
+        let (out, pictures) = (self.out.as_deref(), training.report_images);
+        let (saved, advice) = finish(&run, out, pictures, &workplace, &training.tracking, session)?;
         let document = Document {
             id: &saved.record.id,
             run: &saved.folder,
