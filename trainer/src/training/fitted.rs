@@ -13,7 +13,7 @@ use crate::backbone::Backbone;
 use crate::dataset::{Dataset, escape};
 use crate::features::Features;
 use crate::refine::History;
-use crate::svm::{self, SvmError};
+use crate::svm::{self, Folds, SvmError};
 
 /// A data set with features, divided, ready for a classifier.
 pub(super) struct Prepared<'a> {
@@ -109,7 +109,7 @@ fn shown(classes: &[String], class: usize) -> String {
 }
 
 /// What went wrong with an SVM, with the names of classes in place of their numbers.
-pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
+fn named(error: SvmError, classes: &[String]) -> TrainingError {
     match error {
         SvmError::EmptyClass(class) => TrainingError::NothingToTrainOn(shown(classes, class)),
         SvmError::Smo { class, reason } => TrainingError::Smo {
@@ -139,6 +139,23 @@ impl<'a> Prepared<'a> {
         Ok(features)
     }
 
+    /// An SVM on normalized rows of the training part. C is chosen on `folds` of them, or on folds that are drawn.
+    pub fn train_svm(&self, training: &Features, folds: Option<&Folds>) -> Result<svm::Trained, TrainingError> {
+        let classes = &self.dataset.classes;
+        let input = svm::Input {
+            features: training.matrix.view(),
+            labels: &training.labels,
+            groups: &training.groups,
+            classes: classes.len(),
+        };
+        let (parameters, progress) = (&self.parameters.svm, self.workplace.progress);
+        let trained = match folds {
+            Some(folds) => svm::train_on_folds(&input, folds, parameters, progress),
+            None => svm::train(&input, parameters, progress),
+        };
+        trained.map_err(|error| named(error, classes))
+    }
+
     /// A linear SVM on the features of the network as it came.
     pub fn svm(&self) -> Result<Fitted<'a>, TrainingError> {
         self.svm_on(self.model.clone(), Cow::Borrowed(self.features))
@@ -147,16 +164,7 @@ impl<'a> Prepared<'a> {
     /// A linear SVM on `features`, which `model` gave for all images.
     pub fn svm_on<'f>(&self, model: Bytes, features: Cow<'f, Features>) -> Result<Fitted<'f>, TrainingError> {
         let start = Instant::now();
-        let training = features.normalized_rows(&self.train);
-        let trained = svm::train(
-            training.matrix.view(),
-            &training.labels,
-            &training.groups,
-            self.dataset.classes.len(),
-            &self.parameters.svm,
-            self.workplace.progress,
-        )
-        .map_err(|error| named(error, &self.dataset.classes))?;
+        let trained = self.train_svm(&features.normalized_rows(&self.train), None)?;
         Ok(Fitted {
             model,
             feature_size: self.backbone.feature_size,

@@ -10,7 +10,6 @@ use shared::bundle::ClassifierKind;
 use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
-use super::fitted::named;
 use super::{Fitted, Prepared, TrainingError, read};
 use crate::backbone::{Backbone, PREPROCESSING_KEY};
 use crate::counted::counted;
@@ -247,15 +246,7 @@ fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe)
     }
     // Normalizing twice changes nothing.
     let seen = training.normalized_rows(&fold.train);
-    let trained = svm::train(
-        seen.matrix.view(),
-        &seen.labels,
-        &seen.groups,
-        classes,
-        &job.parameters.svm,
-        job.workplace.progress,
-    )
-    .map_err(|error| named(error, &job.dataset.classes))?;
+    let trained = job.train_svm(&seen, None)?;
     let Calibration::Temperature { scale } = trained.calibration;
     let scaled = |value: &f32| (scale * f64::from(*value)) as f32;
     Ok(HeadLayer {
@@ -380,15 +371,7 @@ fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Res
         },
         never_held_out: Vec::new(),
     };
-    let trained = svm::train_on_folds(
-        training.matrix.view(),
-        &training.labels,
-        &folds,
-        job.dataset.classes.len(),
-        &job.parameters.svm,
-        job.workplace.progress,
-    )
-    .map_err(|error| named(error, &job.dataset.classes))?;
+    let trained = job.train_svm(&training, Some(&folds))?;
     Ok(Fitted {
         feature_size: job.backbone.feature_size,
         model,
