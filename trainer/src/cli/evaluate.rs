@@ -68,7 +68,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let trained = arguments.bundle.run();
     let run = training::measure(
-        (bundle, trained.as_deref()),
+        bundle,
+        trained.as_deref(),
         &dataset,
         arguments.split.as_deref(),
         arguments.resources.limits(),

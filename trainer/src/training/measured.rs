@@ -29,7 +29,8 @@ struct Parameters {
 /// # Errors
 /// See [`TrainingError`].
 pub fn measure(
-    (bundle, run): (Bundle, Option<&Path>),
+    bundle: Bundle,
+    run: Option<&Path>,
     dataset: &Dataset,
     split: Option<&Path>,
     limits: Limits,

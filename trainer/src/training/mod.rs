@@ -116,7 +116,8 @@ pub fn train(
 pub fn find_rate(
     dataset: &Dataset,
     backbone: &Backbone,
-    (parameters, recipe): (&Parameters, &Recipe),
+    parameters: &Parameters,
+    recipe: &Recipe,
     range: RateRange,
     workplace: &Workplace,
 ) -> Result<(RateCurve, Vec<Skipped>), TrainingError> {

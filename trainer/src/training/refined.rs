@@ -122,7 +122,7 @@ pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result
         labels: svm.features.labels.clone(),
         ..Features::default()
     };
-    let own = with_own_layer(job, Bytes::new(), features, (&fold, &refined.logits));
+    let own = with_own_layer(job, Bytes::new(), features, &fold, &refined.logits);
     Ok([own, svm])
 }
 
@@ -148,7 +148,7 @@ fn with_task<T>(
     let (head, name, labels) = {
         let training = job.features.normalized_rows(&job.train);
         let head = first_head(job, &training, fold, recipe)?;
-        let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
+        let name = checkpoint_name(job, &backbone_sha256, &training, fold, &head, recipe);
         (head, name, training.labels)
     };
     let task = Task {
@@ -261,7 +261,8 @@ fn checkpoint_name(
     job: &Prepared,
     backbone_sha256: &str,
     training: &Features,
-    (fold, head): (&Fold, &HeadLayer),
+    fold: &Fold,
+    head: &HeadLayer,
     recipe: &Recipe,
 ) -> String {
     let mut identity = format!(
@@ -290,7 +291,7 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted<'s
     )?;
     let (model, features) = features_of(job, &model, classes)?;
     check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec())?;
-    Ok(with_own_layer(job, model, features, (fold, &refined.logits)))
+    Ok(with_own_layer(job, model, features, fold, &refined.logits))
 }
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
@@ -301,16 +302,11 @@ pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, rec
         .flat_map(|row| features.matrix.row(job.train[*row]))
         .copied()
         .collect();
-    with_own_layer(job, model, features, (&fold, &logits))
+    with_own_layer(job, model, features, &fold, &logits)
 }
 
 /// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.
-fn with_own_layer(
-    job: &Prepared,
-    model: Bytes,
-    features: Features,
-    (fold, logits): (&Fold, &[f32]),
-) -> Fitted<'static> {
+fn with_own_layer(job: &Prepared, model: Bytes, features: Features, fold: &Fold, logits: &[f32]) -> Fitted<'static> {
     let classes = job.dataset.classes.len();
     let truths: Vec<usize> = fold
         .held_out
