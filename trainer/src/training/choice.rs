@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use ndarray::Array2;
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
+use shared::classifier::Head;
 
-use super::{Fitted, Parameters, Prepared, TrainingError, Workplace, refined, with_features};
+use super::{Parameters, Prepared, TrainingError, Workplace, refined, with_features};
 use crate::backbone::Backbone;
 use crate::dataset::Dataset;
 use crate::refine::RefineError;
@@ -119,7 +121,8 @@ fn compare(
     let mut recognized: Vec<Vec<Recognized>> = Vec::new();
     let mut ended = None;
     for (job, held_out) in folds {
-        recognized.push(vec![job.recognized(&job.svm()?, held_out)]);
+        let svm = job.svm()?;
+        recognized.push(vec![job.recognized(&svm.head, &svm.features.matrix, held_out)]);
     }
     if let Some(recipe) = &parameters.recipe {
         for ((job, held_out), recognized) in folds.iter().zip(&mut recognized) {
@@ -127,8 +130,8 @@ fn compare(
             let left = limit.saturating_sub(begin.elapsed()) / 2;
             match refined::both(job, recipe, Instant::now() + left) {
                 Ok(refined) => {
-                    for fitted in &refined {
-                        recognized.push(job.recognized(fitted, held_out));
+                    for (head, vectors) in &refined {
+                        recognized.push(job.recognized(head, vectors, held_out));
                     }
                 }
                 Err(TrainingError::Refine(RefineError::OutOfTime)) => {
@@ -222,8 +225,8 @@ impl<'a> Prepared<'a> {
         (job, rows(&fold.held_out))
     }
 
-    /// How many of `rows` a classifier recognizes, by class.
-    pub(super) fn recognized(&self, fitted: &Fitted, rows: &[usize]) -> Recognized {
+    /// How many of `rows` a classifier recognizes by the `vectors` of all images, by class.
+    pub(super) fn recognized(&self, head: &Head, vectors: &Array2<f32>, rows: &[usize]) -> Recognized {
         let none = vec![0; self.dataset.classes.len()];
         let mut recognized = Recognized {
             images: none.clone(),
@@ -231,9 +234,9 @@ impl<'a> Prepared<'a> {
         };
         for row in rows {
             let class = self.dataset.items[*row].class;
-            let features = fitted.features.matrix.row(*row).to_vec();
+            let vector = vectors.row(*row).to_vec();
             recognized.images[class] += 1;
-            recognized.right[class] += usize::from(fitted.head.predict(&features).best == class);
+            recognized.right[class] += usize::from(head.predict(&vector).best == class);
         }
         recognized
     }

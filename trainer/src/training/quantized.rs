@@ -107,7 +107,8 @@ fn accuracy(job: &Prepared, fitted: &Fitted) -> Option<f64> {
     }
     let recipe = job.parameters.recipe.as_ref()?;
     let rows = refined::held_out_rows(job, recipe);
-    (!rows.is_empty()).then(|| job.recognized(fitted, &rows).accuracy(ClassWeights::None))
+    let recognized = || job.recognized(&fitted.head, &fitted.features.matrix, &rows);
+    (!rows.is_empty()).then(|| recognized().accuracy(ClassWeights::None))
 }
 
 /// Images of the training part, spread over all of it, as the network takes them.

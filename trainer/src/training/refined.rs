@@ -101,29 +101,29 @@ fn told(best: usize, history: &History, fold: &Fold) -> String {
     }
 }
 
-/// Refines the network once, and fits its own layer and an SVM on top of it, the first of them without a file to serve.
+/// Refines the network once, and fits its own layer and an SVM on top of it: each of them with the vectors of all
+/// images that it scores.
 ///
 /// # Errors
 /// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
-pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted<'static>; 2], TrainingError> {
+pub(super) fn both(
+    job: &Prepared,
+    recipe: &Recipe,
+    deadline: Instant,
+) -> Result<[(Head, Array2<f32>); 2], TrainingError> {
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, Some(deadline), refine::refine)?;
-    let svm = svm_on_top(job, &refined, fold.clone())?;
+    let (own, _) = own_head(job, &fold, &refined.logits);
+    let svm = svm_on_top(job, &refined, fold)?;
+    let vectors = svm.features.into_owned().matrix;
     // What the network with its own layer gives follows from the features that are there: it need not be run.
-    let mut matrix = Array2::zeros((svm.features.labels.len(), job.dataset.classes.len()));
-    for (mut row, features) in matrix.rows_mut().into_iter().zip(svm.features.matrix.rows()) {
-        let logits = refined.head.logits(&features.to_vec());
-        for (place, logit) in row.iter_mut().zip(logits) {
+    let mut logits = Array2::zeros((vectors.nrows(), own.classes.len()));
+    for (mut row, vector) in logits.rows_mut().into_iter().zip(vectors.rows()) {
+        for (place, logit) in row.iter_mut().zip(refined.head.logits(&vector.to_vec())) {
             *place = logit;
         }
     }
-    let features = Features {
-        matrix,
-        labels: svm.features.labels.clone(),
-        ..Features::default()
-    };
-    let own = with_own_layer(job, Bytes::new(), features, &fold, &refined.logits);
-    Ok([own, svm])
+    Ok([(own, logits), (svm.head, vectors)])
 }
 
 /// Tries learning rates on the training part.
@@ -305,35 +305,40 @@ pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, rec
     with_own_layer(job, model, features, &fold, &logits)
 }
 
-/// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.
+/// A network that gives logits, and what follows from those of the images held out.
 fn with_own_layer(job: &Prepared, model: Bytes, features: Features, fold: &Fold, logits: &[f32]) -> Fitted<'static> {
-    let classes = job.dataset.classes.len();
-    let truths: Vec<usize> = fold
-        .held_out
-        .iter()
-        .map(|row| features.labels[job.train[*row]])
-        .collect();
+    let (head, note) = own_head(job, fold, logits);
+    Fitted {
+        feature_size: head.takes(),
+        head,
+        model,
+        features: Cow::Owned(features),
+        notes: note.into_iter().collect(),
+        ..Fitted::empty()
+    }
+}
+
+/// What turns logits into answers, with the calibration and thresholds that follow from those of the images held out,
+/// and perhaps a note on these.
+fn own_head(job: &Prepared, fold: &Fold, logits: &[f32]) -> (Head, Option<String>) {
+    let classes = job.dataset.classes.clone();
+    let label = |row: &usize| job.features.labels[job.train[*row]];
+    let truths: Vec<usize> = fold.held_out.iter().map(label).collect();
     // Where nothing was held out, the logits are of other images.
-    let logits = Array2::from_shape_vec((truths.len(), classes), logits.to_vec())
-        .unwrap_or_else(|_| Array2::zeros((0, classes)));
+    let logits = Array2::from_shape_vec((truths.len(), classes.len()), logits.to_vec())
+        .unwrap_or_else(|_| Array2::zeros((0, classes.len())));
     let svm::Calibrated {
         calibration,
         thresholds,
         note,
     } = svm::calibrate(logits.view(), &truths, job.parameters.svm.accept_quantile);
-    Fitted {
-        head: Head {
-            classes: job.dataset.classes.clone(),
-            classifier: None,
-            calibration,
-            thresholds,
-        },
-        model,
-        feature_size: classes,
-        features: Cow::Owned(features),
-        notes: note.into_iter().collect(),
-        ..Fitted::empty()
-    }
+    let head = Head {
+        classes,
+        classifier: None,
+        calibration,
+        thresholds,
+    };
+    (head, note)
 }
 
 /// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
