@@ -40,6 +40,7 @@ use crate::svm;
 pub use choice::{Candidate, Choice, choose};
 pub use error::TrainingError;
 use fitted::{Fitted, Prepared};
+pub use fitted::{Refinement, Selection};
 pub use measured::measure;
 pub use quantized::Quantization;
 pub use run::{Run, Saved};
@@ -236,15 +237,16 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
 
     let start = Instant::now();
     let predictions = predict(&fitted.head, dataset, &fitted.features, &test);
+    let (selection, refinement) = (fitted.selection.as_ref(), fitted.refinement.as_ref());
     let metrics = Metrics {
-        chosen_c: fitted.chosen_c,
-        c_sweep: fitted.c_sweep.clone(),
+        chosen_c: selection.map(|selection| selection.chosen_c),
+        c_sweep: selection.map_or_else(Vec::new, |selection| selection.c_sweep.clone()),
         train_count: Some(train.len()),
         seconds: Seconds {
             featurize: Some(seconds),
-            svm: fitted.svm_seconds,
+            svm: selection.map(|selection| selection.seconds),
             evaluate: Some(start.elapsed().as_secs_f64()),
-            refine: fitted.refine_seconds,
+            refine: refinement.map(|refinement| refinement.seconds),
         },
         ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
@@ -253,6 +255,9 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
     notes.extend(parameters.split.notes(dataset));
     notes.extend(dataset.conflict_note(&features.groups));
     notes.extend(parameters.split.file_notes(dataset, &features.groups, &split));
+    let classes = dataset.classes.len();
+    notes.extend(refinement.iter().flat_map(|refinement| refinement.notes(classes)));
+    notes.extend(fitted.notes.iter().cloned());
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { train } else { &test };
     let golden = golden::choose(dataset, shown, parameters.golden_images);
@@ -267,10 +272,9 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         split,
         trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
         skipped: dataset.skipped.clone(),
-        folds: fitted.folds,
-        notes: [notes, fitted.refine_notes, fitted.notes].concat(),
-        history: fitted.history,
-        refined_on: fitted.refined_on,
+        notes,
+        selection: fitted.selection,
+        refinement: fitted.refinement,
         parameters: serde_json::to_value(*parameters)
             .map(shortest)
             .map_err(RunError::from)?,
@@ -389,7 +393,7 @@ fn assemble(
             sha256: backbone.sha256.clone(),
             licence: backbone.licence.clone(),
         },
-        feature_size: fitted.feature_size,
+        feature_size: head.takes(),
         preprocessing: backbone.preprocessing.clone(),
         calibration: head.calibration.clone(),
         thresholds: head.thresholds,
