@@ -8,7 +8,7 @@ use serde::Serialize;
 use shared::bundle::ClassifierKind;
 use shared::classifier::Head;
 
-use super::{Parameters, Prepared, TrainingError, Workplace, refined, with_features};
+use super::{Parameters, Prepared, TrainingError, Workplace, prepare, refined};
 use crate::backbone::Backbone;
 use crate::dataset::Dataset;
 use crate::refine::RefineError;
@@ -80,27 +80,7 @@ pub fn choose(
     limit: Duration,
     workplace: &Workplace,
 ) -> Result<Choice, TrainingError> {
-    let begin = Instant::now();
-    let choice = with_features(dataset, backbone, parameters, workplace, |job, _, _| {
-        // The test part is not needed, so that refined networks give no features of it.
-        let training = job.features.normalized_rows(&job.train);
-        let items = job.train.iter().map(|row| job.dataset.items[*row].clone());
-        let dataset = job.dataset.restricted(items.collect(), Vec::new());
-        let job = Prepared {
-            dataset: &dataset,
-            features: &training,
-            train: (0..job.train.len()).collect(),
-            ..*job
-        };
-        let classes = job.dataset.classes.len();
-        let count = parameters.svm.folds;
-        let folds = stratified_grouped(&training.labels, &training.groups, classes, count, parameters.svm.seed).folds;
-        let workplaces: Vec<Workplace> = (1..=folds.len()).map(|fold| workplace.of_fold(fold)).collect();
-        let folds = folds.iter().zip(&workplaces);
-        let folds: Vec<(Prepared, Vec<usize>)> = folds.map(|(fold, workplace)| job.on(fold, workplace)).collect();
-        compare(&folds, parameters, begin, limit)
-    });
-    match choice {
+    match try_all(dataset, backbone, parameters, limit, workplace) {
         Err(TrainingError::Refine(
             error @ (RefineError::Graph(_) | RefineError::Engine(EngineError::Graph(_)) | RefineError::Parity { .. }),
         )) => Ok(Choice {
@@ -110,6 +90,35 @@ pub fn choose(
         }),
         choice => choice,
     }
+}
+
+fn try_all(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    limit: Duration,
+    workplace: &Workplace,
+) -> Result<Choice, TrainingError> {
+    let begin = Instant::now();
+    let divided = prepare(dataset, backbone, parameters, workplace)?;
+    let job = divided.job(backbone, parameters, workplace);
+    // The test part is not needed, so that refined networks give no features of it.
+    let training = job.features.normalized_rows(&job.train);
+    let items = job.train.iter().map(|row| job.dataset.items[*row].clone());
+    let dataset = job.dataset.restricted(items.collect(), Vec::new());
+    let job = Prepared {
+        dataset: &dataset,
+        features: &training,
+        train: (0..job.train.len()).collect(),
+        ..job
+    };
+    let classes = job.dataset.classes.len();
+    let count = parameters.svm.folds;
+    let folds = stratified_grouped(&training.labels, &training.groups, classes, count, parameters.svm.seed).folds;
+    let workplaces: Vec<Workplace> = (1..=folds.len()).map(|fold| workplace.of_fold(fold)).collect();
+    let folds = folds.iter().zip(&workplaces);
+    let folds: Vec<(Prepared, Vec<usize>)> = folds.map(|(fold, workplace)| job.on(fold, workplace)).collect();
+    compare(&folds, parameters, begin, limit)
 }
 
 fn compare(
@@ -214,13 +223,9 @@ impl<'a> Prepared<'a> {
     fn on(&self, fold: &Fold, workplace: &'a Workplace<'a>) -> (Prepared<'a>, Vec<usize>) {
         let rows = |rows: &[usize]| rows.iter().map(|row| self.train[*row]).collect();
         let job = Prepared {
-            dataset: self.dataset,
-            features: self.features,
             train: rows(&fold.train),
-            backbone: self.backbone,
-            model: self.model,
-            parameters: self.parameters,
             workplace,
+            ..*self
         };
         (job, rows(&fold.held_out))
     }
