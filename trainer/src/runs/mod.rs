@@ -137,7 +137,8 @@ pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> 
         ..record
     };
     let path = folder.join(RECORD);
-    files::write_atomically(&inside.join(RECORD), &json(&record, &path)?).map_err(at(&path))?;
+    let (name, contents) = json(&record, folder, RECORD)?;
+    files::write_atomically(&inside.join(name), &contents).map_err(at(&path))?;
     if is_there {
         fill(folder, inside)?;
     } else {
@@ -201,14 +202,14 @@ pub fn check_vacant(folder: &Path) -> Result<(), RunError> {
     }
 }
 
-/// `value` as JSON for people to read, meant for the file `path`.
+/// The file `name` of the run in `folder`: `value` as JSON for people to read.
 ///
 /// # Errors
 /// [`RunError::Unreadable`] where it has no JSON form.
-pub fn json(value: &impl serde::Serialize, path: &Path) -> Result<Bytes, RunError> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| unreadable(path, &error))?;
+pub fn json(value: &impl serde::Serialize, folder: &Path, name: &str) -> Result<(String, Bytes), RunError> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|error| unreadable(&folder.join(name), &error))?;
     json.push(b'\n');
-    Ok(json.into())
+    Ok((name.to_owned(), json.into()))
 }
 
 /// An error of the file system at `path`.

@@ -59,9 +59,9 @@ pub(crate) fn save(folder: &Path, record: Record, right: &[bool], parameters: &s
     let predictions = predictions(right);
     let metrics = Metrics::from(Evaluation::new(&predictions));
     let files = BTreeMap::from([
-        (METRICS.to_owned(), json(&metrics, folder).expect("JSON")),
+        json(&metrics, folder, METRICS).expect("JSON"),
         (PREDICTIONS.to_owned(), predictions.to_csv().into()),
-        (PARAMETERS.to_owned(), json(parameters, folder).expect("JSON")),
+        json(parameters, folder, PARAMETERS).expect("JSON"),
         ("bundle/model.onnx".to_owned(), Bytes::from_static(b"network")),
     ]);
     write(folder, record, &files).expect("written");

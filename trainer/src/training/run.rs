@@ -109,21 +109,16 @@ impl Run {
         let mut files = BTreeMap::from([
             (runs::PREDICTIONS.to_owned(), self.predictions.to_csv().into()),
             (runs::SPLIT.to_owned(), self.split.to_text().into()),
+            runs::json(&self.metrics, folder, runs::METRICS)?,
+            runs::json(&self.parameters, folder, runs::PARAMETERS)?,
+            runs::json(&self.skipped, folder, runs::SKIPPED)?,
         ]);
-        let mut add = |name: &str, json: Result<Bytes, runs::RunError>| -> Result<(), TrainingError> {
-            files.insert(name.to_owned(), json?);
-            Ok(())
-        };
-        let json = |name: &str| folder.join(name);
-        add(runs::METRICS, runs::json(&self.metrics, &json(runs::METRICS)))?;
-        add(runs::PARAMETERS, runs::json(&self.parameters, &json(runs::PARAMETERS)))?;
         if let Some(history) = self.history() {
-            add(runs::EPOCHS, runs::json(history, &json(runs::EPOCHS)))?;
+            files.extend([runs::json(history, folder, runs::EPOCHS)?]);
             let test_error = self.metrics.evaluation.accuracy.map(|accuracy| (1.0 - accuracy) as f32);
             let events = tensorboard::encode(history, test_error);
-            add(&format!("tensorboard/{}", tensorboard::FILE), Ok(events.into()))?;
+            files.insert(format!("tensorboard/{}", tensorboard::FILE), events.into());
         }
-        add(runs::SKIPPED, runs::json(&self.skipped, &json(runs::SKIPPED)))?;
         if self.kind == Kind::Train {
             files.insert(runs::TRAINED_ON.to_owned(), self.trained_on.to_text().into());
             let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);
