@@ -10,7 +10,7 @@ use ndarray::Array2;
 use shared::image::Limits;
 use shared::service::Request;
 use trainer::progress::Silent;
-use trainer::svm::{Parameters, train};
+use trainer::svm::{Input, Parameters, train};
 
 /// A request that carries a JPEG with enough detail to weigh what a photo does.
 fn request(width: u32, height: u32) -> Request {
@@ -75,14 +75,19 @@ fn the_choice_of_c() {
         matrix[[row, *label]] += 1.0;
     }
     let groups: Vec<usize> = (0..rows).collect();
-    let (parameters, view) = (Parameters::default(), matrix.view());
+    let parameters = Parameters::default();
+    let input = Input {
+        features: matrix.view(),
+        labels: &labels,
+        groups: &groups,
+        classes,
+    };
     // All on the thread that counts.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()
         .expect("a thread");
-    let found = pool
-        .install(|| measure(|| drop(train(view, &labels, &groups, classes, &parameters, &Silent).expect("trained"))));
+    let found = pool.install(|| measure(|| drop(train(&input, &parameters, &Silent).expect("trained"))));
     let input = (rows * features * size_of::<f32>()) as u64;
     println!("{found:?} for features of {input} bytes");
     at_most("allocations", found.count_total, 3_800);

@@ -10,7 +10,7 @@ use linfa::DatasetBase;
 use linfa::traits::Fit;
 use ndarray::{Array1, Array2};
 use trainer::progress::Silent;
-use trainer::svm::{LinearSvm, Parameters, Solver, train};
+use trainer::svm::{Input, LinearSvm, Parameters, Solver, train};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -28,7 +28,6 @@ fn main() -> Result<(), Failure> {
         .collect();
     let columns = values.len() / labels.len().max(1);
     let features = Array2::from_shape_vec((labels.len(), columns), values)?;
-    let classes = labels.iter().max().map_or(0, |largest| largest + 1);
     let mut parameters = Parameters::default();
     if let Some(tolerance) = rest.get(1) {
         // The tolerance alone is to end the search.
@@ -41,7 +40,13 @@ fn main() -> Result<(), Failure> {
 
     let begin = Instant::now();
     let answer = if command == "sweep" {
-        let trained = train(features.view(), &labels, &groups, classes, &parameters, &Silent)?;
+        let input = Input {
+            features: features.view(),
+            labels: &labels,
+            groups: &groups,
+            classes: labels.iter().max().map_or(0, |largest| largest + 1),
+        };
+        let trained = train(&input, &parameters, &Silent)?;
         serde_json::json!({
             "classifier": trained.classifier,
             "sweep": trained.sweep.entries,

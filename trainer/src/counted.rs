@@ -10,8 +10,13 @@ pub(crate) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &
 
 /// The first `most` of these names, and how many more there are.
 pub(crate) fn listed(names: &[impl AsRef<str>], most: usize) -> String {
+    listed_with(", ", names, most)
+}
+
+/// The same with another separator, as for names that hold commas.
+pub(crate) fn listed_with(separator: &str, names: &[impl AsRef<str>], most: usize) -> String {
     let shown: Vec<&str> = names.iter().take(most).map(AsRef::as_ref).collect();
-    let shown = shown.join(", ");
+    let shown = shown.join(separator);
     match names.len().saturating_sub(most) {
         0 => shown,
         more => format!("{shown} and {more} more"),
@@ -33,6 +38,7 @@ mod tests {
         ] {
             assert_eq!(listed(&names, most), expected);
         }
+        assert_eq!(listed_with("; ", &["a, b", "c", "d"], 2), "a, b; c and 1 more");
     }
 
     #[test]

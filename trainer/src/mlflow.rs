@@ -16,7 +16,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::causes::innermost;
 use crate::password::without_password;
 use crate::refine::History;
-use crate::runs::{EPOCHS, Entry, PARAMETERS, RECORD, RunError, flatten};
+use crate::runs::{EPOCHS, Entry, RECORD, RunError, flatten};
 
 /// Most parameters, and most metrics, of one request.
 const BATCH: (usize, usize) = (100, 900);
@@ -265,18 +265,12 @@ fn tags(entry: &Entry) -> Vec<Pair> {
     .into()
 }
 
-fn parameters(entry: &Entry) -> Result<Vec<Pair>, MlflowError> {
-    let path = entry.folder.join(PARAMETERS);
-    let json = std::fs::read(&path).map_err(|source| MlflowError::File {
-        path: path.clone(),
-        source,
-    })?;
-    let value: Value = serde_json::from_slice(&json).map_err(RunError::from)?;
+fn parameters(entry: &Entry) -> Result<Vec<Pair>, RunError> {
     let mut flat = BTreeMap::from([
         ("backbone".to_owned(), entry.record.backbone.name.clone()),
         ("resolution".to_owned(), entry.record.resolution.to_string()),
     ]);
-    flatten("", &value, &mut flat);
+    flatten("", &entry.parameters()?, &mut flat);
     let pairs = flat.into_iter().map(|(key, value)| Pair {
         key: allowed(&key),
         value: value.chars().take(VALUE).collect(),
@@ -381,7 +375,18 @@ fn allowed(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runs::PARAMETERS;
     use crate::runs::tests::{record, save};
+
+    #[test]
+    fn parameters_that_cannot_be_read_are_named_by_their_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path().join("run");
+        save(&run, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+        std::fs::write(run.join(PARAMETERS), "{").expect("written");
+        let error = parameters(&Entry::load(&run).expect("a run")).expect_err("damaged");
+        assert!(error.to_string().contains(PARAMETERS), "{error}");
+    }
 
     #[tokio::test]
     async fn a_password_in_the_address_of_the_server_is_not_repeated() {

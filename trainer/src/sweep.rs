@@ -9,11 +9,12 @@ use shared::bundle::{ClassifierKind, MANIFEST, Manifest};
 use crate::backbone::{Backbone, BackboneError};
 use crate::evaluation::{Evaluation, Spread};
 use crate::report::{Figures, Group};
-use crate::runs::{BUNDLE, Comparison, Entry, History, PARAMETERS, RunError, SPLIT, shortest};
+use crate::runs::{BUNDLE, Comparison, Entry, History, RunError, SPLIT, shortest};
 
 /// Digits of a network's hash that tell it from another one of the same name.
 const DIGITS: usize = 6;
 const DIVISION: &str = "another division into training and test";
+const UNREADABLE: &str = "unreadable";
 
 /// One training of a sweep.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,25 +84,28 @@ fn distinct_name<'a>(name: &str, sha256: &str, mut all: impl Iterator<Item = (&'
 
 /// What tells a finished run from the one that `setting` would give with these parameters, on images of this
 /// fingerprint that are divided as this text of a split says; absent where nothing does.
+///
+/// # Errors
+/// [`RunError::File`] and [`RunError::Unreadable`] where the parameters of the run cannot be read.
 pub fn difference(
     entry: &Entry,
     setting: &Setting,
     parameters: &Value,
     fingerprint: &str,
     split: &str,
-) -> Option<&'static str> {
+) -> Result<Option<&'static str>, RunError> {
     let record = &entry.record;
     let served = || {
         let manifest = std::fs::read(entry.folder.join(BUNDLE).join(MANIFEST)).ok()?;
         Some(Manifest::from_json(&manifest).ok()?.preprocessing)
     };
-    if record.backbone.sha256 != setting.backbone.sha256 {
+    Ok(if record.backbone.sha256 != setting.backbone.sha256 {
         Some("another network")
     } else if record.resolution != setting.backbone.preprocessing.resolution {
         Some("another resolution")
     } else if served().is_some_and(|served| served != setting.backbone.preprocessing) {
         Some("another --mean or --std")
-    } else if stored_parameters(entry) != Some(shortest(parameters.clone())) {
+    } else if shortest(entry.parameters()?) != shortest(parameters.clone()) {
         Some("other parameters")
     } else if record.data.fingerprint != fingerprint {
         Some("other images")
@@ -110,13 +114,7 @@ pub fn difference(
         Some(DIVISION)
     } else {
         None
-    }
-}
-
-/// The parameters that a run was made with.
-fn stored_parameters(entry: &Entry) -> Option<Value> {
-    let json = std::fs::read(entry.folder.join(PARAMETERS)).ok()?;
-    serde_json::from_slice(&json).ok().map(shortest)
+    })
 }
 
 /// The finished runs of `folder` beside `entries`, which earlier sweeps left there: those that this sweep could have
@@ -144,24 +142,27 @@ pub fn earlier(
     let mut found = Vec::new();
     let mut left_out = Vec::new();
     for entry in history.entries.into_iter().filter(|entry| is_beside(&entry.folder)) {
-        let stored = stored_parameters(&entry);
-        let seed = stored.as_ref().and_then(|stored| stored["split"]["seed"].as_u64());
-        let expected = seed
-            .and_then(|seed| parameters(entry.record.classifier, seed))
-            .map(shortest);
         let Some(&alike) = images.get(entry.record.data.fingerprint.as_str()) else {
             left_out.push(named(&entry.folder, "other images"));
             continue;
         };
+        let Ok(stored) = entry.parameters().map(shortest) else {
+            left_out.push(named(&entry.folder, UNREADABLE));
+            continue;
+        };
+        let seed = stored["split"]["seed"].as_u64();
+        let expected = seed
+            .and_then(|seed| parameters(entry.record.classifier, seed))
+            .map(shortest);
         // The parameters only name the file; the runs of this sweep are divided as it says now.
         let dedicated = expected.as_ref().map(|now| &now["split"]["dedicated"]);
         let by_file = dedicated.is_some_and(Value::is_string);
-        if expected.is_none() || stored != expected {
+        if expected.as_ref() != Some(&stored) {
             left_out.push(named(&entry.folder, "other parameters"));
         } else if by_file && division(alike) != division(&entry) {
             left_out.push(named(&entry.folder, DIVISION));
         } else if Comparison::new(std::slice::from_ref(&entry)).is_err() {
-            left_out.push(named(&entry.folder, "unreadable"));
+            left_out.push(named(&entry.folder, UNREADABLE));
         } else {
             found.push(entry);
         }
@@ -170,7 +171,7 @@ pub fn earlier(
     left_out.extend(
         damaged
             .filter(|path| is_beside(path))
-            .map(|path| named(path, "unreadable")),
+            .map(|path| named(path, UNREADABLE)),
     );
     Ok((found, left_out))
 }
@@ -239,8 +240,8 @@ mod tests {
 
     use super::*;
     use crate::evaluation::Metrics;
-    use crate::runs::RECORD;
     use crate::runs::tests::{predictions, record, save};
+    use crate::runs::{PARAMETERS, RECORD};
 
     fn backbone(name: &str, sha256: &str) -> Backbone {
         Backbone {
@@ -324,7 +325,7 @@ mod tests {
             difference(&entry, &all[0], parameters, data, split)
         };
         let with = |network: &str, resolution: u32, data: &str, parameters: &Value| {
-            divided(network, resolution, data, parameters, "as drawn")
+            divided(network, resolution, data, parameters, "as drawn").expect("readable")
         };
         assert_eq!(with(&network, 224, &data, &parameters), None);
         assert_eq!(with("cc", 224, &data, &parameters), Some("another network"));
@@ -332,9 +333,12 @@ mod tests {
         assert_eq!(with(&network, 224, "cc", &parameters), Some("other images"));
         assert_eq!(with(&network, 224, &data, &Value::Null), Some("other parameters"));
         assert_eq!(
-            divided(&network, 224, &data, &parameters, "drawn anew"),
+            divided(&network, 224, &data, &parameters, "drawn anew").expect("readable"),
             Some("another division into training and test")
         );
+        std::fs::write(folder.path().join(PARAMETERS), "{").expect("written");
+        let damaged = divided(&network, 224, &data, &parameters, "as drawn").expect_err("damaged");
+        assert!(damaged.to_string().contains(PARAMETERS), "{damaged}");
     }
 
     #[test]
@@ -350,6 +354,8 @@ mod tests {
         let parameters = |folds: u32, seed: u64| serde_json::json!({ "folds": folds, "split": { "seed": seed } });
         let own = made("new", "aa", &parameters(5, 1));
         let same = made("again", "aa", &parameters(5, 7));
+        let cut = made("cut", "aa", &parameters(5, 7));
+        std::fs::write(cut.join(PARAMETERS), "{").expect("written");
         made("folds", "aa", &parameters(3, 7));
         made("grown", "bb", &parameters(5, 7));
         std::fs::create_dir(place.path().join("broken")).expect("a folder");
@@ -362,6 +368,7 @@ mod tests {
         assert_eq!(
             left_out,
             [
+                "cut (unreadable)",
                 "folds (other parameters)",
                 "grown (other images)",
                 "broken (unreadable)"

@@ -215,14 +215,13 @@ fn doubts(dataset: &Dataset, features: &Features, progress: &dyn Progress) -> Re
     if dataset.classes.len() < 2 {
         return Ok(Vec::new());
     }
-    let trained = svm::train(
-        features.matrix.view(),
-        &features.labels,
-        &features.groups,
-        dataset.classes.len(),
-        &svm::Parameters::default(),
-        progress,
-    )?;
+    let input = svm::Input {
+        features: features.matrix.view(),
+        labels: &features.labels,
+        groups: &features.groups,
+        classes: dataset.classes.len(),
+    };
+    let trained = svm::train(&input, &svm::Parameters::default(), progress)?;
     let rows = trained.sweep.out_of_fold_rows.iter();
     let margins = trained.sweep.out_of_fold_margins.rows();
     let mut doubts: Vec<Doubt> = rows

@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::finish::finish;
 use super::location::BundleArguments;
-use super::output::{list_skipped_of_run, printable_path};
+use super::output::printable_path;
 use super::resources::{Resources, check_outside, claim};
 use super::tracking::Tracking;
 use crate::dataset::{Dataset, Skipped};
@@ -67,20 +68,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let trained = arguments.bundle.run();
     let run = training::measure(
-        (bundle, trained.as_deref()),
+        bundle,
+        trained.as_deref(),
         &dataset,
         arguments.split.as_deref(),
         arguments.resources.limits(),
         &workplace,
     )?;
-    let saved = run.save(arguments.out.as_deref(), arguments.report_images, &workplace)?;
-    arguments.tracking.log(&saved.folder, session);
-
-    list_skipped_of_run(&run.skipped, &saved.folder);
-    let advice = saved.record.advice(&run.metrics);
-    for note in run.notes.iter().chain(&advice) {
-        session.note(note);
-    }
+    let (out, pictures) = (arguments.out.as_deref(), arguments.report_images);
+    let (saved, advice) = finish(&run, out, pictures, &workplace, &arguments.tracking, session)?;
     let document = Document {
         id: &saved.record.id,
         run: &saved.folder,

@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         most: arguments.to_rate,
         steps: arguments.steps,
     };
-    let (curve, skipped) = training::find_rate(&dataset, &backbone, (&parameters, recipe), range, &workplace)?;
+    let (curve, skipped) = training::find_rate(&dataset, &backbone, &parameters, recipe, range, &workplace)?;
     if let Some(out) = &arguments.out {
         save(out, report::rate_plot(&curve)?.as_bytes(), "--out")?;
     }

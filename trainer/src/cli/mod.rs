@@ -10,6 +10,7 @@ mod demo;
 mod evaluate;
 mod failure;
 mod featurize;
+mod finish;
 mod interruption;
 mod keygen;
 mod location;

@@ -179,7 +179,7 @@ impl Sweep<'_> {
         let readable = self.readable(&setting.backbone, &parameters)?;
         let split = Split::new(&readable.dataset, &readable.groups, &parameters.split)?;
         let (parameters, division) = (serde_json::to_value(&parameters)?, split.to_text());
-        match sweep::difference(&entry, setting, &parameters, &readable.fingerprint, &division) {
+        match sweep::difference(&entry, setting, &parameters, &readable.fingerprint, &division)? {
             None => {
                 let skipped = readable.dataset.skipped.iter().cloned();
                 Ok((entry, skipped.chain(split.unknown()).collect()))

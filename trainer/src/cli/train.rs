@@ -7,10 +7,11 @@ use shared::bundle::ClassifierKind;
 
 use super::Session;
 use super::failure::{Done, Failure};
+use super::finish::finish;
 use super::interruption;
 use super::location::block_on;
 use super::network::NetworkArguments;
-use super::output::{list_skipped_of_run, printable_path};
+use super::output::printable_path;
 use super::resources::{Resources, check_outside, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::counted::counted;
@@ -175,14 +176,8 @@ impl Job {
                 training::train_on_rows(rows, &backbone, &parameters, &workplace, allow_private)?
             }
         };
-        let saved = run.save(self.out.as_deref(), training.report_images, &workplace)?;
-        training.tracking.log(&saved.folder, session);
-
-        list_skipped_of_run(&run.skipped, &saved.folder);
-        let advice = saved.record.advice(&run.metrics);
-        for note in run.notes.iter().chain(&advice) {
-            session.note(note);
-        }
+        let (out, pictures) = (self.out.as_deref(), training.report_images);
+        let (saved, advice) = finish(&run, out, pictures, &workplace, &training.tracking, session)?;
         let document = Document {
             id: &saved.record.id,
             run: &saved.folder,
@@ -206,8 +201,11 @@ fn text(run: &Run, saved: &Saved) -> String {
     let folder = printable_path(&saved.folder);
     let report = printable_path(&saved.report());
     let images = run.metrics.train_count.unwrap_or_default();
-    let refined = run.refined_on.map(|part| (part, run.history.is_unchanged()));
-    let how = how(images, refined, run.metrics.chosen_c, run.folds);
+    let refined = run.refinement.as_ref();
+    let refined = refined.map(|refinement| (refinement.fold.train.len(), refinement.history.is_unchanged()));
+    let chosen = run.selection.as_ref();
+    let chosen = chosen.map(|selection| (selection.chosen_c, selection.folds));
+    let how = how(images, refined, chosen);
     let version = &run.bundle.manifest.version;
     let _ = write!(
         text,
@@ -226,8 +224,8 @@ fn hint(run: &Run, saved: &Saved) -> String {
 }
 
 /// What was trained on how many of the `images` of the training part, and what chose C. A network was `refined` on a
-/// number of them, and perhaps is unchanged all the same.
-fn how(images: usize, refined: Option<(usize, bool)>, chosen_c: Option<f64>, folds: usize) -> String {
+/// number of them, and perhaps is unchanged all the same; C is `chosen` by a number of folds.
+fn how(images: usize, refined: Option<(usize, bool)>, chosen: Option<(f64, usize)>) -> String {
     let trained = match refined {
         Some((part, true)) => {
             format!("Network as it was, for no epoch of its refinement on {part} of {images} images was better")
@@ -236,11 +234,11 @@ fn how(images: usize, refined: Option<(usize, bool)>, chosen_c: Option<f64>, fol
         Some(_) => format!("Network refined on {}", counted(images, "image", "images")),
         None => format!("Trained on {}", counted(images, "image", "images")),
     };
-    match (chosen_c, folds) {
-        (None, _) => trained,
-        (Some(c), 0) => format!("{trained}, C {c}, as nothing could be held out"),
-        (Some(c), _) if refined.is_some() => format!("{trained}, C {c} by those held out"),
-        (Some(c), folds) => format!("C {c} by {folds}-fold cross-validation on {images} images"),
+    match chosen {
+        None => trained,
+        Some((c, 0)) => format!("{trained}, C {c}, as nothing could be held out"),
+        Some((c, _)) if refined.is_some() => format!("{trained}, C {c} by those held out"),
+        Some((c, folds)) => format!("C {c} by {folds}-fold cross-validation on {images} images"),
     }
 }
 
@@ -250,35 +248,31 @@ mod tests {
 
     #[test]
     fn images_that_were_held_out_are_not_told_as_refined_on() {
-        for (refined, chosen_c, folds, expected) in [
-            (Some((36, false)), None, 0, "Network refined on 36 of 43 images"),
+        for (refined, chosen, expected) in [
+            (Some((36, false)), None, "Network refined on 36 of 43 images"),
             (
                 Some((36, true)),
                 None,
-                0,
                 "Network as it was, for no epoch of its refinement on 36 of 43 images was better",
             ),
             (
                 Some((36, false)),
-                Some(1.0),
-                1,
+                Some((1.0, 1)),
                 "Network refined on 36 of 43 images, C 1 by those held out",
             ),
             (
                 Some((43, false)),
-                Some(1.0),
-                0,
+                Some((1.0, 0)),
                 "Network refined on 43 images, C 1, as nothing could be held out",
             ),
             (
                 None,
-                Some(0.1),
-                0,
+                Some((0.1, 0)),
                 "Trained on 43 images, C 0.1, as nothing could be held out",
             ),
-            (None, Some(0.1), 5, "C 0.1 by 5-fold cross-validation on 43 images"),
+            (None, Some((0.1, 5)), "C 0.1 by 5-fold cross-validation on 43 images"),
         ] {
-            assert_eq!(how(43, refined, chosen_c, folds), expected);
+            assert_eq!(how(43, refined, chosen), expected);
         }
     }
 }

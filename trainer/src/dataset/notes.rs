@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{By, Dataset, Item, Split, SplitParameters, escape, list_in};
-use crate::counted::{counted, listed};
+use crate::counted::{counted, listed, listed_with};
 
 /// Most pictures that a note names, and most classes of each.
 const NAMED: usize = 3;
@@ -40,19 +40,15 @@ impl Dataset {
     /// A note where pictures stand in more than one class.
     pub(crate) fn conflict_note(&self, groups: &[usize]) -> Option<String> {
         let conflicts = self.conflicts(groups);
-        let cut = |mut names: Vec<String>, between: &str| {
-            let more = names.len() > NAMED;
-            names.truncate(NAMED);
-            format!("{}{}", names.join(between), if more { " and more" } else { "" })
-        };
-        let named = conflicts.iter().take(NAMED + 1).map(|rows| {
+        let named = conflicts.iter().map(|rows| {
             // One of each class.
             let mut classes = BTreeSet::new();
             let items = rows.iter().map(|row| &self.items[*row]);
             let items = items.filter(|item| classes.insert(item.class));
-            cut(items.map(|item| escape(&item.path)).collect(), ", ")
+            let paths: Vec<String> = items.map(|item| escape(&item.path)).collect();
+            listed(&paths, NAMED)
         });
-        let named = cut(named.collect(), "; ");
+        let named = listed_with("; ", &named.collect::<Vec<_>>(), NAMED);
         let what = counted(conflicts.len(), "image stands", "images stand");
         (!conflicts.is_empty()).then(|| format!(
             "{what} in more than one class, as it is or as a near copy: {named}. `trainer data audit` lists all such images; \
@@ -273,7 +269,7 @@ mod tests {
         let note = dataset(&paths)
             .conflict_note(&[0, 1, 2, 3, 0, 1, 2, 3])
             .expect("a note");
-        assert!(note.contains("a/4.jpg, b/5.jpg and more. "), "{note}");
+        assert!(note.contains("a/4.jpg, b/5.jpg and 1 more. "), "{note}");
     }
 
     #[test]

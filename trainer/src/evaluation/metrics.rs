@@ -1,7 +1,5 @@
 //! `metrics.json`: an evaluation with what is worth knowing of the run it belongs to.
 
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
 use super::Evaluation;
@@ -36,27 +34,6 @@ pub struct Seconds {
     pub refine: Option<f64>,
 }
 
-/// Why `metrics.json` could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    /// The file system said no.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not the JSON of metrics.
-    #[error("{path} does not hold the metrics of a run: {source}; evaluate again to write it anew")]
-    Json {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-}
-
 impl From<Evaluation> for Metrics {
     /// Metrics of an evaluation alone; set what else is known.
     fn from(evaluation: Evaluation) -> Self {
@@ -67,22 +44,5 @@ impl From<Evaluation> for Metrics {
             train_count: None,
             seconds: Seconds::default(),
         }
-    }
-}
-
-impl Metrics {
-    /// Reads `metrics.json`.
-    ///
-    /// # Errors
-    /// See [`MetricsError`].
-    pub fn load(path: &Path) -> Result<Self, MetricsError> {
-        let json = std::fs::read(path).map_err(|source| MetricsError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        serde_json::from_slice(&json).map_err(|source| MetricsError::Json {
-            path: path.to_owned(),
-            source,
-        })
     }
 }

@@ -19,9 +19,9 @@ use shared::classifier::{Calibration, Decision};
 
 pub use advice::Basis;
 pub use curve::{RocCurve, RocCurves};
-pub use metrics::{Metrics, MetricsError, Seconds};
+pub use metrics::{Metrics, Seconds};
 pub use paired::{Answers, PairedTest, SIGNIFICANCE, holm, p_text};
-pub use predictions::{Predicted, Predictions, PredictionsError};
+pub use predictions::{Predicted, Predictions};
 pub use spread::Spread;
 use table::shown;
 pub use table::{aligned, padded, table};

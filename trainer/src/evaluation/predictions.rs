@@ -1,6 +1,6 @@
 //! `predictions.csv`: what was answered for each test image. Everything an evaluation says follows from it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use shared::classifier::{Decision, Prediction};
 
@@ -31,27 +31,6 @@ pub struct Predicted {
     pub probabilities: Vec<f32>,
     /// Whether the answer is given or held back; not known of answers that were read from a table.
     pub decision: Option<Decision>,
-}
-
-/// Why predictions cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-pub enum PredictionsError {
-    /// The file system said no.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not a table of predictions.
-    #[error("{path} does not hold the predictions of a run: {reason}; evaluate again to write it anew")]
-    Table {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
 }
 
 impl Predicted {
@@ -114,22 +93,8 @@ impl Predictions {
         writer.into_inner().unwrap_or_default()
     }
 
-    /// Reads what [`Self::to_csv`] gave.
-    ///
-    /// # Errors
-    /// See [`PredictionsError`].
-    pub fn load(path: &Path) -> Result<Self, PredictionsError> {
-        let text = std::fs::read(path).map_err(|source| PredictionsError::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::from_csv(&text).map_err(|reason| PredictionsError::Table {
-            path: path.to_owned(),
-            reason,
-        })
-    }
-
-    fn from_csv(text: &[u8]) -> Result<Self, String> {
+    /// Reads what [`Self::to_csv`] gave; the error says why it is no such table.
+    pub(crate) fn from_csv(text: &[u8]) -> Result<Self, String> {
         let mut reader = csv::Reader::from_reader(text);
         let header = reader.headers().map_err(|error| error.to_string())?;
         if header.iter().take(COLUMNS.len()).ne(COLUMNS) {
@@ -183,10 +148,7 @@ mod tests {
                 ),
             ],
         };
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("predictions.csv");
-        std::fs::write(&path, predictions.to_csv()).expect("written");
-        assert_eq!(Predictions::load(&path).expect("read"), predictions);
+        assert_eq!(Predictions::from_csv(&predictions.to_csv()).expect("read"), predictions);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::dataset::DatasetError;
 use crate::device::DeviceError;
 
 /// Features of labelled images, one row per image.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Features {
     /// `images x features`, as the network gave them (not normalized).
     pub matrix: Array2<f32>,
@@ -44,7 +44,7 @@ impl Features {
             matrix,
             labels: rows.iter().map(|row| self.labels[*row]).collect(),
             groups: rows.iter().map(|row| self.groups[*row]).collect(),
-            contents: rows.iter().filter_map(|row| self.contents.get(*row).copied()).collect(),
+            contents: rows.iter().map(|row| self.contents[*row]).collect(),
         }
     }
 }

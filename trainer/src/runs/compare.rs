@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::{Number, Value};
 
-use super::{Entry, Kind, PARAMETERS, PREDICTIONS, RunError, at};
+use super::{Entry, Kind, RunError};
 use crate::evaluation::{Answers, Metrics, PairedTest, Predictions, SIGNIFICANCE, holm};
 
 /// Up to so many runs, the test of each against each is shown; beyond, that of each against the most accurate one.
@@ -98,17 +98,12 @@ impl Comparison {
         let mut runs = Vec::new();
         let mut parameters = Vec::new();
         for entry in entries {
-            let path = entry.folder.join(PREDICTIONS);
-            let predictions = Predictions::load(&path).map_err(|error| RunError::Unreadable {
-                path,
-                reason: error.to_string(),
-            })?;
             runs.push(Compared {
                 id: entry.record.id.clone(),
                 folder: folder_name(entry),
                 name: entry.record.name.clone(),
                 metrics: entry.metrics.clone(),
-                predictions,
+                predictions: entry.predictions()?,
             });
             parameters.push(self::parameters(entry)?);
         }
@@ -148,31 +143,24 @@ fn folder_name(entry: &Entry) -> String {
 
 /// Everything that a run was made with, flat.
 fn parameters(entry: &Entry) -> Result<BTreeMap<String, String>, RunError> {
-    let path = entry.folder.join(PARAMETERS);
-    let json = std::fs::read(&path).map_err(at(&path))?;
-    let value: Value = serde_json::from_slice(&json).map_err(|error| RunError::Unreadable {
-        path,
-        reason: error.to_string(),
-    })?;
     let record = &entry.record;
     let mut flat = BTreeMap::from([
         ("backbone".to_owned(), record.backbone.name.clone()),
-        (
-            "backbone.sha256".to_owned(),
-            record.backbone.sha256[..12.min(record.backbone.sha256.len())].to_owned(),
-        ),
-        (
-            FINGERPRINT.to_owned(),
-            record.data.fingerprint[..12.min(record.data.fingerprint.len())].to_owned(),
-        ),
+        ("backbone.sha256".to_owned(), beginning(&record.backbone.sha256)),
+        (FINGERPRINT.to_owned(), beginning(&record.data.fingerprint)),
         ("data.images".to_owned(), record.data.images.to_string()),
         ("data.root".to_owned(), record.data.root.clone()),
         ("kind".to_owned(), record.kind.name().to_owned()),
         ("program".to_owned(), record.program.clone()),
         ("resolution".to_owned(), record.resolution.to_string()),
     ]);
-    flatten("", &value, &mut flat);
+    flatten("", &entry.parameters()?, &mut flat);
     Ok(flat)
+}
+
+/// As much of a hash as people compare; of what is none, and cannot be cut there, all.
+fn beginning(hash: &str) -> String {
+    hash.get(..12).unwrap_or(hash).to_owned()
 }
 
 /// Every value of a JSON document by its dotted name; a list is one value.
@@ -273,6 +261,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_hash_that_was_written_over_is_shown_all_the_same() {
+        assert_eq!(beginning(&"ab".repeat(32)), "abababababab");
+        for other in ["ab", "", "elevenbytesé"] {
+            assert_eq!(beginning(other), other);
+        }
+    }
 
     #[test]
     fn numbers_of_32_bits_have_their_own_digits() {

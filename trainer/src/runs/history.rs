@@ -1,9 +1,12 @@
 //! Finding runs on disk.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use super::{METRICS, RECORD, Record, RunError, at};
-use crate::evaluation::Metrics;
+use serde_json::Value;
+
+use super::{METRICS, PARAMETERS, PREDICTIONS, RECORD, Record, RunError, at, unreadable};
+use crate::evaluation::{Metrics, Predictions};
 
 /// How far below the folder that is searched a run may be.
 const DEPTH: usize = 2;
@@ -129,15 +132,33 @@ impl Entry {
     pub fn load(folder: &Path) -> Result<Self, RunError> {
         let record = Record::load(folder)?;
         let path = folder.join(METRICS);
-        let metrics = Metrics::load(&path).map_err(|error| RunError::Unreadable {
-            path,
-            reason: error.to_string(),
-        })?;
+        let json = std::fs::read(&path).map_err(at(&path))?;
+        let metrics = serde_json::from_slice(&json).map_err(|error| not_the("metrics", &path, &error))?;
         Ok(Self {
             folder: folder.to_path_buf(),
             record,
             metrics,
         })
+    }
+
+    /// Reads the parameters that it was made with.
+    ///
+    /// # Errors
+    /// [`RunError::File`] and [`RunError::Unreadable`].
+    pub fn parameters(&self) -> Result<Value, RunError> {
+        let path = self.folder.join(PARAMETERS);
+        let json = std::fs::read(&path).map_err(at(&path))?;
+        serde_json::from_slice(&json).map_err(|error| unreadable(&path, &error))
+    }
+
+    /// Reads what was answered for each test image.
+    ///
+    /// # Errors
+    /// [`RunError::File`] and [`RunError::Unreadable`].
+    pub fn predictions(&self) -> Result<Predictions, RunError> {
+        let path = self.folder.join(PREDICTIONS);
+        let table = std::fs::read(&path).map_err(at(&path))?;
+        Predictions::from_csv(&table).map_err(|reason| not_the("predictions", &path, &reason))
     }
 
     /// Deletes the files that the run consists of, and its folder unless something else is in it; gives what is left.
@@ -164,4 +185,12 @@ impl Entry {
         let left = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         Ok(left.map(|entry| entry.path()).collect())
     }
+}
+
+/// The file `path` does not hold `what` of a run, which an evaluation gives.
+fn not_the(what: &str, path: &Path, reason: &impl Display) -> RunError {
+    unreadable(
+        path,
+        &format!("not the {what} of a run: {reason}; evaluate again to write it anew"),
+    )
 }

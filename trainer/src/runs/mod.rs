@@ -13,6 +13,7 @@ mod trained_on;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -135,7 +136,8 @@ pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> 
         ..record
     };
     let path = folder.join(RECORD);
-    files::write_atomically(&inside.join(RECORD), &json(&record, &path)?).map_err(at(&path))?;
+    let (name, contents) = json(&record, folder, RECORD)?;
+    files::write_atomically(&inside.join(name), &contents).map_err(at(&path))?;
     if is_there {
         fill(folder, inside)?;
     } else {
@@ -199,17 +201,14 @@ pub fn check_vacant(folder: &Path) -> Result<(), RunError> {
     }
 }
 
-/// `value` as JSON for people to read, meant for the file `path`.
+/// The file `name` of the run in `folder`: `value` as JSON for people to read.
 ///
 /// # Errors
 /// [`RunError::Unreadable`] where it has no JSON form.
-pub fn json(value: &impl serde::Serialize, path: &Path) -> Result<Bytes, RunError> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| RunError::Unreadable {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    })?;
+pub fn json(value: &impl serde::Serialize, folder: &Path, name: &str) -> Result<(String, Bytes), RunError> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|error| unreadable(&folder.join(name), &error))?;
     json.push(b'\n');
-    Ok(json.into())
+    Ok((name.to_owned(), json.into()))
 }
 
 /// An error of the file system at `path`.
@@ -218,6 +217,14 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> RunError {
     move |source| RunError::File {
         path: path.clone(),
         source,
+    }
+}
+
+/// The file `path` is not what it should be.
+fn unreadable(path: &Path, reason: &impl Display) -> RunError {
+    RunError::Unreadable {
+        path: path.to_path_buf(),
+        reason: reason.to_string(),
     }
 }
 

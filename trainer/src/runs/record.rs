@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use super::{RECORD, RunError, at};
+use super::{RECORD, RunError, at, unreadable};
 use crate::dataset::{Dataset, Item, Side, Split, escape};
 use crate::evaluation::{Basis, Metrics};
 
@@ -176,17 +176,13 @@ impl Record {
     pub fn load(folder: &Path) -> Result<Self, RunError> {
         let path = folder.join(RECORD);
         let json = std::fs::read(&path).map_err(at(&path))?;
-        let unreadable = |reason: String| RunError::Unreadable {
-            path: path.clone(),
-            reason,
-        };
-        let record: Self =
-            serde_json::from_slice(&json).map_err(|error| unreadable(format!("not the record of a run: {error}")))?;
+        let record: Self = serde_json::from_slice(&json)
+            .map_err(|error| unreadable(&path, &format!("not the record of a run: {error}")))?;
         if record.schema_version > SCHEMA_VERSION {
-            return Err(unreadable("written by a newer version of this program".to_owned()));
+            return Err(unreadable(&path, &"written by a newer version of this program"));
         }
         if !record.files.keys().all(|name| stays_inside(name)) {
-            return Err(unreadable("it names a file outside the run".to_owned()));
+            return Err(unreadable(&path, &"it names a file outside the run"));
         }
         Ok(record)
     }

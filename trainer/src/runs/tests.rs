@@ -59,9 +59,9 @@ pub(crate) fn save(folder: &Path, record: Record, right: &[bool], parameters: &s
     let predictions = predictions(right);
     let metrics = Metrics::from(Evaluation::new(&predictions));
     let files = BTreeMap::from([
-        (METRICS.to_owned(), json(&metrics, folder).expect("JSON")),
+        json(&metrics, folder, METRICS).expect("JSON"),
         (PREDICTIONS.to_owned(), predictions.to_csv().into()),
-        (PARAMETERS.to_owned(), json(parameters, folder).expect("JSON")),
+        json(parameters, folder, PARAMETERS).expect("JSON"),
         ("bundle/model.onnx".to_owned(), Bytes::from_static(b"network")),
     ]);
     write(folder, record, &files).expect("written");
@@ -142,6 +142,35 @@ fn a_run_is_never_overwritten_and_a_change_is_noticed() {
         entry.record.changed_files(&folder),
         [PathBuf::from("bundle/model.onnx")]
     );
+}
+
+#[test]
+fn a_file_of_a_run_that_cannot_be_read_is_named_once() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = place.path().join("run");
+    save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    let entry = Entry::load(&folder).expect("a run");
+    let parts: [(&str, fn(&Entry) -> Option<RunError>); 3] = [
+        (PREDICTIONS, |entry| entry.predictions().err()),
+        (PARAMETERS, |entry| entry.parameters().err()),
+        (METRICS, |entry| Entry::load(&entry.folder).err()),
+    ];
+    for (name, read) in parts {
+        let path = folder.join(name);
+        fs::write(&path, "{").expect("a change");
+        let broken = read(&entry).expect("refused").to_string();
+        fs::remove_file(&path).expect("removed");
+        let gone = read(&entry).expect("refused").to_string();
+        for said in [&broken, &gone] {
+            assert_eq!(said.matches(name).count(), 1, "{said}");
+        }
+        let is_measured = name != PARAMETERS;
+        assert_eq!(
+            broken.ends_with("; evaluate again to write it anew"),
+            is_measured,
+            "{broken}"
+        );
+    }
 }
 
 #[test]

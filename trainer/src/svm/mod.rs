@@ -31,6 +31,19 @@ use crate::counted::counted;
 use crate::progress::{Progress, stage};
 use problem::{Examples, squared_lengths};
 
+/// What a classifier is trained on.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// `n x d`, rows of length 1.
+    pub features: ArrayView2<'a, f32>,
+    /// The class of each row, below `classes`.
+    pub labels: &'a [usize],
+    /// The group of each row: rows of one, e.g. near-duplicates, are never on both sides of a fold that is drawn.
+    pub groups: &'a [usize],
+    /// Number of classes.
+    pub classes: usize,
+}
+
 /// A trained classifier with all that was learned on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
@@ -49,23 +62,21 @@ pub struct Trained {
     pub notes: Vec<String>,
 }
 
-/// Trains on `features` (`n x d`, rows of length 1), `labels` (below `classes`) and `groups` (rows of
-/// one group, e.g. near-duplicates, are never on both sides of a fold). Uses all threads of rayon's
-/// current pool; the result does not depend on their number.
+/// Trains on `input`, C being chosen on folds of it. Uses all threads of rayon's current pool; the result does not
+/// depend on their number.
 ///
 /// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes (those of one fold twice),
 /// `4 x n x classes` of margins, and a few numbers per row and thread.
 ///
 /// # Errors
 /// See [`SvmError`].
-pub fn train(
-    features: ArrayView2<f32>,
-    labels: &[usize],
-    groups: &[usize],
-    classes: usize,
-    parameters: &Parameters,
-    progress: &dyn Progress,
-) -> Result<Trained, SvmError> {
+pub fn train(input: &Input, parameters: &Parameters, progress: &dyn Progress) -> Result<Trained, SvmError> {
+    let Input {
+        features,
+        labels,
+        groups,
+        classes,
+    } = *input;
     parameters.check()?;
     check_input(&features, labels, classes, parameters)?;
     if groups.len() != labels.len() {
@@ -76,7 +87,7 @@ pub fn train(
         )));
     }
     let folds = stratified_grouped(labels, groups, classes, parameters.folds, parameters.seed);
-    let mut trained = train_on_folds(features, labels, &folds, classes, parameters, progress)?;
+    let mut trained = train_on_folds(input, &folds, parameters, progress)?;
     if (1..parameters.folds).contains(&trained.sweep.folds) {
         let note = format!(
             "Cross-validation with {} instead of {}: no class has images in more groups.",
@@ -93,13 +104,17 @@ pub fn train(
 /// # Errors
 /// See [`SvmError`].
 pub fn train_on_folds(
-    features: ArrayView2<f32>,
-    labels: &[usize],
+    input: &Input,
     folds: &Folds,
-    classes: usize,
     parameters: &Parameters,
     progress: &dyn Progress,
 ) -> Result<Trained, SvmError> {
+    let Input {
+        features,
+        labels,
+        classes,
+        ..
+    } = *input;
     parameters.check()?;
     check_input(&features, labels, classes, parameters)?;
     let standard = features.as_standard_layout();

@@ -45,17 +45,19 @@ fn quick(c_grid: &[f64]) -> Parameters {
     }
 }
 
+fn input<'a>(features: &'a Array2<f32>, labels: &'a [usize], groups: &'a [usize], classes: usize) -> Input<'a> {
+    Input {
+        features: features.view(),
+        labels,
+        groups,
+        classes,
+    }
+}
+
 fn train_sample(data: &Sample, classes: usize, parameters: &Parameters) -> Trained {
     let groups: Vec<usize> = (0..data.labels.len()).collect();
-    train(
-        data.features.view(),
-        &data.labels,
-        &groups,
-        classes,
-        parameters,
-        &Silent,
-    )
-    .expect("trains")
+    let input = input(&data.features, &data.labels, &groups, classes);
+    train(&input, parameters, &Silent).expect("trains")
 }
 
 fn accuracy(data: &Sample, trained: &Trained) -> f64 {
@@ -136,7 +138,8 @@ fn copies_of_an_image_in_one_group_do_not_flatter() {
     let features = data.features.select(ndarray::Axis(0), &rows);
     let labels: Vec<usize> = rows.iter().map(|row| data.labels[*row]).collect();
     let cv = |groups: &[usize]| {
-        let trained = train(features.view(), &labels, groups, 2, &quick(&[100.0]), &Silent).expect("trains");
+        let input = input(&features, &labels, groups, 2);
+        let trained = train(&input, &quick(&[100.0]), &Silent).expect("trains");
         trained.sweep.entries[0].cv_accuracy
     };
     assert!(cv(&(0..180).collect::<Vec<_>>()) > 0.9);
@@ -180,7 +183,8 @@ fn folds_that_are_given_are_no_fewer_than_was_asked_for() {
         never_held_out: Vec::new(),
     };
     let parameters = quick(&[0.1, 1.0]);
-    let trained = train_on_folds(data.features.view(), &data.labels, &folds, 2, &parameters, &Silent).expect("trains");
+    let input = input(&data.features, &data.labels, &[], 2);
+    let trained = train_on_folds(&input, &folds, &parameters, &Silent).expect("trains");
     assert_eq!(trained.sweep.folds, 1);
     assert!(trained.notes.is_empty(), "{:?}", trained.notes);
 }
@@ -230,7 +234,7 @@ fn what_cannot_be_trained_is_refused() {
     let groups: Vec<usize> = (0..20).collect();
     let parameters = Parameters::default();
     let attempt = |features: &Array2<f32>, labels: &[usize], groups: &[usize], classes, parameters: &Parameters| {
-        train(features.view(), labels, groups, classes, parameters, &Silent).expect_err("refused")
+        train(&input(features, labels, groups, classes), parameters, &Silent).expect_err("refused")
     };
     let features = &data.features;
     let labels = &data.labels;
@@ -270,7 +274,7 @@ fn smo_refuses_what_would_take_hours() {
         ..Parameters::default()
     };
     let features = Array2::zeros((count, 1));
-    let error = train(features.view(), &labels, &labels, 2, &parameters, &Silent).expect_err("refused");
+    let error = train(&input(&features, &labels, &labels, 2), &parameters, &Silent).expect_err("refused");
     assert!(matches!(error, SvmError::TooLargeForSmo { .. }), "{error}");
 }
 

@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use ndarray::Array2;
 use serde::Serialize;
 use shared::bundle::ClassifierKind;
+use shared::classifier::Head;
 
-use super::{Fitted, Parameters, Prepared, TrainingError, Workplace, refined, with_features};
+use super::{Parameters, Prepared, TrainingError, Workplace, prepare, refined};
 use crate::backbone::Backbone;
 use crate::dataset::Dataset;
 use crate::refine::RefineError;
@@ -78,27 +80,7 @@ pub fn choose(
     limit: Duration,
     workplace: &Workplace,
 ) -> Result<Choice, TrainingError> {
-    let begin = Instant::now();
-    let choice = with_features(dataset, backbone, parameters, workplace, |job, _, _| {
-        // The test part is not needed, so that refined networks give no features of it.
-        let training = job.features.normalized_rows(&job.train);
-        let items = job.train.iter().map(|row| job.dataset.items[*row].clone());
-        let dataset = job.dataset.restricted(items.collect(), Vec::new());
-        let job = Prepared {
-            dataset: &dataset,
-            features: &training,
-            train: (0..job.train.len()).collect(),
-            ..*job
-        };
-        let classes = job.dataset.classes.len();
-        let count = parameters.svm.folds;
-        let folds = stratified_grouped(&training.labels, &training.groups, classes, count, parameters.svm.seed).folds;
-        let workplaces: Vec<Workplace> = (1..=folds.len()).map(|fold| workplace.of_fold(fold)).collect();
-        let folds = folds.iter().zip(&workplaces);
-        let folds: Vec<(Prepared, Vec<usize>)> = folds.map(|(fold, workplace)| job.on(fold, workplace)).collect();
-        compare(&folds, parameters, begin, limit)
-    });
-    match choice {
+    match try_all(dataset, backbone, parameters, limit, workplace) {
         Err(TrainingError::Refine(
             error @ (RefineError::Graph(_) | RefineError::Engine(EngineError::Graph(_)) | RefineError::Parity { .. }),
         )) => Ok(Choice {
@@ -110,6 +92,35 @@ pub fn choose(
     }
 }
 
+fn try_all(
+    dataset: &Dataset,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    limit: Duration,
+    workplace: &Workplace,
+) -> Result<Choice, TrainingError> {
+    let begin = Instant::now();
+    let divided = prepare(dataset, backbone, parameters, workplace)?;
+    let job = divided.job(backbone, parameters, workplace);
+    // The test part is not needed, so that refined networks give no features of it.
+    let training = job.features.normalized_rows(&job.train);
+    let items = job.train.iter().map(|row| job.dataset.items[*row].clone());
+    let dataset = job.dataset.restricted(items.collect(), Vec::new());
+    let job = Prepared {
+        dataset: &dataset,
+        features: &training,
+        train: (0..job.train.len()).collect(),
+        ..job
+    };
+    let classes = job.dataset.classes.len();
+    let count = parameters.svm.folds;
+    let folds = stratified_grouped(&training.labels, &training.groups, classes, count, parameters.svm.seed).folds;
+    let workplaces: Vec<Workplace> = (1..=folds.len()).map(|fold| workplace.of_fold(fold)).collect();
+    let folds = folds.iter().zip(&workplaces);
+    let folds: Vec<(Prepared, Vec<usize>)> = folds.map(|(fold, workplace)| job.on(fold, workplace)).collect();
+    compare(&folds, parameters, begin, limit)
+}
+
 fn compare(
     folds: &[(Prepared, Vec<usize>)],
     parameters: &Parameters,
@@ -119,7 +130,8 @@ fn compare(
     let mut recognized: Vec<Vec<Recognized>> = Vec::new();
     let mut ended = None;
     for (job, held_out) in folds {
-        recognized.push(vec![job.recognized(&job.svm()?, held_out)]);
+        let svm = job.svm()?;
+        recognized.push(vec![job.recognized(&svm.head, &svm.features.matrix, held_out)]);
     }
     if let Some(recipe) = &parameters.recipe {
         for ((job, held_out), recognized) in folds.iter().zip(&mut recognized) {
@@ -127,8 +139,8 @@ fn compare(
             let left = limit.saturating_sub(begin.elapsed()) / 2;
             match refined::both(job, recipe, Instant::now() + left) {
                 Ok(refined) => {
-                    for fitted in &refined {
-                        recognized.push(job.recognized(fitted, held_out));
+                    for (head, vectors) in &refined {
+                        recognized.push(job.recognized(head, vectors, held_out));
                     }
                 }
                 Err(TrainingError::Refine(RefineError::OutOfTime)) => {
@@ -211,19 +223,15 @@ impl<'a> Prepared<'a> {
     fn on(&self, fold: &Fold, workplace: &'a Workplace<'a>) -> (Prepared<'a>, Vec<usize>) {
         let rows = |rows: &[usize]| rows.iter().map(|row| self.train[*row]).collect();
         let job = Prepared {
-            dataset: self.dataset,
-            features: self.features,
             train: rows(&fold.train),
-            backbone: self.backbone,
-            model: self.model,
-            parameters: self.parameters,
             workplace,
+            ..*self
         };
         (job, rows(&fold.held_out))
     }
 
-    /// How many of `rows` a classifier recognizes, by class.
-    pub(super) fn recognized(&self, fitted: &Fitted, rows: &[usize]) -> Recognized {
+    /// How many of `rows` a classifier recognizes by the `vectors` of all images, by class.
+    pub(super) fn recognized(&self, head: &Head, vectors: &Array2<f32>, rows: &[usize]) -> Recognized {
         let none = vec![0; self.dataset.classes.len()];
         let mut recognized = Recognized {
             images: none.clone(),
@@ -231,9 +239,9 @@ impl<'a> Prepared<'a> {
         };
         for row in rows {
             let class = self.dataset.items[*row].class;
-            let features = fitted.features.matrix.row(*row).to_vec();
+            let vector = vectors.row(*row).to_vec();
             recognized.images[class] += 1;
-            recognized.right[class] += usize::from(fitted.head.predict(&features).best == class);
+            recognized.right[class] += usize::from(head.predict(&vector).best == class);
         }
         recognized
     }

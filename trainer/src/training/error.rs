@@ -7,6 +7,7 @@ use shared::classifier::LinearClassifierError;
 use shared::image::ImageError;
 use shared::pipeline::PipelineError;
 
+use crate::counted::{listed, listed_with};
 use crate::dataset::{Dataset, DatasetError, escape};
 use crate::features::FeatureError;
 use crate::quantize::QuantizeError;
@@ -14,6 +15,9 @@ use crate::refine::RefineError;
 use crate::report::ReportError;
 use crate::runs::RunError;
 use crate::svm::SvmError;
+
+/// Most images that an error names.
+const NAMED: usize = 10;
 
 /// Why a training did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -73,17 +77,18 @@ pub enum TrainingError {
     },
     /// Images that were read when the training began can no longer be read.
     #[error(
-        "images of {root} that the training began with can no longer be read: {named}; train again, with them or without"
+        "images of {root} that the training began with can no longer be read: {}; train again, with them or without",
+        listed(.named, NAMED)
     )]
     Vanished {
         /// The data set.
         root: PathBuf,
         /// The images, for people to read.
-        named: String,
+        named: Vec<String>,
     },
     /// Images somewhere else cannot be asked for.
     #[error(transparent)]
-    Connections(#[from] std::io::Error),
+    Connections(std::io::Error),
     /// A refinement needs the images themselves.
     #[error("a network is refined on the images themselves, and rows of features are not: name the images with --data")]
     NoImages,
@@ -134,18 +139,14 @@ pub enum TrainingError {
 
 impl TrainingError {
     pub(super) fn too_few_classes(dataset: &Dataset) -> Self {
-        const SHOWN: usize = 10;
-        let shown = dataset.skipped.iter().take(SHOWN);
-        let mut list: Vec<String> = shown
+        let skipped = dataset.skipped.iter();
+        let skipped: Vec<String> = skipped
             .map(|skipped| format!("{} ({})", escape(&skipped.path), skipped.reason))
             .collect();
-        if dataset.skipped.len() > SHOWN {
-            list.push(format!("{} more", dataset.skipped.len() - SHOWN));
-        }
-        let left_out = if list.is_empty() {
+        let left_out = if skipped.is_empty() {
             String::new()
         } else {
-            format!(". Left out: {}", list.join("; "))
+            format!(". Left out: {}", listed_with("; ", &skipped, NAMED))
         };
         Self::TooFewClasses {
             root: dataset.root.clone(),

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use bytes::Bytes;
-use shared::classifier::{Calibration, Head};
+use shared::classifier::Head;
 
 use super::{NetworkFile, Parameters, TrainingError, Workplace};
 use crate::backbone::Backbone;
 use crate::dataset::{Dataset, escape};
 use crate::features::Features;
 use crate::refine::History;
-use crate::svm::{self, SvmError};
+use crate::svm::{self, Fold, Folds, SvmError, SweepEntry};
 
 /// A data set with features, divided, ready for a classifier.
 pub(super) struct Prepared<'a> {
@@ -31,50 +31,45 @@ pub(super) struct Prepared<'a> {
 pub(super) struct Fitted<'a> {
     pub head: Head,
     pub model: Bytes,
-    pub feature_size: usize,
     /// What the network gives for every image of the data set.
     pub features: Cow<'a, Features>,
-    pub chosen_c: Option<f64>,
-    pub c_sweep: Vec<svm::SweepEntry>,
-    /// Folds that C was chosen by; 0 where nothing was held out.
-    pub folds: usize,
     /// On the classifier.
     pub notes: Vec<String>,
-    /// On the refinement, where there was one.
-    pub refine_notes: Vec<String>,
-    pub history: History,
-    /// Images that the network was refined on, where it was.
-    pub refined_on: Option<usize>,
-    pub svm_seconds: Option<f64>,
-    pub refine_seconds: Option<f64>,
+    /// Where it is an SVM.
+    pub selection: Option<Selection>,
+    /// Where the network was refined.
+    pub refinement: Option<Refinement>,
 }
 
-impl Fitted<'_> {
-    pub fn empty() -> Self {
-        Self {
-            head: Head {
-                classes: Vec::new(),
-                classifier: None,
-                calibration: Calibration::Temperature { scale: 1.0 },
-                thresholds: svm::ACCEPT_ALL,
-            },
-            model: Bytes::new(),
-            feature_size: 0,
-            features: Cow::Owned(Features::default()),
-            chosen_c: None,
-            c_sweep: Vec::new(),
-            folds: 0,
-            notes: Vec::new(),
-            refine_notes: Vec::new(),
-            history: History::default(),
-            refined_on: None,
-            svm_seconds: None,
-            refine_seconds: None,
-        }
-    }
+/// How an SVM was fitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selection {
+    /// The C that was chosen.
+    pub chosen_c: f64,
+    /// Every C tried.
+    pub c_sweep: Vec<SweepEntry>,
+    /// Folds that C was chosen by; 0 where nothing was held out.
+    pub folds: usize,
+    /// What it took.
+    pub seconds: f64,
+}
 
-    /// The SVM, still without its network and features.
-    pub fn of_svm(job: &Prepared, trained: svm::Trained) -> Self {
+/// How a network was refined.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refinement {
+    /// Which rows of the training part it was trained on, and which it was chosen by.
+    pub fold: Fold,
+    /// The network after which epoch is kept, counted from 1; 0 where none did better than the start.
+    pub best_epoch: usize,
+    /// Epoch by epoch.
+    pub history: History,
+    /// What it took.
+    pub seconds: f64,
+}
+
+impl<'a> Fitted<'a> {
+    /// An SVM on `features`, which `model` gave for all images.
+    fn of_svm(job: &Prepared, trained: svm::Trained, model: Bytes, features: Cow<'a, Features>, seconds: f64) -> Self {
         let classes = &job.dataset.classes;
         let mut notes = trained.notes;
         if !trained.never_held_out.is_empty() {
@@ -92,11 +87,16 @@ impl Fitted<'_> {
                 calibration: trained.calibration,
                 thresholds: trained.thresholds,
             },
-            chosen_c: Some(trained.sweep.chosen_c),
-            c_sweep: trained.sweep.entries,
-            folds: trained.sweep.folds,
+            model,
+            features,
             notes,
-            ..Self::empty()
+            selection: Some(Selection {
+                chosen_c: trained.sweep.chosen_c,
+                c_sweep: trained.sweep.entries,
+                folds: trained.sweep.folds,
+                seconds,
+            }),
+            refinement: None,
         }
     }
 }
@@ -109,7 +109,7 @@ fn shown(classes: &[String], class: usize) -> String {
 }
 
 /// What went wrong with an SVM, with the names of classes in place of their numbers.
-pub(super) fn named(error: SvmError, classes: &[String]) -> TrainingError {
+fn named(error: SvmError, classes: &[String]) -> TrainingError {
     match error {
         SvmError::EmptyClass(class) => TrainingError::NothingToTrainOn(shown(classes, class)),
         SvmError::Smo { class, reason } => TrainingError::Smo {
@@ -139,50 +139,54 @@ impl<'a> Prepared<'a> {
         Ok(features)
     }
 
-    /// A linear SVM on the features of the network as it came.
-    pub fn svm(&self) -> Result<Fitted<'a>, TrainingError> {
-        self.svm_on(self.model.clone(), Cow::Borrowed(self.features))
+    /// An SVM on normalized rows of the training part. C is chosen on `folds` of them, or on folds that are drawn.
+    pub fn train_svm(&self, training: &Features, folds: Option<&Folds>) -> Result<svm::Trained, TrainingError> {
+        let classes = &self.dataset.classes;
+        let input = svm::Input {
+            features: training.matrix.view(),
+            labels: &training.labels,
+            groups: &training.groups,
+            classes: classes.len(),
+        };
+        let (parameters, progress) = (&self.parameters.svm, self.workplace.progress);
+        let trained = match folds {
+            Some(folds) => svm::train_on_folds(&input, folds, parameters, progress),
+            None => svm::train(&input, parameters, progress),
+        };
+        trained.map_err(|error| named(error, classes))
     }
 
-    /// A linear SVM on `features`, which `model` gave for all images.
-    pub fn svm_on<'f>(&self, model: Bytes, features: Cow<'f, Features>) -> Result<Fitted<'f>, TrainingError> {
+    /// A linear SVM on the features of the network as it came.
+    pub fn svm(&self) -> Result<Fitted<'a>, TrainingError> {
+        self.svm_on(self.model.clone(), Cow::Borrowed(self.features), None)
+    }
+
+    /// A linear SVM on `features`, which `model` gave for all images. C is chosen on `folds` of the training part, or
+    /// on folds that are drawn.
+    pub fn svm_on<'f>(
+        &self,
+        model: Bytes,
+        features: Cow<'f, Features>,
+        folds: Option<&Folds>,
+    ) -> Result<Fitted<'f>, TrainingError> {
         let start = Instant::now();
-        let training = features.normalized_rows(&self.train);
-        let trained = svm::train(
-            training.matrix.view(),
-            &training.labels,
-            &training.groups,
-            self.dataset.classes.len(),
-            &self.parameters.svm,
-            self.workplace.progress,
-        )
-        .map_err(|error| named(error, &self.dataset.classes))?;
-        Ok(Fitted {
-            model,
-            feature_size: self.backbone.feature_size,
-            features,
-            svm_seconds: Some(start.elapsed().as_secs_f64()),
-            ..Fitted::of_svm(self, trained)
-        })
+        let trained = self.train_svm(&features.normalized_rows(&self.train), folds)?;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Fitted::of_svm(self, trained, model, features, seconds))
     }
 }
 
 /// Checks that `now` has all images that `before` had.
 fn check_all_there(before: &Dataset, now: &Dataset) -> Result<(), TrainingError> {
-    const NAMED: usize = 10;
     let here: HashSet<&Path> = now.items.iter().map(|item| item.path.as_path()).collect();
     let paths = before.items.iter().map(|item| item.path.as_path());
-    let gone: Vec<&Path> = paths.filter(|path| !here.contains(path)).collect();
-    if gone.is_empty() {
+    let named: Vec<String> = paths.filter(|path| !here.contains(path)).map(escape).collect();
+    if named.is_empty() {
         return Ok(());
-    }
-    let mut named: Vec<String> = gone.iter().take(NAMED).map(|path| escape(path)).collect();
-    if gone.len() > NAMED {
-        named.push(format!("{} more", gone.len() - NAMED));
     }
     Err(TrainingError::Vanished {
         root: before.root.clone(),
-        named: named.join(", "),
+        named,
     })
 }
 

@@ -11,7 +11,6 @@ use super::{NetworkFile, Run, TrainingError, Workplace, predict};
 use crate::dataset::{Dataset, Side, Split, SplitParameters};
 use crate::evaluation::{Evaluation, Metrics, Seconds};
 use crate::image_reader::Images;
-use crate::refine::History;
 use crate::runs::{DataSummary, Kind, RunError, SPLIT, TrainedOn};
 use crate::shell;
 
@@ -29,7 +28,8 @@ struct Parameters {
 /// # Errors
 /// See [`TrainingError`].
 pub fn measure(
-    (bundle, run): (Bundle, Option<&Path>),
+    bundle: Bundle,
+    run: Option<&Path>,
     dataset: &Dataset,
     split: Option<&Path>,
     limits: Limits,
@@ -92,10 +92,9 @@ pub fn measure(
         split,
         trained_on: TrainedOn::default(),
         skipped: dataset.skipped,
-        folds: 0,
         notes: told.into_iter().collect(),
-        history: History::default(),
-        refined_on: None,
+        selection: None,
+        refinement: None,
         parameters,
         limits,
     })

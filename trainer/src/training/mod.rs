@@ -2,7 +2,6 @@
 
 mod choice;
 mod error;
-mod featurized;
 mod fitted;
 mod golden;
 mod measured;
@@ -40,6 +39,7 @@ use crate::svm;
 pub use choice::{Candidate, Choice, choose};
 pub use error::TrainingError;
 use fitted::{Fitted, Prepared};
+pub use fitted::{Refinement, Selection};
 pub use measured::measure;
 pub use quantized::Quantization;
 pub use run::{Run, Saved};
@@ -104,9 +104,8 @@ pub fn train(
     workplace: &Workplace,
 ) -> Result<Run, TrainingError> {
     let images = Images::in_folder(&dataset.root);
-    with_features(dataset, backbone, parameters, workplace, |job, split, seconds| {
-        finish(job, split, images, seconds)
-    })
+    let divided = prepare(dataset, backbone, parameters, workplace)?;
+    finish(divided, images, backbone, parameters, workplace)
 }
 
 /// Tries the learning rates of `range` on the training part of `dataset`; gives what was left out of that too.
@@ -116,14 +115,15 @@ pub fn train(
 pub fn find_rate(
     dataset: &Dataset,
     backbone: &Backbone,
-    (parameters, recipe): (&Parameters, &Recipe),
+    parameters: &Parameters,
+    recipe: &Recipe,
     range: RateRange,
     workplace: &Workplace,
 ) -> Result<(RateCurve, Vec<Skipped>), TrainingError> {
-    with_features(dataset, backbone, parameters, workplace, |job, _, _| {
-        let curve = refined::find_rate(job, recipe, range)?;
-        Ok((curve, job.dataset.skipped.clone()))
-    })
+    let divided = prepare(dataset, backbone, parameters, workplace)?;
+    let job = divided.job(backbone, parameters, workplace);
+    let curve = refined::find_rate(&job, recipe, range)?;
+    Ok((curve, divided.dataset.skipped))
 }
 
 /// Trains on features that were computed before, wherever their images are: the bundle's golden images and those of
@@ -146,23 +146,81 @@ pub fn train_on_rows(
     if parameters.quantization != Quantization::None {
         return Err(TrainingError::NoImagesToQuantizeBy);
     }
-    let images = Images::at(&rows.dataset.root, parameters.limits, allow_private)?;
+    let images =
+        Images::at(&rows.dataset.root, parameters.limits, allow_private).map_err(TrainingError::Connections)?;
     let model = Bytes::from(read(&backbone.onnx)?);
-    let known = (&rows.dataset, rows.featurized);
-    prepared(known, (backbone, &model), parameters, workplace, |job, split| {
-        finish(job, split, images, 0.0)
-    })
+    let divided = Divided::new(&rows.dataset, rows.featurized, backbone, model, parameters)?;
+    finish(divided, images, backbone, parameters, workplace)
 }
 
-/// Computes what features are not in the cache, and goes on as [`prepared`] does; `work` is also told the seconds that
-/// this took.
-fn with_features<T>(
+/// The images of a data set that have features, divided.
+struct Divided {
+    dataset: Dataset,
+    features: Features,
+    split: Split,
+    /// The file of the network that gave the features.
+    model: Bytes,
+    /// What the features took, where they were not known.
+    seconds: f64,
+}
+
+impl Divided {
+    /// Divides the images of `dataset` whose features are known.
+    fn new(
+        dataset: &Dataset,
+        featurized: Featurized,
+        backbone: &Backbone,
+        model: Bytes,
+        parameters: &Parameters,
+    ) -> Result<Self, TrainingError> {
+        let (mut dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
+        if dataset.classes.len() < 2 {
+            return Err(TrainingError::too_few_classes(&dataset));
+        }
+
+        let split = Split::new(&dataset, &features.groups, &parameters.split)?;
+        dataset.skipped.extend(split.unknown());
+        let train = split.train_rows();
+        for (class, name) in dataset.classes.iter().enumerate() {
+            if !train.iter().any(|row| dataset.items[*row].class == class) {
+                return Err(TrainingError::NothingToTrainOn(name.clone()));
+            }
+        }
+        Ok(Self {
+            dataset,
+            features,
+            split,
+            model,
+            seconds: 0.0,
+        })
+    }
+
+    /// All that a training needs.
+    fn job<'a>(
+        &'a self,
+        backbone: &'a Backbone,
+        parameters: &'a Parameters,
+        workplace: &'a Workplace<'a>,
+    ) -> Prepared<'a> {
+        Prepared {
+            dataset: &self.dataset,
+            features: &self.features,
+            train: self.split.train_rows(),
+            backbone,
+            model: &self.model,
+            parameters,
+            workplace,
+        }
+    }
+}
+
+/// Computes what features are not in the cache, and divides the images that have them.
+fn prepare(
     dataset: &Dataset,
     backbone: &Backbone,
     parameters: &Parameters,
     workplace: &Workplace,
-    work: impl FnOnce(&Prepared, Split, f64) -> Result<T, TrainingError>,
-) -> Result<T, TrainingError> {
+) -> Result<Divided, TrainingError> {
     if dataset.classes.len() < 2 {
         return Err(TrainingError::too_few_classes(&dataset.existing()));
     }
@@ -174,75 +232,45 @@ fn with_features<T>(
     let start = Instant::now();
     let featurized = workplace.featurized(dataset, &NetworkFile::of(backbone, &model), parameters.limits)?;
     let seconds = start.elapsed().as_secs_f64();
-    let known = (dataset, featurized);
-    prepared(known, (backbone, &model), parameters, workplace, |job, split| {
-        work(job, split, seconds)
-    })
-}
-
-/// Divides a data set whose features are known, and hands it to `work` with all that a training needs.
-fn prepared<T>(
-    (dataset, featurized): (&Dataset, Featurized),
-    (backbone, model): (&Backbone, &Bytes),
-    parameters: &Parameters,
-    workplace: &Workplace,
-    work: impl FnOnce(&Prepared, Split) -> Result<T, TrainingError>,
-) -> Result<T, TrainingError> {
-    let (mut dataset, features) = assembled(dataset, featurized, backbone.feature_size, parameters.split.distance)?;
-    if dataset.classes.len() < 2 {
-        return Err(TrainingError::too_few_classes(&dataset));
-    }
-
-    let split = Split::new(&dataset, &features.groups, &parameters.split)?;
-    dataset.skipped.extend(split.unknown());
-    let train = split.train_rows();
-    for (class, name) in dataset.classes.iter().enumerate() {
-        if !train.iter().any(|row| dataset.items[*row].class == class) {
-            return Err(TrainingError::NothingToTrainOn(name.clone()));
-        }
-    }
-
-    let job = Prepared {
-        dataset: &dataset,
-        features: &features,
-        train,
-        backbone,
-        model,
-        parameters,
-        workplace,
-    };
-    work(&job, split)
+    let divided = Divided::new(dataset, featurized, backbone, model, parameters)?;
+    Ok(Divided { seconds, ..divided })
 }
 
 /// Fits, measures on the test part, and makes the bundle.
-fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<Run, TrainingError> {
-    let Prepared {
+fn finish(
+    divided: Divided,
+    images: Images,
+    backbone: &Backbone,
+    parameters: &Parameters,
+    workplace: &Workplace,
+) -> Result<Run, TrainingError> {
+    let job = divided.job(backbone, parameters, workplace);
+    let train = &job.train;
+    let Divided {
         dataset,
         features,
-        train,
-        backbone,
-        parameters,
-        workplace,
+        split,
         ..
-    } = job;
+    } = &divided;
     let test = split.test_rows();
     let fitted = match parameters.refinement() {
-        Some(recipe) => refined::fit(job, parameters.classifier, recipe)?,
+        Some(recipe) => refined::fit(&job, parameters.classifier, recipe)?,
         None => job.svm()?,
     };
-    let fitted = quantized::apply(job, fitted)?;
+    let fitted = quantized::apply(&job, fitted)?;
 
     let start = Instant::now();
     let predictions = predict(&fitted.head, dataset, &fitted.features, &test);
+    let (selection, refinement) = (fitted.selection.as_ref(), fitted.refinement.as_ref());
     let metrics = Metrics {
-        chosen_c: fitted.chosen_c,
-        c_sweep: fitted.c_sweep.clone(),
+        chosen_c: selection.map(|selection| selection.chosen_c),
+        c_sweep: selection.map_or_else(Vec::new, |selection| selection.c_sweep.clone()),
         train_count: Some(train.len()),
         seconds: Seconds {
-            featurize: Some(seconds),
-            svm: fitted.svm_seconds,
+            featurize: Some(divided.seconds),
+            svm: selection.map(|selection| selection.seconds),
             evaluate: Some(start.elapsed().as_secs_f64()),
-            refine: fitted.refine_seconds,
+            refine: refinement.map(|refinement| refinement.seconds),
         },
         ..Metrics::from(Evaluation::new(&predictions).calibrated_by(&fitted.head.calibration))
     };
@@ -250,7 +278,10 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
     let mut notes = backbone.notes.clone();
     notes.extend(parameters.split.notes(dataset));
     notes.extend(dataset.conflict_note(&features.groups));
-    notes.extend(parameters.split.file_notes(dataset, &features.groups, &split));
+    notes.extend(parameters.split.file_notes(dataset, &features.groups, split));
+    let classes = dataset.classes.len();
+    notes.extend(refinement.iter().flat_map(|refinement| refinement.notes(classes)));
+    notes.extend(fitted.notes.iter().cloned());
     let bundle = assemble(&fitted, backbone, &metrics, parameters)?;
     let shown = if test.is_empty() { train } else { &test };
     let golden = golden::choose(dataset, shown, parameters.golden_images);
@@ -260,24 +291,37 @@ fn finish(job: &Prepared, split: Split, images: Images, seconds: f64) -> Result<
         bundle,
         metrics,
         predictions,
-        data: DataSummary::new(dataset, &features.contents, &split),
+        data: DataSummary::new(dataset, &features.contents, split),
         images,
-        split,
         trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
-        skipped: dataset.skipped.clone(),
-        folds: fitted.folds,
-        notes: [notes, fitted.refine_notes, fitted.notes].concat(),
-        history: fitted.history,
-        refined_on: fitted.refined_on,
-        parameters: serde_json::to_value(*parameters)
-            .map(shortest)
-            .map_err(RunError::from)?,
+        split: divided.split,
+        skipped: divided.dataset.skipped,
+        notes,
+        selection: fitted.selection,
+        refinement: fitted.refinement,
+        parameters: serde_json::to_value(parameters).map(shortest).map_err(RunError::from)?,
         limits: parameters.limits,
     })
 }
 
 impl Workplace<'_> {
-    /// The readable part of `dataset`, and the features of each of its images in order.
+    /// The readable part of `dataset`, and the features of each of its images in order, for whoever looks at data
+    /// rather than trains on it; images whose hashes differ in at most `distance` bits of 256 share a group.
+    ///
+    /// # Errors
+    /// See [`TrainingError`].
+    pub fn featurize(
+        &self,
+        dataset: &Dataset,
+        backbone: &Backbone,
+        limits: Limits,
+        distance: u32,
+    ) -> Result<(Dataset, Features), TrainingError> {
+        let model = read(&backbone.onnx)?;
+        self.features(dataset, &NetworkFile::of(backbone, &model), limits, distance)
+    }
+
+    /// The same by any network.
     fn features(
         &self,
         dataset: &Dataset,
@@ -387,7 +431,7 @@ fn assemble(
             sha256: backbone.sha256.clone(),
             licence: backbone.licence.clone(),
         },
-        feature_size: fitted.feature_size,
+        feature_size: head.takes(),
         preprocessing: backbone.preprocessing.clone(),
         calibration: head.calibration.clone(),
         thresholds: head.thresholds,

@@ -6,11 +6,10 @@ use bytes::Bytes;
 use prost::Message;
 use rayon::prelude::*;
 use serde::Serialize;
-use shared::bundle::ClassifierKind;
 use shared::network::Tensor;
 use shared::pipeline::PipelineError;
 
-use super::{Fitted, Prepared, TrainingError, refined};
+use super::{Fitted, Prepared, Refinement, Selection, TrainingError, refined};
 use crate::dataset::read;
 use crate::onnx::proto::ModelProto;
 use crate::quantize::{self, QuantizeError, Quantized, Samples, Speeds, Workbench};
@@ -84,30 +83,26 @@ pub(super) fn apply<'a>(job: &Prepared, fitted: Fitted<'a>) -> Result<Fitted<'a>
 /// The classifier of `float`, fitted anew to the vectors of `network`.
 fn refitted(job: &Prepared, float: &Fitted, network: &ModelProto) -> Result<Fitted<'static>, TrainingError> {
     let model = Bytes::from(network.encode_to_vec());
-    let features = job.features_by(&model, float.feature_size)?;
-    let fitted = match (job.parameters.classifier, &job.parameters.recipe) {
-        (ClassifierKind::Dnn, Some(recipe)) => Ok(refined::own_layer_of(job, model, features, recipe)),
-        (ClassifierKind::SvmRefined, Some(recipe)) => refined::svm_of(job, model, features, recipe),
-        _ => job.svm_on(model, Cow::Owned(features)),
-    }?;
-    Ok(Fitted {
-        refine_notes: float.refine_notes.clone(),
-        history: float.history.clone(),
-        refined_on: float.refined_on,
-        refine_seconds: float.refine_seconds,
-        ..fitted
-    })
+    let features = job.features_by(&model, float.head.takes())?;
+    let refinement = float.refinement.clone();
+    let fitted = match &refinement {
+        None => job.svm_on(model, Cow::Owned(features), None)?,
+        Some(Refinement { fold, .. }) if float.selection.is_some() => refined::svm_of(job, model, features, fold)?,
+        Some(Refinement { fold, .. }) => refined::own_layer_of(job, model, features, fold),
+    };
+    Ok(Fitted { refinement, ..fitted })
 }
 
 /// Share of the held-out images of the training part that were recognized; `None` where nothing was held out.
 fn accuracy(job: &Prepared, fitted: &Fitted) -> Option<f64> {
-    if fitted.chosen_c.is_some() {
-        let chosen = fitted.c_sweep.iter().find(|entry| Some(entry.c) == fitted.chosen_c);
+    if let Some(Selection { chosen_c, c_sweep, .. }) = &fitted.selection {
+        let chosen = c_sweep.iter().find(|entry| entry.c.total_cmp(chosen_c).is_eq());
         return chosen.map(|entry| entry.cv_accuracy);
     }
-    let recipe = job.parameters.recipe.as_ref()?;
-    let rows = refined::held_out_rows(job, recipe);
-    (!rows.is_empty()).then(|| job.recognized(fitted, &rows).accuracy(ClassWeights::None))
+    let held_out = &fitted.refinement.as_ref()?.fold.held_out;
+    let rows: Vec<usize> = held_out.iter().map(|row| job.train[*row]).collect();
+    let recognized = || job.recognized(&fitted.head, &fitted.features.matrix, &rows);
+    (!rows.is_empty()).then(|| recognized().accuracy(ClassWeights::None))
 }
 
 /// Images of the training part, spread over all of it, as the network takes them.

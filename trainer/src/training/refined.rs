@@ -10,8 +10,7 @@ use shared::bundle::ClassifierKind;
 use shared::classifier::{Calibration, Head};
 use shared::files::sha256_hex;
 
-use super::fitted::named;
-use super::{Fitted, Prepared, TrainingError, read};
+use super::{Fitted, Prepared, Refinement, TrainingError, read};
 use crate::backbone::{Backbone, PREPROCESSING_KEY};
 use crate::counted::counted;
 use crate::features::Features;
@@ -19,7 +18,7 @@ use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::{ModelProto, StringStringEntryProto};
 use crate::refine::head::{HeadLayer, with_class_maps};
 use crate::refine::network::GraphError;
-use crate::refine::{self, HeadStart, History, RateCurve, RateRange, Recipe, RefineError, Refined, Task, cut_in_two};
+use crate::refine::{self, HeadStart, RateCurve, RateRange, Recipe, RefineError, Refined, Task, cut_in_two};
 use crate::runs::RunError;
 use crate::svm::{self, Fold, Folds};
 
@@ -44,87 +43,95 @@ pub(super) fn check(backbone: &Backbone, classes: usize, recipe: &Recipe) -> Res
 /// Refines the network and fits what `kind` says on top of it.
 pub(super) fn fit(job: &Prepared, kind: ClassifierKind, recipe: &Recipe) -> Result<Fitted<'static>, TrainingError> {
     let start = Instant::now();
-    let classes = job.dataset.classes.len();
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, None, refine::refine)?;
     let seconds = start.elapsed().as_secs_f64();
-    let best = refined.best_epoch;
-    let refined_on = fold.train.len();
-    let mut notes = vec![told(best, &refined.history, &fold)];
-    let guessing = (classes as f32).ln();
-    let epoch = best.checked_sub(1).and_then(|epoch| refined.history.epochs.get(epoch));
-    let kept = epoch.and_then(|epoch| epoch.validation_loss);
-    if kept.is_some_and(|loss| loss > guessing) {
-        notes.push(
-            "Guessing would have done better on the images held out: try another --learning-rate, a tenth for example."
-                .to_owned(),
-        );
-    }
     let fitted = match kind {
         ClassifierKind::Dnn => own_layer(job, &refined, &fold)?,
-        ClassifierKind::Svm | ClassifierKind::SvmRefined => svm_on_top(job, &refined, fold)?,
+        ClassifierKind::Svm | ClassifierKind::SvmRefined => svm_on_top(job, &refined, &fold)?,
+    };
+    let refinement = Refinement {
+        fold,
+        best_epoch: refined.best_epoch,
+        history: refined.history,
+        seconds,
     };
     Ok(Fitted {
-        refine_notes: notes,
-        history: refined.history,
-        refined_on: Some(refined_on),
-        refine_seconds: Some(seconds),
+        refinement: Some(refinement),
         ..fitted
     })
 }
 
-/// Which network is kept, and on how many images it was trained and chosen.
-fn told(best: usize, history: &History, fold: &Fold) -> String {
-    let epochs = history.epochs.len();
-    let (trained, held_out) = (fold.train.len(), fold.held_out.len());
-    let all = trained + held_out;
-    let parts =
-        format!("Of the {all} images of the training part, {trained} train the network and {held_out} are held out");
-    match (held_out, best) {
-        (0, _) => {
-            "Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".to_owned()
+impl Refinement {
+    /// What the user should know of it, where so many `classes` were to be told apart.
+    pub(super) fn notes(&self, classes: usize) -> Vec<String> {
+        let mut notes = vec![self.told()];
+        let guessing = (classes as f32).ln();
+        let best = self.best_epoch.checked_sub(1);
+        let epoch = best.and_then(|epoch| self.history.epochs.get(epoch));
+        let kept = epoch.and_then(|epoch| epoch.validation_loss);
+        if kept.is_some_and(|loss| loss > guessing) {
+            notes.push(
+                "Guessing would have done better on the images held out: try another --learning-rate, a tenth for \
+                 example."
+                    .to_owned(),
+            );
         }
-        (_, 0) => {
-            let after = history
-                .epochs
-                .iter()
-                .filter_map(|epoch| epoch.calibrated_validation_loss);
-            let losses = history.before.zip(after.reduce(f32::min));
-            let losses = losses.map_or_else(String::new, |(before, after)| {
-                format!(" (calibrated loss {:.3} before, {after:.3} at best)", before.calibrated)
-            });
-            format!(
-                "{parts}. It is kept as it was before the first of {}: none did better on those held out{losses}.",
-                counted(epochs, "epoch", "epochs")
-            )
+        notes
+    }
+
+    /// Which network is kept, and on how many images it was trained and chosen.
+    fn told(&self) -> String {
+        let (best, epochs) = (self.best_epoch, self.history.epochs.len());
+        let (trained, held_out) = (self.fold.train.len(), self.fold.held_out.len());
+        let all = trained + held_out;
+        let parts = format!(
+            "Of the {all} images of the training part, {trained} train the network and {held_out} are held out"
+        );
+        match (held_out, best) {
+            (0, _) => {
+                "Nothing was held out, so the last epoch is kept and the probabilities are not calibrated.".to_owned()
+            }
+            (_, 0) => {
+                let after = self.history.epochs.iter();
+                let after = after.filter_map(|epoch| epoch.calibrated_validation_loss);
+                let losses = self.history.before.zip(after.reduce(f32::min));
+                let losses = losses.map_or_else(String::new, |(before, after)| {
+                    format!(" (calibrated loss {:.3} before, {after:.3} at best)", before.calibrated)
+                });
+                format!(
+                    "{parts}. It is kept as it was before the first of {}: none did better on those held out{losses}.",
+                    counted(epochs, "epoch", "epochs")
+                )
+            }
+            _ => format!("{parts}. That of epoch {best} of {epochs} is kept: it did best on those held out."),
         }
-        _ => format!("{parts}. That of epoch {best} of {epochs} is kept: it did best on those held out."),
     }
 }
 
-/// Refines the network once, and fits its own layer and an SVM on top of it, the first of them without a file to serve.
+/// Refines the network once, and fits its own layer and an SVM on top of it: each of them with the vectors of all
+/// images that it scores.
 ///
 /// # Errors
 /// [`RefineError::OutOfTime`] where it would not be done by `deadline`.
-pub(super) fn both(job: &Prepared, recipe: &Recipe, deadline: Instant) -> Result<[Fitted<'static>; 2], TrainingError> {
+pub(super) fn both(
+    job: &Prepared,
+    recipe: &Recipe,
+    deadline: Instant,
+) -> Result<[(Head, Array2<f32>); 2], TrainingError> {
     let fold = validation_fold(job, recipe);
     let refined = with_task(job, &fold, recipe, Some(deadline), refine::refine)?;
-    let svm = svm_on_top(job, &refined, fold.clone())?;
+    let (own, _) = own_head(job, &fold, &refined.logits);
+    let svm = svm_on_top(job, &refined, &fold)?;
+    let vectors = svm.features.into_owned().matrix;
     // What the network with its own layer gives follows from the features that are there: it need not be run.
-    let mut matrix = Array2::zeros((svm.features.labels.len(), job.dataset.classes.len()));
-    for (mut row, features) in matrix.rows_mut().into_iter().zip(svm.features.matrix.rows()) {
-        let logits = refined.head.logits(&features.to_vec());
-        for (place, logit) in row.iter_mut().zip(logits) {
+    let mut logits = Array2::zeros((vectors.nrows(), own.classes.len()));
+    for (mut row, vector) in logits.rows_mut().into_iter().zip(vectors.rows()) {
+        for (place, logit) in row.iter_mut().zip(refined.head.logits(&vector.to_vec())) {
             *place = logit;
         }
     }
-    let features = Features {
-        matrix,
-        labels: svm.features.labels.clone(),
-        ..Features::default()
-    };
-    let own = with_own_layer(job, Bytes::new(), features, (&fold, &refined.logits));
-    Ok([own, svm])
+    Ok([(own, logits), (svm.head, vectors)])
 }
 
 /// Tries learning rates on the training part.
@@ -149,7 +156,7 @@ fn with_task<T>(
     let (head, name, labels) = {
         let training = job.features.normalized_rows(&job.train);
         let head = first_head(job, &training, fold, recipe)?;
-        let name = checkpoint_name(job, &backbone_sha256, &training, (fold, &head), recipe);
+        let name = checkpoint_name(job, &backbone_sha256, &training, fold, &head, recipe);
         (head, name, training.labels)
     };
     let task = Task {
@@ -233,12 +240,6 @@ fn nearest(folds: Vec<Fold>, count: usize) -> Option<Fold> {
     }
 }
 
-/// Rows of the data set that a refinement of the training part validates by.
-pub(super) fn held_out_rows(job: &Prepared, recipe: &Recipe) -> Vec<usize> {
-    let fold = validation_fold(job, recipe);
-    fold.held_out.iter().map(|row| job.train[*row]).collect()
-}
-
 /// The last layer to begin with.
 fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe) -> Result<HeadLayer, TrainingError> {
     let classes = job.dataset.classes.len();
@@ -247,15 +248,7 @@ fn first_head(job: &Prepared, training: &Features, fold: &Fold, recipe: &Recipe)
     }
     // Normalizing twice changes nothing.
     let seen = training.normalized_rows(&fold.train);
-    let trained = svm::train(
-        seen.matrix.view(),
-        &seen.labels,
-        &seen.groups,
-        classes,
-        &job.parameters.svm,
-        job.workplace.progress,
-    )
-    .map_err(|error| named(error, &job.dataset.classes))?;
+    let trained = job.train_svm(&seen, None)?;
     let Calibration::Temperature { scale } = trained.calibration;
     let scaled = |value: &f32| (scale * f64::from(*value)) as f32;
     Ok(HeadLayer {
@@ -270,7 +263,8 @@ fn checkpoint_name(
     job: &Prepared,
     backbone_sha256: &str,
     training: &Features,
-    (fold, head): (&Fold, &HeadLayer),
+    fold: &Fold,
+    head: &HeadLayer,
     recipe: &Recipe,
 ) -> String {
     let mut identity = format!(
@@ -299,103 +293,78 @@ fn own_layer(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted<'s
     )?;
     let (model, features) = features_of(job, &model, classes)?;
     check_parity(refined, |row| features.matrix.row(job.train[row]).to_vec())?;
-    Ok(with_own_layer(job, model, features, (fold, &refined.logits)))
+    Ok(with_own_layer(job, model, features, fold, &refined.logits))
 }
 
 /// The last layer of a refined network in another form, `model`, which gave `features` for all images.
-pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, recipe: &Recipe) -> Fitted<'static> {
-    let fold = validation_fold(job, recipe);
+pub(super) fn own_layer_of(job: &Prepared, model: Bytes, features: Features, fold: &Fold) -> Fitted<'static> {
     let rows = fold.held_out.iter();
     let logits: Vec<f32> = rows
         .flat_map(|row| features.matrix.row(job.train[*row]))
         .copied()
         .collect();
-    with_own_layer(job, model, features, (&fold, &logits))
+    with_own_layer(job, model, features, fold, &logits)
 }
 
-/// A network that gives logits, with the calibration and thresholds that follow from those of the images held out.
-fn with_own_layer(
-    job: &Prepared,
-    model: Bytes,
-    features: Features,
-    (fold, logits): (&Fold, &[f32]),
-) -> Fitted<'static> {
-    let classes = job.dataset.classes.len();
-    let truths: Vec<usize> = fold
-        .held_out
-        .iter()
-        .map(|row| features.labels[job.train[*row]])
-        .collect();
+/// A network that gives logits, and what follows from those of the images held out.
+fn with_own_layer(job: &Prepared, model: Bytes, features: Features, fold: &Fold, logits: &[f32]) -> Fitted<'static> {
+    let (head, note) = own_head(job, fold, logits);
+    Fitted {
+        head,
+        model,
+        features: Cow::Owned(features),
+        notes: note.into_iter().collect(),
+        selection: None,
+        refinement: None,
+    }
+}
+
+/// What turns logits into answers, with the calibration and thresholds that follow from those of the images held out,
+/// and perhaps a note on these.
+fn own_head(job: &Prepared, fold: &Fold, logits: &[f32]) -> (Head, Option<String>) {
+    let classes = job.dataset.classes.clone();
+    let label = |row: &usize| job.features.labels[job.train[*row]];
+    let truths: Vec<usize> = fold.held_out.iter().map(label).collect();
     // Where nothing was held out, the logits are of other images.
-    let logits = Array2::from_shape_vec((truths.len(), classes), logits.to_vec())
-        .unwrap_or_else(|_| Array2::zeros((0, classes)));
+    let logits = Array2::from_shape_vec((truths.len(), classes.len()), logits.to_vec())
+        .unwrap_or_else(|_| Array2::zeros((0, classes.len())));
     let svm::Calibrated {
         calibration,
         thresholds,
         note,
     } = svm::calibrate(logits.view(), &truths, job.parameters.svm.accept_quantile);
-    Fitted {
-        head: Head {
-            classes: job.dataset.classes.clone(),
-            classifier: None,
-            calibration,
-            thresholds,
-        },
-        model,
-        feature_size: classes,
-        features: Cow::Owned(features),
-        notes: note.into_iter().collect(),
-        ..Fitted::empty()
-    }
+    let head = Head {
+        classes,
+        classifier: None,
+        calibration,
+        thresholds,
+    };
+    (head, note)
 }
 
 /// An SVM on the refined features. The network has seen the training images, so they cannot choose C: the images
 /// held out of the refinement do.
-fn svm_on_top(job: &Prepared, refined: &Refined, fold: Fold) -> Result<Fitted<'static>, TrainingError> {
+fn svm_on_top(job: &Prepared, refined: &Refined, fold: &Fold) -> Result<Fitted<'static>, TrainingError> {
     let model = exported(job, refined.backbone.clone())?;
     let (model, features) = features_of(job, &model, job.backbone.feature_size)?;
     let logits = |row: usize| refined.head.logits(&features.matrix.row(job.train[row]).to_vec());
     check_parity(refined, logits)?;
-    with_svm(job, model, features, fold)
+    svm_of(job, model, features, fold)
 }
 
-/// An SVM on a refined network in another form, `model`, which gave `features` for all images.
+/// An SVM on a refined network in whatever form, `model`, which gave `features` for all images.
 pub(super) fn svm_of(
     job: &Prepared,
     model: Bytes,
     features: Features,
-    recipe: &Recipe,
+    fold: &Fold,
 ) -> Result<Fitted<'static>, TrainingError> {
-    with_svm(job, model, features, validation_fold(job, recipe))
-}
-
-fn with_svm(job: &Prepared, model: Bytes, features: Features, fold: Fold) -> Result<Fitted<'static>, TrainingError> {
-    let start = Instant::now();
-    let training = features.normalized_rows(&job.train);
+    let validating = [fold].into_iter().filter(|fold| !fold.held_out.is_empty());
     let folds = Folds {
-        folds: if fold.held_out.is_empty() {
-            Vec::new()
-        } else {
-            vec![fold]
-        },
+        folds: validating.cloned().collect(),
         never_held_out: Vec::new(),
     };
-    let trained = svm::train_on_folds(
-        training.matrix.view(),
-        &training.labels,
-        &folds,
-        job.dataset.classes.len(),
-        &job.parameters.svm,
-        job.workplace.progress,
-    )
-    .map_err(|error| named(error, &job.dataset.classes))?;
-    Ok(Fitted {
-        feature_size: job.backbone.feature_size,
-        model,
-        features: Cow::Owned(features),
-        svm_seconds: Some(start.elapsed().as_secs_f64()),
-        ..Fitted::of_svm(job, trained)
-    })
+    job.svm_on(model, Cow::Owned(features), Some(&folds))
 }
 
 /// The exported network's vectors of all images.
@@ -429,7 +398,7 @@ fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::{EPOCH, Validation};
+    use crate::refine::{EPOCH, History, Validation};
 
     fn fold(held_out: usize) -> Fold {
         Fold {
@@ -457,18 +426,27 @@ mod tests {
             before: Some(before),
             epochs: vec![EPOCH; 4],
         };
-        let note = told(3, &history, &fold(5));
+        let told = |best_epoch: usize, held_out: usize| {
+            let refinement = Refinement {
+                fold: fold(held_out),
+                best_epoch,
+                history: history.clone(),
+                seconds: 0.0,
+            };
+            refinement.told()
+        };
+        let note = told(3, 5);
         assert!(
             note.contains("the 12 images") && note.contains("7 train") && note.contains("5 are held out"),
             "{note}"
         );
-        let note = told(0, &history, &fold(5));
+        let note = told(0, 5);
         assert!(
             note.contains("before the first of 4 epochs")
                 && note.ends_with("(calibrated loss 0.250 before, 0.300 at best)."),
             "{note}"
         );
-        assert!(told(4, &history, &fold(0)).contains("Nothing was held out"));
+        assert!(told(4, 0).contains("Nothing was held out"));
     }
 
     #[test]

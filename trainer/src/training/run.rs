@@ -8,7 +8,7 @@ use serde_json::Value;
 use shared::bundle::{Bundle, MANIFEST};
 use shared::image::Limits;
 
-use super::{TrainingError, Workplace};
+use super::{Refinement, Selection, TrainingError, Workplace};
 use crate::dataset::{Skipped, Split};
 use crate::evaluation::{Metrics, Predictions};
 use crate::image_reader::Images;
@@ -37,14 +37,12 @@ pub struct Run {
     pub trained_on: TrainedOn,
     /// What was left out.
     pub skipped: Vec<Skipped>,
-    /// Folds that C was chosen by; 0 where nothing was held out.
-    pub folds: usize,
     /// What the user should know.
     pub notes: Vec<String>,
-    /// Epoch by epoch, where the network was refined.
-    pub history: History,
-    /// Images of the training part that the network was refined on, where it was: those held out are none of them.
-    pub refined_on: Option<usize>,
+    /// How C was chosen, where an SVM was trained.
+    pub selection: Option<Selection>,
+    /// How the network was refined, where it was.
+    pub refinement: Option<Refinement>,
     /// As given.
     pub parameters: Value,
     /// What an image may cost.
@@ -92,7 +90,7 @@ impl Run {
             record: &record,
             metrics: &self.metrics,
             predictions: &self.predictions,
-            history: &self.history.epochs,
+            history: self.history().map_or(&[][..], |history| &history.epochs[..]),
             parameters: &self.parameters,
             skipped: &self.skipped,
             gallery: &gallery,
@@ -103,25 +101,24 @@ impl Run {
         Ok(Saved { folder, record })
     }
 
+    fn history(&self) -> Option<&History> {
+        self.refinement.as_ref().map(|refinement| &refinement.history)
+    }
+
     fn files(&self, folder: &Path) -> Result<BTreeMap<String, Bytes>, TrainingError> {
         let mut files = BTreeMap::from([
             (runs::PREDICTIONS.to_owned(), self.predictions.to_csv().into()),
             (runs::SPLIT.to_owned(), self.split.to_text().into()),
+            runs::json(&self.metrics, folder, runs::METRICS)?,
+            runs::json(&self.parameters, folder, runs::PARAMETERS)?,
+            runs::json(&self.skipped, folder, runs::SKIPPED)?,
         ]);
-        let mut add = |name: &str, json: Result<Bytes, runs::RunError>| -> Result<(), TrainingError> {
-            files.insert(name.to_owned(), json?);
-            Ok(())
-        };
-        let json = |name: &str| folder.join(name);
-        add(runs::METRICS, runs::json(&self.metrics, &json(runs::METRICS)))?;
-        add(runs::PARAMETERS, runs::json(&self.parameters, &json(runs::PARAMETERS)))?;
-        if !self.history.epochs.is_empty() {
-            add(runs::EPOCHS, runs::json(&self.history, &json(runs::EPOCHS)))?;
+        if let Some(history) = self.history() {
+            files.extend([runs::json(history, folder, runs::EPOCHS)?]);
             let test_error = self.metrics.evaluation.accuracy.map(|accuracy| (1.0 - accuracy) as f32);
-            let events = tensorboard::encode(&self.history, test_error);
-            add(&format!("tensorboard/{}", tensorboard::FILE), Ok(events.into()))?;
+            let events = tensorboard::encode(history, test_error);
+            files.insert(format!("tensorboard/{}", tensorboard::FILE), events.into());
         }
-        add(runs::SKIPPED, runs::json(&self.skipped, &json(runs::SKIPPED)))?;
         if self.kind == Kind::Train {
             files.insert(runs::TRAINED_ON.to_owned(), self.trained_on.to_text().into());
             let inside = |name: &str| format!("{}/{name}", runs::BUNDLE);
