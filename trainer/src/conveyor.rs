@@ -227,7 +227,7 @@ mod tests {
             };
             run(0_usize.., &reader(), vec![worker; 2], |_| Ok::<_, std::io::Error>(()))
         });
-        let waited = ended.recv_timeout(std::time::Duration::from_secs(60));
+        let waited = ended.recv_timeout(std::time::Duration::from_mins(1));
         assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
         call.join().expect_err("the panic");
     }
@@ -243,7 +243,7 @@ mod tests {
             let take = |_| Err(std::io::Error::other("enough"));
             run(typed.into_iter(), &reader(), workers, take).expect_err("the taker's error");
         });
-        let waited = ended.recv_timeout(std::time::Duration::from_secs(60));
+        let waited = ended.recv_timeout(std::time::Duration::from_mins(1));
         assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
         drop(keyboard);
     }

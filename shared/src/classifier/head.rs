@@ -54,7 +54,7 @@ pub struct Prediction {
 
 impl Head {
     /// Length of the vector that is taken from the network.
-    pub(crate) fn takes(&self) -> usize {
+    pub fn takes(&self) -> usize {
         self.classifier
             .as_ref()
             .map_or(self.classes.len(), LinearClassifier::features)

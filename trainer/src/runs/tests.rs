@@ -146,11 +146,12 @@ fn a_run_is_never_overwritten_and_a_change_is_noticed() {
 
 #[test]
 fn a_file_of_a_run_that_cannot_be_read_is_named_once() {
+    type Reading = fn(&Entry) -> Option<RunError>;
     let place = tempfile::tempdir().expect("a folder");
     let folder = place.path().join("run");
     save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
     let entry = Entry::load(&folder).expect("a run");
-    let parts: [(&str, fn(&Entry) -> Option<RunError>); 3] = [
+    let parts: [(&str, Reading); 3] = [
         (PREDICTIONS, |entry| entry.predictions().err()),
         (PARAMETERS, |entry| entry.parameters().err()),
         (METRICS, |entry| Entry::load(&entry.folder).err()),

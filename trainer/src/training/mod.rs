@@ -294,11 +294,11 @@ fn finish(
         data: DataSummary::new(dataset, &features.contents, split),
         images,
         trained_on: TrainedOn::new(train.iter().map(|row| &features.contents[*row])),
-        split: divided.split,
-        skipped: divided.dataset.skipped,
         notes,
         selection: fitted.selection,
         refinement: fitted.refinement,
+        split: divided.split,
+        skipped: divided.dataset.skipped,
         parameters: serde_json::to_value(parameters).map(shortest).map_err(RunError::from)?,
         limits: parameters.limits,
     })
