@@ -123,9 +123,6 @@ pub enum ConfigurationError {
 impl Configuration {
     /// What follows from flags and environment. A function without a model is no error here: it answers each
     /// request with what is missing.
-    ///
-    /// # Errors
-    /// See [`ConfigurationError`].
     pub fn resolve(arguments: Arguments) -> Result<(Self, Carrier), ConfigurationError> {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let carrier = match arguments.listen {

@@ -60,9 +60,6 @@ impl Featurizer {
     }
 
     /// Decodes an image with as many pixels as the network has a use for.
-    ///
-    /// # Errors
-    /// See [`ImageError`].
     pub fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageError> {
         self.preprocessing.decode(bytes, &self.limits)
     }
@@ -109,9 +106,6 @@ impl Pipeline {
     }
 
     /// Scores an encoded image.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
     pub fn predict(&mut self, bytes: &[u8]) -> Result<(Prediction, Timing), PipelineError> {
         let start = Instant::now();
         let image = self.featurizer.decode(bytes)?;

@@ -69,9 +69,6 @@ impl Preprocessing {
     }
 
     /// Decodes an image with as many pixels as [`Self::tensor`] has a use for.
-    ///
-    /// # Errors
-    /// See [`ImageError`].
     pub fn decode(&self, bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         image::decode_to_fit(bytes, limits, self.resolution)
     }

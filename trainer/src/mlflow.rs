@@ -67,9 +67,6 @@ pub enum MlflowError {
 /// Logs the run in `folder` to the experiment of this name on the server at `uri`; gives the address of its page.
 ///
 /// Credentials come from `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.
-///
-/// # Errors
-/// See [`MlflowError`].
 pub async fn log(uri: &str, experiment: &str, folder: &Path) -> Result<String, MlflowError> {
     let entry = Entry::load(folder)?;
     let server = Server::new(uri)?;

@@ -42,9 +42,6 @@ pub enum Outcome {
 }
 
 /// As many pipelines of `bundle`, made side by side, or many cores would take longer to begin than a few images take.
-///
-/// # Errors
-/// See [`Bundle::pipeline`].
 pub fn pipelines(
     bundle: &Bundle,
     runtime: &Runtime,

@@ -51,9 +51,6 @@ impl SigningKey {
     }
 
     /// Reads the key in `path`, which nobody but its owner may be able to read.
-    ///
-    /// # Errors
-    /// See [`SigningError`].
     pub fn read(path: &Path) -> Result<Self, SigningError> {
         let file = std::fs::File::open(path).map_err(at(path))?;
         check_private(&file, path)?;

@@ -8,9 +8,6 @@ use image::{DynamicImage, ImageResult};
 use shared::image::{ImageError, Limits, decode_to_fit};
 
 /// An image of which no more is decoded than a copy with this longest side, in pixels, needs.
-///
-/// # Errors
-/// See [`ImageError`].
 pub(crate) fn decoded(bytes: &[u8], limits: &Limits, side: u32) -> Result<DynamicImage, ImageError> {
     decode_to_fit(bytes, limits, side).map(DynamicImage::from)
 }

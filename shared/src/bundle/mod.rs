@@ -136,9 +136,6 @@ impl Bundle {
     }
 
     /// Reads and verifies a bundle from a folder; one of `trusted` must have signed it, where there are any.
-    ///
-    /// # Errors
-    /// See [`BundleError`].
     pub fn read(folder: &Path, trusted: &TrustedKeys) -> Result<Self, BundleError> {
         let (manifest, _, signature) = read_manifest(folder, trusted)?;
         let mut files = BTreeMap::new();

@@ -29,9 +29,6 @@ pub enum LinearClassifierError {
 
 impl LinearClassifier {
     /// Reads the JSON form (`svm.json`) and checks that it is complete and finite.
-    ///
-    /// # Errors
-    /// See [`LinearClassifierError`].
     pub fn from_json(json: &[u8]) -> Result<Self, LinearClassifierError> {
         let classifier: Self = serde_json::from_slice(json)?;
         classifier.check()?;

@@ -33,9 +33,6 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<(Format, u32, u32), ImageE
 
 /// Decodes `bytes` to upright 8-bit RGB. Transparency is laid over white; of an animation, the first
 /// frame is taken.
-///
-/// # Errors
-/// See [`ImageError`].
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     decode_with(bytes, limits, |_| None)
 }
@@ -43,9 +40,6 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
 /// As [`decode`], for a picture that is to be fitted into a square of `side` pixels: where the file lets it be read
 /// at a half, a quarter or an eighth of its size, this is done as long as the picture stays at least 1.4 times as large
 /// as it will be.
-///
-/// # Errors
-/// See [`ImageError`].
 pub fn decode_to_fit(bytes: &[u8], limits: &Limits, side: u32) -> Result<RgbImage, ImageError> {
     decode_with(bytes, limits, |dimensions| {
         reduced_jpeg(bytes, limits, dimensions, side.saturating_mul(7).div_ceil(5))

@@ -65,9 +65,6 @@ pub enum Outputs {
 /// whatever else is in the batch or running beside it.
 pub trait Network: Send {
     /// Runs a batch.
-    ///
-    /// # Errors
-    /// See [`NetworkError`].
     fn run(&mut self, images: &Tensor, outputs: Outputs) -> Result<Activations, NetworkError>;
 }
 

@@ -79,9 +79,6 @@ impl Source {
     }
 
     /// Which versions should answer now.
-    ///
-    /// # Errors
-    /// See [`VersionError`].
     pub async fn wanted(&self) -> Result<Wanted, VersionError> {
         let live = match (&self.kind, &self.pinned) {
             (_, Some(pinned)) => VersionRef::named(pinned),
@@ -100,9 +97,6 @@ impl Source {
     }
 
     /// A version whole, every file compared with its hash.
-    ///
-    /// # Errors
-    /// See [`VersionError`].
     pub async fn load(&self, version: &VersionRef) -> Result<Bundle, VersionError> {
         match &self.kind {
             Kind::Published { store, name } => load_version(store, name, version, &self.trusted).await,
@@ -112,9 +106,6 @@ impl Source {
 }
 
 /// The version of `model` that is live, or the `pinned` one, whole: [`Source`] in one step.
-///
-/// # Errors
-/// See [`VersionError`].
 pub async fn open(model: &str, pinned: Option<&str>) -> Result<Bundle, VersionError> {
     let source = Source::find(model, pinned, TrustedKeys::default()).await?;
     let wanted = source.wanted().await?;

@@ -20,7 +20,7 @@ const MOST: usize = 500;
 
 /// How doubtful a label is, from an audit.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Suspicion {
+pub struct Doubt {
     /// Path below the data folder.
     pub path: String,
     /// The label that was looked at.
@@ -172,7 +172,7 @@ pub struct Desk {
     pictures: BTreeMap<String, (String, bool)>,
     /// Those without an image, too.
     classes: BTreeSet<String>,
-    suspicions: HashMap<String, Suspicion>,
+    doubts: HashMap<String, Doubt>,
     journal: Journal,
     steps: Steps,
     completed: Vec<Move>,
@@ -182,10 +182,7 @@ pub struct Desk {
 
 impl Desk {
     /// Lays out the data set in `root`, and carries out the rest of a step that a killed program left.
-    ///
-    /// # Errors
-    /// See [`DeskError`].
-    pub fn open(root: &Path, suspicions: Vec<Suspicion>) -> Result<Self, DeskError> {
+    pub fn open(root: &Path, doubts: Vec<Doubt>) -> Result<Self, DeskError> {
         if let Some(list) = list_of(root) {
             return Err(DeskError::Listed(list));
         }
@@ -202,10 +199,7 @@ impl Desk {
             root: root.to_path_buf(),
             pictures: BTreeMap::new(),
             classes: BTreeSet::new(),
-            suspicions: suspicions
-                .into_iter()
-                .map(|found| (found.path.clone(), found))
-                .collect(),
+            doubts: doubts.into_iter().map(|found| (found.path.clone(), found)).collect(),
             journal,
             steps,
             completed,
@@ -310,8 +304,8 @@ impl Desk {
     }
 
     /// How doubtful the label of an image is. One that was changed is no longer the one that was looked at.
-    fn doubt(&self, path: &str, label: &str) -> Option<&Suspicion> {
-        self.suspicions.get(path).filter(|found| found.label == label)
+    fn doubt(&self, path: &str, label: &str) -> Option<&Doubt> {
+        self.doubts.get(path).filter(|found| found.label == label)
     }
 
     /// Makes a class without images; its folder appears with the first one.
@@ -500,8 +494,8 @@ impl Desk {
         if !excluded {
             self.name_class(&label);
         }
-        if let Some(found) = self.suspicions.remove(&made.from) {
-            self.suspicions.insert(made.to.clone(), found);
+        if let Some(found) = self.doubts.remove(&made.from) {
+            self.doubts.insert(made.to.clone(), found);
         }
         self.pictures.insert(made.to.clone(), (label, excluded));
         // A class folder without images would be reported as empty; one with anything in it stays, and one without

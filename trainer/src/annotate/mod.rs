@@ -10,8 +10,7 @@ mod moves;
 pub mod server;
 mod thumbnails;
 
-pub use desk::{ClassCount, Conflict, Desk, DeskError, Page, Picture, Query, Reply, Sort, Suspicion};
-pub use journal::Move;
+pub use desk::{Desk, Doubt};
 pub use thumbnails::Thumbnails;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::*;
+use super::desk::{Desk, DeskError, Doubt, Query, Sort};
 use crate::dataset::DatasetError;
 
 fn data() -> tempfile::TempDir {
@@ -421,7 +421,7 @@ fn labels_and_paths_that_lead_elsewhere_are_refused() {
 #[test]
 fn the_most_doubtful_labels_come_first() {
     let folder = data();
-    let doubt = |path: &str, suspicion| Suspicion {
+    let doubt = |path: &str, suspicion| Doubt {
         path: path.to_owned(),
         label: path[..1].to_owned(),
         suggested: "b".to_owned(),
@@ -442,7 +442,7 @@ fn the_most_doubtful_labels_come_first() {
 #[test]
 fn a_corrected_label_is_no_longer_doubtful() {
     let folder = data();
-    let doubt = Suspicion {
+    let doubt = Doubt {
         path: "a/2.jpg".to_owned(),
         label: "a".to_owned(),
         suggested: "b".to_owned(),

@@ -126,9 +126,6 @@ pub enum BackboneError {
 
 /// The network that `choice` names: one of the catalogue (with the weights in `weights`, or else those that the
 /// catalogue pins), or an ONNX file. `normalization` is for an ONNX file that does not tell its own.
-///
-/// # Errors
-/// See [`BackboneError`].
 pub fn obtain(
     choice: &str,
     weights: Option<&Path>,

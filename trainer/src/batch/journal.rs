@@ -151,12 +151,7 @@ impl Journal {
         before - self.entries.len()
     }
 
-    /// How many items have a result.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether no item has one.
+    /// Whether no item has a result.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

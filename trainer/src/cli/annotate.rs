@@ -8,7 +8,7 @@ use super::location::block_on;
 use super::output::{printable, printable_path};
 use super::resources::Resources;
 use crate::annotate::server::Site;
-use crate::annotate::{Desk, Suspicion, Thumbnails};
+use crate::annotate::{Desk, Doubt, Thumbnails};
 use crate::shell;
 
 /// Look through a data set and correct its labels, in the browser.
@@ -39,17 +39,17 @@ struct Document<'a> {
 /// The part of an audit that counts here.
 #[derive(Deserialize)]
 struct Audit {
-    labels: Vec<Suspicion>,
+    labels: Vec<Doubt>,
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let suspicions = match &arguments.audit {
-        Some(path) => suspicions(path)?,
+    let doubts = match &arguments.audit {
+        Some(path) => doubts(path)?,
         None => Vec::new(),
     };
     // Where each class has one image alone, an audit cannot doubt any label.
-    let judges_some = !suspicions.is_empty();
-    let desk = Desk::open(&arguments.data, suspicions)?;
+    let judges_some = !doubts.is_empty();
+    let desk = Desk::open(&arguments.data, doubts)?;
     for made in desk.completed() {
         let (from, to) = (printable(&made.from), printable(&made.to));
         session.note(&format!("Completed a move that was cut off: {from} is now {to}"));
@@ -96,7 +96,7 @@ async fn interrupted() {
     }
 }
 
-fn suspicions(path: &Path) -> Result<Vec<Suspicion>, Failure> {
+fn doubts(path: &Path) -> Result<Vec<Doubt>, Failure> {
     let failed = |reason: String| {
         Failure::failed(format!(
             "{}: {reason}; it should be what `trainer data audit --json` printed",

@@ -229,9 +229,6 @@ impl Client {
     }
 
     /// Sends a request and reads its answer. The first call pays for the connection too.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
     pub async fn call(&self, Prepared(body): Prepared) -> Result<CallResult, ClientError> {
         let mut request = reqwest::Request::new(reqwest::Method::POST, self.endpoint.clone());
         request.headers_mut().clone_from(&self.headers);

@@ -21,9 +21,6 @@ impl Dataset {
     /// but no folder is entered twice; what is no ordinary file is listed as skipped. Folders of runs and of published
     /// models are passed over: their pictures are no images of a class. Where `root` is a list, or has one and no class
     /// folders (see [`super::list_of`]), the list says what the images are.
-    ///
-    /// # Errors
-    /// See [`DatasetError`].
     pub fn scan(root: &Path) -> Result<Self, DatasetError> {
         if let Some(list) = list::list_of(root) {
             return list::read(&list);
@@ -274,7 +271,7 @@ mod tests {
         let said = [
             clash.to_string(),
             DatasetError::from(clash.clone()).to_string(),
-            crate::fetch::ListError::from(clash).to_string(),
+            crate::fetch::list::ListError::from(clash).to_string(),
         ];
         assert!(said[0].starts_with("the classes \"Ä\" and \"ä\" differ"), "{said:?}");
         assert!(said.iter().all(|text| *text == said[0]), "{said:?}");

@@ -45,9 +45,6 @@ impl Default for SplitParameters {
 
 impl SplitParameters {
     /// Whether `dataset` can be divided so, as far as this can be told before its images were looked at.
-    ///
-    /// # Errors
-    /// See [`Split::new`].
     pub fn check(&self, dataset: &Dataset) -> Result<(), DatasetError> {
         let alone: Vec<usize> = (0..dataset.items.len()).collect();
         Split::new(dataset, &alone, self).map(drop)

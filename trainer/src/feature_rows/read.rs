@@ -36,9 +36,6 @@ pub struct Rows {
 /// An image's class is its row's label. Where no row has one, the images must lie in class folders, as
 /// [`Dataset::scan`] finds them: what is hidden below the folder that all images share is passed over. That folder
 /// itself may lie in a hidden one.
-///
-/// # Errors
-/// See [`RowsError`].
 pub async fn read(place: &str, key: &CacheKey, size: usize) -> Result<Rows, RowsError> {
     let mut gathered = Gathered {
         key,

@@ -55,9 +55,6 @@ pub fn featurize(
 
 impl Record {
     /// The record of an encoded image whose SHA-256 is `image`.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
     pub fn compute(featurizer: &mut Featurizer, image: [u8; 32], bytes: &[u8]) -> Result<Self, PipelineError> {
         let pixels = featurizer.decode(bytes)?;
         let features = featurizer.featurize_pixels(&pixels)?;

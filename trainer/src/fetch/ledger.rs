@@ -99,9 +99,6 @@ pub struct Ledger {
 impl Ledger {
     /// Opens the ledger of the data set in `root`, or makes it. A last line that a killed program left incomplete is
     /// cut off.
-    ///
-    /// # Errors
-    /// See [`LedgerError`].
     pub fn open(root: &Path) -> Result<Self, LedgerError> {
         let path = Self::place(root);
         let failed = |source| LedgerError::File {

@@ -7,7 +7,7 @@
 
 mod address;
 mod ledger;
-mod list;
+pub(crate) mod list;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -28,7 +28,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
-pub use list::{Entry, ListError, Refused, is_label, parse};
+pub use list::{Entry, Refused, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, retry_after};
 

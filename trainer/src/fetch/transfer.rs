@@ -106,9 +106,6 @@ impl Downloader {
     /// The bytes at `url`, at most `limit` of them. A server that is busy or breaks off is asked again, after as long
     /// as it wishes or in ever longer intervals. Of `jobs`, the caller has one; while a server wishes to be left alone,
     /// another has it.
-    ///
-    /// # Errors
-    /// See [`TransferError`].
     pub async fn get(&self, url: &Url, limit: usize, jobs: Option<&Semaphore>) -> Result<Vec<u8>, TransferError> {
         let mut wait = BACKOFF;
         for attempt in 1.. {

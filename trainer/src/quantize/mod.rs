@@ -83,9 +83,6 @@ pub enum QuantizeError {
 
 /// Quantizes `model`, whose first output is a vector per image. The same images give the same network, whatever the
 /// number of threads.
-///
-/// # Errors
-/// See [`QuantizeError`].
 pub fn quantize(model: &ModelProto, samples: &Samples, workbench: &Workbench) -> Result<Quantized, QuantizeError> {
     if samples.calibration.is_empty() || samples.check.is_empty() {
         return Err(QuantizeError::NoImages);

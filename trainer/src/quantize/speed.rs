@@ -19,9 +19,6 @@ pub struct Speeds {
 }
 
 /// Runs two networks, given as ONNX files, in turn.
-///
-/// # Errors
-/// See [`NetworkError`].
 pub fn compare(runtime: &Runtime, first: &[u8], second: &[u8], image: &Tensor) -> Result<Speeds, NetworkError> {
     let mut networks = [runtime.network(first, 1)?, runtime.network(second, 1)?];
     let mut fastest = [Duration::MAX; 2];

@@ -20,9 +20,6 @@ pub struct Workbench<'a> {
 impl Workbench<'_> {
     /// The vector that `model` gives for each image, in order. Every network runs on one thread, so that the numbers do
     /// not depend on how many there are.
-    ///
-    /// # Errors
-    /// See [`NetworkError`].
     pub fn vectors(&self, model: &ModelProto, images: &[Tensor]) -> Result<Vec<Vec<f32>>, NetworkError> {
         let model = model.encode_to_vec();
         let mut networks: Vec<Option<OnnxRuntime>> = Vec::new();

@@ -71,9 +71,6 @@ impl RateRange {
 }
 
 /// Trains `task`'s network for a few steps over the rates of `range`. The network is thrown away.
-///
-/// # Errors
-/// See [`RefineError`].
 pub fn find_rate(task: &Task, range: RateRange) -> Result<RateCurve, RefineError> {
     range.check()?;
     with_engine(task, |engine, views, _| {

@@ -96,9 +96,6 @@ pub struct Refined {
 
 /// Refines a network. Interrupted and called again with the same task, it goes on after the last whole epoch and
 /// gives the same result; called again after the last epoch, it gives that result at once.
-///
-/// # Errors
-/// See [`RefineError`].
 pub fn refine(task: &Task) -> Result<Refined, RefineError> {
     with_engine(task, |engine, views, graph| {
         let training = Loop {

@@ -80,9 +80,6 @@ struct PairRow {
 }
 
 /// The page, with the `groups` of repeats where there are any, and the names of runs that are `left_out`.
-///
-/// # Errors
-/// See [`ReportError`].
 pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]) -> Result<String, ReportError> {
     let classes = classes(comparison);
     let page = Page {

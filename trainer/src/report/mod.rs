@@ -79,9 +79,6 @@ struct Plot {
 
 impl Report<'_> {
     /// `report.html`, `roc.svg` and `confusion.svg`.
-    ///
-    /// # Errors
-    /// See [`ReportError`].
     pub fn files(&self) -> Result<BTreeMap<String, Bytes>, ReportError> {
         let roc = plots::roc(self.predictions)?;
         let confusion = plots::confusion(&self.metrics.evaluation)?;

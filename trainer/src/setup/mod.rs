@@ -153,9 +153,6 @@ impl SetupError {
 }
 
 /// The file of `source` with the given SHA-256, from the cache or fetched into it.
-///
-/// # Errors
-/// See [`SetupError`].
 pub fn obtain(source: &Source, sha256: &str, cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
     let name = source.file_name();
     cache.file(&Path::new("downloads").join(&name), sha256, |folder| {

@@ -81,9 +81,6 @@ const CUDA_FILES: [CudaFile; 3] = [
 ];
 
 /// The library, from the cache or fetched into it.
-///
-/// # Errors
-/// See [`SetupError`].
 pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
     let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
     let platform = PLATFORMS
@@ -100,9 +97,6 @@ pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf
 
 /// The library that can also use CUDA devices, from the cache or fetched into it: 290 MB to download, 785 MB on disk.
 /// It needs CUDA 12 and cuDNN 9, which stay the system's.
-///
-/// # Errors
-/// See [`SetupError`].
 pub fn cuda_runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
     let (os, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
     if (os, architecture) != ("linux", "x86_64") {

@@ -67,9 +67,6 @@ pub struct Trained {
 ///
 /// Memory beside the features: `4 x d x classes x folds x values of C` bytes of planes (those of one fold twice),
 /// `4 x n x classes` of margins, and a few numbers per row and thread.
-///
-/// # Errors
-/// See [`SvmError`].
 pub fn train(input: &Input, parameters: &Parameters, progress: &dyn Progress) -> Result<Trained, SvmError> {
     let Input {
         features,
@@ -100,9 +97,6 @@ pub fn train(input: &Input, parameters: &Parameters, progress: &dyn Progress) ->
 }
 
 /// As [`train`], with folds that are given, however many.
-///
-/// # Errors
-/// See [`SvmError`].
 pub fn train_on_folds(
     input: &Input,
     folds: &Folds,

@@ -24,9 +24,6 @@ struct Parameters {
 
 /// Measures a bundle on a data set, all of it or the test part of a split file. A note says how many of the images it
 /// was trained on, or that its `run`, which would tell, is not known.
-///
-/// # Errors
-/// See [`TrainingError`].
 pub fn measure(
     bundle: Bundle,
     run: Option<&Path>,

