@@ -5,10 +5,10 @@ As a program it serves the Lambda Runtime API at AWS_LAMBDA_RUNTIME_API with the
 """
 
 import base64
+import http.client
 import io
 import json
 import os
-import urllib.request
 
 import numpy as np
 import onnxruntime
@@ -101,17 +101,20 @@ def reader_of_folder(folder):
 
 
 def serve():
-    api = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2018-06-01/runtime/invocation"
     if "IKAT_BUNDLE" in os.environ:
         function = Function(reader_of_folder(os.environ["IKAT_BUNDLE"]))
     else:
         function = Function(reader_of_s3(os.environ["IKAT_MODEL"]))
+    # One connection for all, as Lambda's own client keeps it.
+    api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    invocation = "/2018-06-01/runtime/invocation"
     while True:
-        with urllib.request.urlopen(f"{api}/next") as response:
-            identifier = response.headers["Lambda-Runtime-Aws-Request-Id"]
-            answer = function.handle(json.load(response))
-        request = urllib.request.Request(f"{api}/{identifier}/response", json.dumps(answer).encode())
-        urllib.request.urlopen(request).close()
+        api.request("GET", f"{invocation}/next")
+        response = api.getresponse()
+        identifier = response.headers["Lambda-Runtime-Aws-Request-Id"]
+        answer = function.handle(json.load(response))
+        api.request("POST", f"{invocation}/{identifier}/response", json.dumps(answer).encode())
+        api.getresponse().read()
 
 
 if __name__ == "__main__":
