@@ -228,6 +228,13 @@ fn a_sweep_goes_on_where_it_was_and_ends_in_one_page() {
         assert!(refused.stderr.contains("a run or a bundle"), "{refused:?}");
         assert!(!work.path(taken).join("comparison.html").exists());
     }
+
+    std::fs::write(kept.with_file_name("parameters.json"), "{").expect("a change");
+    let damaged = work.trainer(&sweep).ended_with(1);
+    assert!(
+        damaged.stderr.contains("parameters.json: ") && damaged.stderr.contains("or delete that run"),
+        "{damaged:?}"
+    );
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! place in the sweep of C as the step), tags, and the files of the run as artifacts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
+use shared::files::{FileError, at};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -32,13 +33,8 @@ pub enum MlflowError {
     #[error(transparent)]
     Run(#[from] RunError),
     /// A file of the run cannot be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// No address of a server.
     #[error("{0} is no address of an MLflow server; it begins with http:// or https://")]
     Address(String),
@@ -166,10 +162,7 @@ impl Server {
     }
 
     async fn upload(&self, below: &str, name: &str, path: &Path) -> Result<(), MlflowError> {
-        let contents = tokio::fs::read(path).await.map_err(|source| MlflowError::File {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let contents = tokio::fs::read(path).await.map_err(at(path))?;
         let put = self
             .request(
                 Method::PUT,

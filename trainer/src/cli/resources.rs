@@ -4,14 +4,14 @@ use std::num::NonZero;
 use std::path::Path;
 
 use shared::bundle::MANIFEST;
-use shared::files;
+use shared::files::{self, at};
 use shared::image::Limits;
 use shared::network::Runtime;
 
 use super::Session;
 use super::failure::Failure;
 use crate::device::Device;
-use crate::runs::{self, Claim, RECORD, RunError};
+use crate::runs::{self, Claim, RECORD};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
@@ -34,10 +34,7 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
     let place = std::path::absolute(path)?;
     let mut folders = place.ancestors().skip(usize::from(!place.is_dir()));
     let folder = folders.find(|ancestor| ancestor.exists()).unwrap_or(&place);
-    tempfile::tempfile_in(folder).map_err(|source| RunError::File {
-        path: path.to_path_buf(),
-        source,
-    })?;
+    tempfile::tempfile_in(folder).map_err(at(path))?;
     Ok(())
 }
 
@@ -54,13 +51,8 @@ pub fn check_new(path: &Path, option: &str) -> Result<(), Failure> {
 
 /// Writes what came out to the file at `path`, whose place is chosen with `option`.
 pub fn save(path: &Path, bytes: &[u8], option: &str) -> Result<(), Failure> {
-    files::write_atomically(path, bytes).map_err(|source| {
-        let error = RunError::File {
-            path: path.to_path_buf(),
-            source,
-        };
-        Failure::hinted(&error, format!("choose another place with {option}"))
-    })
+    files::write_atomically(path, bytes)
+        .map_err(|error| Failure::hinted(&at(path)(error), format!("choose another place with {option}")))
 }
 
 /// Refuses a run or a bundle, to which nothing is ever added; another folder is chosen with `option`.

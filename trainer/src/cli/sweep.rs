@@ -25,6 +25,9 @@ use crate::setup::Cache;
 use crate::sweep::{self, Setting};
 use crate::training::{self, Parameters, Workplace};
 
+/// What to do where a run that is there is not the one that is wanted.
+const OTHERWISE: &str = "choose another folder with --out, or delete that run";
+
 /// Train with every combination of networks, resolutions and classifiers, and compare.
 ///
 /// Each combination is repeated with other seeds, which draw other divisions into training and test. Every training is
@@ -179,13 +182,14 @@ impl Sweep<'_> {
         let readable = self.readable(&setting.backbone, &parameters)?;
         let split = Split::new(&readable.dataset, &readable.groups, &parameters.split)?;
         let (parameters, division) = (serde_json::to_value(&parameters)?, split.to_text());
-        match sweep::difference(&entry, setting, &parameters, &readable.fingerprint, &division)? {
+        let difference = sweep::difference(&entry, setting, &parameters, &readable.fingerprint, &division);
+        match difference.map_err(|error| Failure::hinted(&error, OTHERWISE))? {
             None => {
                 let skipped = readable.dataset.skipped.iter().cloned();
                 Ok((entry, skipped.chain(split.unknown()).collect()))
             }
             Some(difference) => Err(Failure::failed(format!(
-                "{} was made with {difference}: choose another folder with --out, or delete that run",
+                "{} was made with {difference}: {OTHERWISE}",
                 folder.display()
             ))),
         }

@@ -2,9 +2,11 @@ mod parameter_file;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Id;
 use clap::error::ErrorKind;
+use shared::files::at;
 
 use super::failure::Failure;
 use super::{command, idle};
@@ -157,11 +159,7 @@ fn failures_say_what_happened_and_what_to_do() {
         package: "onnxruntime==1.20.1".to_owned(),
         programs: vec!["python3".to_owned()],
     };
-    let source = std::io::Error::other("disk full");
-    let file = RunError::File {
-        path: "run/metrics.json".into(),
-        source,
-    };
+    let file = at(Path::new("run/metrics.json"))(std::io::Error::other("disk full"));
     for (name, failure) in [
         ("setup", Failure::from(missing)),
         ("file", Failure::from(file)),

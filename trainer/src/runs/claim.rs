@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use shared::files::{LockedFile, real_path, sha256_hex, try_lock};
+use shared::files::{LockedFile, at, real_path, sha256_hex, try_lock};
 
-use super::{RunError, at};
+use super::RunError;
 
 /// The right to write the run in one folder, until it is dropped or the process ends, however it ends. Nothing of it
 /// lies beside the run.

@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use shared::files::at;
 
-use super::{METRICS, PARAMETERS, PREDICTIONS, RECORD, Record, RunError, at, unreadable};
+use super::{METRICS, PARAMETERS, PREDICTIONS, RECORD, Record, RunError, unreadable};
 use crate::evaluation::{Metrics, Predictions};
 
 /// How far below the folder that is searched a run may be.
@@ -172,7 +173,7 @@ impl Entry {
         for name in std::iter::once(RECORD).chain(own) {
             let path = self.folder.join(name);
             match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(&path)(error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(&path)(error).into()),
                 _ => {}
             }
             let within = path.ancestors().skip(1).take_while(|folder| *folder != self.folder);

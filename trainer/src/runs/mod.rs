@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use shared::bundle::FileEntry;
-use shared::files;
+use shared::files::{self, FileError, at};
 
 use crate::counted::listed;
 
@@ -63,13 +63,8 @@ pub enum RunError {
     #[error("another trainer is writing {0}: wait until it has ended, or choose another folder")]
     Busy(PathBuf),
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file of the run is not what it should be.
     #[error("{path}: {reason}")]
     Unreadable {
@@ -197,7 +192,7 @@ pub fn check_vacant(folder: &Path) -> Result<(), RunError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && std::fs::symlink_metadata(folder).is_err() => {
             Ok(())
         }
-        Err(source) => Err(at(folder)(source)),
+        Err(error) => Err(at(folder)(error).into()),
     }
 }
 
@@ -209,15 +204,6 @@ pub fn json(value: &impl serde::Serialize, folder: &Path, name: &str) -> Result<
     let mut json = serde_json::to_vec_pretty(value).map_err(|error| unreadable(&folder.join(name), &error))?;
     json.push(b'\n');
     Ok((name.to_owned(), json.into()))
-}
-
-/// An error of the file system at `path`.
-fn at(path: &Path) -> impl Fn(std::io::Error) -> RunError {
-    let path = path.to_path_buf();
-    move |source| RunError::File {
-        path: path.clone(),
-        source,
-    }
 }
 
 /// The file `path` is not what it should be.

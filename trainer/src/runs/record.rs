@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::bundle::{Backbone, ClassifierKind, FileEntry, Manifest};
-use shared::files::{hex, sha256_hex};
+use shared::files::{at, hex, sha256_hex};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use super::{RECORD, RunError, at, unreadable};
+use super::{RECORD, RunError, unreadable};
 use crate::dataset::{Dataset, Item, Side, Split, escape};
 use crate::evaluation::{Basis, Metrics};
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use shared::files::hex;
+use shared::files::{at, hex};
 
-use super::{RunError, TRAINED_ON, at};
+use super::{RunError, TRAINED_ON};
 
 /// The contents of the images that a run was trained on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl TrainedOn {
                 contents: text.lines().map(str::to_owned).collect(),
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(at(&path)(source)),
+            Err(error) => Err(at(&path)(error).into()),
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use shared::bundle::BundleError;
 use shared::classifier::LinearClassifierError;
+use shared::files::FileError;
 use shared::image::ImageError;
 use shared::pipeline::PipelineError;
 
@@ -98,13 +99,8 @@ pub enum TrainingError {
     )]
     NoImagesToQuantizeBy,
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The run cannot be written.
     #[error(transparent)]
     Run(#[from] RunError),

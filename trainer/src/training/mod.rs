@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use shared::bundle::{self, Bundle, ClassifierKind, Manifest, SCHEMA_VERSION};
 use shared::classifier::Head;
-use shared::files::sha256_hex;
+use shared::files::{at, sha256_hex};
 use shared::image::Limits;
 use shared::network::{NetworkError, Runtime};
 use shared::preprocessing::Preprocessing;
@@ -460,8 +460,5 @@ fn figures(metrics: &Metrics) -> BTreeMap<String, f64> {
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TrainingError> {
-    std::fs::read(path).map_err(|source| TrainingError::File {
-        path: path.to_path_buf(),
-        source,
-    })
+    Ok(std::fs::read(path).map_err(at(path))?)
 }
