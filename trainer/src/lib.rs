@@ -1,12 +1,12 @@
 //! From a folder of labelled images to a published classifier.
 //!
 //! Data flows one way: [`dataset`] finds images and splits them, [`features`] runs the backbone over
-//! them, [`svm`] chooses C and fits, [`evaluation`] measures, [`training`] puts these in a row and
+//! them, [`svm`] chooses C and fits, [`evaluation`] measures, `training` puts these in a row and
 //! hands back a bundle, whose network [`quantize`] makes small and fast where that is asked for, [`runs`]
 //! keeps it with its [`report`], [`publish`] brings it to a store. [`setup`] and [`backbone`] obtain what a
 //! run needs: the runtime library and the pre-trained network. [`demo`] draws a picture set to try it all
-//! on, and [`configuration`] lays the parameter file and the environment under the commands' options.
-//! Nothing but [`configuration`] and [`cli`] knows of the command line, and [`cli`] alone of a terminal.
+//! on, and `configuration` lays the parameter file and the environment under the commands' options.
+//! Nothing but `configuration` and [`cli`] knows of the command line, and [`cli`] alone of a terminal.
 
 mod annotate;
 mod append_log;

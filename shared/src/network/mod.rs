@@ -69,7 +69,7 @@ pub trait Network: Send {
 }
 
 /// Why a network could not be loaded or run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum NetworkError {
     /// No ONNX Runtime library was found in any of the places looked at.
     #[error("the ONNX Runtime library was not found (looked for {})", .0.join(", "))]

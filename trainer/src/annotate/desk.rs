@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves::{self, plain};
+use crate::audit::Doubt;
 use crate::dataset::{
     CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_in, list_of, vacant,
 };
@@ -17,19 +18,6 @@ use crate::fetch::is_label;
 const JOURNAL: &str = "annotations.jsonl";
 /// Most images of one page.
 const MOST: usize = 500;
-
-/// How doubtful a label is, from an audit.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Doubt {
-    /// Path below the data folder.
-    pub path: String,
-    /// The label that was looked at.
-    pub label: String,
-    /// The class that a classifier prefers.
-    pub suggested: String,
-    /// By how much; above 0 it would have answered otherwise.
-    pub suspicion: f32,
-}
 
 /// An image.
 #[derive(Debug, Clone, PartialEq, Serialize)]

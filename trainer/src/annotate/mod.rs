@@ -10,7 +10,7 @@ mod moves;
 pub mod server;
 mod thumbnails;
 
-pub use desk::{Desk, Doubt};
+pub use desk::Desk;
 pub use thumbnails::Thumbnails;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::desk::{Desk, DeskError, Doubt, Query, Sort};
+use super::desk::{Desk, DeskError, Query, Sort};
+use crate::audit::Doubt;
 use crate::dataset::DatasetError;
 
 fn data() -> tempfile::TempDir {

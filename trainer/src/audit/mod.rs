@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use ndarray::ArrayView2;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use shared::image::Format;
 
 use crate::dataset::{Dataset, Picture, Split, escape};
@@ -98,7 +98,7 @@ pub struct Labelled {
 }
 
 /// How doubtful a label is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Doubt {
     /// Path below the data folder, escaped as in a split file.
     pub path: String,

@@ -8,7 +8,8 @@ use super::location::block_on;
 use super::output::{printable, printable_path};
 use super::resources::Resources;
 use crate::annotate::server::Site;
-use crate::annotate::{Desk, Doubt, Thumbnails};
+use crate::annotate::{Desk, Thumbnails};
+use crate::audit::Doubt;
 use crate::shell;
 
 /// Look through a data set and correct its labels, in the browser.

@@ -1,6 +1,6 @@
 //! The networks of a featurization: one for each thread on the processor, or one on each card that the threads share.
 
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message;
@@ -10,7 +10,6 @@ use super::FeatureError;
 use super::shared_network::SharedNetwork;
 use crate::device::{Device, DeviceError};
 use crate::onnx::proto::{DimensionValue, ModelProto};
-use crate::threads::lock;
 
 /// Images that a card computes at once, where the network takes any number.
 const BATCH: usize = 32;
@@ -23,10 +22,10 @@ pub struct Networks<'a> {
     next: AtomicUsize,
 }
 
-/// A card, and the network on it once somebody asked for one.
+/// A card, and the network on it once somebody asked for one, or why there is none: who asks next is told the same.
 struct Card {
     number: usize,
-    network: Mutex<Option<SharedNetwork>>,
+    network: OnceLock<Result<SharedNetwork, NetworkError>>,
 }
 
 impl<'a> Networks<'a> {
@@ -34,7 +33,7 @@ impl<'a> Networks<'a> {
     pub fn new(runtime: &'a Runtime, model: &'a [u8], device: &Device) -> Self {
         let card = |number: &usize| Card {
             number: *number,
-            network: Mutex::new(None),
+            network: OnceLock::new(),
         };
         Self {
             runtime,
@@ -58,16 +57,11 @@ impl<'a> Networks<'a> {
     }
 
     fn on(&self, card: &Card) -> Result<SharedNetwork, FeatureError> {
-        let mut network = lock(&card.network);
-        if let Some(network) = network.as_ref() {
-            return Ok(network.clone());
-        }
-        let made = self
-            .runtime
-            .network_on_cuda(self.model, card.number)
-            .map_err(|error| unusable(card.number, error))?;
-        let made = SharedNetwork::new(Box::new(made), batch(self.model))?;
-        Ok(network.insert(made).clone())
+        let network = card.network.get_or_init(|| {
+            let network = self.runtime.network_on_cuda(self.model, card.number)?;
+            SharedNetwork::new(Box::new(network), batch(self.model))
+        });
+        network.clone().map_err(|error| unusable(card.number, error))
     }
 
     /// How many threads keep `cores` busy: on a card half of them wait for their vectors.
