@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shared::files::at;
+use shared::files::{FileError, at};
 use shared::store::{Location, S3Store};
 
 use super::BatchError;
@@ -147,14 +147,14 @@ impl Input {
     }
 }
 
-/// The images of a file that [`Input::list`] wrote, in their order.
-///
-/// # Errors
-/// [`BatchError::File`].
-pub fn items(file: &Path) -> Result<impl Iterator<Item = String> + use<>, BatchError> {
-    let reader = BufReader::new(File::open(file).map_err(at(file))?);
-    let lines = reader.lines().map_while(Result::ok);
-    Ok(lines.map_while(|line| serde_json::from_str(&line).ok()))
+/// The images of a file that [`Input::list`] wrote, in their order. Where it breaks off or is damaged, an error stands.
+pub fn items(file: &Path) -> Result<impl Iterator<Item = Result<String, FileError>> + use<>, FileError> {
+    let (path, reader) = (file.to_path_buf(), BufReader::new(File::open(file).map_err(at(file))?));
+    let damaged = |number| move |error: serde_json::Error| std::io::Error::other(format!("line {number}: {error}"));
+    Ok(reader.lines().zip(1_u64..).map(move |(line, number)| {
+        let item = line.and_then(|line| serde_json::from_str::<String>(&line).map_err(damaged(number)));
+        item.map_err(at(&path))
+    }))
 }
 
 fn is_list(path: &Path) -> bool {
@@ -433,7 +433,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("items");
         let count = Input::parse(input)?.list(&file).await?;
-        let items: Vec<String> = items(&file)?.collect();
+        let items: Vec<String> = items(&file)?.collect::<Result<_, _>>()?;
         assert_eq!(count, items.len() as u64);
         Ok(items)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use shared::bundle::Bundle;
-use shared::files::at;
+use shared::files::{FileError, at};
 use shared::image::Limits;
 use shared::network::Runtime;
 use shared::pipeline::Pipeline;
@@ -32,9 +32,11 @@ pub struct Scorer<'a> {
     pub allow_private: bool,
 }
 
-impl Addressed for String {
+/// What is wrong with the list goes the way of its images, to whoever takes the results.
+impl Addressed for Result<String, FileError> {
     fn address(&self) -> Result<&str, ServiceError> {
-        Ok(self)
+        self.as_deref()
+            .map_err(|error| ServiceError::bad_request(error.to_string()))
     }
 }
 
@@ -64,7 +66,7 @@ pub async fn run(
     let count = input.list(&list).await?;
     let mut note = None;
     if !journal.is_empty() {
-        let listed: HashSet<String> = input::items(&list)?.collect();
+        let listed: HashSet<String> = input::items(&list)?.collect::<Result<_, _>>()?;
         let left_out = journal.retain(|item| listed.contains(item));
         let images = counted(left_out, "image that had a result is", "images that had a result are");
         note = (left_out > 0).then(|| format!("{images} no longer part of the input, nor of the results"));
@@ -103,20 +105,25 @@ fn score(
         .collect();
     let reader = ImageReader::new(scorer.limits, scorer.allow_private)?;
     let _stage = stage(progress, "Scoring", Some(left));
-    let items = input::items(list)?.filter(move |item| !scored.contains(item));
-    conveyor::run(items, &reader, workers, |json: String| {
+    let items = input::items(list)?.filter(move |item| !matches!(item, Ok(item) if scored.contains(item)));
+    conveyor::run(items, &reader, workers, |json: Result<String, FileError>| {
+        let json = json?;
         progress.advance(1);
         journal.append(&json)
     })
 }
 
 /// From an image to the line of its result.
-fn worker(bundle: &Bundle, mut pipeline: Pipeline) -> impl FnMut(String, Result<Bytes, ServiceError>) -> String + Send {
+fn worker(
+    bundle: &Bundle,
+    mut pipeline: Pipeline,
+) -> impl FnMut(Result<String, FileError>, Result<Bytes, ServiceError>) -> Result<String, FileError> + Send {
     move |item, image| {
+        let item = item?;
         let outcome = image.and_then(|image| {
             let (prediction, timing) = pipeline.predict(&image)?;
             Ok(Answer::new(&bundle.manifest, &prediction, timing, None))
         });
-        serde_json::to_string(&ItemResult::new(item.into(), outcome)).unwrap_or_default()
+        Ok(serde_json::to_string(&ItemResult::new(item.into(), outcome)).unwrap_or_default())
     }
 }

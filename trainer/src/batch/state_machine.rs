@@ -302,6 +302,7 @@ fn map_lines(list: &Path) -> Result<PathBuf, BatchError> {
     let path = list.with_extension("map.jsonl");
     let mut file = NewFile::create(&path)?;
     for item in super::input::items(list)? {
+        let item = item?;
         if !item.starts_with("s3://") {
             return Err(BatchError::NotInBucket(item));
         }
@@ -331,6 +332,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_with_a_damaged_line_is_no_shorter_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("items.jsonl");
+        for damaged in [&b"\"s3://b/2"[..], b"\"\xff\""] {
+            let lines = [&b"\"s3://b/1\""[..], damaged, b"\"s3://b/3\"", b""];
+            std::fs::write(&list, lines.join(&b'\n')).expect("written");
+            let error = map_lines(&list).expect_err("one image of three");
+            assert!(error.to_string().contains("items.jsonl"), "{error}");
+        }
+    }
 
     #[test]
     fn an_end_without_a_reason_has_none() {
