@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use reqwest::Url;
 
+use super::{Kind, LeftOut};
 use crate::dataset::{CaseClash, check_case};
 
 /// Longest label, in bytes: what every file system takes as the name of a folder.
@@ -16,7 +17,7 @@ pub struct Entry {
     pub label: String,
     /// Where it is.
     pub url: Url,
-    /// Line of the list, from 1.
+    /// Line of the list, or place among what a search found, from 1.
     pub line: usize,
     /// The page that shows it, where that is known.
     pub page: Option<String>,
@@ -26,17 +27,6 @@ pub struct Entry {
     pub creator: Option<String>,
     /// How its maker wants to be named, where that is known.
     pub attribution: Option<String>,
-}
-
-/// A line that is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Line of the list, from 1.
-    pub line: usize,
-    /// What stands there.
-    pub text: String,
-    /// Why, for people to read.
-    pub reason: String,
 }
 
 /// Why a list cannot be used.
@@ -68,9 +58,9 @@ pub fn is_label(label: &str) -> bool {
 ///
 /// # Errors
 /// See [`ListError`]; single lines at fault are given beside the entries.
-pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<Refused>), ListError> {
+pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<LeftOut>), ListError> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut refused = Vec::new();
+    let mut left_out = Vec::new();
     let mut seen: HashMap<Url, (String, usize)> = HashMap::new();
     for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {
@@ -84,24 +74,24 @@ pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<Refused>), ListError> {
                     entries.push(entry);
                 }
                 Some((label, _)) if *label == entry.label => {}
-                Some((label, first)) => refused.push(Refused {
-                    line: number,
-                    text: line.to_owned(),
-                    reason: format!("line {first} calls the same address {label}"),
-                }),
+                Some((label, first)) => {
+                    let reason = format!("line {first} calls the same address {label}");
+                    left_out.push(entry.left_out(Kind::Duplicate, reason));
+                }
             },
-            Err(reason) => refused.push(Refused {
+            Err(reason) => left_out.push(LeftOut {
                 line: number,
-                text: line.to_owned(),
+                url: line.to_owned(),
+                kind: Kind::Invalid,
                 reason,
             }),
         }
     }
     check_case(entries.iter().map(|entry| entry.label.as_str()))?;
-    match (entries.is_empty(), refused.first()) {
+    match (entries.is_empty(), left_out.first()) {
         (true, None) => Err(ListError::Empty),
         (true, Some(first)) => Err(ListError::Nothing(first.reason.clone())),
-        _ => Ok((entries, refused)),
+        _ => Ok((entries, left_out)),
     }
 }
 
@@ -139,7 +129,7 @@ mod tests {
         let text = "\u{feff}# a list\ndotted\thttp://a.example/1.jpg\n\ndotted\thttp://a.example/1.jpg\r\n../x\thttp://a.example/2.jpg\n\
                     striped http://a.example/3.jpg\nstriped\tfile:///etc/passwd\nleopard\thttps://b.example/\textra\n\
                     striped\thttp://a.example/1.jpg\n";
-        let (entries, refused) = parse(text).expect("a list");
+        let (entries, left_out) = parse(text).expect("a list");
         let found: Vec<_> = entries
             .iter()
             .map(|entry| (entry.line, &entry.label[..], entry.url.as_str()))
@@ -151,8 +141,10 @@ mod tests {
                 (8, "leopard", "https://b.example/")
             ]
         );
-        let lines: Vec<_> = refused.iter().map(|refused| refused.line).collect();
-        assert_eq!(lines, [5, 6, 7, 9]);
+        let lines: Vec<_> = left_out.iter().map(|left_out| (left_out.line, left_out.kind)).collect();
+        let (invalid, duplicate) = (Kind::Invalid, Kind::Duplicate);
+        assert_eq!(lines, [(5, invalid), (6, invalid), (7, invalid), (9, duplicate)]);
+        assert_eq!(left_out[3].url, "http://a.example/1.jpg");
     }
 
     #[test]
@@ -180,9 +172,9 @@ mod tests {
     #[test]
     fn a_label_in_another_encoding_makes_no_folder_of_another_name() {
         let text = String::from_utf8_lossy(b"dotted\thttp://a.example/\xf6.jpg\nGr\xf6\xdfe\thttp://a.example/1.jpg\n");
-        let (entries, refused) = parse(&text).expect("a list");
+        let (entries, left_out) = parse(&text).expect("a list");
         assert_eq!(entries.len(), 1, "an address may hold anything");
-        assert!(refused[0].reason.contains("UTF-8"), "{refused:?}");
+        assert!(left_out[0].reason.contains("UTF-8"), "{left_out:?}");
     }
 
     #[test]

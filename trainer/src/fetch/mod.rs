@@ -28,7 +28,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 
 pub use ledger::{Ledger, LedgerError, Origin, Provenance};
-pub use list::{Entry, Refused, is_label, parse};
+pub use list::{Entry, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, retry_after};
 
@@ -79,7 +79,7 @@ pub struct Outcome {
 /// An address without an image that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// Line of the list, from 1.
+    /// Line of the list, or place among what a search found, from 1.
     pub line: usize,
     /// The address, or the line where it holds none.
     pub url: String,
@@ -101,7 +101,7 @@ pub enum Kind {
     Corrupt,
     /// What was sent has more bytes than are taken.
     TooLarge,
-    /// The image is there, from another address or in another class.
+    /// The image belongs to another address or class.
     Duplicate,
     /// The address may not be asked.
     Refused,
@@ -134,13 +134,13 @@ pub enum FetchError {
     File(#[from] FileError),
 }
 
-/// Fetches `entries` into the class folders of `data`.
+/// Fetches `entries` into the class folders of `data`; `left_out` is what of their list is none.
 ///
 /// # Errors
 /// See [`FetchError`]; an address at fault is listed in [`Outcome::left_out`].
 pub async fn fetch(
     entries: &[Entry],
-    refused: &[Refused],
+    left_out: &[LeftOut],
     data: &Path,
     options: &Options,
     progress: &dyn Progress,
@@ -214,18 +214,9 @@ pub async fn fetch(
     });
     // What is wrong with this machine is wrong for every other address too: the first error ends it.
     let fetched: Vec<Option<LeftOut>> = stream::select_all(hosts).try_collect().await?;
-    for left_out in fetched {
-        match left_out {
-            Some(left_out) => outcome.left_out.push(left_out),
-            None => outcome.kept += 1,
-        }
-    }
-    outcome.left_out.extend(refused.iter().map(|refused| LeftOut {
-        line: refused.line,
-        url: refused.text.clone(),
-        kind: Kind::Invalid,
-        reason: refused.reason.clone(),
-    }));
+    outcome.kept = fetched.iter().filter(|left_out| left_out.is_none()).count();
+    outcome.left_out.extend(fetched.into_iter().flatten());
+    outcome.left_out.extend_from_slice(left_out);
     outcome.left_out.sort_by_key(|left_out| left_out.line);
     Ok(outcome)
 }
@@ -499,7 +490,7 @@ impl From<TransferError> for Miss {
 }
 
 impl Entry {
-    fn left_out(&self, kind: Kind, reason: String) -> LeftOut {
+    pub(crate) fn left_out(&self, kind: Kind, reason: String) -> LeftOut {
         LeftOut {
             line: self.line,
             url: self.url.to_string(),

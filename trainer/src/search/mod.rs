@@ -19,7 +19,7 @@ pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, Refused, body, is_label, retry_after};
+use crate::fetch::{Entry, Kind, LeftOut, body, is_label, retry_after};
 use crate::progress::{Progress, stage};
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -59,7 +59,7 @@ pub struct Found {
     /// Images to fetch, each address once.
     pub entries: Vec<Entry>,
     /// Addresses that were found for another label too, which the image does not get.
-    pub refused: Vec<Refused>,
+    pub left_out: Vec<LeftOut>,
     /// Queries without an answer, or with a part of it.
     pub unanswered: Vec<Unanswered>,
     /// Requests that were sent.
@@ -199,7 +199,7 @@ pub async fn search(
         }
         let found = &mut asking.found;
         for hit in hits {
-            let line = found.entries.len() + found.refused.len() + 1;
+            let line = found.entries.len() + found.left_out.len() + 1;
             let Some(entry) = entry(hit, &query.label, line) else {
                 continue;
             };
@@ -211,14 +211,11 @@ pub async fn search(
             if labels.len() == 1 {
                 found.entries.push(entry);
             } else {
-                found.refused.push(Refused {
-                    line,
-                    text: entry.url.to_string(),
-                    reason: format!(
-                        "it was found for {} and for {}; the first label counts",
-                        labels[0], query.label
-                    ),
-                });
+                let reason = format!(
+                    "it was found for {} and for {}; the first label counts",
+                    labels[0], query.label
+                );
+                found.left_out.push(entry.left_out(Kind::Duplicate, reason));
             }
         }
         progress.status(&format!("{} images", found.entries.len()));
@@ -457,12 +454,13 @@ mod tests {
             entries.collect::<Vec<_>>(),
             [(1, "striped"), (2, "striped"), (4, "dotted")]
         );
-        let refused = Refused {
+        let shared = LeftOut {
             line: 3,
-            text: "https://a.example/shared.jpg".to_owned(),
+            url: "https://a.example/shared.jpg".to_owned(),
+            kind: Kind::Duplicate,
             reason: "it was found for striped and for dotted; the first label counts".to_owned(),
         };
-        assert_eq!(found.refused, [refused]);
+        assert_eq!(found.left_out, [shared]);
     }
 
     #[tokio::test]

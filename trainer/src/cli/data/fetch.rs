@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::cli::interruption;
 use crate::cli::location::block_on;
 use crate::cli::output::{IN_JSON, list_left_out, printable, printable_path};
 use crate::counted::counted;
-use crate::fetch::{self, Downloader, Kind, Options, Outcome};
+use crate::fetch::{self, Downloader, Kind, LeftOut, Options, Outcome};
 use crate::password::without_password;
 use crate::search::Unanswered;
 use crate::shell;
@@ -102,8 +103,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let options = arguments.transfer.options();
     let outcome = block_on(async {
         let text = list(&arguments.urls, &options).await?;
-        let (entries, refused) = fetch::parse(&text).map_err(|error| failed(&arguments.urls, &error))?;
-        Ok::<_, Failure>(fetch::fetch(&entries, &refused, &arguments.data, &options, &session.progress).await?)
+        let (entries, left_out) = fetch::parse(&text).map_err(|error| failed(&arguments.urls, &error))?;
+        Ok::<_, Failure>(fetch::fetch(&entries, &left_out, &arguments.data, &options, &session.progress).await?)
     })??;
     report(&outcome, &arguments.data, None, session)
 }
@@ -115,15 +116,11 @@ pub fn report(
     unanswered: Option<&[Unanswered]>,
     session: &Session,
 ) -> Result<Done, Failure> {
-    let lines = outcome.left_out.iter().map(|left_out| {
-        let (url, reason) = (printable(&left_out.url), printable(&left_out.reason));
-        format!("line {}: {url}: {}: {reason}", left_out.line, left_out.kind.name())
-    });
+    let is_list = unanswered.is_none();
+    let lines = outcome.left_out.iter().map(|left_out| told(left_out, is_list));
     list_left_out("address(es)", IN_JSON, lines);
     let folder = printable_path(data);
-    // A copy is there too, under another name.
-    let copies = outcome.left_out.iter().filter(|item| item.kind == Kind::Duplicate);
-    let nothing = outcome.kept + outcome.known + copies.count() == 0;
+    let nothing = outcome.kept + outcome.known == 0 && !has_copy(&outcome.left_out);
     // A list without an address is refused before, so that this is a search.
     let nothing_found = nothing && outcome.left_out.is_empty();
     let text = if nothing_found {
@@ -162,6 +159,24 @@ pub fn report(
     }
 }
 
+/// What is the matter with an address, and where it stands in the list, if there is one.
+fn told(left_out: &LeftOut, is_list: bool) -> String {
+    let line = if is_list {
+        format!("line {}: ", left_out.line)
+    } else {
+        String::new()
+    };
+    let (url, reason) = (printable(&left_out.url), printable(&left_out.reason));
+    format!("{line}{url}: {}: {reason}", left_out.kind.name())
+}
+
+/// Whether any image is there under another name. An address with two labels may have none under either.
+fn has_copy(left_out: &[LeftOut]) -> bool {
+    let (copies, others): (Vec<_>, Vec<_>) = left_out.iter().partition(|item| item.kind == Kind::Duplicate);
+    let without: HashSet<&str> = others.iter().map(|item| &*item.url).collect();
+    copies.iter().any(|item| !without.contains(&*item.url))
+}
+
 /// Why the list at `place` gives nothing.
 fn failed(place: &str, reason: &impl Display) -> Failure {
     Failure::failed(format!("{}: {reason}", printable(&without_password(place))))
@@ -191,4 +206,31 @@ async fn list(place: &str, options: &Options) -> Result<String, Failure> {
         }
     };
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left_out(kind: Kind) -> LeftOut {
+        LeftOut {
+            line: 3,
+            url: "http://a.example/1.jpg".to_owned(),
+            kind,
+            reason: "gone".to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_what_stands_in_a_list_has_a_line() {
+        let dead = left_out(Kind::Dead);
+        assert_eq!(told(&dead, true), "line 3: http://a.example/1.jpg: dead: gone");
+        assert_eq!(told(&dead, false), "http://a.example/1.jpg: dead: gone");
+    }
+
+    #[test]
+    fn a_dead_address_with_two_labels_is_no_copy() {
+        assert!(has_copy(&[left_out(Kind::Duplicate)]));
+        assert!(!has_copy(&[left_out(Kind::Dead), left_out(Kind::Duplicate)]));
+    }
 }

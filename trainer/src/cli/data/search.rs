@@ -124,7 +124,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     } else {
         let fetching = fetch::fetch(
             &found.entries,
-            &found.refused,
+            &found.left_out,
             &arguments.data,
             &options,
             &session.progress,
