@@ -19,7 +19,7 @@ pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, Kind, LeftOut, body, is_label, retry_after};
+use crate::fetch::{Entry, Kind, LeftOut, body, is_label, may_pass, retry_after};
 use crate::progress::{Progress, stage};
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -275,7 +275,7 @@ impl Asking<'_> {
         let mut pages: Vec<Vec<Hit>> = kept(&path).filter(|_| !again).unwrap_or_default();
         let mut problem = None;
         while pages.iter().map(Vec::len).sum::<usize>() < per_query {
-            match self.page(query, pages.len(), per_query).await? {
+            match self.page(query, pages.len(), per_query).await {
                 Ok((new, more)) => {
                     let is_last = new.is_empty() || !more;
                     pages.push(new);
@@ -284,34 +284,30 @@ impl Asking<'_> {
                     }
                     keep(&path, &pages)?;
                 }
-                Err(reason) => {
+                Err(Miss::Query(reason)) => {
                     problem = Some(reason);
                     break;
                 }
+                Err(Miss::Search(error)) => return Err(error),
             }
         }
         Ok((pages.into_iter().flatten().take(per_query).collect(), problem))
     }
 
-    /// The hits of one page, and whether there may be more; the inner error ends the query.
-    async fn page(
-        &mut self,
-        query: &str,
-        page: usize,
-        per_query: usize,
-    ) -> Result<Result<(Vec<Hit>, bool), String>, SearchError> {
+    /// The hits of one page, and whether there may be more.
+    async fn page(&mut self, query: &str, page: usize, per_query: usize) -> Result<(Vec<Hit>, bool), Miss> {
         if self.found.remaining == Some(0) {
-            return Ok(Err("the provider's quota is used up".to_owned()));
+            return Err("the provider's quota is used up".to_owned().into());
         }
         if let Some(reason) = &self.unreachable {
-            return Ok(Err(reason.clone()));
+            return Err(reason.clone().into());
         }
         let request = self.provider.request(query, page, per_query)?;
         let answer = self.send(&request).await?;
-        Ok(answer.and_then(|answer| self.provider.read(&answer)))
+        Ok(self.provider.read(&answer)?)
     }
 
-    async fn send(&mut self, request: &SearchRequest) -> Result<Result<Value, String>, SearchError> {
+    async fn send(&mut self, request: &SearchRequest) -> Result<Value, Miss> {
         let mut wait = Duration::from_secs(1);
         let mut reason = String::new();
         let mut reached = false;
@@ -340,18 +336,17 @@ impl Asking<'_> {
             let status = response.status();
             self.found.remaining = self.provider.remaining(response.headers()).or(self.found.remaining);
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                return Err(SearchError::Denied {
+                return Err(Miss::Search(SearchError::Denied {
                     provider: self.provider.title(),
                     status,
                     variable: self.provider.variable(),
-                });
+                }));
             }
-            let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            if busy {
+            if may_pass(status) {
                 reason = format!("the provider answered {status}");
                 if let Some(wished) = retry_after(&response) {
                     if wished > LONGEST_WAIT {
-                        return Ok(Err(format!("{reason}; ask again in {} s", wished.as_secs())));
+                        return Err(format!("{reason}; ask again in {} s", wished.as_secs()).into());
                     }
                     wait = wished;
                 }
@@ -361,25 +356,44 @@ impl Asking<'_> {
             }
             let body = match body(response, MOST_BYTES).await {
                 Ok(Some(body)) => body,
-                Ok(None) => return Ok(Err("the provider's answer is too large".to_owned())),
+                Ok(None) => return Err("the provider's answer is too large".to_owned().into()),
                 Err(error) => {
                     reason = chain(&error.without_url());
                     continue;
                 }
             };
-            return Ok(match serde_json::from_slice(&body) {
-                Ok(json) if status.is_success() => Ok(json),
-                Ok(json) => Err(match provider::complaint(&json) {
-                    Some(complaint) => format!("the provider answered {status}: {complaint}"),
-                    None => format!("the provider answered {status}"),
-                }),
-                Err(_) => Err(format!("the provider answered {status}, but nothing that can be read")),
-            });
+            let json: Value = serde_json::from_slice(&body)
+                .map_err(|_| format!("the provider answered {status}, but nothing that can be read"))?;
+            if status.is_success() {
+                return Ok(json);
+            }
+            let complaint = provider::complaint(&json).map(|complaint| format!(": {complaint}"));
+            return Err(format!("the provider answered {status}{}", complaint.unwrap_or_default()).into());
         }
         if !reached {
             self.unreachable = Some(reason.clone());
         }
-        Ok(Err(reason))
+        Err(reason.into())
+    }
+}
+
+/// Why there is no page of hits.
+enum Miss {
+    /// Nothing can be searched for.
+    Search(SearchError),
+    /// The query gets no answer, in words for people.
+    Query(String),
+}
+
+impl From<SearchError> for Miss {
+    fn from(error: SearchError) -> Self {
+        Self::Search(error)
+    }
+}
+
+impl From<String> for Miss {
+    fn from(reason: String) -> Self {
+        Self::Query(reason)
     }
 }
 

@@ -9,6 +9,7 @@ use shared::files::at;
 
 use super::SetupError;
 use crate::causes::innermost;
+use crate::fetch::may_pass;
 
 /// The largest file that is downloaded, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
@@ -70,11 +71,13 @@ async fn transfer(client: &reqwest::Client, url: &str, file: &mut File, written:
     };
     let mut response = request.send().await.map_err(again)?;
     let status = response.status();
-    if status.is_client_error() {
-        return Err(Transfer::Final(format!("the server answered {status}")));
-    }
     if !status.is_success() {
-        return Err(Transfer::Again(format!("the server answered {status}")));
+        let reason = format!("the server answered {status}");
+        return Err(if may_pass(status) {
+            Transfer::Again(reason)
+        } else {
+            Transfer::Final(reason)
+        });
     }
     if status != reqwest::StatusCode::PARTIAL_CONTENT && *written > 0 {
         // The server sends everything again.
@@ -94,7 +97,28 @@ async fn transfer(client: &reqwest::Client, url: &str, file: &mut File, written:
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_is_busy_is_asked_again() {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let mut file = tempfile::tempfile().expect("a file");
+        for (status, again) in [("404 Not Found", false), ("429 Too Many Requests", true)] {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let url = format!("http://{}/", listener.local_addr().expect("an address"));
+            let server = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().expect("a client");
+                assert!(stream.read(&mut [0; 1024]).expect("a request") > 0);
+                write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").expect("written");
+            });
+            let transferred = transfer(&client, &url, &mut file, &mut 0).await;
+            assert_eq!(matches!(transferred, Err(Transfer::Again(_))), again, "{status}");
+            server.join().expect("asked once");
+        }
+    }
 
     #[tokio::test]
     async fn why_nobody_is_reached_is_said() {
