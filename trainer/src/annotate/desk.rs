@@ -182,7 +182,7 @@ impl Desk {
         }
         let lock = FolderLock::acquire(root)?;
         let (journal, steps) = Journal::open(&path).map_err(|source| DeskError::Journal { path, source })?;
-        let completed = moves::complete(root, &steps);
+        let completed = moves::complete(root, &steps.open);
         let mut desk = Self {
             root: root.to_path_buf(),
             pictures: BTreeMap::new(),
@@ -194,7 +194,7 @@ impl Desk {
             revision: 1,
             _lock: lock,
         };
-        if !(desk.steps.settles && desk.steps.open.is_empty()) {
+        if !desk.steps.open.is_empty() {
             desk.record(&Event::Settled)?;
         }
         if let Some(found) = scan(root)? {

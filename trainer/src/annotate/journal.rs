@@ -29,7 +29,7 @@ pub(super) enum Event {
     Redone(Vec<Move>),
     /// What of the last event could be carried out, in its place.
     Amended(Vec<Move>),
-    /// The last event was carried out. Journals begin with this line; those of older programs have none.
+    /// The last event was carried out.
     Settled,
 }
 
@@ -51,8 +51,6 @@ pub(super) struct Steps {
     pub undone: Vec<Vec<Move>>,
     /// The moves that a killed program can have left half carried out: those of the last event, unless it is settled.
     pub open: Vec<Move>,
-    /// Whether the journal tells what is settled, so that what is open really is.
-    pub settles: bool,
     /// Which stack the last event went to.
     last_undone: bool,
 }
@@ -83,7 +81,7 @@ impl Steps {
                     stack.push(moves);
                 }
             }
-            Event::Settled => self.settles = true,
+            Event::Settled => {}
         }
         match event {
             Event::Done(moves) | Event::Redone(moves) => (self.last_undone, self.open) = (false, moves.clone()),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::journal::{Move, Steps};
+use super::journal::Move;
 use crate::dataset::{inside, named_inside, relocate_exactly, same_file, unescape};
 
 /// Whether a move is one within the data set, by its names alone.
@@ -35,18 +35,16 @@ pub(super) fn plain(path: &str) -> PathBuf {
     unescape(path).unwrap_or_default()
 }
 
-/// Carries out what a killed program left of its last step, and gives those moves. Where the journal does not tell what
-/// is settled, that is only what is plainly half done, a file under both its names: all else may be as its owner wants
-/// it.
-pub(super) fn complete(root: &Path, steps: &Steps) -> Vec<Move> {
+/// Carries out what a killed program left of the `open` moves of its last step, and gives those.
+pub(super) fn complete(root: &Path, open: &[Move]) -> Vec<Move> {
     let completes = |(from, to): (PathBuf, PathBuf)| {
         if same_file(&from, &to) {
             return fs::remove_file(&from).is_ok();
         }
-        steps.settles && fs::symlink_metadata(&from).is_ok() && relocate_exactly(&from, &to).is_ok()
+        fs::symlink_metadata(&from).is_ok() && relocate_exactly(&from, &to).is_ok()
     };
-    let open = steps.open.iter();
-    open.filter(|left| ends(root, left).is_ok_and(completes))
+    open.iter()
+        .filter(|left| ends(root, left).is_ok_and(completes))
         .cloned()
         .collect()
 }

@@ -39,7 +39,6 @@ pub struct Summary {
     /// How many have scores.
     pub succeeded: u64,
     /// How many of those are answered with `unknown`, since no label is sure enough.
-    #[serde(default)]
     pub unknown: u64,
     /// How many have no scores.
     pub failed: u64,

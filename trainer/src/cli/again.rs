@@ -58,7 +58,7 @@ pub mod tests {
         };
         serde_json::from_value(json!({
             "id": "1", "input": "images", "output": output, "scorer": "v", "complete": true, "images": succeeded + 2,
-            "succeeded": succeeded, "failed": 2, "passing": passing, "labels": labels, "models": [],
+            "succeeded": succeeded, "unknown": 0, "failed": 2, "passing": passing, "labels": labels, "models": [],
         }))
         .expect("a summary")
     }

@@ -25,7 +25,7 @@ pub enum Origin {
         kind: Kind,
         /// Why, for people to read.
         reason: String,
-        /// Of a copy, what the server sent; lines of older programs have none.
+        /// Of a copy, what the server sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source_sha256: Option<String>,
     },

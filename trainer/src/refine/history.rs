@@ -1,5 +1,5 @@
 //! How a refinement went, as `epochs.json` keeps it: an array with an entry for each epoch, and before them one with
-//! the number 0 for the network before the first. Files that were written before there were numbers have no such entry.
+//! the number 0 for the network before the first.
 
 use std::fmt::Write;
 
@@ -18,12 +18,10 @@ pub struct Epoch {
     /// Mean cross-entropy on the validation images.
     pub validation_loss: Option<f32>,
     /// The same after calibration, by which epochs are compared.
-    #[serde(default)]
     pub calibrated_validation_loss: Option<f32>,
     /// Share of the validation images classified wrongly.
     pub validation_error: Option<f32>,
     /// Whether the network after this epoch was kept.
-    #[serde(default)]
     pub kept: bool,
 }
 
@@ -189,19 +187,5 @@ pub(crate) mod tests {
             "Epoch 1/3: loss 0.500, training error 25.0 %; validation loss 0.400, error 20.0 %"
         );
         assert!(history.is_unchanged());
-    }
-
-    #[test]
-    fn epochs_written_before_there_was_a_calibrated_loss_are_read() {
-        let written =
-            r#"[{"rate":0.5,"train_loss":1.0,"train_error":0.25,"validation_loss":0.5,"validation_error":null}]"#;
-        let history: History = serde_json::from_str(written).expect("a history");
-        assert_eq!(history.before, None);
-        let epoch = history.epochs[0];
-        assert_eq!(
-            (epoch.validation_loss, epoch.calibrated_validation_loss),
-            (Some(0.5), None)
-        );
-        assert!(!epoch.kept);
     }
 }
