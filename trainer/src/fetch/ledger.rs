@@ -48,13 +48,21 @@ pub struct Provenance {
     pub height: u32,
     /// When it was fetched, RFC 3339, UTC.
     pub time: String,
-    /// The page that shows it, where that is known.
+    /// Whose it is.
+    #[serde(flatten)]
+    pub credits: Credits,
+}
+
+/// Whose an image is, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Credits {
+    /// The page that shows it.
     pub page: Option<String>,
-    /// Its licence, where that is known.
+    /// Its licence.
     pub licence: Option<String>,
-    /// Who made it, where that is known.
+    /// Who made it.
     pub creator: Option<String>,
-    /// How its maker wants to be named, where that is known.
+    /// How its maker wants to be named.
     pub attribution: Option<String>,
 }
 

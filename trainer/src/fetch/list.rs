@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use reqwest::Url;
 
-use super::{Kind, LeftOut};
+use super::{Credits, Kind, LeftOut};
 use crate::dataset::{CaseClash, check_case};
 
 /// Longest label, in bytes: what every file system takes as the name of a folder.
@@ -19,14 +19,8 @@ pub struct Entry {
     pub url: Url,
     /// Line of the list, or place among what a search found, from 1.
     pub line: usize,
-    /// The page that shows it, where that is known.
-    pub page: Option<String>,
-    /// Its licence, where that is known.
-    pub licence: Option<String>,
-    /// Who made it, where that is known.
-    pub creator: Option<String>,
-    /// How its maker wants to be named, where that is known.
-    pub attribution: Option<String>,
+    /// Whose it is.
+    pub credits: Credits,
 }
 
 /// Why a list cannot be used.
@@ -113,10 +107,7 @@ fn entry(line: &str, number: usize) -> Result<Entry, String> {
         label: label.to_owned(),
         url,
         line: number,
-        page: None,
-        licence: None,
-        creator: None,
-        attribution: None,
+        credits: Credits::default(),
     })
 }
 

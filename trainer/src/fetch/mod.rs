@@ -27,7 +27,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 
-pub use ledger::{Ledger, LedgerError, Origin, Provenance};
+pub use ledger::{Credits, Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 pub(crate) use transfer::{body, may_pass, retry_after};
@@ -394,10 +394,7 @@ impl Work<'_> {
             width: picture.width,
             height: picture.height,
             time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
-            page: entry.page.clone(),
-            licence: entry.licence.clone(),
-            creator: entry.creator.clone(),
-            attribution: entry.attribution.clone(),
+            credits: entry.credits.clone(),
         });
         let path = self.data.join(path);
         lock(ledger)

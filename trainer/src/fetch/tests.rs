@@ -144,10 +144,7 @@ async fn a_label_that_was_changed_since_is_told_unless_the_image_was_moved() {
             width: 1,
             height: 1,
             time: String::new(),
-            page: None,
-            licence: None,
-            creator: None,
-            attribution: None,
+            credits: Credits::default(),
         });
         ledger.append(url, &origin).expect("a line");
     }

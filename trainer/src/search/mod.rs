@@ -245,10 +245,7 @@ fn entry(hit: Hit, label: &str, line: usize) -> Option<Entry> {
         label: label.to_owned(),
         url,
         line,
-        page: hit.page,
-        licence: hit.licence,
-        creator: hit.creator,
-        attribution: hit.attribution,
+        credits: hit.credits,
     })
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use shared::files;
 
 use super::SearchError;
+use crate::fetch::Credits;
 
 /// A provider of image search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,14 +59,9 @@ pub struct SearchRequest {
 pub struct Hit {
     /// The image.
     pub url: String,
-    /// The page that shows it.
-    pub page: Option<String>,
-    /// Its licence, where the provider tells.
-    pub licence: Option<String>,
-    /// Who made it.
-    pub creator: Option<String>,
-    /// How its maker wants to be named.
-    pub attribution: Option<String>,
+    /// Whose it is, as far as the provider tells.
+    #[serde(flatten)]
+    pub credits: Credits,
 }
 
 impl Name {
@@ -323,10 +319,12 @@ fn openverse(found: &Value) -> Option<Hit> {
         .unwrap_or_default();
     Some(Hit {
         url: text(&found["url"])?,
-        page: text(&found["foreign_landing_url"]),
-        licence: text(&found["license"]).map(|licence| format!("{licence}{version}")),
-        creator: text(&found["creator"]),
-        attribution: text(&found["attribution"]),
+        credits: Credits {
+            page: text(&found["foreign_landing_url"]),
+            licence: text(&found["license"]).map(|licence| format!("{licence}{version}")),
+            creator: text(&found["creator"]),
+            attribution: text(&found["attribution"]),
+        },
     })
 }
 
@@ -336,28 +334,34 @@ fn commons(found: &Value) -> Option<Hit> {
     Some(Hit {
         // The scaled copy is a picture also where the original is a TIFF of 100 megapixels.
         url: text(&info["thumburl"]).or_else(|| text(&info["url"]))?,
-        page: text(&info["descriptionurl"]),
-        licence: told("LicenseShortName"),
-        creator: told("Artist"),
-        attribution: told("Attribution").or_else(|| told("Credit")),
+        credits: Credits {
+            page: text(&info["descriptionurl"]),
+            licence: told("LicenseShortName"),
+            creator: told("Artist"),
+            attribution: told("Attribution").or_else(|| told("Credit")),
+        },
     })
 }
 
 fn brave(found: &Value) -> Option<Hit> {
     Some(Hit {
         url: text(&found["properties"]["url"])?,
-        page: text(&found["url"]),
-        ..Hit::default()
+        credits: Credits {
+            page: text(&found["url"]),
+            ..Credits::default()
+        },
     })
 }
 
 fn serpapi(found: &Value) -> Option<Hit> {
     Some(Hit {
         url: text(&found["original"])?,
-        page: text(&found["link"]),
-        licence: text(&found["license_details_url"]),
-        creator: text(&found["source"]),
-        attribution: None,
+        credits: Credits {
+            page: text(&found["link"]),
+            licence: text(&found["license_details_url"]),
+            creator: text(&found["source"]),
+            attribution: None,
+        },
     })
 }
 
@@ -365,10 +369,12 @@ fn pexels(found: &Value) -> Option<Hit> {
     let creator = text(&found["photographer"]);
     Some(Hit {
         url: text(&found["src"]["large2x"]).or_else(|| text(&found["src"]["original"]))?,
-        page: text(&found["url"]),
-        licence: Some("Pexels License".to_owned()),
-        attribution: creator.as_ref().map(|creator| format!("Photo by {creator} on Pexels")),
-        creator,
+        credits: Credits {
+            page: text(&found["url"]),
+            licence: Some("Pexels License".to_owned()),
+            attribution: creator.as_ref().map(|creator| format!("Photo by {creator} on Pexels")),
+            creator,
+        },
     })
 }
 
