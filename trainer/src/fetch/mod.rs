@@ -90,7 +90,7 @@ pub struct LeftOut {
 }
 
 /// What is the matter with an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The line is no label and address.
@@ -170,44 +170,11 @@ pub async fn fetch(
         tally: Mutex::new(Tally::default()),
         progress,
     };
-
-    let mut outcome = Outcome {
-        ledger: ledger.path().to_path_buf(),
-        ..Outcome::default()
-    };
-    let mut pending = Vec::new();
-    for entry in entries {
-        match ledger.of(&entry.url) {
-            // What was moved since is where its owner wants it.
-            Some(Origin::Image(image)) if image.label != entry.label && data.join(&image.path).is_file() => {
-                let reason = format!(
-                    "it was fetched as {}: move it if the label has changed",
-                    image.path.display()
-                );
-                outcome.left_out.push(entry.left_out(Kind::Duplicate, reason));
-            }
-            Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
-            Some(Origin::LeftOut {
-                kind,
-                reason,
-                source_sha256,
-            }) if !options.retry_dead && !kind.depends_on_options() && work.has(source_sha256.as_deref()) => {
-                outcome.left_out.push(entry.left_out(*kind, reason.clone()));
-            }
-            _ => pending.push(entry),
-        }
-    }
-    let mut of_host: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
-    for entry in &pending {
-        of_host
-            .entry(entry.url.host_str().unwrap_or_default())
-            .or_default()
-            .push(entry);
-    }
+    let (mut outcome, pending) = work.sort_out(entries, &ledger, &present);
     let (work, ledger) = (&work, &Mutex::new(ledger));
     let _stage = stage(progress, "Fetching", Some(pending.len() as u64));
     // Only what is its host's turn waits for a job, so that a slow host does not hold up the others.
-    let hosts = of_host.into_values().map(|entries| {
+    let hosts = by_host(&pending).into_values().map(|entries| {
         stream::iter(entries)
             .map(move |entry| work.in_turn(entry, ledger))
             .buffer_unordered(options.per_host.max(1))
@@ -219,6 +186,16 @@ pub async fn fetch(
     outcome.left_out.extend_from_slice(left_out);
     outcome.left_out.sort_by_key(|left_out| left_out.line);
     Ok(outcome)
+}
+
+/// The entries of each host.
+fn by_host<'e>(entries: &[&'e Entry]) -> BTreeMap<&'e str, Vec<&'e Entry>> {
+    let mut hosts: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for &entry in entries {
+        let host = entry.url.host_str().unwrap_or_default();
+        hosts.entry(host).or_default().push(entry);
+    }
+    hosts
 }
 
 /// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
@@ -298,7 +275,7 @@ struct Work<'a> {
 #[derive(Default)]
 struct Tally {
     kept: usize,
-    left_out: HashMap<&'static str, usize>,
+    left_out: BTreeMap<Kind, usize>,
 }
 
 /// An image ready to be written.
@@ -310,6 +287,42 @@ struct Picture {
 }
 
 impl Work<'_> {
+    /// What the ledger, of whose images these are `present`, tells of `entries`, and which of them are to be asked.
+    fn sort_out<'e>(
+        &self,
+        entries: &'e [Entry],
+        ledger: &Ledger,
+        present: &HashSet<PathBuf>,
+    ) -> (Outcome, Vec<&'e Entry>) {
+        let mut outcome = Outcome {
+            ledger: ledger.path().to_path_buf(),
+            ..Outcome::default()
+        };
+        let mut pending = Vec::new();
+        for entry in entries {
+            match ledger.of(&entry.url) {
+                // What was moved since is where its owner wants it.
+                Some(Origin::Image(image)) if image.label != entry.label && self.data.join(&image.path).is_file() => {
+                    let reason = format!(
+                        "it was fetched as {}: move it if the label has changed",
+                        image.path.display()
+                    );
+                    outcome.left_out.push(entry.left_out(Kind::Duplicate, reason));
+                }
+                Some(Origin::Image(image)) if present.contains(&image.path) => outcome.known += 1,
+                Some(Origin::LeftOut {
+                    kind,
+                    reason,
+                    source_sha256,
+                }) if !self.options.retry_dead && !kind.depends_on_options() && self.has(source_sha256.as_deref()) => {
+                    outcome.left_out.push(entry.left_out(*kind, reason.clone()));
+                }
+                _ => pending.push(entry),
+            }
+        }
+        (outcome, pending)
+    }
+
     /// Whether the image is there that a copy with this content is one of, where that is known.
     fn has(&self, source_sha256: Option<&str>) -> bool {
         source_sha256.is_none_or(|content| lock(&self.contents).contains_key(content))
@@ -347,7 +360,7 @@ impl Work<'_> {
         let mut tally = lock(&self.tally);
         match &left_out {
             None => tally.kept += 1,
-            Some(left_out) => *tally.left_out.entry(left_out.kind.name()).or_default() += 1,
+            Some(left_out) => *tally.left_out.entry(left_out.kind).or_default() += 1,
         }
         self.progress.status(&tally.text());
         self.progress.advance(1);
@@ -424,7 +437,7 @@ impl Work<'_> {
 
 impl Tally {
     fn text(&self) -> String {
-        let count = |kind: Kind| self.left_out.get(kind.name()).copied().unwrap_or(0);
+        let count = |kind: Kind| self.left_out.get(&kind).copied().unwrap_or(0);
         format!(
             "{} kept, {} dead, {} corrupt, {} duplicate, {} not taken",
             self.kept,
