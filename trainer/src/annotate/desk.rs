@@ -156,8 +156,8 @@ pub enum DeskError {
 /// The data set on the desk. Nobody else changes it meanwhile.
 pub struct Desk {
     root: PathBuf,
-    /// By escaped path: the class, and whether it is excluded.
-    pictures: BTreeMap<String, (String, bool)>,
+    /// By escaped path.
+    pictures: BTreeMap<String, Place>,
     /// Those without an image, too.
     classes: BTreeSet<String>,
     doubts: HashMap<String, Doubt>,
@@ -166,6 +166,14 @@ pub struct Desk {
     completed: Vec<Move>,
     revision: u64,
     _lock: FolderLock,
+}
+
+/// Where an image is. Those of the data set come before the excluded ones.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    excluded: bool,
+    /// Its class, or the one that it had before it was excluded.
+    label: String,
 }
 
 impl Desk {
@@ -210,8 +218,9 @@ impl Desk {
 
     fn add(&mut self, dataset: &Dataset, below: &Path, excluded: bool) {
         for item in &dataset.items {
-            let class = dataset.classes[item.class].clone();
-            self.pictures.insert(escape(&below.join(&item.path)), (class, excluded));
+            let label = dataset.classes[item.class].clone();
+            let place = Place { excluded, label };
+            self.pictures.insert(escape(&below.join(&item.path)), place);
         }
         if !excluded {
             self.classes.extend(dataset.classes.iter().cloned());
@@ -232,24 +241,25 @@ impl Desk {
     pub fn page(&self, query: &Query) -> Page {
         let mut counts: BTreeMap<&str, usize> = self.classes.iter().map(|label| (label.as_str(), 0)).collect();
         let mut excluded = 0;
-        let mut found: Vec<(&String, &String, bool)> = Vec::new();
-        for (path, (label, out)) in &self.pictures {
-            if *out {
+        let mut found: Vec<(&String, &Place)> = Vec::new();
+        for (path, place) in &self.pictures {
+            if place.excluded {
                 excluded += 1;
             } else {
-                *counts.entry(label).or_default() += 1;
+                *counts.entry(&place.label).or_default() += 1;
             }
+            let of_label = || query.label.as_ref().is_none_or(|wanted| *wanted == place.label);
             let asked_for = match &query.path {
                 Some(wanted) => wanted == path,
-                None => *out == query.excluded && query.label.as_ref().is_none_or(|wanted| wanted == label),
+                None => place.excluded == query.excluded && of_label(),
             };
             if asked_for {
-                found.push((path, label, *out));
+                found.push((path, place));
             }
         }
         if query.sort == Sort::Suspicion {
-            let doubt = |path: &str, label: &str| {
-                self.doubt(path, label)
+            let doubt = |path: &str, place: &Place| {
+                self.doubt(path, &place.label)
                     .map_or(f32::NEG_INFINITY, |found| found.suspicion)
             };
             found.sort_by(|a, b| doubt(b.0, b.1).total_cmp(&doubt(a.0, a.1)));
@@ -258,12 +268,12 @@ impl Desk {
             .iter()
             .skip(query.offset)
             .take(query.limit.min(MOST))
-            .map(|(path, label, out)| {
-                let suspicion = self.doubt(path, label);
+            .map(|(path, place)| {
+                let suspicion = self.doubt(path, &place.label);
                 Picture {
                     path: (*path).clone(),
-                    label: (*label).clone(),
-                    excluded: *out,
+                    label: place.label.clone(),
+                    excluded: place.excluded,
                     suspicion: suspicion.map(|found| found.suspicion),
                     suggested: suspicion.map(|found| found.suggested.clone()),
                 }
@@ -288,7 +298,7 @@ impl Desk {
     /// Whether the label of any image of the data set was looked at.
     pub fn doubts_any(&self) -> bool {
         let mut pictures = self.pictures.iter();
-        pictures.any(|(path, (label, is_excluded))| !is_excluded && self.doubt(path, label).is_some())
+        pictures.any(|(path, place)| !place.excluded && self.doubt(path, &place.label).is_some())
     }
 
     /// How doubtful the label of an image is. One that was changed is no longer the one that was looked at.
@@ -353,13 +363,12 @@ impl Desk {
         if !is_label(label) {
             return Err(DeskError::Label(label.to_owned()));
         }
-        check_beside(self.labels(), label)
+        check_beside(self.places(), label)
     }
 
-    /// Whether images of a label are excluded, and the label; those of the data set come first.
-    fn labels(&self) -> BTreeSet<(bool, &str)> {
-        let pictures = self.pictures.values();
-        pictures.map(|(label, excluded)| (*excluded, label.as_str())).collect()
+    /// Where there are images.
+    fn places(&self) -> BTreeSet<&Place> {
+        self.pictures.values().collect()
     }
 
     /// Adds a class, in the place of an empty one that differs in case alone.
@@ -382,16 +391,15 @@ impl Desk {
         let mut conflicts = Vec::new();
         let mut seen = HashSet::new();
         for path in paths.iter().filter(|path| seen.insert(*path)) {
-            let Some((label, excluded)) = self.pictures.get(path) else {
+            let Some(place) = self.pictures.get(path) else {
                 conflicts.push(Conflict {
                     path: path.clone(),
                     reason: "it is no longer there: another window has moved it".to_owned(),
                 });
                 continue;
             };
-            let before_class = if *excluded { 2 } else { 0 };
-            let rest: PathBuf = plain(path).components().skip(before_class + 1).collect();
-            let to = escape(&target(label, &rest));
+            let (_, rest) = parsed(path);
+            let to = escape(&target(&place.label, &rest));
             if to != *path {
                 moves.push(Move { from: path.clone(), to });
             }
@@ -407,15 +415,15 @@ impl Desk {
         mut conflicts: Vec<Conflict>,
         event: impl Fn(Vec<Move>) -> Event,
     ) -> Result<Reply, DeskError> {
-        let labels = self.labels();
+        let places = self.places();
         let mut taken = HashSet::new();
         let mut moves = Vec::new();
         for mut planned in wanted {
             planned.to = self.vacant(&planned.to, &taken);
             let inside = moves::check(&self.root, &planned).map_err(|error| error.to_string());
-            let (label, excluded) = class_of(&planned.to);
-            let beside = labels.iter().copied().filter(|(out, _)| *out == excluded);
-            match inside.and_then(|()| check_beside(beside, &label).map_err(|error| error.to_string())) {
+            let (place, _) = parsed(&planned.to);
+            let beside = places.iter().copied().filter(|known| known.excluded == place.excluded);
+            match inside.and_then(|()| check_beside(beside, &place.label).map_err(|error| error.to_string())) {
                 Ok(()) => {
                     taken.insert(planned.to.clone());
                     moves.push(planned);
@@ -478,14 +486,14 @@ impl Desk {
     /// Keeps the list as the files are.
     fn follow(&mut self, made: &Move) {
         self.pictures.remove(&made.from);
-        let (label, excluded) = class_of(&made.to);
-        if !excluded {
-            self.name_class(&label);
+        let (place, _) = parsed(&made.to);
+        if !place.excluded {
+            self.name_class(&place.label);
         }
         if let Some(found) = self.doubts.remove(&made.from) {
             self.doubts.insert(made.to.clone(), found);
         }
-        self.pictures.insert(made.to.clone(), (label, excluded));
+        self.pictures.insert(made.to.clone(), place);
         // A class folder without images would be reported as empty; one with anything in it stays, and one without
         // which a list beside the class folders would be read in their place.
         for folder in plain(&made.from)
@@ -507,32 +515,36 @@ impl Desk {
     }
 }
 
-/// The class of an image at `path`, and whether it is excluded there.
-fn class_of(path: &str) -> (String, bool) {
+/// Where the image at an escaped path is, and its path below the class folder.
+fn parsed(path: &str) -> (Place, PathBuf) {
     let path = plain(path);
     let excluded = path.starts_with(OWN_FOLDER);
-    let label = path.components().nth(if excluded { 2 } else { 0 });
+    let mut components = path.components().skip(if excluded { 2 } else { 0 });
+    let label = components.next();
     let label = label.map(|label| label.as_os_str().to_string_lossy().into_owned());
-    (label.unwrap_or_default(), excluded)
+    let place = Place {
+        excluded,
+        label: label.unwrap_or_default(),
+    };
+    (place, components.collect())
 }
 
-/// Sees that `label` differs from none of `labels`, of excluded images or not, in case alone: what is there could not
-/// be read again.
-fn check_beside<'a>(labels: impl IntoIterator<Item = (bool, &'a str)>, label: &str) -> Result<(), DeskError> {
-    let mut labels = labels.into_iter();
-    match labels.find(|(_, known)| case_clash([*known, label]).is_some()) {
+/// Sees that `label` differs from that of none of `places` in case alone: what is there could not be read again.
+fn check_beside<'a>(places: impl IntoIterator<Item = &'a Place>, label: &str) -> Result<(), DeskError> {
+    let mut places = places.into_iter();
+    match places.find(|known| case_clash([known.label.as_str(), label]).is_some()) {
         None => Ok(()),
-        Some((false, known)) => {
+        Some(known) if known.excluded => Err(DeskError::ExcludedClash {
+            excluded: known.label.clone(),
+            label: label.to_owned(),
+        }),
+        Some(known) => {
             let clash = CaseClash {
-                first: known.to_owned(),
+                first: known.label.clone(),
                 second: label.to_owned(),
             };
             Err(DeskError::Dataset(clash.into()))
         }
-        Some((true, known)) => Err(DeskError::ExcludedClash {
-            excluded: known.to_owned(),
-            label: label.to_owned(),
-        }),
     }
 }
 
