@@ -153,7 +153,9 @@ fn long_names_keep_their_areas_and_their_ends_in_a_legend() {
         classes: labels.to_vec(),
         rows: (0..2).map(row).collect(),
     };
-    let svg = plots::roc(&predictions).expect("drawn").svg;
+    let svg = plots::roc(&predictions, &Evaluation::new(&predictions))
+        .expect("drawn")
+        .svg;
     assert!(svg.contains("xa 1.000") && svg.contains("xb 1.000"), "{svg}");
     let runs = [1, 2].map(|seed| {
         Line::new(
