@@ -47,3 +47,4 @@ pub mod svm;
 mod sweep;
 mod threads;
 mod training;
+mod web_address;

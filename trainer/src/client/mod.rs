@@ -46,14 +46,6 @@ pub struct Prepared(Bytes);
 /// Why a scorer gave no scores.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address is not one.
-    #[error("{endpoint:?} is not an endpoint ({reason}): give an address like http://127.0.0.1:9001/")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A signature needs a region.
     #[error("cannot tell the region of {endpoint}: name it with --region, or set AWS_REGION")]
     NoRegion {
@@ -157,16 +149,8 @@ impl Client {
     /// header (basic authentication).
     ///
     /// # Errors
-    /// [`ClientError::Endpoint`] and [`ClientError::Setup`].
-    pub fn new(endpoint: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let invalid = |reason: String| ClientError::Endpoint {
-            endpoint: endpoint.to_owned(),
-            reason,
-        };
-        let url = Url::parse(endpoint).map_err(|error| invalid(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid(format!("the scheme is {}, not http or https", url.scheme())));
-        }
+    /// [`ClientError::Setup`].
+    pub fn new(endpoint: Url, timeout: Duration) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .timeout(timeout)
             .redirect(Policy::custom(with_its_body))
@@ -174,7 +158,7 @@ impl Client {
             .map_err(ClientError::Setup)?;
         // This takes the password out of the address, which messages repeat.
         let request = http
-            .post(url)
+            .post(endpoint)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .build()
             .map_err(ClientError::Setup)?;
@@ -282,7 +266,7 @@ impl ClientError {
     /// A stable name to count by: the scorer's own where it gave one.
     pub fn code(&self) -> &str {
         match self {
-            Self::Endpoint { .. } | Self::Setup(_) => "endpoint",
+            Self::Setup(_) => "endpoint",
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
             Self::File { .. } | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
             Self::Timeout { .. } => "timeout",
