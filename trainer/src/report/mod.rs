@@ -16,7 +16,6 @@ use bytes::Bytes;
 use serde_json::Value;
 
 pub use audit::audit_page;
-pub use chart::{Axis, Form, Line, LineChart};
 pub use comparison::{Figures, Group, comparison};
 pub use gallery::{DEFAULT_PICTURES, Gallery, Shown, gallery};
 pub use plots::rates as rate_plot;

@@ -2,6 +2,7 @@ use serde_json::json;
 use shared::explain::ActivationMap;
 use shared::image::Limits;
 
+use super::chart::Line;
 use super::*;
 use crate::audit::{Audit, Doubt, Labelled};
 use crate::evaluation::{Evaluation, Predicted};
