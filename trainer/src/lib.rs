@@ -48,3 +48,4 @@ mod sweep;
 mod threads;
 mod training;
 mod web_address;
+pub mod workbench;
