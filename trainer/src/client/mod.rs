@@ -16,6 +16,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{StatusCode, Url};
 use serde_json::json;
+use shared::files::{FileError, at};
 
 use crate::causes::innermost;
 use crate::image_reader::instead_of_folder;
@@ -68,13 +69,8 @@ pub enum ClientError {
     #[error("cannot set up the connection: {0}")]
     Setup(#[source] reqwest::Error),
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is no file.
     #[error("{}", instead_of_folder(.0))]
     Folder(PathBuf),
@@ -189,11 +185,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::File`], [`ClientError::Folder`], [`ClientError::Empty`] and [`ClientError::TooLarge`].
     pub async fn prepare(path: &Path) -> Result<Prepared, ClientError> {
-        let failed = |source| ClientError::File {
-            path: path.to_owned(),
-            source,
-        };
-        let found = tokio::fs::metadata(path).await.map_err(failed)?;
+        let found = tokio::fs::metadata(path).await.map_err(at(path))?;
         if found.is_dir() {
             return Err(ClientError::Folder(path.to_owned()));
         }
@@ -204,7 +196,7 @@ impl Client {
                 bytes,
             });
         }
-        let image = tokio::fs::read(path).await.map_err(failed)?;
+        let image = tokio::fs::read(path).await.map_err(at(path))?;
         if image.is_empty() {
             return Err(ClientError::Empty(path.to_owned()));
         }
@@ -268,7 +260,7 @@ impl ClientError {
         match self {
             Self::Setup(_) => "endpoint",
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
-            Self::File { .. } | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
+            Self::File(_) | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
             Self::Timeout { .. } => "timeout",
             Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",
