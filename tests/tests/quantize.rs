@@ -13,7 +13,8 @@ use shared::network::{Network, Outputs, Runtime, Tensor};
 use trainer::onnx::proto::{DimensionValue, INT8, ModelProto};
 use trainer::onnx::{Attribute, GraphBuilder};
 use trainer::progress::Silent;
-use trainer::quantize::{QuantizeError, Samples, Workbench, quantize};
+use trainer::quantize::{QuantizeError, Samples, quantize};
+use trainer::workbench::Workbench;
 
 /// Side of the small network's images.
 const SIDE: usize = 24;

@@ -47,3 +47,5 @@ pub mod svm;
 mod sweep;
 mod threads;
 mod training;
+mod web_address;
+pub mod workbench;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::files::{FileError, at};
@@ -35,9 +35,6 @@ pub enum MlflowError {
     /// A file of the run cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// No address of a server.
-    #[error("{0} is no address of an MLflow server; it begins with http:// or https://")]
-    Address(String),
     /// No connection, or it broke.
     #[error("cannot reach {uri}: {reason}")]
     Unreachable {
@@ -63,7 +60,7 @@ pub enum MlflowError {
 /// Logs the run in `folder` to the experiment of this name on the server at `uri`; gives the address of its page.
 ///
 /// Credentials come from `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`.
-pub async fn log(uri: &str, experiment: &str, folder: &Path) -> Result<String, MlflowError> {
+pub async fn log(uri: &Url, experiment: &str, folder: &Path) -> Result<String, MlflowError> {
     let entry = Entry::load(folder)?;
     let server = Server::new(uri)?;
     let experiment = server.experiment(experiment).await?;
@@ -104,20 +101,15 @@ struct Server {
 }
 
 impl Server {
-    fn new(uri: &str) -> Result<Self, MlflowError> {
-        let address = || MlflowError::Address(without_password(uri));
-        let url = reqwest::Url::parse(uri).map_err(|_| address())?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(address());
-        }
-        let shown = without_password(uri).trim_end_matches('/').to_owned();
+    fn new(uri: &Url) -> Result<Self, MlflowError> {
+        let shown = without_password(uri.as_str()).trim_end_matches('/').to_owned();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .timeout(WHOLE_REQUEST)
             .build()
             .map_err(|error| unreachable_server(&shown, &error))?;
         Ok(Self {
-            uri: uri.trim_end_matches('/').to_owned(),
+            uri: uri.as_str().trim_end_matches('/').to_owned(),
             shown,
             http,
         })
@@ -383,7 +375,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let run = folder.path().join("run");
         save(&run, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
-        let logged = log("http://user:secret@127.0.0.1:9/", "ikat", &run).await;
+        let address = Url::parse("http://user:secret@127.0.0.1:9/").expect("an address");
+        let logged = log(&address, "ikat", &run).await;
         let error = logged.expect_err("nobody is there").to_string();
         assert!(
             error.contains("http://127.0.0.1:9") && !error.contains("secret"),

@@ -16,7 +16,7 @@ pub use signature::{SIGNATURE, SIGNATURE_BYTES, TrustedKeys, TrustedKeysError};
 use signature::TRUSTED_KEYS_VARIABLE;
 
 use crate::classifier::{Head, LinearClassifier, LinearClassifierError};
-use crate::files;
+use crate::files::{FileError, at, write_atomically};
 use crate::image::Limits;
 use crate::network::{NetworkError, Runtime};
 use crate::pipeline::{Featurizer, Pipeline, PipelineError};
@@ -55,13 +55,8 @@ pub enum BundleError {
     #[error("the bundle has no {0}")]
     Missing(String),
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// Where.
-        path: PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The manifest is not one.
     #[error("manifest.json is not a valid manifest: {0}")]
     Manifest(String),
@@ -158,7 +153,7 @@ impl Bundle {
     pub fn write(&self, folder: &Path) -> Result<(), BundleError> {
         let write = |name: &str, contents: &[u8]| {
             let path = folder.join(name);
-            files::write_atomically(&path, contents).map_err(|source| BundleError::File { path, source })
+            write_atomically(&path, contents).map_err(at(&path))
         };
         for (name, contents) in &self.files {
             write(name, contents)?;
@@ -166,7 +161,7 @@ impl Bundle {
         if let Some(signature) = &self.signature {
             write(SIGNATURE, signature)?;
         }
-        write(MANIFEST, &self.manifest.to_json())
+        Ok(write(MANIFEST, &self.manifest.to_json())?)
     }
 
     /// What follows the network.
@@ -270,10 +265,7 @@ fn read_file(folder: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleErr
     let path = folder.join(name);
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => BundleError::Missing(name.to_owned()),
-        _ => BundleError::File {
-            path: path.clone(),
-            source,
-        },
+        _ => BundleError::File(at(&path)(source)),
     };
     let mut contents = Vec::new();
     std::fs::File::open(&path)

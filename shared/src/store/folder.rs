@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::{Condition, Object, ObjectInfo, StoreError, off_the_executor};
-use crate::files::{AtomicFile, UNFINISHED, sha256_hex, write_atomically};
+use crate::files::{AtomicFile, UNFINISHED, at, sha256_hex, write_atomically};
 
 /// How the names of lock files and unfinished files begin, which no key may use.
 pub(super) const RESERVED: &str = UNFINISHED;
@@ -63,7 +63,7 @@ impl FolderStore {
             })),
             Ok(_) => Ok(None),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(source) => Err(StoreError::File { path, source }),
+            Err(error) => Err(StoreError::File(at(&path)(error))),
         })
         .await
     }
@@ -90,10 +90,10 @@ impl FolderStore {
         let path = self.path(key);
         let from = from.to_path_buf();
         off_the_executor(move || {
-            let mut source = File::open(&from).map_err(failed(&from))?;
-            let mut file = AtomicFile::create(&path).map_err(failed(&path))?;
-            io::copy(&mut source, &mut file).map_err(failed(&path))?;
-            file.finish().map_err(failed(&path))
+            let mut source = File::open(&from).map_err(at(&from))?;
+            let mut file = AtomicFile::create(&path).map_err(at(&path))?;
+            io::copy(&mut source, &mut file).map_err(at(&path))?;
+            Ok(file.finish().map_err(at(&path))?)
         })
         .await
     }
@@ -105,10 +105,10 @@ impl FolderStore {
             let entries = match fs::read_dir(&path) {
                 Ok(entries) => entries,
                 Err(error) if is_absent(&error) => return Ok(names),
-                Err(source) => return Err(StoreError::File { path, source }),
+                Err(error) => return Err(StoreError::File(at(&path)(error))),
             };
             for entry in entries {
-                let entry = entry.map_err(failed(&path))?;
+                let entry = entry.map_err(at(&path))?;
                 if entry.path().is_dir() {
                     // A name that is not text is none that this store has written.
                     names.extend(entry.file_name().into_string().ok());
@@ -123,18 +123,18 @@ impl FolderStore {
 
 /// Creates the file with all its contents, or finds that the name is taken.
 fn create(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = AtomicFile::create(path).map_err(failed(path))?;
-    file.write_all(bytes).map_err(failed(path))?;
+    let mut file = AtomicFile::create(path).map_err(at(path))?;
+    file.write_all(bytes).map_err(at(path))?;
     file.finish_new().map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => condition_failed(path),
-        _ => failed(path)(error),
+        _ => StoreError::File(at(path)(error)),
     })
 }
 
 /// Replaces the file under its lock, where `etag` names its present contents.
 fn replace(path: &Path, bytes: &[u8], etag: Option<&str>) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed(folder))?;
+    fs::create_dir_all(folder).map_err(at(folder))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let lock_path = folder.join(format!("{RESERVED}{name}.lock"));
     // The file stays: removing it would let two writers hold the locks of two different files.
@@ -142,15 +142,15 @@ fn replace(path: &Path, bytes: &[u8], etag: Option<&str>) -> Result<(), StoreErr
         .create(true)
         .append(true)
         .open(&lock_path)
-        .map_err(failed(&lock_path))?;
-    lock.lock().map_err(failed(&lock_path))?;
+        .map_err(at(&lock_path))?;
+    lock.lock().map_err(at(&lock_path))?;
     if let Some(etag) = etag {
         let unchanged = read(path, u64::MAX)?.is_some_and(|present| sha256_hex(&present) == etag);
         if !unchanged {
             return Err(condition_failed(path));
         }
     }
-    write_atomically(path, bytes).map_err(failed(path))
+    Ok(write_atomically(path, bytes).map_err(at(path))?)
 }
 
 /// The contents of the file, `None` where there is none.
@@ -158,9 +158,9 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if is_absent(&error) => return Ok(None),
-        Err(source) => return Err(failed(path)(source)),
+        Err(error) => return Err(StoreError::File(at(path)(error))),
     };
-    let metadata = file.metadata().map_err(failed(path))?;
+    let metadata = file.metadata().map_err(at(path))?;
     if metadata.is_dir() {
         return Ok(None);
     }
@@ -176,7 +176,7 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
     // A file may grow while it is read.
     file.take(limit.saturating_add(1))
         .read_to_end(&mut bytes)
-        .map_err(failed(path))?;
+        .map_err(at(path))?;
     if bytes.len() as u64 > limit {
         return Err(too_large(bytes.len() as u64));
     }
@@ -192,11 +192,6 @@ fn condition_failed(path: &Path) -> StoreError {
     StoreError::ConditionFailed {
         place: path.display().to_string(),
     }
-}
-
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    |source| StoreError::File { path, source }
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub use s3::{Patience, S3Store};
 pub use source::{Source, Wanted};
 pub use versions::VersionRef;
 
+use crate::files::FileError;
+
 /// A store's contents at one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
@@ -165,13 +167,8 @@ pub enum StoreError {
         reason: String,
     },
     /// The file system refuses.
-    #[error("{path}: {source}")]
-    File {
-        /// Where.
-        path: PathBuf,
-        /// What it said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl StoreError {

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use super::s3::condition_headers;
 use super::s3_error::explain;
 use super::{Condition, S3Store, StoreError};
+use crate::files::at;
 
 /// Size of each part but the last, in bytes.
 const PART_BYTES: usize = 8 << 20;
@@ -54,10 +55,7 @@ impl Contents {
                     file.seek(SeekFrom::Start(start as u64)).await?;
                     file.read_exact(&mut part).await
                 };
-                read.await.map_err(|source| StoreError::File {
-                    path: path.clone(),
-                    source,
-                })?;
+                read.await.map_err(at(path))?;
                 Ok(part.into())
             }
         }

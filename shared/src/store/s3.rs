@@ -24,7 +24,7 @@ use super::multipart::Contents;
 use super::s3_error::{causes, explain, is_not_found};
 use super::{Condition, Object, ObjectInfo, Page, StoreError};
 use crate::aws::Environment;
-use crate::files::{AtomicFile, hex};
+use crate::files::{AtomicFile, at, hex};
 
 /// Environment variable that names another server for S3 alone.
 const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_S3";
@@ -277,12 +277,7 @@ impl S3Store {
         let Some(answer) = self.request(key, None).await? else {
             return Ok(false);
         };
-        let failed = |source| {
-            Failure::Lasting(StoreError::File {
-                path: to.to_path_buf(),
-                source,
-            })
-        };
+        let failed = |error| Failure::Lasting(StoreError::File(at(to)(error)));
         let mut file = AtomicFile::create(to).map_err(failed)?;
         let mut broken = None;
         let take = |piece: &[u8]| file.write_all(piece).map_err(|error| broken = Some(error));
@@ -418,13 +413,9 @@ impl S3Store {
 
     /// Writes the file at `from` to `key`, whole or not at all, without holding all of it in memory.
     pub(super) async fn upload(&self, key: &str, from: &Path) -> Result<(), StoreError> {
-        let failed = |source| StoreError::File {
-            path: from.to_path_buf(),
-            source,
-        };
-        let size = tokio::fs::metadata(from).await.map_err(failed)?.len();
+        let size = tokio::fs::metadata(from).await.map_err(at(from))?.len();
         if size <= MULTIPART_FROM as u64 {
-            let bytes = tokio::fs::read(from).await.map_err(failed)?;
+            let bytes = tokio::fs::read(from).await.map_err(at(from))?;
             return self.put(key, bytes.into(), None).await.map(drop);
         }
         let contents = Contents::File {

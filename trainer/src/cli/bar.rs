@@ -28,11 +28,16 @@ impl Bar {
         }
     }
 
-    /// Prints a line, whether quiet or not, past the bar.
+    /// Prints a line, whether quiet or not, past the bar; what would command the terminal is escaped.
     pub fn say(&self, text: &str) {
+        self.print(&printable_lines(text));
+    }
+
+    /// Prints a line as it is, whether quiet or not, past the bar.
+    pub fn print(&self, text: &str) {
         self.with_current(|current| match current {
-            Some(bar) => bar.suspend(|| tell(&printable_lines(text))),
-            None => tell(&printable_lines(text)),
+            Some(bar) => bar.suspend(|| tell(text)),
+            None => tell(text),
         });
     }
 

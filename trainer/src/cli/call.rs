@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::Serialize;
 
 use super::Session;
@@ -24,7 +25,7 @@ pub struct Arguments {
     /// Address of the scorer: a function URL, a local server, or `cargo lambda watch`'s
     /// http://127.0.0.1:9000/2015-03-31/functions/scorer/invocations
     #[arg(long, value_name = "URL", value_parser = values::address)]
-    endpoint: String,
+    endpoint: Url,
     /// Images to classify
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -75,7 +76,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
 /// A client that signs where it must, and at function URLs where it can.
 async fn client(arguments: &Arguments, session: &Session) -> Result<Client, ClientError> {
-    let client = Client::new(&arguments.endpoint, Duration::from_secs(arguments.timeout))?;
+    let client = Client::new(arguments.endpoint.clone(), Duration::from_secs(arguments.timeout))?;
     if !arguments.sign_requests && region_of_function_url(client.endpoint()).is_none() {
         session.warn_of_idle(&[("region", false, "requests that are signed")]);
         return Ok(client);

@@ -41,7 +41,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 
 use self::bar::Bar;
 use self::failure::{Done, Failure};
-use self::output::{Output, printable_lines, tell};
+use self::output::{Output, printable_lines};
 use crate::configuration::{self, Configuration};
 use crate::progress::Progress;
 use crate::setup::Cache;
@@ -153,12 +153,12 @@ impl Session {
     }
 
     /// Something that went wrong without hindering the rest.
-    #[allow(clippy::unused_self)] // Whoever warns has a session.
     fn warn(&self, text: &str) {
         let style = anstyle::Style::new()
             .bold()
             .fg_color(Some(anstyle::AnsiColor::Yellow.into()));
-        tell(&format!("{style}warning{style:#}: {}", printable_lines(text)));
+        let text = printable_lines(text);
+        self.progress.print(&format!("{style}warning{style:#}: {text}"));
     }
 }
 

@@ -40,9 +40,9 @@ impl Output {
     /// Prints a result: `document` as JSON, or `text`, with what else would command the terminal escaped.
     pub fn result(self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
         if self.json {
-            self.text(&serde_json::to_string_pretty(document)?)
+            print(&serde_json::to_string_pretty(document)?)
         } else {
-            self.text(&printable_lines(text))
+            print(&printable_lines(text))
         }
     }
 
@@ -51,24 +51,23 @@ impl Output {
         let hint = if self.quiet { "" } else { hint };
         self.result(document, &format!("{text}{hint}"))
     }
+}
 
-    /// Prints `text` and a line break: as it is, but where it could command a terminal. A reader that went away is no
-    /// error.
-    #[allow(clippy::unused_self)] // Whoever prints results has an output.
-    pub fn text(self, text: &str) -> Result<(), Failure> {
-        let text = text.trim_end_matches('\n');
-        let mut output = io::stdout().lock();
-        let written = if output.is_terminal() {
-            writeln!(output, "{}", printable_lines(text))
-        } else {
-            writeln!(output, "{text}")
-        };
-        match written {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
-                "the result cannot be printed to standard output: {error}"
-            ))),
-            _ => Ok(()),
-        }
+/// Prints a result and a line break: as it is, but where it could command a terminal. A reader that went away is no
+/// error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let text = text.trim_end_matches('\n');
+    let mut output = io::stdout().lock();
+    let written = if output.is_terminal() {
+        writeln!(output, "{}", printable_lines(text))
+    } else {
+        writeln!(output, "{text}")
+    };
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+            "the result cannot be printed to standard output: {error}"
+        ))),
+        _ => Ok(()),
     }
 }
 

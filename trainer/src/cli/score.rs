@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::BundleArguments;
-use super::output::{Output, printable, printable_path};
+use super::output::{Output, print, printable, printable_path};
 use super::resources::Resources;
 use super::values;
 use crate::evaluation::padded;
@@ -54,9 +54,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let pipelines = scoring::pipelines(&bundle, &runtime, limits, threads)?;
     let results = scoring::score_files(pipelines, &bundle.manifest, images, top_k, limits);
     match format {
-        Format::Table => session.output.text(&table(&results))?,
+        Format::Table => print(&table(&results))?,
         Format::Json => Output::new(true, false).result(&Document { results: &results }, "")?,
-        Format::Csv => session.output.text(&rows(&results, &bundle.manifest.classes))?,
+        Format::Csv => print(&rows(&results, &bundle.manifest.classes))?,
     }
     let failed = results
         .iter()

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use reqwest::Url;
+
 use super::Session;
 use super::location::block_on;
 use super::values;
@@ -13,7 +15,7 @@ use crate::mlflow;
 pub struct Tracking {
     /// Also log the run to this MLflow tracking server, e.g. http://127.0.0.1:5000
     #[arg(long, value_name = "URI", value_parser = values::address)]
-    mlflow: Option<String>,
+    mlflow: Option<Url>,
     /// MLflow experiment that the run is logged to
     #[arg(long, value_name = "NAME", default_value = "ikat")]
     mlflow_experiment: String,

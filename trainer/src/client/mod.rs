@@ -16,6 +16,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{StatusCode, Url};
 use serde_json::json;
+use shared::files::{FileError, at};
 
 use crate::causes::innermost;
 use crate::image_reader::instead_of_folder;
@@ -46,14 +47,6 @@ pub struct Prepared(Bytes);
 /// Why a scorer gave no scores.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The address is not one.
-    #[error("{endpoint:?} is not an endpoint ({reason}): give an address like http://127.0.0.1:9001/")]
-    Endpoint {
-        /// What was given.
-        endpoint: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A signature needs a region.
     #[error("cannot tell the region of {endpoint}: name it with --region, or set AWS_REGION")]
     NoRegion {
@@ -76,13 +69,8 @@ pub enum ClientError {
     #[error("cannot set up the connection: {0}")]
     Setup(#[source] reqwest::Error),
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is no file.
     #[error("{}", instead_of_folder(.0))]
     Folder(PathBuf),
@@ -157,16 +145,8 @@ impl Client {
     /// header (basic authentication).
     ///
     /// # Errors
-    /// [`ClientError::Endpoint`] and [`ClientError::Setup`].
-    pub fn new(endpoint: &str, timeout: Duration) -> Result<Self, ClientError> {
-        let invalid = |reason: String| ClientError::Endpoint {
-            endpoint: endpoint.to_owned(),
-            reason,
-        };
-        let url = Url::parse(endpoint).map_err(|error| invalid(error.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid(format!("the scheme is {}, not http or https", url.scheme())));
-        }
+    /// [`ClientError::Setup`].
+    pub fn new(endpoint: Url, timeout: Duration) -> Result<Self, ClientError> {
         let http = reqwest::Client::builder()
             .timeout(timeout)
             .redirect(Policy::custom(with_its_body))
@@ -174,7 +154,7 @@ impl Client {
             .map_err(ClientError::Setup)?;
         // This takes the password out of the address, which messages repeat.
         let request = http
-            .post(url)
+            .post(endpoint)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .build()
             .map_err(ClientError::Setup)?;
@@ -205,11 +185,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::File`], [`ClientError::Folder`], [`ClientError::Empty`] and [`ClientError::TooLarge`].
     pub async fn prepare(path: &Path) -> Result<Prepared, ClientError> {
-        let failed = |source| ClientError::File {
-            path: path.to_owned(),
-            source,
-        };
-        let found = tokio::fs::metadata(path).await.map_err(failed)?;
+        let found = tokio::fs::metadata(path).await.map_err(at(path))?;
         if found.is_dir() {
             return Err(ClientError::Folder(path.to_owned()));
         }
@@ -220,7 +196,7 @@ impl Client {
                 bytes,
             });
         }
-        let image = tokio::fs::read(path).await.map_err(failed)?;
+        let image = tokio::fs::read(path).await.map_err(at(path))?;
         if image.is_empty() {
             return Err(ClientError::Empty(path.to_owned()));
         }
@@ -282,9 +258,9 @@ impl ClientError {
     /// A stable name to count by: the scorer's own where it gave one.
     pub fn code(&self) -> &str {
         match self {
-            Self::Endpoint { .. } | Self::Setup(_) => "endpoint",
+            Self::Setup(_) => "endpoint",
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
-            Self::File { .. } | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
+            Self::File(_) | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
             Self::Timeout { .. } => "timeout",
             Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",

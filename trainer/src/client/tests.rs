@@ -129,9 +129,9 @@ fn who_is_at_fault_and_why_is_said() {
 }
 
 /// A server that answers `count` requests, refuses the first, and tells how many it worked on at once at most.
-fn server(count: usize) -> (String, JoinHandle<usize>) {
+fn server(count: usize) -> (Url, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{}/", listener.local_addr().expect("bound"));
+    let address = url(&format!("http://{}/", listener.local_addr().expect("bound")));
     let serving = std::thread::spawn(move || {
         let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let answering: Vec<_> = (0..count)
@@ -178,7 +178,7 @@ async fn calls_go_out_together_and_come_back_in_order() {
         std::fs::write(image, "an image").expect("written");
     }
     let (address, serving) = server(12);
-    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    let client = Client::new(address, Duration::from_secs(20)).expect("a client");
     let load = Load {
         images: images.to_vec(),
         repeat: 6,
@@ -228,8 +228,8 @@ async fn calling(user: &str) -> (TcpListener, Client, Prepared) {
     std::fs::write(&image, "an image").expect("written");
     let request = Client::prepare(&image).await.expect("a request");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = format!("http://{user}{}/", listener.local_addr().expect("bound"));
-    let client = Client::new(&address, Duration::from_secs(20)).expect("a client");
+    let address = url(&format!("http://{user}{}/", listener.local_addr().expect("bound")));
+    let client = Client::new(address, Duration::from_secs(20)).expect("a client");
     (listener, client, request)
 }
 

@@ -12,12 +12,13 @@ mod noise;
 mod scene;
 mod texture;
 
-use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use rayon::prelude::*;
+use shared::files::{FileError, at, write_atomically};
 
 use crate::progress::{Progress, stage};
 use noise::Dice;
@@ -143,15 +144,8 @@ pub enum DemoError {
         path: PathBuf,
     },
     /// The folder or a file in it cannot be read or written.
-    #[error("cannot {action} {}: {source}", .path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system answered.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The picture could not be encoded.
     #[error("cannot encode {}: {source}", .path.display())]
     Encode {
@@ -226,20 +220,11 @@ fn encode(scene: &Scene, path: &Path) -> Result<Vec<u8>, DemoError> {
 
 /// Makes sure that `path` holds `bytes`, without ever replacing something else.
 fn place(path: &Path, bytes: &[u8]) -> Result<(), DemoError> {
-    let failed = |action| {
-        move |source| DemoError::File {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    };
     match std::fs::read(path) {
         Ok(present) if present == bytes => Ok(()),
         Ok(_) => Err(DemoError::InTheWay { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            shared::files::write_atomically(path, bytes).map_err(failed("write"))
-        }
-        Err(error) => Err(failed("read")(error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(write_atomically(path, bytes).map_err(at(path))?),
+        Err(error) => Err(at(path)(error).into()),
     }
 }
 

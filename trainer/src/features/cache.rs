@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use shared::files::sha256_hex;
+use shared::files::{at, sha256_hex};
 use shared::image::REVISION;
 use shared::network::NetworkError;
 use shared::preprocessing::Preprocessing;
@@ -88,28 +88,24 @@ impl FeatureCache {
     /// Opens the cache for `key` in `folder`, or makes it, for vectors of `size` features.
     ///
     /// # Errors
-    /// [`FeatureError::Cache`], or [`FeatureError::Foreign`] where the file holds something else.
+    /// [`FeatureError::File`], or [`FeatureError::Foreign`] where the file holds something else.
     pub fn open(folder: &Path, key: &CacheKey, size: usize) -> Result<Self, FeatureError> {
         let path = folder.join(format!("{}.{EXTENSION}", key.0));
-        let failed = |source| FeatureError::Cache {
-            path: path.clone(),
-            source,
-        };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)
-            .map_err(failed)?;
-        if !begin(&mut file, size).map_err(failed)? {
+            .map_err(at(&path))?;
+        if !begin(&mut file, size).map_err(at(&path))? {
             return Err(FeatureError::Foreign { path, size });
         }
         // Its time says when it was used last; a file that keeps its own is only removed early.
         let _ = file.set_modified(SystemTime::now());
         keep_latest(folder, KEPT, &is_cache);
-        let offsets = index(&file, record_length(size)).map_err(failed)?;
+        let offsets = index(&file, record_length(size)).map_err(at(&path))?;
         Ok(Self {
             file: Mutex::new(file),
             path,
@@ -121,7 +117,7 @@ impl FeatureCache {
     /// The record of an image that was in the cache when it was opened.
     ///
     /// # Errors
-    /// [`FeatureError::Cache`]; a damaged record is `None`.
+    /// [`FeatureError::File`]; a damaged record is `None`.
     pub fn get(&self, image: &[u8; HASH]) -> Result<Option<Record>, FeatureError> {
         let Some(offset) = self.offsets.get(image) else {
             return Ok(None);
@@ -130,17 +126,14 @@ impl FeatureCache {
         let mut file = lock(&self.file);
         file.seek(SeekFrom::Start(*offset))
             .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|source| FeatureError::Cache {
-                path: self.path.clone(),
-                source,
-            })?;
+            .map_err(at(&self.path))?;
         Ok(decode(&bytes).filter(|record| record.image == *image))
     }
 
     /// Appends a record.
     ///
     /// # Errors
-    /// [`FeatureError::Cache`], or [`FeatureError::Network`] where the vector has another length than the others.
+    /// [`FeatureError::File`], or [`FeatureError::Network`] where the vector has another length than the others.
     pub fn append(&self, record: &Record) -> Result<(), FeatureError> {
         if record.features.len() != self.size {
             let reason = format!(
@@ -151,10 +144,7 @@ impl FeatureCache {
             return Err(NetworkError::Run(reason).into());
         }
         let mut file = lock(&self.file);
-        append(&mut file, &encode(record)).map_err(|source| FeatureError::Cache {
-            path: self.path.clone(),
-            source,
-        })
+        Ok(append(&mut file, &encode(record)).map_err(at(&self.path))?)
     }
 }
 

@@ -7,6 +7,7 @@ mod shared_network;
 mod similarity;
 
 use ndarray::{Array2, Axis};
+use shared::files::FileError;
 
 pub use cache::{CacheKey, FeatureCache, Record};
 pub use featurize::{Featurized, featurize};
@@ -62,13 +63,8 @@ pub enum FeatureError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The cache file cannot be read or written.
-    #[error("the feature cache {path}: {source}")]
-    Cache {
-        /// Which file.
-        path: std::path::PathBuf,
-        /// What the file system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The cache file holds something else.
     #[error("{path} is not a feature cache of {size} features: delete it, it will be made anew")]
     Foreign {

@@ -12,17 +12,17 @@ mod calibrate;
 mod plan;
 mod rewrite;
 mod speed;
+mod vectors;
 mod weights;
-mod workbench;
 
 use shared::network::{NetworkError, Tensor};
 
 use crate::onnx::fold_batch_norm;
 use crate::onnx::proto::ModelProto;
 use crate::progress::stage;
+use crate::workbench::Workbench;
 
 pub use speed::{Speeds, compare};
-pub use workbench::Workbench;
 
 use calibrate::Observed;
 use plan::Plan;

@@ -69,12 +69,21 @@ pub struct Line {
     pub name: String,
     /// `(x, y)`, in drawing order.
     pub points: Vec<(f64, f64)>,
-    /// Whether each point is marked.
-    pub marked: bool,
-    /// Drawn thick, in the text's colour: what the others come to.
-    pub summary: bool,
-    /// Drawn thin, in the text's colour, without a legend: something to compare with.
-    pub reference: bool,
+    /// How it is drawn.
+    pub style: Style,
+}
+
+/// How a line is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// In a colour of its own.
+    Plain,
+    /// The same, with each point marked.
+    Marked,
+    /// Thick, in the text's colour: what the others come to.
+    Summary,
+    /// Thin, in the text's colour, without a legend: something to compare with.
+    Reference,
 }
 
 impl Line {
@@ -83,28 +92,32 @@ impl Line {
         Self {
             name: name.into(),
             points,
-            marked: false,
-            summary: false,
-            reference: false,
+            style: Style::Plain,
         }
     }
 
     /// The line with its points marked.
     #[must_use]
     pub fn marked(self) -> Self {
-        Self { marked: true, ..self }
+        Self {
+            style: Style::Marked,
+            ..self
+        }
     }
 
     /// The line as what the others come to.
     #[must_use]
     pub fn summary(self) -> Self {
-        Self { summary: true, ..self }
+        Self {
+            style: Style::Summary,
+            ..self
+        }
     }
 
     /// Something to compare with.
     pub fn reference(points: Vec<(f64, f64)>) -> Self {
         Self {
-            reference: true,
+            style: Style::Reference,
             ..Self::new("", points)
         }
     }
@@ -159,7 +172,7 @@ impl LineChart {
             .bold_line_style(INK.mix(0.14))
             .light_line_style(TRANSPARENT)
             .draw()?;
-        for line in self.lines.iter().filter(|line| line.reference) {
+        for line in self.lines.iter().filter(|line| line.style == Style::Reference) {
             chart.draw_series(DashedLineSeries::new(
                 line.points.iter().copied(),
                 5,
@@ -167,10 +180,9 @@ impl LineChart {
                 INK.mix(0.5).into(),
             ))?;
         }
-        let named = self.lines.iter().filter(|line| !line.reference);
         let (mut coloured, mut summaries) = (COLOURS.iter().cycle(), [INK.mix(1.0), INK.mix(0.5)].into_iter().cycle());
-        for line in named {
-            let (colour, width) = if line.summary {
+        for line in self.named() {
+            let (colour, width) = if line.style == Style::Summary {
                 (summaries.next().unwrap_or(INK.mix(1.0)), 3)
             } else {
                 (coloured.next().unwrap_or(&INK).mix(1.0), 2)
@@ -179,12 +191,12 @@ impl LineChart {
                 .draw_series(LineSeries::new(self.visible(&line.points), colour.stroke_width(width)))?
                 .label(cut(&line.name, NAME))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
-            if line.marked {
+            if line.style == Style::Marked {
                 let marks = line.points.iter();
                 chart.draw_series(marks.map(|point| Circle::new(*point, 3, colour.filled())))?;
             }
         }
-        if self.lines.iter().filter(|line| !line.reference).count() > 1 {
+        if self.named().count() > 1 {
             chart
                 .configure_series_labels()
                 .position(self.emptiest_corner())
@@ -195,6 +207,11 @@ impl LineChart {
         }
         area.present()?;
         Ok(())
+    }
+
+    /// The lines that the legend names.
+    fn named(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.style != Style::Reference)
     }
 
     /// The points without those on the pixel of the one before: curves of many images have a thousand times as many.
@@ -209,9 +226,7 @@ impl LineChart {
     /// The corner of the chart with the fewest points in it.
     fn emptiest_corner(&self) -> SeriesLabelPosition {
         let points: Vec<(f64, f64)> = self
-            .lines
-            .iter()
-            .filter(|line| !line.reference)
+            .named()
             .flat_map(|line| line.points.windows(2))
             .flat_map(|pair| [0.0, 0.25, 0.5, 0.75].map(|share| mix(pair[0], pair[1], share)))
             .map(|(x, y)| (place(&self.x.range, x), place(&self.y.range, y)))

@@ -3,8 +3,9 @@
 use askama::Template;
 use serde::Serialize;
 
+use super::chart::Line;
 use super::plots::{MOST_LINES, roc_chart};
-use super::{Line, Plot, ReportError, STYLE, figure, interval, percent};
+use super::{Plot, ReportError, STYLE, figure, interval, percent};
 use crate::counted::counted;
 use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE, Spread, p_text};
 use crate::runs::{Comparison, Difference};

@@ -6,17 +6,17 @@ use image::DynamicImage;
 use shared::bundle::Bundle;
 use shared::explain::ActivationMap;
 use shared::image::{Limits, probe};
-use shared::network::Runtime;
 use shared::pipeline::Pipeline;
 
 use super::ReportError;
 use crate::dataset::read;
 use crate::evaluation::{Predicted, Predictions};
 use crate::image_reader::Images;
-use crate::progress::{Progress, stage};
+use crate::progress::stage;
 use crate::scoring;
 use crate::small_copy::{decoded, jpeg};
 use crate::threads::by_workers;
+use crate::workbench::Workbench;
 
 /// How many images a report shows unless told otherwise.
 pub const DEFAULT_PICTURES: usize = 3000;
@@ -60,9 +60,8 @@ pub fn gallery(
     source: &Images,
     predictions: &Predictions,
     most: usize,
-    runtime: &Runtime,
-    (limits, threads): (Limits, usize),
-    progress: &dyn Progress,
+    limits: Limits,
+    workbench: &Workbench,
 ) -> Result<Gallery, ReportError> {
     let rows = chosen(predictions, most);
     if rows.is_empty() {
@@ -75,7 +74,9 @@ pub fn gallery(
         side: side(source, predictions, &rows, limits),
         resolution: bundle.manifest.preprocessing.resolution,
     };
-    let mut pipelines = scoring::pipelines(bundle, runtime, limits, threads.clamp(1, rows.len()))?;
+    let threads = workbench.threads.clamp(1, rows.len());
+    let mut pipelines = scoring::pipelines(bundle, workbench.runtime, limits, threads)?;
+    let progress = workbench.progress;
     let _stage = stage(progress, "Drawing the report", Some(rows.len() as u64));
     let drawn = by_workers(&mut pipelines, &rows, |pipeline, row| {
         let shown = studio.show(*row, pipeline);

@@ -16,13 +16,13 @@ use bytes::Bytes;
 use serde_json::Value;
 
 pub use audit::audit_page;
-pub use chart::{Axis, Form, Line, LineChart};
 pub use comparison::{Figures, Group, comparison};
 pub use gallery::{DEFAULT_PICTURES, Gallery, Shown, gallery};
+pub use plots::rates as rate_plot;
 
 use crate::dataset::Skipped;
 use crate::evaluation::{Metrics, Predictions};
-use crate::refine::{Epoch, RateCurve};
+use crate::refine::Epoch;
 use crate::runs::Record;
 
 /// Name of the page.
@@ -80,7 +80,7 @@ struct Plot {
 impl Report<'_> {
     /// `report.html`, `roc.svg` and `confusion.svg`.
     pub fn files(&self) -> Result<BTreeMap<String, Bytes>, ReportError> {
-        let roc = plots::roc(self.predictions)?;
+        let roc = plots::roc(self.predictions, &self.metrics.evaluation)?;
         let confusion = plots::confusion(&self.metrics.evaluation)?;
         let files = [
             ("roc.svg", chart::standalone(&roc.svg)),
@@ -106,14 +106,6 @@ fn interval(bounds: Option<[f64; 2]>) -> String {
 /// A figure with three decimals.
 fn figure(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"))
-}
-
-/// The curve of a search for a learning rate, as SVG.
-///
-/// # Errors
-/// [`ReportError::Plot`].
-pub fn rate_plot(curve: &RateCurve) -> Result<String, ReportError> {
-    plots::rates(curve)
 }
 
 #[cfg(test)]

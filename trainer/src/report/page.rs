@@ -147,12 +147,11 @@ fn title(report: &Report) -> String {
 
 fn subtitle(report: &Report) -> String {
     let record = report.record;
-    let what = serde_json::to_value(record.classifier).unwrap_or_default();
     format!(
         "Run {}, {}; {} with {} at {} pixels; version {}",
         record.id,
         record.created,
-        what.as_str().unwrap_or_default(),
+        record.classifier.name(),
         record.backbone.name,
         record.resolution,
         record.version

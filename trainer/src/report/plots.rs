@@ -34,10 +34,9 @@ pub(super) fn roc_chart(title: &str, mut lines: Vec<Line>) -> LineChart {
     }
 }
 
-/// Each class against the rest, and their averages.
-pub(super) fn roc(predictions: &Predictions) -> Result<Plot, ReportError> {
+/// Each class against the rest, and their averages, with the areas that `evaluation` gives.
+pub(super) fn roc(predictions: &Predictions, evaluation: &Evaluation) -> Result<Plot, ReportError> {
     let curves = RocCurves::new(predictions);
-    let evaluation = Evaluation::new(predictions);
     let average = |name: &str, curve: &Option<RocCurve>, area| {
         let curve = curve.as_ref()?;
         Some(Line::new(format!("{name} {}", figure(area)), points(curve)).summary())
@@ -46,7 +45,7 @@ pub(super) fn roc(predictions: &Predictions) -> Result<Plot, ReportError> {
         .classes
         .iter()
         .zip(&curves.per_class)
-        .filter_map(|(label, curve)| Some((evaluation.per_class[label].auc?, label.as_str(), curve.as_ref()?)))
+        .filter_map(|(label, curve)| Some((evaluation.per_class.get(label)?.auc?, label.as_str(), curve.as_ref()?)))
         .collect();
     let all = classes.len();
     if all > MOST_LINES {
@@ -230,8 +229,11 @@ pub(super) fn epochs(history: &[Epoch], test_error: Option<f64>) -> Result<Optio
     }))
 }
 
-/// Loss over learning rates, with the suggested one where there is one.
-pub(super) fn rates(curve: &RateCurve) -> Result<String, ReportError> {
+/// The curve of a search for a learning rate as SVG, with the suggested rate where there is one.
+///
+/// # Errors
+/// [`ReportError::Plot`].
+pub fn rates(curve: &RateCurve) -> Result<String, ReportError> {
     let along = |value: fn(&RatePoint) -> f32| -> Vec<(f64, f64)> {
         let points = curve.points.iter();
         points

@@ -2,6 +2,7 @@ use serde_json::json;
 use shared::explain::ActivationMap;
 use shared::image::Limits;
 
+use super::chart::Line;
 use super::*;
 use crate::audit::{Audit, Doubt, Labelled};
 use crate::evaluation::{Evaluation, Predicted};
@@ -153,7 +154,9 @@ fn long_names_keep_their_areas_and_their_ends_in_a_legend() {
         classes: labels.to_vec(),
         rows: (0..2).map(row).collect(),
     };
-    let svg = plots::roc(&predictions).expect("drawn").svg;
+    let svg = plots::roc(&predictions, &Evaluation::new(&predictions))
+        .expect("drawn")
+        .svg;
     assert!(svg.contains("xa 1.000") && svg.contains("xb 1.000"), "{svg}");
     let runs = [1, 2].map(|seed| {
         Line::new(

@@ -35,6 +35,7 @@ use crate::progress::Progress;
 use crate::refine::{RateCurve, RateRange, Recipe};
 use crate::runs::{DataSummary, Kind, RunError, TrainedOn, shortest};
 use crate::svm;
+use crate::workbench::Workbench;
 
 pub use choice::{Choice, choose};
 pub use error::TrainingError;
@@ -299,6 +300,15 @@ fn finish(
 }
 
 impl Workplace<'_> {
+    /// The part of it that runs a network over images.
+    fn workbench(&self) -> Workbench<'_> {
+        Workbench {
+            runtime: self.runtime,
+            threads: self.threads,
+            progress: self.progress,
+        }
+    }
+
     /// The readable part of `dataset`, and the features of each of its images in order, for whoever looks at data
     /// rather than trains on it; images whose hashes differ in at most `distance` bits of 256 share a group.
     pub fn featurize(

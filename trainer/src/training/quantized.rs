@@ -12,7 +12,7 @@ use shared::pipeline::PipelineError;
 use super::{Fitted, Prepared, Refinement, Selection, TrainingError, refined};
 use crate::dataset::read;
 use crate::onnx::proto::ModelProto;
-use crate::quantize::{self, QuantizeError, Quantized, Samples, Speeds, Workbench};
+use crate::quantize::{self, QuantizeError, Quantized, Samples, Speeds};
 use crate::svm::ClassWeights;
 
 /// Training images that a network is quantized by, at most.
@@ -45,14 +45,9 @@ pub(super) fn apply<'a>(job: &Prepared, fitted: Fitted<'a>) -> Result<Fitted<'a>
         return Ok(fitted);
     }
     let samples = samples(job)?;
-    let workbench = Workbench {
-        runtime: job.workplace.runtime,
-        threads: job.workplace.threads,
-        progress: job.workplace.progress,
-    };
     let outcome = ModelProto::decode(fitted.model.as_ref())
         .map_err(|error| QuantizeError::Unsuitable(error.to_string()))
-        .and_then(|model| quantize::quantize(&model, &samples, &workbench));
+        .and_then(|model| quantize::quantize(&model, &samples, &job.workplace.workbench()));
     let quantized = match outcome {
         Ok(quantized) => quantized,
         Err(error @ (QuantizeError::Unsuitable(_) | QuantizeError::TooLossy { .. }))

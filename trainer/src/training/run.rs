@@ -82,9 +82,8 @@ impl Run {
             &self.images,
             &self.predictions,
             pictures,
-            workplace.runtime,
-            (self.limits, workplace.threads),
-            workplace.progress,
+            self.limits,
+            &workplace.workbench(),
         )?;
         let report = Report {
             record: &record,

@@ -9,7 +9,10 @@ impl RecipeArguments {
     /// The options that not every recipe has a use for: whether `recipe`, which was made of these, has one, and what
     /// they are for.
     pub fn uses(&self, recipe: &Recipe) -> [(&'static str, bool, &'static str); 4] {
-        let has_steps = matches!(recipe.schedule, Schedule::Steps(_)) && self.schedule != Some(Course::Constant);
+        let has_steps = match self.schedule {
+            Some(course) => course == Course::Steps,
+            None => matches!(recipe.schedule, Schedule::Steps(_)),
+        };
         let has_momentum = matches!(recipe.optimizer, Optimizer::Sgd { .. });
         let has_operations = recipe.augmentation.rand_augment.operations > 0;
         [
@@ -75,18 +78,15 @@ impl RecipeArguments {
     /// `preset` with another course, or another largest rate.
     fn schedule(&self, preset: &Schedule, seed: u64) -> Schedule {
         let peak = preset.peak();
-        let schedule = match self.schedule {
-            Some(Course::Constant) => Schedule::Steps(vec![(1, peak)]),
-            Some(Course::Cosine) => Schedule::Cosine { peak },
-            Some(Course::OneCycle) => Schedule::OneCycle { peak },
-            Some(Course::Steps) => Recipe::original(seed).schedule,
-            None => preset.clone(),
-        };
-        let schedule = match schedule {
-            Schedule::Steps(_) if self.schedule != Some(Course::Constant) && !self.rate_steps.is_empty() => {
+        let schedule = match (self.schedule, preset) {
+            (Some(Course::Constant), _) => Schedule::Steps(vec![(1, peak)]),
+            (Some(Course::Cosine), _) => Schedule::Cosine { peak },
+            (Some(Course::OneCycle), _) => Schedule::OneCycle { peak },
+            (Some(Course::Steps), _) | (None, Schedule::Steps(_)) if !self.rate_steps.is_empty() => {
                 Schedule::Steps(self.rate_steps.clone())
             }
-            other => other,
+            (Some(Course::Steps), _) => Recipe::original(seed).schedule,
+            (None, preset) => preset.clone(),
         };
         match self.learning_rate {
             Some(rate) => schedule.with_peak(rate),

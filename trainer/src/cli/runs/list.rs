@@ -74,20 +74,15 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 fn words(entry: &Entry) -> String {
     let record = &entry.record;
     [
-        &record.id,
+        record.id.as_str(),
         &record.name,
         &record.backbone.name,
-        &classifier(record),
+        record.classifier.name(),
         &record.data.root,
-        &entry.folder.to_string_lossy().into_owned(),
+        &entry.folder.to_string_lossy(),
     ]
-    .map(|text| text.to_lowercase())
+    .map(str::to_lowercase)
     .join("\n")
-}
-
-fn classifier(record: &Record) -> String {
-    let name = serde_json::to_value(record.classifier).unwrap_or_default();
-    name.as_str().unwrap_or_default().to_owned()
 }
 
 fn listed(entry: &Entry) -> Listed<'_> {
@@ -124,7 +119,7 @@ fn table(entries: &[&Entry]) -> String {
             printable(&record.name),
             printable(&record.backbone.name),
             record.resolution.to_string(),
-            classifier(record),
+            record.classifier.name().to_owned(),
             evaluation
                 .accuracy
                 .map_or_else(|| "-".to_owned(), |accuracy| format!("{:.1} %", 100.0 * accuracy)),

@@ -1,26 +1,16 @@
 //! Running a network over images, each core its share.
 
 use prost::Message;
-use shared::network::{Network, NetworkError, OnnxRuntime, Outputs, Runtime, Tensor};
+use shared::network::{Network, NetworkError, OnnxRuntime, Outputs, Tensor};
 
 use crate::onnx::proto::ModelProto;
-use crate::progress::Progress;
 use crate::threads::try_by_workers;
-
-/// Where networks are tried.
-pub struct Workbench<'a> {
-    /// The loaded runtime library.
-    pub runtime: &'a Runtime,
-    /// Images worked on at once.
-    pub threads: usize,
-    /// Who is told of the progress.
-    pub progress: &'a dyn Progress,
-}
+use crate::workbench::Workbench;
 
 impl Workbench<'_> {
     /// The vector that `model` gives for each image, in order. Every network runs on one thread, so that the numbers do
     /// not depend on how many there are.
-    pub fn vectors(&self, model: &ModelProto, images: &[Tensor]) -> Result<Vec<Vec<f32>>, NetworkError> {
+    pub(super) fn vectors(&self, model: &ModelProto, images: &[Tensor]) -> Result<Vec<Vec<f32>>, NetworkError> {
         let model = model.encode_to_vec();
         let mut networks: Vec<Option<OnnxRuntime>> = Vec::new();
         networks.resize_with(self.threads.clamp(1, images.len().max(1)), || None);
