@@ -454,11 +454,8 @@ pub(super) fn form(operator: &Operator, reason: &str) -> GraphError {
 
 /// The same, with what to do about it in the reason.
 fn advised(operator: &Operator, reason: &str) -> GraphError {
-    let operation = format!("{:?}", operator.operation);
-    // What follows the name are its parameters.
-    let named = operation.split([' ', '(']).next().unwrap_or_default();
     GraphError::Form {
-        operator: named.to_owned(),
+        operator: operator.kind.clone(),
         node: operator.name.clone(),
         reason: reason.to_owned(),
     }

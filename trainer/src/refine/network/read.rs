@@ -82,6 +82,7 @@ impl<'a> Parsed<'a> {
         let output = node.output.first().cloned().unwrap_or_default();
         self.graph.operators.push(Operator {
             name: name(node),
+            kind: node.op_type.clone(),
             operation,
             inputs,
             output,
