@@ -16,6 +16,7 @@ pub(super) mod tests;
 
 pub use convolution::{Convolve, Trainable};
 pub use cut::{Boundary, boundaries, lower_part};
+pub use elementwise::{Each, Pair};
 pub use forward::{BatchStatistics, Mode, Pass, Precision, Statistics, Value, forward};
 pub use operation::{Layout, Operation, Padding, Window};
 pub use read::write_back;

@@ -2,7 +2,7 @@
 //!
 //! Meaning and defaults as in <https://github.com/onnx/onnx/blob/main/docs/Operators.md>, operator sets 7 to 22.
 
-use super::GraphError;
+use super::{Each, GraphError, Pair};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 /// What an operator computes.
@@ -22,26 +22,10 @@ pub enum Operation {
         /// Share of the old running statistic that is kept at each step.
         momentum: f32,
     },
-    /// `max(x, 0)`.
-    Relu,
-    /// `max(x, slope x)`.
-    LeakyRelu(f32),
-    /// Limits from below and above.
-    Clip(f32, f32),
-    /// `1 / (1 + exp(-x))`.
-    Sigmoid,
-    /// `max(0, min(1, alpha x + beta))`.
-    HardSigmoid(f32, f32),
-    /// `x max(0, min(1, x / 6 + 0.5))`.
-    HardSwish,
-    /// Sum, with broadcasting.
-    Add,
-    /// Difference, with broadcasting.
-    Subtract,
-    /// Product, with broadcasting.
-    Multiply,
-    /// Quotient, with broadcasting.
-    Divide,
+    /// A function of each value by itself.
+    Each(Each),
+    /// A function of two values at the same place.
+    Pair(Pair),
     /// Largest value under a window.
     MaxPool(Window),
     /// Mean under a window.
@@ -225,19 +209,19 @@ impl Reader<'_> {
                 let momentum = self.float("momentum", 0.9);
                 (Operation::BatchNormalization { epsilon, momentum }, 5)
             }
-            "Relu" => (Operation::Relu, 1),
-            "LeakyRelu" => (Operation::LeakyRelu(self.float("alpha", 0.01)), 1),
-            "Clip" => (self.clip()?, 1),
-            "Sigmoid" => (Operation::Sigmoid, 1),
+            "Relu" => (Operation::Each(Each::Relu), 1),
+            "LeakyRelu" => (Operation::Each(Each::LeakyRelu(self.float("alpha", 0.01))), 1),
+            "Clip" => (Operation::Each(self.clip()?), 1),
+            "Sigmoid" => (Operation::Each(Each::Sigmoid), 1),
             "HardSigmoid" => {
                 let (alpha, beta) = (self.float("alpha", 0.2), self.float("beta", 0.5));
-                (Operation::HardSigmoid(alpha, beta), 1)
+                (Operation::Each(Each::HardSigmoid(alpha, beta)), 1)
             }
-            "HardSwish" => (Operation::HardSwish, 1),
-            "Add" => (Operation::Add, 2),
-            "Sub" => (Operation::Subtract, 2),
-            "Mul" => (Operation::Multiply, 2),
-            "Div" => (Operation::Divide, 2),
+            "HardSwish" => (Operation::Each(Each::HardSwish), 1),
+            "Add" => (Operation::Pair(Pair::Add), 2),
+            "Sub" => (Operation::Pair(Pair::Subtract), 2),
+            "Mul" => (Operation::Pair(Pair::Multiply), 2),
+            "Div" => (Operation::Pair(Pair::Divide), 2),
             "MaxPool" => (Operation::MaxPool(self.window(self.kernel()?)?), 1),
             "AveragePool" => {
                 let window = self.window(self.kernel()?)?;
@@ -384,13 +368,13 @@ impl Reader<'_> {
         })
     }
 
-    fn clip(&self) -> Result<Operation, GraphError> {
+    fn clip(&self) -> Result<Each, GraphError> {
         let limit = |input, name: &str, default| -> Result<f32, GraphError> {
             let constant = self.constant(input, self.floats)?;
             let given = constant.and_then(|values| values.first().copied());
             Ok(given.unwrap_or_else(|| self.float(name, default)))
         };
-        Ok(Operation::Clip(
+        Ok(Each::Clip(
             limit(1, "min", f32::NEG_INFINITY)?,
             limit(2, "max", f32::INFINITY)?,
         ))

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::operation::{Reader, name, unknown_form};
-use super::{Graph, GraphError, Input, Operation, Operator, Parameter, Role};
+use super::{Graph, GraphError, Input, Operation, Operator, Pair, Parameter, Role};
 use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::{Constants, floats, integers, shape};
 
@@ -114,11 +114,11 @@ impl<'a> Parsed<'a> {
 fn role(operation: &Operation, position: usize, tensor: &TensorProto) -> Role {
     match (operation, position) {
         // A single number is no bias, but part of a function, as in hard swish, x min(max(x + 3, 0), 6) / 6.
-        (Operation::Add, _) if tensor.dims.iter().all(|length| *length == 1) => Role::Constant,
+        (Operation::Pair(Pair::Add), _) if tensor.dims.iter().all(|length| *length == 1) => Role::Constant,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 1) => Role::Weight,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 2)
         | (Operation::BatchNormalization { .. }, 1 | 2)
-        | (Operation::Add, _) => Role::Offset,
+        | (Operation::Pair(Pair::Add), _) => Role::Offset,
         (Operation::BatchNormalization { .. }, 3 | 4) => Role::Statistic,
         _ => Role::Constant,
     }
@@ -133,9 +133,7 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
             value(0) && parameter(1) && (inputs.len() == 2 || inputs.len() == 3 && parameter(2))
         }
         Operation::BatchNormalization { .. } => value(0) && (1..5).all(parameter),
-        Operation::Add | Operation::Subtract | Operation::Multiply | Operation::Divide => {
-            inputs.len() == 2 && (value(0) || value(1))
-        }
+        Operation::Pair(_) => inputs.len() == 2 && (value(0) || value(1)),
         Operation::Concatenate => !inputs.is_empty() && (0..inputs.len()).all(value),
         _ => value(0),
     };
