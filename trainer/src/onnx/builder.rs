@@ -61,7 +61,7 @@ impl GraphBuilder {
         outputs: &[(&str, &[DimensionValue])],
         metadata: &[(&str, String)],
     ) -> ModelProto {
-        let named = |name: &str| DimensionValue::Named(name.to_owned());
+        let named = DimensionValue::named;
         let image = [named("N"), DimensionValue::Fixed(3), named("H"), named("W")];
         self.graph.input.push(float_value(input, &image));
         self.graph

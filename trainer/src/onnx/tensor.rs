@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::builder::{float_tensor, tensor};
 use super::proto::{AttributeProto, FLOAT, GraphProto, INT64, TensorProto, attribute_type};
 
-/// What is wrong with a tensor.
+/// What is wrong with a tensor, or with the file that it should be in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TensorError(pub String);

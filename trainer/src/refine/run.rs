@@ -490,7 +490,7 @@ mod tests {
         let map = graph.node("head", "Conv", &["image", &kernel], &[]);
         let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
         let features = graph.node("features", "Flatten", &[&pooled], &[]);
-        let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        let shape = [DimensionValue::named("N"), DimensionValue::Fixed(2)];
         graph.finish("image", &[(&features, &shape)], &[])
     }
 

@@ -3,7 +3,7 @@
 //! Meaning and defaults as in <https://github.com/onnx/onnx/blob/main/docs/Operators.md>, operator sets 7 to 22.
 
 use super::{Each, GraphError, Pair};
-use crate::onnx::proto::{AttributeProto, NodeProto};
+use crate::onnx::proto::NodeProto;
 
 /// What an operator computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,7 +197,7 @@ impl Reader<'_> {
         Ok(match self.node.op_type.as_str() {
             "Conv" => {
                 let kernel = self.kernel_of_weight()?;
-                let groups = usize::try_from(self.int("group", 1)).unwrap_or(0);
+                let groups = usize::try_from(self.node.int("group", 1)).unwrap_or(0);
                 if groups == 0 {
                     return Err(self.form("no groups"));
                 }
@@ -205,16 +205,16 @@ impl Reader<'_> {
                 (Operation::Convolution { window, groups }, all)
             }
             "BatchNormalization" => {
-                let epsilon = self.float("epsilon", 1e-5);
-                let momentum = self.float("momentum", 0.9);
+                let epsilon = self.node.float("epsilon", 1e-5);
+                let momentum = self.node.float("momentum", 0.9);
                 (Operation::BatchNormalization { epsilon, momentum }, 5)
             }
             "Relu" => (Operation::Each(Each::Relu), 1),
-            "LeakyRelu" => (Operation::Each(Each::LeakyRelu(self.float("alpha", 0.01))), 1),
+            "LeakyRelu" => (Operation::Each(Each::LeakyRelu(self.node.float("alpha", 0.01))), 1),
             "Clip" => (Operation::Each(self.clip()?), 1),
             "Sigmoid" => (Operation::Each(Each::Sigmoid), 1),
             "HardSigmoid" => {
-                let (alpha, beta) = (self.float("alpha", 0.2), self.float("beta", 0.5));
+                let (alpha, beta) = (self.node.float("alpha", 0.2), self.node.float("beta", 0.5));
                 (Operation::Each(Each::HardSigmoid(alpha, beta)), 1)
             }
             "HardSwish" => (Operation::Each(Each::HardSwish), 1),
@@ -225,7 +225,7 @@ impl Reader<'_> {
             "MaxPool" => (Operation::MaxPool(self.window(self.kernel()?)?), 1),
             "AveragePool" => {
                 let window = self.window(self.kernel()?)?;
-                let include_padding = self.int("count_include_pad", 0) != 0;
+                let include_padding = self.node.int("count_include_pad", 0) != 0;
                 (
                     Operation::AveragePool {
                         window,
@@ -237,18 +237,18 @@ impl Reader<'_> {
             "GlobalAveragePool" => (Operation::GlobalAveragePool { keep: true }, 1),
             "ReduceMean" => (self.reduce_mean()?, 1),
             "Pad" => (self.pad()?, 1),
-            "Flatten" => match self.int("axis", 1) {
+            "Flatten" => match self.node.int("axis", 1) {
                 1 => (Operation::Flatten, 1),
                 axis => return Err(self.form(&format!("axis {axis}; 1 is expected"))),
             },
             "Reshape" => (self.reshape()?, 1),
             "Squeeze" => (Operation::Flatten, 1),
             "Gemm" => {
-                if self.int("transA", 0) != 0 {
+                if self.node.int("transA", 0) != 0 {
                     return Err(self.form("transA"));
                 }
-                let transposed = self.int("transB", 0) != 0;
-                let (scale, bias_scale) = (self.float("alpha", 1.0), self.float("beta", 1.0));
+                let transposed = self.node.int("transB", 0) != 0;
+                let (scale, bias_scale) = (self.node.float("alpha", 1.0), self.node.float("beta", 1.0));
                 let linear = Operation::Linear {
                     transposed,
                     scale,
@@ -264,11 +264,11 @@ impl Reader<'_> {
                 };
                 (linear, 2)
             }
-            "LpNormalization" => match (self.int("p", 2), self.int("axis", -1)) {
+            "LpNormalization" => match (self.node.int("p", 2), self.node.int("axis", -1)) {
                 (2, 1 | -1) => (Operation::L2Normalization, 1),
                 _ => return Err(self.form("a norm other than the Euclidean one of each row")),
             },
-            "Concat" => match self.int("axis", 0) {
+            "Concat" => match self.node.int("axis", 0) {
                 1 | -3 => (Operation::Concatenate, all),
                 axis => return Err(self.form(&format!("axis {axis}; 1 is expected"))),
             },
@@ -287,21 +287,9 @@ impl Reader<'_> {
         unknown_form(self.node, reason)
     }
 
-    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.node.attribute(name)
-    }
-
-    fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |attribute| attribute.i)
-    }
-
-    fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |attribute| attribute.f)
-    }
-
     /// A list of lengths: as many as `N`, or `default` where there is none.
     fn lengths<const N: usize>(&self, name: &str, default: usize) -> Result<[usize; N], GraphError> {
-        let Some(attribute) = self.attribute(name) else {
+        let Some(attribute) = self.node.attribute(name) else {
             return Ok([default; N]);
         };
         let lengths: Option<Vec<usize>> = attribute
@@ -343,7 +331,7 @@ impl Reader<'_> {
     }
 
     fn window(&self, kernel: [usize; 2]) -> Result<Window, GraphError> {
-        let auto = self.attribute("auto_pad").map_or("NOTSET", |attribute| {
+        let auto = self.node.attribute("auto_pad").map_or("NOTSET", |attribute| {
             std::str::from_utf8(&attribute.s).unwrap_or("NOTSET")
         });
         let padding = match auto {
@@ -364,7 +352,7 @@ impl Reader<'_> {
             stride,
             dilation,
             padding,
-            ceil: self.int("ceil_mode", 0) != 0,
+            ceil: self.node.int("ceil_mode", 0) != 0,
         })
     }
 
@@ -372,7 +360,7 @@ impl Reader<'_> {
         let limit = |input, name: &str, default| -> Result<f32, GraphError> {
             let constant = self.constant(input, self.floats)?;
             let given = constant.and_then(|values| values.first().copied());
-            Ok(given.unwrap_or_else(|| self.float(name, default)))
+            Ok(given.unwrap_or_else(|| self.node.float(name, default)))
         };
         Ok(Each::Clip(
             limit(1, "min", f32::NEG_INFINITY)?,
@@ -383,7 +371,11 @@ impl Reader<'_> {
     fn reduce_mean(&self) -> Result<Operation, GraphError> {
         let mut axes = match self.constant(1, self.integers)? {
             Some(axes) => axes,
-            None => self.attribute("axes").map(|axes| axes.ints.clone()).unwrap_or_default(),
+            None => self
+                .node
+                .attribute("axes")
+                .map(|axes| axes.ints.clone())
+                .unwrap_or_default(),
         };
         for axis in &mut axes {
             if *axis < 0 {
@@ -395,18 +387,22 @@ impl Reader<'_> {
             return Err(self.form(&format!("axes {axes:?}; height and width are expected")));
         }
         Ok(Operation::GlobalAveragePool {
-            keep: self.int("keepdims", 1) != 0,
+            keep: self.node.int("keepdims", 1) != 0,
         })
     }
 
     fn pad(&self) -> Result<Operation, GraphError> {
-        let mode = self.attribute("mode").map(|mode| mode.s.as_slice());
+        let mode = self.node.attribute("mode").map(|mode| mode.s.as_slice());
         if mode.is_some_and(|mode| mode != b"constant") {
             return Err(self.form("it pads with something else than a constant"));
         }
         let pads = match self.constant(1, self.integers)? {
             Some(pads) => pads,
-            None => self.attribute("pads").map(|pads| pads.ints.clone()).unwrap_or_default(),
+            None => self
+                .node
+                .attribute("pads")
+                .map(|pads| pads.ints.clone())
+                .unwrap_or_default(),
         };
         let value = self
             .constant(2, self.floats)?
@@ -415,7 +411,7 @@ impl Reader<'_> {
         match lengths[..] {
             [0, 0, top, left, 0, 0, bottom, right] => Ok(Operation::Pad(
                 [top, left, bottom, right],
-                value.unwrap_or_else(|| self.float("value", 0.0)),
+                value.unwrap_or_else(|| self.node.float("value", 0.0)),
             )),
             _ => Err(self.form(&format!("pads {pads:?}; height and width of [N, C, H, W] are expected"))),
         }
@@ -436,6 +432,6 @@ impl Reader<'_> {
     fn dropout(&self) -> Operation {
         let ratio = self.node.input.get(1).and_then(|name| (self.floats)(name));
         let ratio = ratio.and_then(|values| values.first().copied());
-        Operation::Dropout(ratio.unwrap_or_else(|| self.float("ratio", 0.5)))
+        Operation::Dropout(ratio.unwrap_or_else(|| self.node.float("ratio", 0.5)))
     }
 }

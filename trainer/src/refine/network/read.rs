@@ -14,10 +14,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError`] for an operator that cannot be refined, or a file that is not sound.
     pub fn read(model: &ModelProto, input: Option<&str>, output: &str) -> Result<Self, GraphError> {
-        let graph = model
-            .graph
-            .as_ref()
-            .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+        let graph = model.graph()?;
         let constants = Constants::of(graph);
         let input = input
             .or_else(|| constants.images(graph))

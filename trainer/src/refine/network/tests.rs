@@ -42,7 +42,7 @@ pub(in crate::refine) fn network() -> ModelProto {
         &[&flat, &weight, &bias],
         &[("transB", Attribute::Int(1))],
     );
-    let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+    let shape = [DimensionValue::named("N"), DimensionValue::Fixed(2)];
     graph.finish("image", &[(&logits, &shape)], &[])
 }
 
