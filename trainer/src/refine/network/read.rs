@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::operation::{Reader, name, unknown_form};
 use super::{Graph, GraphError, Input, Operation, Operator, Pair, Parameter, Role};
+use crate::float_bytes::to_bytes;
 use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::{Constants, floats, integers, shape};
 
@@ -196,7 +197,7 @@ pub fn write_back(model: &mut ModelProto, parameters: &[Parameter]) -> Result<()
                 return Err(GraphError::Unsound(format!("the tensor {name} has another shape")));
             }
             tensor.float_data.clear();
-            tensor.raw_data = parameter.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensor.raw_data = to_bytes(&parameter.values);
             written += 1;
         }
     }
