@@ -3,7 +3,8 @@
 //! Meaning and defaults as in <https://github.com/onnx/onnx/blob/main/docs/Operators.md>, operator sets 7 to 22.
 
 use super::{Each, GraphError, Pair};
-use crate::onnx::proto::NodeProto;
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::{Constants, floats, integers, shape};
 
 /// What an operator computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,15 +180,11 @@ pub(super) fn unknown_form(node: &NodeProto, reason: &str) -> GraphError {
     }
 }
 
-/// A node's attributes and its constant inputs.
+/// Reads a node: its attributes and its constant inputs.
 pub(super) struct Reader<'a> {
     pub node: &'a NodeProto,
-    /// The floats of the constant with a name.
-    pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
-    /// The integers of the constant with a name.
-    pub integers: &'a dyn Fn(&str) -> Option<Vec<i64>>,
-    /// The shape of the constant with a name.
-    pub shape: &'a dyn Fn(&str) -> Option<Vec<usize>>,
+    /// The constants of its graph.
+    pub constants: &'a Constants<'a>,
 }
 
 impl Reader<'_> {
@@ -303,18 +300,37 @@ impl Reader<'_> {
     }
 
     /// The constant behind an input, which must not depend on the images.
-    fn constant<T>(&self, input: usize, read: &dyn Fn(&str) -> Option<Vec<T>>) -> Result<Option<Vec<T>>, GraphError> {
+    fn constant<T>(
+        &self,
+        input: usize,
+        read: impl FnOnce(&TensorProto) -> Option<Vec<T>>,
+    ) -> Result<Option<Vec<T>>, GraphError> {
         match self.node.input.get(input).filter(|name| !name.is_empty()) {
             None => Ok(None),
-            Some(name) => match read(name) {
+            Some(name) => match self.constants.get(name).and_then(read) {
                 Some(values) => Ok(Some(values)),
                 None => Err(self.form(&format!("its input {name} is computed; a constant is expected"))),
             },
         }
     }
 
+    /// A number that is an input or, in earlier operator sets, an attribute.
+    fn number(&self, input: usize, attribute: &str, default: f32) -> Result<f32, GraphError> {
+        let given = self.constant(input, |tensor| floats(tensor).ok())?;
+        let given = given.and_then(|values| values.first().copied());
+        Ok(given.unwrap_or_else(|| self.node.float(attribute, default)))
+    }
+
+    /// Integers that are an input or, in earlier operator sets, an attribute.
+    fn list(&self, input: usize, attribute: &str) -> Result<Vec<i64>, GraphError> {
+        let given = self.constant(input, integers)?;
+        let earlier = || self.node.attribute(attribute).map(|list| list.ints.clone());
+        Ok(given.or_else(earlier).unwrap_or_default())
+    }
+
     fn kernel_of_weight(&self) -> Result<[usize; 2], GraphError> {
-        let shape = self.node.input.get(1).and_then(|name| (self.shape)(name));
+        let weight = self.node.input.get(1).and_then(|name| self.constants.get(name));
+        let shape = weight.and_then(|weight| shape(weight).ok());
         match shape.as_deref() {
             Some([_, _, height, width]) => Ok([*height, *width]),
             Some(shape) => Err(self.form(&format!("a kernel of shape {shape:?}; four dimensions are expected"))),
@@ -357,26 +373,14 @@ impl Reader<'_> {
     }
 
     fn clip(&self) -> Result<Each, GraphError> {
-        let limit = |input, name: &str, default| -> Result<f32, GraphError> {
-            let constant = self.constant(input, self.floats)?;
-            let given = constant.and_then(|values| values.first().copied());
-            Ok(given.unwrap_or_else(|| self.node.float(name, default)))
-        };
         Ok(Each::Clip(
-            limit(1, "min", f32::NEG_INFINITY)?,
-            limit(2, "max", f32::INFINITY)?,
+            self.number(1, "min", f32::NEG_INFINITY)?,
+            self.number(2, "max", f32::INFINITY)?,
         ))
     }
 
     fn reduce_mean(&self) -> Result<Operation, GraphError> {
-        let mut axes = match self.constant(1, self.integers)? {
-            Some(axes) => axes,
-            None => self
-                .node
-                .attribute("axes")
-                .map(|axes| axes.ints.clone())
-                .unwrap_or_default(),
-        };
+        let mut axes = self.list(1, "axes")?;
         for axis in &mut axes {
             if *axis < 0 {
                 *axis += 4;
@@ -396,30 +400,18 @@ impl Reader<'_> {
         if mode.is_some_and(|mode| mode != b"constant") {
             return Err(self.form("it pads with something else than a constant"));
         }
-        let pads = match self.constant(1, self.integers)? {
-            Some(pads) => pads,
-            None => self
-                .node
-                .attribute("pads")
-                .map(|pads| pads.ints.clone())
-                .unwrap_or_default(),
-        };
-        let value = self
-            .constant(2, self.floats)?
-            .and_then(|values| values.first().copied());
+        let pads = self.list(1, "pads")?;
+        let value = self.number(2, "value", 0.0)?;
         let lengths: Vec<usize> = pads.iter().filter_map(|pad| usize::try_from(*pad).ok()).collect();
         match lengths[..] {
-            [0, 0, top, left, 0, 0, bottom, right] => Ok(Operation::Pad(
-                [top, left, bottom, right],
-                value.unwrap_or_else(|| self.node.float("value", 0.0)),
-            )),
+            [0, 0, top, left, 0, 0, bottom, right] => Ok(Operation::Pad([top, left, bottom, right], value)),
             _ => Err(self.form(&format!("pads {pads:?}; height and width of [N, C, H, W] are expected"))),
         }
     }
 
     /// A reshape is understood where it makes one row per image, or one cell as squeeze-and-excitation does.
     fn reshape(&self) -> Result<Operation, GraphError> {
-        let shape = self.constant(1, self.integers)?.unwrap_or_default();
+        let shape = self.constant(1, integers)?.unwrap_or_default();
         match shape[..] {
             [_, _] => Ok(Operation::Flatten),
             [_, _, 1, 1] => Ok(Operation::Cell),
@@ -430,7 +422,7 @@ impl Reader<'_> {
     }
 
     fn dropout(&self) -> Operation {
-        let ratio = self.node.input.get(1).and_then(|name| (self.floats)(name));
+        let ratio = self.node.input.get(1).and_then(|name| self.constants.floats(name));
         let ratio = ratio.and_then(|values| values.first().copied());
         Operation::Dropout(ratio.unwrap_or_else(|| self.node.float("ratio", 0.5)))
     }

@@ -6,7 +6,7 @@ use super::operation::{Reader, name, unknown_form};
 use super::{Graph, GraphError, Input, Operation, Operator, Pair, Parameter, Role};
 use crate::float_bytes::to_bytes;
 use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
-use crate::onnx::{Constants, floats, integers, shape};
+use crate::onnx::{Constants, floats, shape};
 
 impl Graph {
     /// The part of `model` that computes the value `output` from the images or, where it is given, from the value
@@ -58,14 +58,11 @@ impl<'a> Parsed<'a> {
         {
             return Ok(());
         }
-        let constants = &self.constants;
-        let (operation, count) = Reader {
+        let reader = Reader {
             node,
-            floats: &|name| constants.floats(name),
-            integers: &|name| constants.get(name).and_then(integers),
-            shape: &|name| constants.get(name).and_then(|tensor| shape(tensor).ok()),
-        }
-        .operation()?;
+            constants: &self.constants,
+        };
+        let (operation, count) = reader.operation()?;
         let mut inputs = Vec::with_capacity(count);
         for (position, name) in node.input.iter().take(count).enumerate() {
             if name.is_empty() {
