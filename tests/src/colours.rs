@@ -147,7 +147,7 @@ pub fn network() -> Vec<u8> {
     let map = graph.node("map", "Identity", &["image"], &[]);
     let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
     let features = graph.node("features", "Flatten", &[&pooled], &[]);
-    let named = |name: &str| DimensionValue::Named(name.to_owned());
+    let named = DimensionValue::named;
     let vector = [named("N"), DimensionValue::Fixed(3)];
     let planes = [named("N"), DimensionValue::Fixed(3), named("H"), named("W")];
     graph

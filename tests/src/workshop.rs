@@ -104,6 +104,6 @@ fn convolutional() -> Vec<u8> {
     let map = graph.node("map", "Relu", &[&convolved], &[]);
     let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
     let features = graph.node("features", "Flatten", &[&pooled], &[]);
-    let vector = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(8)];
+    let vector = [DimensionValue::named("N"), DimensionValue::Fixed(8)];
     graph.finish("image", &[(&features, &vector)], &[]).encode_to_vec()
 }

@@ -185,7 +185,7 @@ fn a_network_that_gives_no_numbers_is_named() {
         let shifted = graph.node("shifted", "Sub", &[&pooled, &threshold], &[]);
         let logarithm = graph.node("logarithm", "Log", &[&shifted], &[]);
         let features = graph.node("features", "Flatten", &[&logarithm], &[]);
-        let vector = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(3)];
+        let vector = [DimensionValue::named("N"), DimensionValue::Fixed(3)];
         graph.finish("image", &[(&features, &vector)], &[]).encode_to_vec()
     };
     std::fs::write(workshop.path("nan.onnx"), network(2.0)).expect("written");

@@ -63,7 +63,7 @@ fn network() -> ModelProto {
     let map = graph.node("map", "Sigmoid", &[&last], &[]);
     let pooled = graph.node("mean.map", "GlobalAveragePool", &[&map], &[]);
     let features = graph.node("features", "Flatten", &[&pooled], &[]);
-    let named = |name: &str| DimensionValue::Named(name.to_owned());
+    let named = DimensionValue::named;
     let vector = [named("N"), DimensionValue::Fixed(16)];
     let maps = [named("N"), DimensionValue::Fixed(16), named("h"), named("w")];
     graph.finish("image", &[(&features, &vector), (&map, &maps)], &[])
@@ -168,7 +168,7 @@ fn uneven() -> ModelProto {
     }
     let pooled = graph.node("pooled", "GlobalAveragePool", &[&value], &[]);
     let features = graph.node("features", "Flatten", &[&pooled], &[]);
-    let vector = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(8)];
+    let vector = [DimensionValue::named("N"), DimensionValue::Fixed(8)];
     graph.finish("image", &[(&features, &vector)], &[])
 }
 

@@ -27,6 +27,7 @@ pub mod evaluation;
 mod feature_rows;
 pub mod features;
 mod fetch;
+mod float_bytes;
 mod image_reader;
 mod mlflow;
 pub mod onnx;

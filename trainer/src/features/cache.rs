@@ -23,6 +23,7 @@ use shared::preprocessing::Preprocessing;
 use super::FeatureError;
 use crate::dataset::HASH_REVISION;
 use crate::device::Device;
+use crate::float_bytes::{from_bytes, to_bytes};
 use crate::setup::{KEPT, keep_latest};
 use crate::threads::lock;
 
@@ -209,7 +210,7 @@ fn encode(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(record_length(record.features.len()));
     bytes.extend(record.image);
     bytes.extend(record.dhash);
-    bytes.extend(record.features.iter().flat_map(|value| value.to_le_bytes()));
+    bytes.extend(to_bytes(&record.features));
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
@@ -221,14 +222,10 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     }
     let (image, rest) = contents.split_first_chunk::<HASH>()?;
     let (dhash, rest) = rest.split_first_chunk::<HASH>()?;
-    let features = rest
-        .chunks_exact(4)
-        .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-        .collect();
     Some(Record {
         image: *image,
         dhash: *dhash,
-        features,
+        features: from_bytes(rest),
     })
 }
 

@@ -5,6 +5,7 @@ use super::proto::{
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
     attribute_type,
 };
+use crate::float_bytes::to_bytes;
 
 /// Read by every ONNX Runtime since 1.7.
 const IR_VERSION: i64 = 7;
@@ -61,7 +62,7 @@ impl GraphBuilder {
         outputs: &[(&str, &[DimensionValue])],
         metadata: &[(&str, String)],
     ) -> ModelProto {
-        let named = |name: &str| DimensionValue::Named(name.to_owned());
+        let named = DimensionValue::named;
         let image = [named("N"), DimensionValue::Fixed(3), named("H"), named("W")];
         self.graph.input.push(float_value(input, &image));
         self.graph
@@ -112,8 +113,7 @@ pub(crate) fn float_value(name: &str, dimensions: &[DimensionValue]) -> ValueInf
 
 /// A constant tensor of 32-bit floats.
 pub(super) fn float_tensor(name: &str, shape: &[usize], values: &[f32]) -> TensorProto {
-    let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    tensor(name, FLOAT, shape, bytes)
+    tensor(name, FLOAT, shape, to_bytes(values))
 }
 
 /// A constant tensor of elements of `data_type`, little-endian.

@@ -33,11 +33,9 @@ fn is_taken(graph: &GraphProto, name: &str) -> bool {
     graph.initializer.iter().any(|tensor| tensor.name == name)
         || described.any(|value| value.name == name)
         || graph.node.iter().any(|node| {
-            let inner = node.attribute.iter();
-            let mut inner = inner.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
             node.name == name
                 || node.output.iter().any(|output| output == name)
-                || inner.any(|graph| is_taken(graph, name))
+                || node.graphs().any(|graph| is_taken(graph, name))
         })
 }
 
@@ -114,9 +112,7 @@ pub fn uses(graph: &GraphProto) -> HashMap<String, usize> {
     graph.output.iter().for_each(|output| count(&output.name));
     for node in &graph.node {
         node.input.iter().for_each(&mut count);
-        let inner = node.attribute.iter();
-        let inner = inner.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-        for (name, times) in inner.flat_map(self::uses) {
+        for (name, times) in node.graphs().flat_map(self::uses) {
             (0..times).for_each(|_| count(&name));
         }
     }
@@ -132,11 +128,7 @@ pub fn prune(graph: &mut GraphProto) {
         if node.output.iter().any(|output| needed.contains(output)) {
             needed.extend(node.input.iter().cloned());
             // A subgraph may use any value from outside.
-            let inner = node
-                .attribute
-                .iter()
-                .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-            needed.extend(inner.flat_map(uses).map(|(name, _)| name));
+            needed.extend(node.graphs().flat_map(uses).map(|(name, _)| name));
             kept.push(node);
         }
     }

@@ -59,9 +59,7 @@ fn find(graph: &GraphProto) -> Vec<Fold> {
         let value = node.input.first()?;
         let convolution = *producers.get(value.as_str())?;
         let alone = node.op_type == "BatchNormalization" && node.output.len() == 1 && uses.get(value) == Some(&1);
-        let trains = node
-            .attribute("training_mode")
-            .is_some_and(|attribute| attribute.i != 0);
+        let trains = node.int("training_mode", 0) != 0;
         (alone && !trains).then_some(())?;
         let (shape, weights, bias) = folded(&graph.node[convolution], node, &constants)?;
         Some(Fold {
@@ -96,8 +94,7 @@ fn folded(
     };
     let (scale, shift, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
     (bias.len() == channels).then_some(())?;
-    let epsilon = normalization.attribute("epsilon");
-    let epsilon = f64::from(epsilon.map_or(EPSILON, |attribute| attribute.f));
+    let epsilon = f64::from(normalization.float("epsilon", EPSILON));
     let length = weights.len() / channels;
     for channel in 0..channels {
         let factor = f64::from(scale[channel]) / (f64::from(variance[channel]) + epsilon).sqrt();
@@ -137,7 +134,7 @@ mod tests {
         }
         let sum = graph.node("sum", "Add", &["first.normal", "second.normal"], &[]);
         let sum = graph.node("twice", "Add", &[&sum, "second"], &[]);
-        let dimensions = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        let dimensions = [DimensionValue::named("N"), DimensionValue::Fixed(2)];
         graph.finish("image", &[(&sum, &dimensions)], &[])
     }
 

@@ -4,6 +4,8 @@
 
 use prost::{Message, Oneof};
 
+use super::TensorError;
+
 /// Tensor element type of 32-bit floats.
 pub const FLOAT: i32 = 1;
 /// Tensor element type of unsigned 8-bit integers.
@@ -56,6 +58,28 @@ pub struct ModelProto {
     pub functions: Vec<FunctionProto>,
     #[prost(message, repeated, tag = "26")]
     pub configuration: Vec<DeviceConfigurationProto>,
+}
+
+impl ModelProto {
+    /// The network itself.
+    ///
+    /// # Errors
+    /// [`TensorError`] where the file holds none.
+    pub fn graph(&self) -> Result<&GraphProto, TensorError> {
+        self.graph.as_ref().ok_or_else(no_graph)
+    }
+
+    /// The same, to change it.
+    ///
+    /// # Errors
+    /// [`TensorError`] where the file holds none.
+    pub fn graph_mut(&mut self) -> Result<&mut GraphProto, TensorError> {
+        self.graph.as_mut().ok_or_else(no_graph)
+    }
+}
+
+fn no_graph() -> TensorError {
+    TensorError("the file holds no graph".to_owned())
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -126,6 +150,22 @@ impl NodeProto {
     /// The attribute with this name.
     pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
         self.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// The integer that the attribute with this name holds, or `default` where there is none.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, |attribute| attribute.i)
+    }
+
+    /// The float that the attribute with this name holds, or `default` where there is none.
+    pub fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).map_or(default, |attribute| attribute.f)
+    }
+
+    /// The graphs within it: branches, and the bodies of loops.
+    pub fn graphs(&self) -> impl Iterator<Item = &GraphProto> {
+        let attributes = self.attribute.iter();
+        attributes.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
     }
 }
 
@@ -333,6 +373,13 @@ pub enum DimensionValue {
     Fixed(i64),
     #[prost(string, tag = "2")]
     Named(String),
+}
+
+impl DimensionValue {
+    /// A length that varies, by its name.
+    pub fn named(name: &str) -> Self {
+        Self::Named(name.to_owned())
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]

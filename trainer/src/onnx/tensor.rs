@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::builder::{float_tensor, tensor};
 use super::proto::{AttributeProto, FLOAT, GraphProto, INT64, TensorProto, attribute_type};
+use crate::float_bytes::from_bytes;
 
-/// What is wrong with a tensor.
+/// What is wrong with a tensor, or with the file that it should be in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TensorError(pub String);
@@ -112,8 +113,7 @@ pub fn floats(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
     let values = if tensor.raw_data.is_empty() {
         tensor.float_data.clone()
     } else {
-        let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        tensor.raw_data.chunks_exact(4).map(four).collect()
+        from_bytes(&tensor.raw_data)
     };
     let count = shape(tensor)?.into_iter().try_fold(1_usize, usize::checked_mul);
     if count == Some(values.len()) {

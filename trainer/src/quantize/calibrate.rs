@@ -90,7 +90,7 @@ fn measure(graph: &mut GraphProto, values: &[Value]) {
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let output = add_node(graph, OUTPUT, "Concat", &parts, &[("axis", Attribute::Int(1))]);
-    let rows = DimensionValue::Named("N".to_owned());
+    let rows = DimensionValue::named("N");
     graph.output = vec![float_value(&output, &[rows, DimensionValue::Fixed(total as i64)])];
     prune(graph);
 }

@@ -65,12 +65,8 @@ impl Plan {
     /// [`QuantizeError::Unsuitable`] where that is nothing.
     pub fn of(model: &ModelProto) -> Result<Self, QuantizeError> {
         let unsuitable = |reason: &str| QuantizeError::Unsuitable(reason.to_owned());
-        let graph = model
-            .graph
-            .as_ref()
-            .ok_or_else(|| unsuitable("the file holds no graph"))?;
-        let mut attributes = graph.node.iter().flat_map(|node| &node.attribute);
-        if attributes.any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty()) {
+        let graph = model.graph().map_err(|error| unsuitable(&error.0))?;
+        if graph.node.iter().any(|node| node.graphs().next().is_some()) {
             return Err(unsuitable("it has graphs within its nodes (branches or loops)"));
         }
         let constants = Constants::of(graph);
@@ -186,8 +182,7 @@ fn convolution(
         Some(name) => constants.floats(name)?,
         None => vec![0.0; shape[0]],
     };
-    let groups = node.attribute("group");
-    let groups = usize::try_from(groups.map_or(1, |attribute| attribute.i)).ok()?;
+    let groups = usize::try_from(node.int("group", 1)).ok()?;
     let sound = !weights.is_empty() && bias.len() == shape[0] && groups > 0 && shape[0].is_multiple_of(groups);
     (sound && weights.iter().chain(&bias).all(|value| value.is_finite())).then_some(())?;
     let output = rectifiers

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use shared::files::write_atomically;
 
 use super::{Best, History, RefineError};
+use crate::float_bytes::{from_bytes, to_bytes};
 use crate::refine::engine::State;
 use crate::setup::oldest_first;
 
@@ -41,7 +42,7 @@ impl Checkpoint {
         };
         let mut bytes: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         let mut put = |name: String, values: &[f32]| {
-            bytes.insert(name, values.iter().flat_map(|value| value.to_le_bytes()).collect());
+            bytes.insert(name, to_bytes(values));
         };
         for (name, values) in &self.state.tensors {
             put(name.clone(), values);
@@ -72,8 +73,7 @@ impl Checkpoint {
         let file = SafeTensors::deserialize(&bytes).ok()?;
         let mut tensors: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         for (name, view) in file.tensors() {
-            let four = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            tensors.insert(name, view.data().chunks_exact(4).map(four).collect());
+            tensors.insert(name, from_bytes(view.data()));
         }
         let best = match header.best_epoch {
             None => None,

@@ -89,10 +89,7 @@ impl HeadLayer {
     pub fn on(&self, backbone: &ModelProto, dropout: Option<f32>) -> Result<Classifier, GraphError> {
         let mut model = backbone.clone();
         let mut value = outputs(backbone)?.0;
-        let graph = model
-            .graph
-            .as_mut()
-            .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+        let graph = model.graph_mut()?;
         let classes = self.biases.len();
         let length = self.weights.len() / classes.max(1);
         if self.normalized {
@@ -107,10 +104,7 @@ impl HeadLayer {
         let bias = add_initializer(graph, BIAS, &[classes], &self.biases);
         let transposed = [("transB", Attribute::Int(1))];
         let logits = add_node(graph, LOGITS, "Gemm", &[&value, &weight, &bias], &transposed);
-        let dimensions = [
-            DimensionValue::Named("N".to_owned()),
-            DimensionValue::Fixed(classes as i64),
-        ];
+        let dimensions = [DimensionValue::named("N"), DimensionValue::Fixed(classes as i64)];
         // The logits take the place of the features, before the map.
         graph.output.truncate(2);
         graph.output[0] = float_value(&logits, &dimensions);
@@ -130,10 +124,7 @@ impl HeadLayer {
 /// [`GraphError::Unsound`] where the file holds no graph.
 pub fn with_class_maps(classifier: Classifier) -> Result<ModelProto, GraphError> {
     let Classifier { mut model, weight, .. } = classifier;
-    let graph = model
-        .graph
-        .as_mut()
-        .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+    let graph = model.graph_mut()?;
     let weight = graph.initializer.iter().find(|tensor| tensor.name == weight);
     if let (Some(weight), [_, map]) = (weight, graph.output.as_slice()) {
         let (map, mut kernel) = (map.name.clone(), weight.clone());
@@ -143,10 +134,10 @@ pub fn with_class_maps(classifier: Classifier) -> Result<ModelProto, GraphError>
         let maps = add_node(graph, CLASS_MAPS, "Conv", &[&map, &kernel.name], &[]);
         graph.initializer.push(kernel);
         let dimensions = [
-            DimensionValue::Named("N".to_owned()),
+            DimensionValue::named("N"),
             DimensionValue::Fixed(classes),
-            DimensionValue::Named("h".to_owned()),
-            DimensionValue::Named("w".to_owned()),
+            DimensionValue::named("h"),
+            DimensionValue::named("w"),
         ];
         graph.output[1] = float_value(&maps, &dimensions);
     }

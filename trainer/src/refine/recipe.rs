@@ -2,14 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::{Augmentation, MOST_MAGNITUDE, RandAugment};
+use super::augment::{Augmentation, MOST_MAGNITUDE, MOST_OPERATIONS, RandAugment};
 use super::engine::Optimizer;
 use super::network::{Precision, Statistics};
 
 /// Largest number of epochs, images per step and the like.
 const MOST_COUNT: usize = 1_000_000;
-/// RandAugment has 14 operations to draw from.
-const MOST_OPERATIONS: u32 = 14;
 
 /// Every parameter of a refinement.
 #[derive(Debug, Clone, PartialEq, Serialize)]

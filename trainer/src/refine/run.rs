@@ -1,6 +1,5 @@
 //! The training itself: epochs, validation, checkpoints, and the network that comes out.
 
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -98,20 +97,24 @@ pub struct Refined {
 /// gives the same result; called again after the last epoch, it gives that result at once.
 pub fn refine(task: &Task) -> Result<Refined, RefineError> {
     with_engine(task, |engine, views, graph| {
-        let training = Loop {
+        let mut training = Loop {
             task,
             views,
-            at_once: Cell::new(usize::MAX),
+            engine,
+            batches: Batches::new(task.recipe, &task.labels, task.trained_rows(), task.classes),
+            history: History::default(),
+            best: None,
+            at_once: usize::MAX,
         };
-        let (mut best, history) = training.run(engine)?;
+        let mut best = training.run()?;
         keep_newest(&task.checkpoint);
         let mut proof = task.validation.clone();
         if proof.is_empty() {
             // The last epoch is the best, and the network is still as it was after it.
             proof = (0..task.labels.len().min(EVALUATED_AT_ONCE)).collect();
-            best.logits = training.logits(engine, &proof)?;
+            best.logits = training.logits(&proof)?;
         }
-        export(task, graph, best, proof, history)
+        export(task, graph, best, proof, training.history)
     })
 }
 
@@ -268,84 +271,83 @@ fn choose_cut(whole: &Graph, trained: Trained, features: &str) -> Result<Option<
     }
 }
 
+/// A refinement under way.
 struct Loop<'a> {
     task: &'a Task<'a>,
     views: &'a Views<'a>,
+    engine: &'a mut dyn Engine,
+    batches: Batches<'a>,
+    /// The epochs that are done.
+    history: History,
+    /// The network to keep, were it over now.
+    best: Option<Best>,
     /// Images that the device has the memory for, as far as is known.
-    at_once: Cell<usize>,
+    at_once: usize,
 }
 
 impl Loop<'_> {
-    fn run(&self, engine: &mut dyn Engine) -> Result<(Best, History), RefineError> {
-        let recipe = self.task.recipe;
-        let held_out: Vec<usize> = self.task.validation.clone();
-        let batches = Batches::new(recipe, &self.task.labels, self.task.trained_rows(), self.task.classes);
-        let (mut history, mut best) = (History::default(), None);
-        if let Some(checkpoint) = Checkpoint::load(&self.task.checkpoint)
-            && engine.restore(&checkpoint.state).is_ok()
+    fn run(&mut self) -> Result<Best, RefineError> {
+        let task = self.task;
+        let (recipe, progress) = (task.recipe, task.progress);
+        if let Some(checkpoint) = Checkpoint::load(&task.checkpoint)
+            && self.engine.restore(&checkpoint.state).is_ok()
         {
-            (history, best) = (checkpoint.history, checkpoint.best);
-            let done = history.epochs.len();
-            self.task
-                .progress
-                .note(&format!("Going on after epoch {done} of {}", recipe.epochs));
-        } else if !held_out.is_empty() {
-            history.before = self.validate(engine, &held_out, 0, 0.0, &mut best)?;
-            self.task.progress.note(&history.told(recipe.epochs));
+            (self.history, self.best) = (checkpoint.history, checkpoint.best);
+            let done = self.history.epochs.len();
+            progress.note(&format!("Going on after epoch {done} of {}", recipe.epochs));
+        } else if !task.validation.is_empty() {
+            self.history.before = self.validate(0, 0.0)?;
+            progress.note(&self.history.told(recipe.epochs));
         }
         let failed = |source| RefineError::Events {
-            folder: self.task.events.clone().unwrap_or_default(),
+            folder: task.events.clone().unwrap_or_default(),
             source,
         };
-        let events = self.task.events.as_deref();
+        let events = task.events.as_deref();
         let events = events
-            .map(|folder| Follower::begin(folder, &history))
+            .map(|folder| Follower::begin(folder, &self.history))
             .transpose()
             .map_err(failed)?;
-        let steps = batches.steps();
-        let progress = self.task.progress;
+        let steps = self.batches.steps();
         let _stage = stage(progress, "Refining the network", Some((steps * recipe.epochs) as u64));
-        progress.advance((steps * history.epochs.len()) as u64);
-        while history.epochs.len() < recipe.epochs && !is_over(recipe.patience, history.epochs.len(), best.as_ref()) {
+        progress.advance((steps * self.history.epochs.len()) as u64);
+        while self.history.epochs.len() < recipe.epochs
+            && !is_over(recipe.patience, self.history.epochs.len(), self.best.as_ref())
+        {
             let begin = Instant::now();
-            let epoch = self.epoch(engine, &batches, &held_out, history.epochs.len(), &mut best)?;
-            history.epochs.push(epoch);
-            progress.note(&history.told(recipe.epochs));
+            let epoch = self.epoch()?;
+            self.history.epochs.push(epoch);
+            progress.note(&self.history.told(recipe.epochs));
             if let Some(events) = &events {
-                events.add(&history).map_err(failed)?;
+                events.add(&self.history).map_err(failed)?;
             }
             Checkpoint {
-                state: engine.state()?,
-                history: history.clone(),
-                best: best.clone(),
+                state: self.engine.state()?,
+                history: self.history.clone(),
+                best: self.best.clone(),
             }
-            .save(&self.task.checkpoint)?;
-            let remaining = (recipe.epochs - history.epochs.len()) as u32;
-            if remaining > 0 && !is_in_time(self.task.deadline, begin.elapsed() * remaining) {
+            .save(&task.checkpoint)?;
+            let remaining = (recipe.epochs - self.history.epochs.len()) as u32;
+            if remaining > 0 && !is_in_time(task.deadline, begin.elapsed() * remaining) {
                 return Err(RefineError::OutOfTime);
             }
         }
-        let best = best.ok_or_else(|| RefineError::Recipe("there is no image to train on".to_owned()))?;
-        Ok((best, history))
+        let best = self.best.take();
+        best.ok_or_else(|| RefineError::Recipe("there is no image to train on".to_owned()))
     }
 
-    fn epoch(
-        &self,
-        engine: &mut dyn Engine,
-        images: &Batches,
-        held_out: &[usize],
-        epoch: usize,
-        best: &mut Option<Best>,
-    ) -> Result<Epoch, RefineError> {
-        let recipe = self.task.recipe;
-        let order = images.order(epoch);
+    /// The epoch after those that are done.
+    fn epoch(&mut self) -> Result<Epoch, RefineError> {
+        let (task, views) = (self.task, self.views);
+        let (recipe, epoch) = (task.recipe, self.history.epochs.len());
+        let order = self.batches.order(epoch);
         let batches = divided(&order, recipe.minibatch);
         let steps = batches.len() * recipe.epochs;
         let (mut loss, mut weight, mut correct, mut rate) = (0.0_f64, 0.0_f64, 0, 0.0);
         std::thread::scope(|scope| {
             // One batch is prepared while another is learned from.
             let (sender, receiver) = sync_channel(1);
-            let (batches, views) = (&batches, self.views);
+            let batches = &batches;
             scope.spawn(move || {
                 for batch in batches {
                     let view = View::Varied(epoch % recipe.views);
@@ -358,15 +360,15 @@ impl Loop<'_> {
             for (number, (batch, inputs)) in batches.iter().zip(receiver).enumerate() {
                 let step = epoch * batches.len() + number;
                 rate = recipe.schedule.rate(step, steps, epoch);
-                let batch = images.batch(batch, inputs?, step);
-                let outcome = engine.step(&batch, rate, dropout_seed(recipe.seed, step));
+                let batch = self.batches.batch(batch, inputs?, step);
+                let outcome = self.engine.step(&batch, rate, dropout_seed(recipe.seed, step));
                 let outcome = outcome.map_err(|error| match error {
                     EngineError::NotFinite => RefineError::Diverged { epoch: epoch + 1, rate },
                     other => other.into(),
                 })?;
-                if outcome.images_at_once < self.at_once.get().min(batch.inputs.count()) {
-                    self.at_once.set(outcome.images_at_once);
-                    self.task.progress.note(&format!(
+                if outcome.images_at_once < self.at_once.min(batch.inputs.count()) {
+                    self.at_once = outcome.images_at_once;
+                    task.progress.note(&format!(
                         "The device has not the memory for a whole minibatch: gradients are summed up from {} \
                          images at once, which changes nothing else",
                         outcome.images_at_once
@@ -376,11 +378,11 @@ impl Loop<'_> {
                 loss += share * f64::from(outcome.loss);
                 weight += share;
                 correct += outcome.correct;
-                self.task.progress.advance(1);
+                task.progress.advance(1);
             }
             Ok::<_, RefineError>(())
         })?;
-        let validation = self.validate(engine, held_out, epoch + 1, rate, best)?;
+        let validation = self.validate(epoch + 1, rate)?;
         Ok(Epoch {
             rate,
             train_loss: (loss / weight.max(f64::MIN_POSITIVE)) as f32,
@@ -395,29 +397,16 @@ impl Loop<'_> {
     /// How the validation images go after `epoch` epochs, where there are any; the network is kept where none before
     /// told the classes apart better. Losses are compared after calibration: what is made of the network is calibrated
     /// too, and a recipe that smooths labels or begins with an SVM has no say in the scale of its logits.
-    fn validate(
-        &self,
-        engine: &mut dyn Engine,
-        rows: &[usize],
-        epoch: usize,
-        rate: f32,
-        best: &mut Option<Best>,
-    ) -> Result<Option<Validation>, RefineError> {
-        let keep = |engine: &dyn Engine, logits: &[f32]| -> Result<Option<Best>, RefineError> {
-            Ok(Some(Best {
-                epoch,
-                logits: logits.to_vec(),
-                parameters: engine.parameters(Version::Averaged)?,
-            }))
-        };
+    fn validate(&mut self, epoch: usize, rate: f32) -> Result<Option<Validation>, RefineError> {
+        let task = self.task;
+        let (rows, classes) = (&task.validation, task.classes);
         if rows.is_empty() {
             // The last epoch is as good as any.
-            *best = keep(&*engine, &[])?;
+            self.keep(epoch, Vec::new())?;
             return Ok(None);
         }
-        let classes = self.task.classes;
-        let logits = self.logits(engine, rows)?;
-        let truths: Vec<usize> = rows.iter().map(|row| self.task.labels[*row]).collect();
+        let logits = self.logits(rows)?;
+        let truths: Vec<usize> = rows.iter().map(|row| task.labels[*row]).collect();
         let loss = mean_cross_entropy(&logits, &truths, classes);
         if !loss.is_finite() {
             return Err(RefineError::Diverged { epoch, rate });
@@ -427,22 +416,33 @@ impl Loop<'_> {
             logits.map_or(f64::INFINITY, |logits| calibrated_log_loss(logits, &truths))
         };
         let own = calibrated(&logits);
-        if best.as_ref().is_none_or(|best| own < calibrated(&best.logits)) {
-            *best = keep(&*engine, &logits)?;
+        let error = share_wrong(&logits, &truths, classes);
+        if self.best.as_ref().is_none_or(|best| own < calibrated(&best.logits)) {
+            self.keep(epoch, logits)?;
         }
         Ok(Some(Validation {
             loss,
             calibrated: own as f32,
-            error: share_wrong(&logits, &truths, classes),
+            error,
         }))
     }
 
+    /// Keeps the network as it is after `epoch` epochs.
+    fn keep(&mut self, epoch: usize, logits: Vec<f32>) -> Result<(), RefineError> {
+        self.best = Some(Best {
+            epoch,
+            logits,
+            parameters: self.engine.parameters(Version::Averaged)?,
+        });
+        Ok(())
+    }
+
     /// Logits of images as the scoring function sees them.
-    fn logits(&self, engine: &mut dyn Engine, rows: &[usize]) -> Result<Vec<f32>, RefineError> {
+    fn logits(&mut self, rows: &[usize]) -> Result<Vec<f32>, RefineError> {
         let mut logits = Vec::with_capacity(rows.len() * self.task.classes);
         for rows in rows.chunks(EVALUATED_AT_ONCE) {
             let wanted: Vec<(usize, View)> = rows.iter().map(|row| (*row, View::Plain)).collect();
-            logits.extend(engine.logits(&self.views.inputs(&wanted)?, Version::Averaged)?);
+            logits.extend(self.engine.logits(&self.views.inputs(&wanted)?, Version::Averaged)?);
         }
         Ok(logits)
     }
@@ -490,7 +490,7 @@ mod tests {
         let map = graph.node("head", "Conv", &["image", &kernel], &[]);
         let pooled = graph.node("pooled", "GlobalAveragePool", &[&map], &[]);
         let features = graph.node("features", "Flatten", &[&pooled], &[]);
-        let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+        let shape = [DimensionValue::named("N"), DimensionValue::Fixed(2)];
         graph.finish("image", &[(&features, &shape)], &[])
     }
 

@@ -151,7 +151,7 @@ impl<'a> Layers<'a> {
         let map = graph.node("feature_map", "Identity", &[map], &[]);
         let pooled = graph.node("pool", "GlobalAveragePool", &[&map], &[]);
         let vector = graph.node("features", "Flatten", &[&pooled], &[("axis", Attribute::Int(1))]);
-        let named = |name: &str| DimensionValue::Named(name.to_owned());
+        let named = DimensionValue::named;
         let size = DimensionValue::Fixed(features as i64);
         let outputs: [(&str, &[DimensionValue]); 2] = [
             (&vector, &[named("N"), size.clone()]),

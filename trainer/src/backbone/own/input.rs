@@ -199,7 +199,7 @@ pub(super) fn take_any_batch(graph: &mut GraphProto) {
         if let Some(batch) = value.dimensions_mut().and_then(|dimensions| dimensions.first_mut())
             && batch.value == Some(DimensionValue::Fixed(1))
         {
-            batch.value = Some(DimensionValue::Named("N".to_owned()));
+            batch.value = Some(DimensionValue::named("N"));
             freed = true;
         }
     }

@@ -158,10 +158,10 @@ fn cut(graph: &mut GraphProto) -> Result<Found, String> {
             .cloned()
     };
     let dimensions = [
-        DimensionValue::Named("N".to_owned()),
+        DimensionValue::named("N"),
         DimensionValue::Fixed(found.size as i64),
-        DimensionValue::Named("h".to_owned()),
-        DimensionValue::Named("w".to_owned()),
+        DimensionValue::named("h"),
+        DimensionValue::named("w"),
     ];
     let mut offer = |value: &str, form: Form, wish: &str, dimensions: &[DimensionValue]| {
         if let Some(output) = kept(value, dimensions.len()) {

@@ -15,7 +15,7 @@ pub(super) fn classifier() -> ModelProto {
     let flat = graph.node("flat", "Flatten", &[&pooled], &[]);
     let weight = graph.initializer("weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]);
     let logits = graph.node("logits", "MatMul", &[&flat, &weight], &[]);
-    let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+    let shape = [DimensionValue::named("N"), DimensionValue::Fixed(2)];
     graph.finish("image", &[(&logits, &shape)], &[])
 }
 

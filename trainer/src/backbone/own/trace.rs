@@ -402,7 +402,7 @@ mod tests {
         let note_of = |given: i64, taken: i64, side: i64| {
             let found = found_after(&|graph: &mut GraphProto| {
                 graph.initializer[0].dims = vec![given, taken, side, side];
-                let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(given)];
+                let shape = [DimensionValue::named("N"), DimensionValue::Fixed(given)];
                 graph.output[0] = float_value("flat", &shape);
             });
             found.expect("features").note

@@ -10,8 +10,8 @@ use flate2::read::GzDecoder;
 use serde::Deserialize;
 use shared::files::at;
 
-use super::torch::floats;
 use super::{Tensor, WeightsError};
+use crate::float_bytes::from_bytes;
 
 /// The largest archive contents that are read, in bytes.
 const MAX_BYTES: u64 = 512 << 20;
@@ -66,7 +66,7 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, Tensor>, WeightsError>
                 .ok_or_else(|| format(format!("tensor {name} is not there in 32-bit floats")))?;
             rest = after;
             if let Some(name) = torchvision_name(&name) {
-                tensors.insert(name, torchvision_layout(shape, floats(values)));
+                tensors.insert(name, torchvision_layout(shape, from_bytes(values)));
             }
         }
     }

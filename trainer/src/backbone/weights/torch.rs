@@ -8,6 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use shared::files::at;
 
 use super::{Tensor, WeightsError};
+use crate::float_bytes::from_bytes;
 
 /// Keys under which training scripts nest the weights.
 const NESTED: [&str; 2] = ["state_dict", "model"];
@@ -37,7 +38,7 @@ pub(super) fn read_checkpoint(path: &Path) -> Result<HashMap<String, Tensor>, We
             plain(name),
             Tensor {
                 shape: tensor.shape().to_vec(),
-                values: floats(&bytes),
+                values: from_bytes(&bytes),
             },
         );
     }
@@ -58,7 +59,7 @@ pub(super) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, W
                 plain(name),
                 Tensor {
                     shape: view.shape().to_vec(),
-                    values: floats(view.data()),
+                    values: from_bytes(view.data()),
                 },
             )
         })
@@ -68,11 +69,4 @@ pub(super) fn read_safetensors(path: &Path) -> Result<HashMap<String, Tensor>, W
 /// A name without the prefix that data-parallel training adds.
 fn plain(name: &str) -> String {
     name.strip_prefix("module.").unwrap_or(name).to_owned()
-}
-
-pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(4)
-        .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
-        .collect()
 }

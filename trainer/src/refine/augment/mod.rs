@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use serde::Serialize;
 use shared::image::RgbImage;
 
-pub use rand_augment::{MOST_MAGNITUDE, RandAugment};
+pub use rand_augment::{MOST_MAGNITUDE, MOST_OPERATIONS, RandAugment};
 
 /// How much training images are varied.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

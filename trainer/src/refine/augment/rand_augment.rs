@@ -9,6 +9,8 @@ use super::recolour;
 
 /// Largest magnitude.
 pub const MOST_MAGNITUDE: u32 = 30;
+/// Most operations on one image: as many as there are to draw from.
+pub const MOST_OPERATIONS: u32 = OPERATIONS.len() as u32;
 /// What comes into the picture from outside it.
 const OUTSIDE: Rgb<u8> = Rgb([128; 3]);
 

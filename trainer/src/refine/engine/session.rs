@@ -327,7 +327,7 @@ impl<B: Trainable> Engine for Session<B> {
         let trained = trained.filter_map(|(index, (parameter, memory))| {
             Some((index, parameter, memory.as_mut()?, gradients.remove(&index)?))
         });
-        let updated = side_by_side(
+        side_by_side(
             self.threaded,
             trained.collect(),
             |(index, parameter, memory, gradient)| {
@@ -338,10 +338,9 @@ impl<B: Trainable> Engine for Session<B> {
                 };
                 let decayed = plan.graph.parameters[index].role == Role::Weight;
                 let rate = rate * plan.rate_scales[index];
-                plan.optimizer.update(parameter, gradient, memory, rate, decayed, steps)
+                memory.update(parameter, gradient, rate, decayed, steps);
             },
         );
-        updated.into_iter().collect::<Result<(), _>>()?;
         self.follow(statistics);
         self.follow_average();
 
@@ -386,7 +385,7 @@ impl<B: Trainable> Engine for Session<B> {
                 put("average", &average[index])?;
             }
             if let Some(memory) = &self.memory[index] {
-                for (name, tensor) in memory.names.iter().zip(&memory.tensors) {
+                for (name, tensor) in memory.tensors() {
                     put(name, tensor)?;
                 }
             }
@@ -408,7 +407,7 @@ impl<B: Trainable> Engine for Session<B> {
                 average[index] = get("average")?;
             }
             if let Some(memory) = &mut self.memory[index] {
-                for (name, tensor) in memory.names.iter().zip(&mut memory.tensors) {
+                for (name, tensor) in memory.tensors_mut() {
                     *tensor = get(name)?;
                 }
             }

@@ -8,7 +8,7 @@ use crate::onnx::proto::ModelProto;
 use crate::onnx::{add_initializer, add_node};
 use crate::refine::head::HeadLayer;
 use crate::refine::network::tests::{images, network};
-use crate::refine::network::{Operation, Role};
+use crate::refine::network::{Each, Operation, Role};
 
 fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
     let graph = Graph::read(&network(), None, "logits").expect("a graph");
@@ -252,7 +252,7 @@ fn a_running_statistic_that_is_not_to_change_stays() {
 fn a_backend_that_panics_as_it_infers_is_an_error() {
     let mut plan = plan(Statistics::Frozen, SGD);
     for operator in &mut plan.graph.operators {
-        if let Operation::Clip(low, high) = &mut operator.operation {
+        if let Operation::Each(Each::Clip(low, high)) = &mut operator.operation {
             (*low, *high) = (6.0, 0.0);
         }
     }

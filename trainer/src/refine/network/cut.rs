@@ -122,10 +122,7 @@ fn downsampled(graph: &Graph, position: usize) -> bool {
 /// [`GraphError::Unsound`] where the file holds no graph.
 pub fn lower_part(model: &ModelProto, cut: &str, is_row: bool) -> Result<ModelProto, GraphError> {
     let mut lower = model.clone();
-    let graph = lower
-        .graph
-        .as_mut()
-        .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+    let graph = lower.graph_mut()?;
     let keep = graph
         .node
         .iter()

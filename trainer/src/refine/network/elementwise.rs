@@ -9,13 +9,19 @@ use super::forward::form;
 use super::{GraphError, Operator};
 
 /// A function of each value by itself.
-#[derive(Clone, Copy)]
-pub(super) enum Each {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Each {
+    /// `max(x, 0)`.
     Relu,
+    /// `max(x, slope x)`.
     LeakyRelu(f32),
+    /// Limits from below and above.
     Clip(f32, f32),
+    /// `1 / (1 + exp(-x))`.
     Sigmoid,
+    /// `max(0, min(1, alpha x + beta))`.
     HardSigmoid(f32, f32),
+    /// `x max(0, min(1, x / 6 + 0.5))`.
     HardSwish,
 }
 
@@ -33,12 +39,16 @@ impl Each {
     }
 }
 
-/// A function of two values at the same place.
-#[derive(Clone, Copy)]
-pub(super) enum Pair {
+/// A function of two values at the same place, with broadcasting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pair {
+    /// Sum.
     Add,
+    /// Difference.
     Subtract,
+    /// Product.
     Multiply,
+    /// Quotient.
     Divide,
 }
 

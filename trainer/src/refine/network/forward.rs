@@ -10,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::convolution::Convolve;
-use super::elementwise::{Each, Pair, joined};
+use super::elementwise::joined;
 use super::operation::OTHERWISE;
-use super::{Graph, GraphError, Input, Layout, Operation, Operator, Window, pool};
+use super::{Each, Graph, GraphError, Input, Layout, Operation, Operator, Pair, Window, pool};
 
 /// What flows between operators.
 #[derive(Debug, Clone)]
@@ -294,19 +294,11 @@ impl<'a, B: Convolve> Run<'a, B> {
                 let squares = rows.clone().powi_scalar(2).sum_dim(1).clamp_min(1e-24);
                 Value::Rows(rows / squares.sqrt())
             }
-            Operation::Add => self.pairwise(operator, Pair::Add)?,
-            Operation::Subtract => self.pairwise(operator, Pair::Subtract)?,
-            Operation::Multiply => self.pairwise(operator, Pair::Multiply)?,
-            Operation::Divide => self.pairwise(operator, Pair::Divide)?,
             Operation::Concatenate => self.concatenate(operator)?,
             Operation::Dropout(ratio) => self.dropout(operator, *ratio, position)?,
             Operation::Identity => self.input(operator, 0)?,
-            Operation::Relu => self.each(operator, Each::Relu)?,
-            Operation::LeakyRelu(slope) => self.each(operator, Each::LeakyRelu(*slope))?,
-            Operation::Clip(low, high) => self.each(operator, Each::Clip(*low, *high))?,
-            Operation::Sigmoid => self.each(operator, Each::Sigmoid)?,
-            Operation::HardSigmoid(alpha, beta) => self.each(operator, Each::HardSigmoid(*alpha, *beta))?,
-            Operation::HardSwish => self.each(operator, Each::HardSwish)?,
+            Operation::Each(function) => self.each(operator, *function)?,
+            Operation::Pair(function) => self.pairwise(operator, *function)?,
         })
     }
 
@@ -454,11 +446,8 @@ pub(super) fn form(operator: &Operator, reason: &str) -> GraphError {
 
 /// The same, with what to do about it in the reason.
 fn advised(operator: &Operator, reason: &str) -> GraphError {
-    let operation = format!("{:?}", operator.operation);
-    // What follows the name are its parameters.
-    let named = operation.split([' ', '(']).next().unwrap_or_default();
     GraphError::Form {
-        operator: named.to_owned(),
+        operator: operator.kind.clone(),
         node: operator.name.clone(),
         reason: reason.to_owned(),
     }

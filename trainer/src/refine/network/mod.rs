@@ -16,10 +16,12 @@ pub(super) mod tests;
 
 pub use convolution::{Convolve, Trainable};
 pub use cut::{Boundary, boundaries, lower_part};
+pub use elementwise::{Each, Pair};
 pub use forward::{BatchStatistics, Mode, Pass, Precision, Statistics, Value, forward};
 pub use operation::{Layout, Operation, Padding, Window};
 pub use read::write_back;
 
+use self::operation::OTHERWISE;
 use crate::onnx::TensorError;
 
 /// A network that can be differentiated.
@@ -40,6 +42,8 @@ pub struct Graph {
 pub struct Operator {
     /// Name of the node, for messages.
     pub name: String,
+    /// Type of the node, for messages: the word that is in its file.
+    pub kind: String,
     /// What it computes.
     pub operation: Operation,
     /// Where its inputs come from.
@@ -87,10 +91,7 @@ pub enum Role {
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 pub enum GraphError {
     /// An operator that is not known here.
-    #[error(
-        "the network uses the operator {operator} (node {node}), which cannot be refined; \
-         `--classifier svm` and `--trained head` can use this network all the same"
-    )]
+    #[error("the network uses the operator {operator} (node {node}), which cannot be refined; {OTHERWISE}")]
     Operator {
         /// The operator's type.
         operator: String,

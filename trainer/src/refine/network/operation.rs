@@ -2,8 +2,9 @@
 //!
 //! Meaning and defaults as in <https://github.com/onnx/onnx/blob/main/docs/Operators.md>, operator sets 7 to 22.
 
-use super::GraphError;
-use crate::onnx::proto::{AttributeProto, NodeProto};
+use super::{Each, GraphError, Pair};
+use crate::onnx::proto::{NodeProto, TensorProto};
+use crate::onnx::{Constants, floats, integers, shape};
 
 /// What an operator computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,26 +23,10 @@ pub enum Operation {
         /// Share of the old running statistic that is kept at each step.
         momentum: f32,
     },
-    /// `max(x, 0)`.
-    Relu,
-    /// `max(x, slope x)`.
-    LeakyRelu(f32),
-    /// Limits from below and above.
-    Clip(f32, f32),
-    /// `1 / (1 + exp(-x))`.
-    Sigmoid,
-    /// `max(0, min(1, alpha x + beta))`.
-    HardSigmoid(f32, f32),
-    /// `x max(0, min(1, x / 6 + 0.5))`.
-    HardSwish,
-    /// Sum, with broadcasting.
-    Add,
-    /// Difference, with broadcasting.
-    Subtract,
-    /// Product, with broadcasting.
-    Multiply,
-    /// Quotient, with broadcasting.
-    Divide,
+    /// A function of each value by itself.
+    Each(Each),
+    /// A function of two values at the same place.
+    Pair(Pair),
     /// Largest value under a window.
     MaxPool(Window),
     /// Mean under a window.
@@ -195,15 +180,11 @@ pub(super) fn unknown_form(node: &NodeProto, reason: &str) -> GraphError {
     }
 }
 
-/// A node's attributes and its constant inputs.
+/// Reads a node: its attributes and its constant inputs.
 pub(super) struct Reader<'a> {
     pub node: &'a NodeProto,
-    /// The floats of the constant with a name.
-    pub floats: &'a dyn Fn(&str) -> Option<Vec<f32>>,
-    /// The integers of the constant with a name.
-    pub integers: &'a dyn Fn(&str) -> Option<Vec<i64>>,
-    /// The shape of the constant with a name.
-    pub shape: &'a dyn Fn(&str) -> Option<Vec<usize>>,
+    /// The constants of its graph.
+    pub constants: &'a Constants<'a>,
 }
 
 impl Reader<'_> {
@@ -213,7 +194,7 @@ impl Reader<'_> {
         Ok(match self.node.op_type.as_str() {
             "Conv" => {
                 let kernel = self.kernel_of_weight()?;
-                let groups = usize::try_from(self.int("group", 1)).unwrap_or(0);
+                let groups = usize::try_from(self.node.int("group", 1)).unwrap_or(0);
                 if groups == 0 {
                     return Err(self.form("no groups"));
                 }
@@ -221,27 +202,27 @@ impl Reader<'_> {
                 (Operation::Convolution { window, groups }, all)
             }
             "BatchNormalization" => {
-                let epsilon = self.float("epsilon", 1e-5);
-                let momentum = self.float("momentum", 0.9);
+                let epsilon = self.node.float("epsilon", 1e-5);
+                let momentum = self.node.float("momentum", 0.9);
                 (Operation::BatchNormalization { epsilon, momentum }, 5)
             }
-            "Relu" => (Operation::Relu, 1),
-            "LeakyRelu" => (Operation::LeakyRelu(self.float("alpha", 0.01)), 1),
-            "Clip" => (self.clip()?, 1),
-            "Sigmoid" => (Operation::Sigmoid, 1),
+            "Relu" => (Operation::Each(Each::Relu), 1),
+            "LeakyRelu" => (Operation::Each(Each::LeakyRelu(self.node.float("alpha", 0.01))), 1),
+            "Clip" => (Operation::Each(self.clip()?), 1),
+            "Sigmoid" => (Operation::Each(Each::Sigmoid), 1),
             "HardSigmoid" => {
-                let (alpha, beta) = (self.float("alpha", 0.2), self.float("beta", 0.5));
-                (Operation::HardSigmoid(alpha, beta), 1)
+                let (alpha, beta) = (self.node.float("alpha", 0.2), self.node.float("beta", 0.5));
+                (Operation::Each(Each::HardSigmoid(alpha, beta)), 1)
             }
-            "HardSwish" => (Operation::HardSwish, 1),
-            "Add" => (Operation::Add, 2),
-            "Sub" => (Operation::Subtract, 2),
-            "Mul" => (Operation::Multiply, 2),
-            "Div" => (Operation::Divide, 2),
+            "HardSwish" => (Operation::Each(Each::HardSwish), 1),
+            "Add" => (Operation::Pair(Pair::Add), 2),
+            "Sub" => (Operation::Pair(Pair::Subtract), 2),
+            "Mul" => (Operation::Pair(Pair::Multiply), 2),
+            "Div" => (Operation::Pair(Pair::Divide), 2),
             "MaxPool" => (Operation::MaxPool(self.window(self.kernel()?)?), 1),
             "AveragePool" => {
                 let window = self.window(self.kernel()?)?;
-                let include_padding = self.int("count_include_pad", 0) != 0;
+                let include_padding = self.node.int("count_include_pad", 0) != 0;
                 (
                     Operation::AveragePool {
                         window,
@@ -253,18 +234,18 @@ impl Reader<'_> {
             "GlobalAveragePool" => (Operation::GlobalAveragePool { keep: true }, 1),
             "ReduceMean" => (self.reduce_mean()?, 1),
             "Pad" => (self.pad()?, 1),
-            "Flatten" => match self.int("axis", 1) {
+            "Flatten" => match self.node.int("axis", 1) {
                 1 => (Operation::Flatten, 1),
                 axis => return Err(self.form(&format!("axis {axis}; 1 is expected"))),
             },
             "Reshape" => (self.reshape()?, 1),
             "Squeeze" => (Operation::Flatten, 1),
             "Gemm" => {
-                if self.int("transA", 0) != 0 {
+                if self.node.int("transA", 0) != 0 {
                     return Err(self.form("transA"));
                 }
-                let transposed = self.int("transB", 0) != 0;
-                let (scale, bias_scale) = (self.float("alpha", 1.0), self.float("beta", 1.0));
+                let transposed = self.node.int("transB", 0) != 0;
+                let (scale, bias_scale) = (self.node.float("alpha", 1.0), self.node.float("beta", 1.0));
                 let linear = Operation::Linear {
                     transposed,
                     scale,
@@ -280,11 +261,11 @@ impl Reader<'_> {
                 };
                 (linear, 2)
             }
-            "LpNormalization" => match (self.int("p", 2), self.int("axis", -1)) {
+            "LpNormalization" => match (self.node.int("p", 2), self.node.int("axis", -1)) {
                 (2, 1 | -1) => (Operation::L2Normalization, 1),
                 _ => return Err(self.form("a norm other than the Euclidean one of each row")),
             },
-            "Concat" => match self.int("axis", 0) {
+            "Concat" => match self.node.int("axis", 0) {
                 1 | -3 => (Operation::Concatenate, all),
                 axis => return Err(self.form(&format!("axis {axis}; 1 is expected"))),
             },
@@ -303,21 +284,9 @@ impl Reader<'_> {
         unknown_form(self.node, reason)
     }
 
-    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.node.attribute(name)
-    }
-
-    fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |attribute| attribute.i)
-    }
-
-    fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |attribute| attribute.f)
-    }
-
     /// A list of lengths: as many as `N`, or `default` where there is none.
     fn lengths<const N: usize>(&self, name: &str, default: usize) -> Result<[usize; N], GraphError> {
-        let Some(attribute) = self.attribute(name) else {
+        let Some(attribute) = self.node.attribute(name) else {
             return Ok([default; N]);
         };
         let lengths: Option<Vec<usize>> = attribute
@@ -331,18 +300,37 @@ impl Reader<'_> {
     }
 
     /// The constant behind an input, which must not depend on the images.
-    fn constant<T>(&self, input: usize, read: &dyn Fn(&str) -> Option<Vec<T>>) -> Result<Option<Vec<T>>, GraphError> {
+    fn constant<T>(
+        &self,
+        input: usize,
+        read: impl FnOnce(&TensorProto) -> Option<Vec<T>>,
+    ) -> Result<Option<Vec<T>>, GraphError> {
         match self.node.input.get(input).filter(|name| !name.is_empty()) {
             None => Ok(None),
-            Some(name) => match read(name) {
+            Some(name) => match self.constants.get(name).and_then(read) {
                 Some(values) => Ok(Some(values)),
                 None => Err(self.form(&format!("its input {name} is computed; a constant is expected"))),
             },
         }
     }
 
+    /// A number that is an input or, in earlier operator sets, an attribute.
+    fn number(&self, input: usize, attribute: &str, default: f32) -> Result<f32, GraphError> {
+        let given = self.constant(input, |tensor| floats(tensor).ok())?;
+        let given = given.and_then(|values| values.first().copied());
+        Ok(given.unwrap_or_else(|| self.node.float(attribute, default)))
+    }
+
+    /// Integers that are an input or, in earlier operator sets, an attribute.
+    fn list(&self, input: usize, attribute: &str) -> Result<Vec<i64>, GraphError> {
+        let given = self.constant(input, integers)?;
+        let earlier = || self.node.attribute(attribute).map(|list| list.ints.clone());
+        Ok(given.or_else(earlier).unwrap_or_default())
+    }
+
     fn kernel_of_weight(&self) -> Result<[usize; 2], GraphError> {
-        let shape = self.node.input.get(1).and_then(|name| (self.shape)(name));
+        let weight = self.node.input.get(1).and_then(|name| self.constants.get(name));
+        let shape = weight.and_then(|weight| shape(weight).ok());
         match shape.as_deref() {
             Some([_, _, height, width]) => Ok([*height, *width]),
             Some(shape) => Err(self.form(&format!("a kernel of shape {shape:?}; four dimensions are expected"))),
@@ -359,7 +347,7 @@ impl Reader<'_> {
     }
 
     fn window(&self, kernel: [usize; 2]) -> Result<Window, GraphError> {
-        let auto = self.attribute("auto_pad").map_or("NOTSET", |attribute| {
+        let auto = self.node.attribute("auto_pad").map_or("NOTSET", |attribute| {
             std::str::from_utf8(&attribute.s).unwrap_or("NOTSET")
         });
         let padding = match auto {
@@ -380,27 +368,19 @@ impl Reader<'_> {
             stride,
             dilation,
             padding,
-            ceil: self.int("ceil_mode", 0) != 0,
+            ceil: self.node.int("ceil_mode", 0) != 0,
         })
     }
 
-    fn clip(&self) -> Result<Operation, GraphError> {
-        let limit = |input, name: &str, default| -> Result<f32, GraphError> {
-            let constant = self.constant(input, self.floats)?;
-            let given = constant.and_then(|values| values.first().copied());
-            Ok(given.unwrap_or_else(|| self.float(name, default)))
-        };
-        Ok(Operation::Clip(
-            limit(1, "min", f32::NEG_INFINITY)?,
-            limit(2, "max", f32::INFINITY)?,
+    fn clip(&self) -> Result<Each, GraphError> {
+        Ok(Each::Clip(
+            self.number(1, "min", f32::NEG_INFINITY)?,
+            self.number(2, "max", f32::INFINITY)?,
         ))
     }
 
     fn reduce_mean(&self) -> Result<Operation, GraphError> {
-        let mut axes = match self.constant(1, self.integers)? {
-            Some(axes) => axes,
-            None => self.attribute("axes").map(|axes| axes.ints.clone()).unwrap_or_default(),
-        };
+        let mut axes = self.list(1, "axes")?;
         for axis in &mut axes {
             if *axis < 0 {
                 *axis += 4;
@@ -411,35 +391,27 @@ impl Reader<'_> {
             return Err(self.form(&format!("axes {axes:?}; height and width are expected")));
         }
         Ok(Operation::GlobalAveragePool {
-            keep: self.int("keepdims", 1) != 0,
+            keep: self.node.int("keepdims", 1) != 0,
         })
     }
 
     fn pad(&self) -> Result<Operation, GraphError> {
-        let mode = self.attribute("mode").map(|mode| mode.s.as_slice());
+        let mode = self.node.attribute("mode").map(|mode| mode.s.as_slice());
         if mode.is_some_and(|mode| mode != b"constant") {
             return Err(self.form("it pads with something else than a constant"));
         }
-        let pads = match self.constant(1, self.integers)? {
-            Some(pads) => pads,
-            None => self.attribute("pads").map(|pads| pads.ints.clone()).unwrap_or_default(),
-        };
-        let value = self
-            .constant(2, self.floats)?
-            .and_then(|values| values.first().copied());
+        let pads = self.list(1, "pads")?;
+        let value = self.number(2, "value", 0.0)?;
         let lengths: Vec<usize> = pads.iter().filter_map(|pad| usize::try_from(*pad).ok()).collect();
         match lengths[..] {
-            [0, 0, top, left, 0, 0, bottom, right] => Ok(Operation::Pad(
-                [top, left, bottom, right],
-                value.unwrap_or_else(|| self.float("value", 0.0)),
-            )),
+            [0, 0, top, left, 0, 0, bottom, right] => Ok(Operation::Pad([top, left, bottom, right], value)),
             _ => Err(self.form(&format!("pads {pads:?}; height and width of [N, C, H, W] are expected"))),
         }
     }
 
     /// A reshape is understood where it makes one row per image, or one cell as squeeze-and-excitation does.
     fn reshape(&self) -> Result<Operation, GraphError> {
-        let shape = self.constant(1, self.integers)?.unwrap_or_default();
+        let shape = self.constant(1, integers)?.unwrap_or_default();
         match shape[..] {
             [_, _] => Ok(Operation::Flatten),
             [_, _, 1, 1] => Ok(Operation::Cell),
@@ -450,8 +422,8 @@ impl Reader<'_> {
     }
 
     fn dropout(&self) -> Operation {
-        let ratio = self.node.input.get(1).and_then(|name| (self.floats)(name));
+        let ratio = self.node.input.get(1).and_then(|name| self.constants.floats(name));
         let ratio = ratio.and_then(|values| values.first().copied());
-        Operation::Dropout(ratio.unwrap_or_else(|| self.float("ratio", 0.5)))
+        Operation::Dropout(ratio.unwrap_or_else(|| self.node.float("ratio", 0.5)))
     }
 }

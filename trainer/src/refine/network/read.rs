@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::operation::{Reader, name, unknown_form};
-use super::{Graph, GraphError, Input, Operation, Operator, Parameter, Role};
+use super::{Graph, GraphError, Input, Operation, Operator, Pair, Parameter, Role};
+use crate::float_bytes::to_bytes;
 use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
-use crate::onnx::{Constants, floats, integers, shape};
+use crate::onnx::{Constants, floats, shape};
 
 impl Graph {
     /// The part of `model` that computes the value `output` from the images or, where it is given, from the value
@@ -14,10 +15,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError`] for an operator that cannot be refined, or a file that is not sound.
     pub fn read(model: &ModelProto, input: Option<&str>, output: &str) -> Result<Self, GraphError> {
-        let graph = model
-            .graph
-            .as_ref()
-            .ok_or_else(|| GraphError::Unsound("the file holds no graph".to_owned()))?;
+        let graph = model.graph()?;
         let constants = Constants::of(graph);
         let input = input
             .or_else(|| constants.images(graph))
@@ -60,14 +58,11 @@ impl<'a> Parsed<'a> {
         {
             return Ok(());
         }
-        let constants = &self.constants;
-        let (operation, count) = Reader {
+        let reader = Reader {
             node,
-            floats: &|name| constants.floats(name),
-            integers: &|name| constants.get(name).and_then(integers),
-            shape: &|name| constants.get(name).and_then(|tensor| shape(tensor).ok()),
-        }
-        .operation()?;
+            constants: &self.constants,
+        };
+        let (operation, count) = reader.operation()?;
         let mut inputs = Vec::with_capacity(count);
         for (position, name) in node.input.iter().take(count).enumerate() {
             if name.is_empty() {
@@ -82,6 +77,7 @@ impl<'a> Parsed<'a> {
         let output = node.output.first().cloned().unwrap_or_default();
         self.graph.operators.push(Operator {
             name: name(node),
+            kind: node.op_type.clone(),
             operation,
             inputs,
             output,
@@ -113,11 +109,11 @@ impl<'a> Parsed<'a> {
 fn role(operation: &Operation, position: usize, tensor: &TensorProto) -> Role {
     match (operation, position) {
         // A single number is no bias, but part of a function, as in hard swish, x min(max(x + 3, 0), 6) / 6.
-        (Operation::Add, _) if tensor.dims.iter().all(|length| *length == 1) => Role::Constant,
+        (Operation::Pair(Pair::Add), _) if tensor.dims.iter().all(|length| *length == 1) => Role::Constant,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 1) => Role::Weight,
         (Operation::Convolution { .. } | Operation::Linear { .. }, 2)
         | (Operation::BatchNormalization { .. }, 1 | 2)
-        | (Operation::Add, _) => Role::Offset,
+        | (Operation::Pair(Pair::Add), _) => Role::Offset,
         (Operation::BatchNormalization { .. }, 3 | 4) => Role::Statistic,
         _ => Role::Constant,
     }
@@ -132,9 +128,7 @@ fn check_inputs(node: &NodeProto, operation: &Operation, inputs: &[Input]) -> Re
             value(0) && parameter(1) && (inputs.len() == 2 || inputs.len() == 3 && parameter(2))
         }
         Operation::BatchNormalization { .. } => value(0) && (1..5).all(parameter),
-        Operation::Add | Operation::Subtract | Operation::Multiply | Operation::Divide => {
-            inputs.len() == 2 && (value(0) || value(1))
-        }
+        Operation::Pair(_) => inputs.len() == 2 && (value(0) || value(1)),
         Operation::Concatenate => !inputs.is_empty() && (0..inputs.len()).all(value),
         _ => value(0),
     };
@@ -200,7 +194,7 @@ pub fn write_back(model: &mut ModelProto, parameters: &[Parameter]) -> Result<()
                 return Err(GraphError::Unsound(format!("the tensor {name} has another shape")));
             }
             tensor.float_data.clear();
-            tensor.raw_data = parameter.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensor.raw_data = to_bytes(&parameter.values);
             written += 1;
         }
     }

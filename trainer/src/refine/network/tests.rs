@@ -42,7 +42,7 @@ pub(in crate::refine) fn network() -> ModelProto {
         &[&flat, &weight, &bias],
         &[("transB", Attribute::Int(1))],
     );
-    let shape = [DimensionValue::Named("N".to_owned()), DimensionValue::Fixed(2)];
+    let shape = [DimensionValue::named("N"), DimensionValue::Fixed(2)];
     graph.finish("image", &[(&logits, &shape)], &[])
 }
 
@@ -377,17 +377,17 @@ fn shapes_that_do_not_go_together_are_told_of() {
         (
             "Sub",
             ["row", "flat"],
-            "(Subtract) cannot be refined: values of the shapes [1, 3] and [1, 4]",
+            "(Sub) cannot be refined: values of the shapes [1, 3] and [1, 4]",
         ),
         (
             "Concat",
             ["image", "mean"],
-            "(Concatenate) cannot be refined: values of the shapes [1, 2, 1, 2] and [1, 2, 1, 1]",
+            "(Concat) cannot be refined: values of the shapes [1, 2, 1, 2] and [1, 2, 1, 1]",
         ),
         (
             "MatMul",
             ["flat", "matrix"],
-            "(Linear) cannot be refined: its matrix is for rows of 3, and one has 4",
+            "(MatMul) cannot be refined: its matrix is for rows of 3, and one has 4",
         ),
     ] {
         let mut graph = GraphBuilder::new("shapes");
