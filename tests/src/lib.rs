@@ -21,6 +21,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use program::Running;
@@ -79,6 +80,11 @@ fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
     );
     tell(&format!("SKIPPED: {} is missing: it comes from {from}", path.display()));
     None
+}
+
+/// A lock whose holder cannot have left anything half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says something to whoever runs the tests, past the harness, which keeps what passing tests print to itself.
