@@ -24,7 +24,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
 use program::Running;
+
+/// The region that every server of the tests is in.
+pub const REGION: &str = "us-east-1";
 
 /// The workspace's root.
 ///
@@ -167,6 +171,17 @@ pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_mins(3), "{what} did not become ready");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A client for the S3 server at `endpoint`, or for what stands in for one.
+pub fn s3_client(endpoint: &str, key: &str, secret: &str) -> aws_sdk_s3::Client {
+    let settings = Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(REGION))
+        .credentials_provider(Credentials::new(key, secret, None, None, "tests"))
+        .endpoint_url(endpoint)
+        .force_path_style(true);
+    aws_sdk_s3::Client::from_conf(settings.build())
 }
 
 /// The files below a folder, in the order of their paths; none where there is no such folder. Links are followed.

@@ -9,7 +9,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use aws_sdk_s3::config::{BehaviorVersion, Builder, Region};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -19,10 +18,8 @@ use trainer::client::Signer;
 use zip::write::SimpleFileOptions;
 
 use crate::program::program;
-use crate::{free_port, listens, tool, wait_until};
+use crate::{REGION, free_port, listens, s3_client, tool, wait_until};
 
-/// The region that everything is in.
-pub const REGION: &str = "us-east-1";
 /// Key and secret of the account's root.
 const KEY: &str = "test";
 /// The bucket of what `sam package` would upload.
@@ -129,13 +126,7 @@ impl MiniStack {
 
     /// A client for its S3.
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        let settings = Builder::new()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static(REGION))
-            .credentials_provider(Credentials::new(KEY, KEY, None, None, "tests"))
-            .endpoint_url(&self.endpoint)
-            .force_path_style(true);
-        aws_sdk_s3::Client::from_conf(settings.build())
+        s3_client(&self.endpoint, KEY, KEY)
     }
 
     /// The store that `s3://bucket/prefix` names. From now on its bucket may be read without TLS, which the template
