@@ -17,7 +17,7 @@ pub mod web;
 pub mod webdriver;
 pub mod workshop;
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
+use image::{DynamicImage, ImageFormat};
 use program::Running;
 
 /// The region that every server of the tests is in.
@@ -182,6 +183,17 @@ pub fn s3_client(endpoint: &str, key: &str, secret: &str) -> aws_sdk_s3::Client 
         .endpoint_url(endpoint)
         .force_path_style(true);
     aws_sdk_s3::Client::from_conf(settings.build())
+}
+
+/// A picture as the bytes of its file.
+///
+/// # Panics
+/// Where the format has no place for it.
+pub fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let picture: DynamicImage = picture.into();
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).expect("a picture");
+    bytes.into_inner()
 }
 
 /// The files below a folder, in the order of their paths; none where there is no such folder. Links are followed.
