@@ -163,7 +163,7 @@ fn check() -> Result<(), String> {
 
 fn build() -> Result<(), String> {
     setup()?;
-    run(cargo().args(["build", "--workspace", "--bins", "--locked"]))
+    run(cargo().args(["build", "--workspace", "--bins", "--example", "local", "--locked"]))
 }
 
 fn local() -> Result<(), String> {
@@ -186,9 +186,12 @@ fn can_be_local(arguments: &[String]) -> bool {
 
 fn test() -> Result<(), String> {
     build()?;
-    run(cargo()
-        .args(["test", "--workspace", "--locked"])
-        .args(env::args().skip(2)))
+    let mut words: Vec<String> = env::args().skip(2).collect();
+    if words.is_empty() {
+        // All that has tests, and no more: else every example is linked too.
+        words.push("--tests".to_owned());
+    }
+    run(cargo().args(["test", "--workspace", "--locked"]).args(words))
 }
 
 /// Builds for release, installs the peers and hands over to `tests/benchmarks/run.py`.
