@@ -1,7 +1,6 @@
 //! A model small enough to make by hand and real in every other way: it tells red from green from blue.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -19,6 +18,7 @@ use trainer::backbone::PREPROCESSING_KEY;
 use trainer::onnx::GraphBuilder;
 use trainer::onnx::proto::DimensionValue;
 
+use crate::encoded;
 use crate::program::{say, trainer};
 
 /// The colours, in the order of the classes.
@@ -58,15 +58,9 @@ fn obtained() -> &'static Value {
 }
 
 /// A picture of one colour.
-///
-/// # Panics
-/// Never: a PNG is written to memory.
 pub fn png(colour: [u8; 3]) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image::RgbImage::from_pixel(24, 24, image::Rgb(colour))
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .expect("a PNG");
-    bytes.into_inner()
+    let picture = image::RgbImage::from_pixel(24, 24, image::Rgb(colour));
+    encoded(picture, image::ImageFormat::Png)
 }
 
 /// A bundle whose classes are called `PREFIX-red` and so on, so that a label tells which version gave it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::program::{Running, scorer};
-use crate::wait_until;
+use crate::{lock, wait_until};
 
 /// A scorer that answers on a loopback port.
 pub struct Http {
@@ -47,19 +47,15 @@ impl Http {
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                kept.lock().expect("no panic").push(line);
+                lock(&kept).push(line);
             }
         });
         Self { address, log, scorer }
     }
 
     /// The lines that it has logged, those that are JSON.
-    ///
-    /// # Panics
-    /// Never: no other thread panics with the lines in its hands.
     pub fn log(&self) -> Vec<Value> {
-        let lines = self.log.lock().expect("no panic");
-        lines
+        lock(&self.log)
             .iter()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect()

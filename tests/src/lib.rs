@@ -17,13 +17,19 @@ pub mod web;
 pub mod webdriver;
 pub mod workshop;
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
+use image::{DynamicImage, ImageFormat};
 use program::Running;
+
+/// The region that every server of the tests is in.
+pub const REGION: &str = "us-east-1";
 
 /// The workspace's root.
 ///
@@ -79,6 +85,11 @@ fn available(path: PathBuf, from: &str) -> Option<PathBuf> {
     );
     tell(&format!("SKIPPED: {} is missing: it comes from {from}", path.display()));
     None
+}
+
+/// A lock whose holder cannot have left anything half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says something to whoever runs the tests, past the harness, which keeps what passing tests print to itself.
@@ -161,6 +172,28 @@ pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_mins(3), "{what} did not become ready");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A client for the S3 server at `endpoint`, or for what stands in for one.
+pub fn s3_client(endpoint: &str, key: &str, secret: &str) -> aws_sdk_s3::Client {
+    let settings = Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static(REGION))
+        .credentials_provider(Credentials::new(key, secret, None, None, "tests"))
+        .endpoint_url(endpoint)
+        .force_path_style(true);
+    aws_sdk_s3::Client::from_conf(settings.build())
+}
+
+/// A picture as the bytes of its file.
+///
+/// # Panics
+/// Where the format has no place for it.
+pub fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let picture: DynamicImage = picture.into();
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).expect("a picture");
+    bytes.into_inner()
 }
 
 /// The files below a folder, in the order of their paths; none where there is no such folder. Links are followed.

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Cursor, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use aws_credential_types::Credentials;
-use aws_sdk_s3::config::{BehaviorVersion, Builder, Region};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -18,11 +17,9 @@ use shared::store::{ObjectStore, S3Store};
 use trainer::client::Signer;
 use zip::write::SimpleFileOptions;
 
-use crate::program::program;
-use crate::{free_port, listens, tool, wait_until};
+use crate::program::{Running, program};
+use crate::{REGION, listens, on_free_port, s3_client, tool};
 
-/// The region that everything is in.
-pub const REGION: &str = "us-east-1";
 /// Key and secret of the account's root.
 const KEY: &str = "test";
 /// The bucket of what `sam package` would upload.
@@ -34,10 +31,18 @@ const TICK: Duration = Duration::from_millis(200);
 /// A running emulator, with nothing in it; stopped when dropped, and with it the functions that it runs.
 #[derive(Debug)]
 pub struct MiniStack {
-    process: Child,
+    // Ends before its folder goes.
+    process: Running,
     endpoint: String,
     folder: tempfile::TempDir,
     http: reqwest::Client,
+}
+
+/// What is done with a stack.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Create,
+    Update,
 }
 
 /// What a role may do, and who may take it on.
@@ -56,60 +61,50 @@ impl MiniStack {
     /// Where it is not installed although `CI` is set, and where it does not come up.
     pub fn start() -> Option<Self> {
         let program = tool("ministack")?;
-        // Another process may take a port between its choice and its use.
-        let started = (0..3).find_map(|_| Self::try_start(&program));
-        Some(started.expect("ministack comes up"))
-    }
-
-    fn try_start(program: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let log = File::create(folder.path().join("log")).expect("a log");
-        let port = free_port();
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let mut command = Command::new(program);
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if ["IKAT_", "AWS_", "ORT_"].iter().any(|prefix| text.starts_with(prefix)) {
-                command.env_remove(&name);
+        let endpoint = |port: u16| format!("http://127.0.0.1:{port}");
+        let emulate = |port: u16| {
+            let log = File::create(folder.path().join("log")).expect("a log");
+            let mut command = Command::new(&program);
+            for (name, _) in std::env::vars_os() {
+                let text = name.to_string_lossy();
+                if ["IKAT_", "AWS_", "ORT_"].iter().any(|prefix| text.starts_with(prefix)) {
+                    command.env_remove(&name);
+                }
             }
-        }
-        let process = command
-            .env("MINISTACK_HOST", "127.0.0.1")
-            .env("BIND_HOST", "127.0.0.1")
-            .env("GATEWAY_PORT", port.to_string())
-            .env("LAMBDA_EXECUTOR", "local")
-            // Policies hold, as they do on AWS.
-            .env("AUTH", "true")
-            .env("IOT_MTLS_ENABLED", "false")
-            .env("SFTP_ENABLED", "false")
-            // What a state machine waits before it tries again is a tenth of what the template says.
-            .env("SFN_WAIT_SCALE", "0.1")
-            // Functions reach the emulator by this address.
-            .env("AWS_ENDPOINT_URL", &endpoint)
-            .env("HOME", folder.path())
-            .env("TMPDIR", folder.path())
-            .env("STATE_DIR", folder.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("ministack starts");
+            Running::start(
+                command
+                    .env("MINISTACK_HOST", "127.0.0.1")
+                    .env("BIND_HOST", "127.0.0.1")
+                    .env("GATEWAY_PORT", port.to_string())
+                    .env("LAMBDA_EXECUTOR", "local")
+                    // Policies hold, as they do on AWS.
+                    .env("AUTH", "true")
+                    .env("IOT_MTLS_ENABLED", "false")
+                    .env("SFTP_ENABLED", "false")
+                    // What a state machine waits before it tries again is a tenth of what the template says.
+                    .env("SFN_WAIT_SCALE", "0.1")
+                    // Functions reach the emulator by this address.
+                    .env("AWS_ENDPOINT_URL", endpoint(port))
+                    .env("HOME", folder.path())
+                    .env("TMPDIR", folder.path())
+                    .env("STATE_DIR", folder.path().join("state"))
+                    .stdin(Stdio::null())
+                    .stdout(log.try_clone().expect("a second handle"))
+                    .stderr(log),
+            )
+        };
+        let (process, port) = on_free_port("ministack", emulate, listens);
         let http = reqwest::Client::builder()
             .timeout(Duration::from_mins(2))
             .build()
             .expect("a client");
-        let mut stack = Self {
+        Some(Self {
             process,
-            endpoint,
+            endpoint: endpoint(port),
             folder,
             http,
-        };
-        let mut ended = false;
-        wait_until("ministack", || {
-            ended = stack.process.try_wait().expect("a child of ours").is_some();
-            ended || listens(port)
-        });
-        (!ended).then_some(stack)
+        })
     }
 
     /// What it and the functions have said.
@@ -129,13 +124,7 @@ impl MiniStack {
 
     /// A client for its S3.
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        let settings = Builder::new()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static(REGION))
-            .credentials_provider(Credentials::new(KEY, KEY, None, None, "tests"))
-            .endpoint_url(&self.endpoint)
-            .force_path_style(true);
-        aws_sdk_s3::Client::from_conf(settings.build())
+        s3_client(&self.endpoint, KEY, KEY)
     }
 
     /// The store that `s3://bucket/prefix` names. From now on its bucket may be read without TLS, which the template
@@ -175,7 +164,7 @@ impl MiniStack {
         library: &Path,
         parameters: &[(&str, &str)],
     ) -> BTreeMap<String, String> {
-        self.put_stack("CREATE", name, library, parameters).await
+        self.put_stack(Step::Create, name, library, parameters).await
     }
 
     /// Gives a stack other parameters, all else as in [`Self::create_stack`].
@@ -188,12 +177,12 @@ impl MiniStack {
         library: &Path,
         parameters: &[(&str, &str)],
     ) -> BTreeMap<String, String> {
-        self.put_stack("UPDATE", name, library, parameters).await
+        self.put_stack(Step::Update, name, library, parameters).await
     }
 
     async fn put_stack(
         &self,
-        step: &str,
+        step: Step,
         name: &str,
         library: &Path,
         parameters: &[(&str, &str)],
@@ -209,12 +198,15 @@ impl MiniStack {
             form.push((format!("{member}.ParameterKey"), (*key).to_owned()));
             form.push((format!("{member}.ParameterValue"), (*value).to_owned()));
         }
-        let action = if step == "CREATE" { "CreateStack" } else { "UpdateStack" };
+        let (action, state) = match step {
+            Step::Create => ("CreateStack", "CREATE"),
+            Step::Update => ("UpdateStack", "UPDATE"),
+        };
         let answer = self.cloud_formation(action, &form).await;
         assert!(element(&answer, "StackId").is_some(), "{answer}");
         for _ in 0..PATIENCE {
             let described = self.stack(name).await;
-            let status = element(&described, "StackStatus").and_then(|status| status.strip_prefix(step));
+            let status = element(&described, "StackStatus").and_then(|status| status.strip_prefix(state));
             match status {
                 Some("_COMPLETE") => return outputs(&described),
                 Some("_IN_PROGRESS" | "_COMPLETE_CLEANUP_IN_PROGRESS") => {
@@ -424,19 +416,15 @@ impl MiniStack {
 
 impl Drop for MiniStack {
     fn drop(&mut self) {
-        if !matches!(self.process.try_wait(), Ok(None)) {
+        if self.process.exit_code().is_some() {
             return;
         }
         // It stops its functions when it is told to; each of them ends by itself where it was killed.
-        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
-        for _ in 0..100 {
-            if !matches!(self.process.try_wait(), Ok(None)) {
-                return;
-            }
+        self.process.signal("-TERM");
+        let told = Instant::now();
+        while self.process.exit_code().is_none() && told.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(100));
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -8,14 +8,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{BehaviorVersion, Builder, Credentials, Region};
 use shared::store::{ObjectStore, S3Store};
 
 use crate::program::Running;
-use crate::{free_port, listens};
+use crate::{REGION, free_port, listens, s3_client};
 
 /// The key that the server knows.
-const ACCESS_KEY: &str = "ikat-tests";
+pub const ACCESS_KEY: &str = "ikat-tests";
 /// Its secret.
 pub const SECRET_KEY: &str = "ikat-tests-secret";
 /// How long the server may take to come up: about 3 s on an idle machine.
@@ -147,12 +146,12 @@ impl SeaweedFs {
 
     /// A client with the right credentials.
     pub fn client(&self) -> Client {
-        client(&self.endpoint, SECRET_KEY)
+        s3_client(&self.endpoint, ACCESS_KEY, SECRET_KEY)
     }
 
     /// A client whose secret is wrong.
     pub fn stranger(&self) -> Client {
-        client(&self.endpoint, "something else")
+        s3_client(&self.endpoint, ACCESS_KEY, "something else")
     }
 
     /// Creates a bucket.
@@ -182,21 +181,8 @@ pub fn environment(endpoint: &str) -> Vec<(&str, &str)> {
         ("AWS_ENDPOINT_URL", endpoint),
         ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-        ("AWS_REGION", "us-east-1"),
+        ("AWS_REGION", REGION),
     ]
-}
-
-/// A client for the server at `endpoint`.
-pub fn client(endpoint: &str, secret: &str) -> Client {
-    Client::from_conf(
-        Builder::new()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::from_static("us-east-1"))
-            .credentials_provider(Credentials::new(ACCESS_KEY, secret, None, None, "tests"))
-            .endpoint_url(endpoint)
-            .force_path_style(true)
-            .build(),
-    )
 }
 
 /// Whether an HTTP server answers, with whatever status.

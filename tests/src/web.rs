@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock;
 
 /// The server; its threads end with the test's process.
 pub struct Web {
@@ -38,17 +40,12 @@ impl Web {
 
     /// How often a path was asked for.
     pub fn asked(&self, path: &str) -> usize {
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.get(path).copied().unwrap_or(0)
+        lock(&self.requests).get(path).copied().unwrap_or(0)
     }
 
     /// How many requests there were.
     pub fn total(&self) -> usize {
-        self.requests
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .sum()
+        lock(&self.requests).values().sum()
     }
 }
 
@@ -64,7 +61,7 @@ fn serve(
     lines.take_while(|line| !line.is_empty()).for_each(drop);
     let path = first.split(' ').nth(1).unwrap_or("/").to_owned();
     let before = {
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(counts);
         let count = counts.entry(path.clone()).or_default();
         *count += 1;
         *count - 1

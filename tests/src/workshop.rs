@@ -10,6 +10,7 @@ use trainer::onnx::{Attribute, GraphBuilder};
 
 use crate::bundles::noise;
 use crate::colours::{COLOURS, library, network};
+use crate::encoded;
 use crate::program::trainer;
 
 /// What the networks of a workshop take.
@@ -81,10 +82,8 @@ pub fn picture(path: &Path, class: usize, seed: u64) {
     let pixels = image::RgbImage::from_fn(24, 24, |_, _| {
         image::Rgb(colour.map(|value| value / 2 + values.next().unwrap_or_default() / 2))
     });
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    pixels.write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-    std::fs::write(path, bytes.into_inner()).expect("written");
+    std::fs::write(path, encoded(pixels, image::ImageFormat::Png)).expect("written");
 }
 
 /// A network with weights that can be refined: one convolution to eight channels, and their means.

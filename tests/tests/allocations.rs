@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use end_to_end::bundles::{noise, service};
+use end_to_end::encoded;
 use ndarray::Array2;
 use shared::image::Limits;
 use shared::service::Request;
@@ -19,11 +20,7 @@ fn request(width: u32, height: u32) -> Request {
         let patch = patches[(y as usize / 8 % 64) * 64 + x as usize / 8 % 64];
         image::Rgb([patch, patch / 2, 255 - patch])
     });
-    let mut jpeg = std::io::Cursor::new(Vec::new());
-    pixels
-        .write_to(&mut jpeg, image::ImageFormat::Jpeg)
-        .expect("a JPEG is written to memory");
-    let body = serde_json::json!({ "image": STANDARD.encode(jpeg.into_inner()) });
+    let body = serde_json::json!({ "image": STANDARD.encode(encoded(pixels, image::ImageFormat::Jpeg)) });
     Request {
         method: "POST".to_owned(),
         path: "/".to_owned(),

@@ -7,7 +7,7 @@ use end_to_end::colours::{bundle, png};
 use end_to_end::http::Http;
 use end_to_end::program::say;
 use end_to_end::seaweedfs::SeaweedFs;
-use end_to_end::{tool, wait_until};
+use end_to_end::{encoded, tool, wait_until};
 use serde_json::{Value, json};
 use shared::bundle::Bundle;
 
@@ -114,9 +114,8 @@ fn an_explanation_shows_where_the_evidence_is() {
     for (x, _, pixel) in picture.enumerate_pixels_mut() {
         pixel.0 = if x < 20 { [250, 0, 0] } else { [0, 0, 0] };
     }
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
-    let body = json!({ "image": base64(bytes.get_ref()), "explain": true });
+    let bytes = encoded(picture, image::ImageFormat::Png);
+    let body = json!({ "image": base64(&bytes), "explain": true });
     let (status, answer) = scorer.post("/", "application/json", body.to_string().as_bytes());
     assert_eq!(
         (status, &answer["explanation"]["class"]),

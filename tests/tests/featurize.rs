@@ -9,7 +9,7 @@ use end_to_end::colours::{self, library};
 use end_to_end::program::{Said, program, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
 use end_to_end::web::{Web, answer};
-use end_to_end::{files_below, root, tool};
+use end_to_end::{encoded, files_below, root, tool};
 use serde_json::Value;
 use shared::network::{Network, Outputs, Runtime, Tensor};
 use trainer::features::SharedNetwork;
@@ -40,12 +40,8 @@ impl Place {
         }
         // Large enough that the decoder leaves pixels out that the network has no use for.
         let small = image::load_from_memory(&texture(5, 3)).expect("a picture");
-        let mut large = std::io::Cursor::new(Vec::new());
-        small
-            .resize(1600, 1600, image::imageops::FilterType::Triangle)
-            .write_to(&mut large, image::ImageFormat::Jpeg)
-            .expect("a JPEG");
-        place.write("photos/dotted/large.jpg", large.get_ref());
+        let large = small.resize(1600, 1600, image::imageops::FilterType::Triangle);
+        place.write("photos/dotted/large.jpg", &encoded(large, image::ImageFormat::Jpeg));
         place.write("photos/striped/none.png", b"no image");
         place
     }
@@ -101,9 +97,7 @@ fn texture(period: u32, number: u32) -> Vec<u8> {
         let level = u8::try_from(level).unwrap_or(u8::MAX);
         image::Rgb([level, u8::try_from(number * 9).unwrap_or(0), level / 2])
     });
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
-    bytes.into_inner()
+    encoded(picture, image::ImageFormat::Png)
 }
 
 /// Pipes `input` through `trainer featurize --stdin`.

@@ -1,7 +1,7 @@
 //! Fetching a list of addresses from servers that behave as those of an old list do.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use end_to_end::program::{Running, Said, run_by, say, trainer};
 use end_to_end::web::{Web, answer};
-use end_to_end::{free_port, tell, wait_until};
+use end_to_end::{encoded, free_port, tell, wait_until};
 use serde_json::Value;
 
 /// A picture that differs for each number.
@@ -19,9 +19,7 @@ fn jpeg(number: u32, width: u32, height: u32) -> Vec<u8> {
     let pixels = image::RgbImage::from_fn(width, height, |x, y| {
         image::Rgb([(x * 3 + number * 17) as u8, (y * 5 + number * 29) as u8, (x ^ y) as u8])
     });
-    let mut bytes = Cursor::new(Vec::new());
-    pixels.write_to(&mut bytes, image::ImageFormat::Jpeg).expect("encoded");
-    bytes.into_inner()
+    encoded(pixels, image::ImageFormat::Jpeg)
 }
 
 /// A number for each path, the one in it where there is one.
@@ -376,10 +374,8 @@ fn a_list_cannot_reach_into_the_network_it_is_fetched_in() {
 
 #[test]
 fn what_was_too_large_is_fetched_once_more_is_allowed() {
-    let mut bitmap = Cursor::new(Vec::new());
     let pixels = image::RgbImage::from_fn(700, 700, |x, y| image::Rgb([x as u8, y as u8, (x ^ y) as u8]));
-    pixels.write_to(&mut bitmap, image::ImageFormat::Bmp).expect("encoded");
-    let bitmap = bitmap.into_inner();
+    let bitmap = encoded(pixels, image::ImageFormat::Bmp);
     let web = Web::start(move |path, _, stream| match path {
         "/large.bmp" => answer(stream, "200 OK", &[], &bitmap),
         _ => answer(stream, "200 OK", &[], &jpeg(1, 80, 60)),

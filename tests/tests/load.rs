@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use end_to_end::http::{Http, connect, post};
-use end_to_end::{colours, seaweedfs, wait_until};
+use end_to_end::{colours, encoded, seaweedfs, wait_until};
 use shared::bundle::MANIFEST;
 use shared::store::versions::{LIVE, Live, file_key};
 
@@ -32,11 +32,8 @@ fn scorer(more: &[(&str, &str)]) -> (Http, tempfile::TempDir) {
 
 /// A picture that takes a good while to decode.
 fn large(width: u32, height: u32) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([250, (x ^ y) as u8 / 8, 10]))
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .expect("a PNG");
-    bytes.into_inner()
+    let picture = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([250, (x ^ y) as u8 / 8, 10]));
+    encoded(picture, image::ImageFormat::Png)
 }
 
 /// One connection for many requests.
@@ -317,11 +314,8 @@ fn long_lists_past_their_deadline_do_not_end_the_process() {
     let (scorer, _folder) = scorer(&[("IKAT_DEADLINE_SECONDS", "1")]);
     let address = scorer.address();
     // Small to send, and as slow to decode as its pixels are many.
-    let mut picture = std::io::Cursor::new(Vec::new());
-    image::GrayImage::new(5000, 5000)
-        .write_to(&mut picture, image::ImageFormat::Png)
-        .expect("a PNG");
-    let picture = base64::engine::general_purpose::STANDARD.encode(picture.into_inner());
+    let picture = encoded(image::GrayImage::new(5000, 5000), image::ImageFormat::Png);
+    let picture = base64::engine::general_purpose::STANDARD.encode(picture);
     let body = serde_json::json!({ "images": vec![picture; 64] }).to_string();
     std::thread::scope(|scope| {
         // One more than can be worked on at once.

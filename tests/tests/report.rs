@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use end_to_end::lasting_folder;
 use end_to_end::program::{Said, say, trainer};
 use end_to_end::webdriver::Browser;
+use end_to_end::{encoded, lasting_folder};
 use serde_json::{Value, json};
 use shared::explain::ActivationMap;
 use trainer::demo::{self, DemoClass};
@@ -241,12 +241,8 @@ fn large_report(images: usize, classes: usize) -> String {
         rows: (0..images).map(row).collect(),
     };
     let metrics = Metrics::from(Evaluation::new(&predictions));
-    let mut thumbnail = std::io::Cursor::new(Vec::new());
     let noise = |x: u32, y: u32| image::Rgb([(x * 7 + y * 3) as u8, (x * y) as u8, (x ^ y) as u8]);
-    image::DynamicImage::from(image::RgbImage::from_fn(64, 64, noise))
-        .write_to(&mut thumbnail, image::ImageFormat::Jpeg)
-        .expect("a picture");
-    let thumbnail = thumbnail.into_inner();
+    let thumbnail = encoded(image::RgbImage::from_fn(64, 64, noise), image::ImageFormat::Jpeg);
     let shown = |row: usize| Shown {
         row,
         thumbnail: thumbnail[..thumbnail.len().min(2000)].to_vec(),

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::Command;
 
+use end_to_end::encoded;
 use end_to_end::program::{Said, say, trainer};
 use end_to_end::web::{Web, answer};
 use serde_json::{Value, json};
@@ -11,9 +12,7 @@ fn jpeg(number: u32) -> Vec<u8> {
     let pixels = image::RgbImage::from_fn(40, 30, |x, y| {
         image::Rgb([(x * number) as u8, (y * 7) as u8, number as u8])
     });
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    pixels.write_to(&mut bytes, image::ImageFormat::Jpeg).expect("encoded");
-    bytes.into_inner()
+    encoded(pixels, image::ImageFormat::Jpeg)
 }
 
 fn parameter(path: &str, name: &str) -> Option<String> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use end_to_end::REGION;
 use end_to_end::colours::{COLOURS, bundle, library, png};
-use end_to_end::ministack::{MiniStack, REGION};
+use end_to_end::ministack::MiniStack;
 use end_to_end::program::{Said, say, trainer};
 use futures_util::{StreamExt, stream};
 use serde_json::{Map, Value, json};

@@ -9,8 +9,7 @@ use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use end_to_end::free_port;
-use end_to_end::seaweedfs::client;
+use end_to_end::{free_port, s3_client};
 use shared::bundle::TrustedKeys;
 use shared::store::versions::{VersionError, load_version};
 use shared::store::{ObjectStore, Patience, S3Store, StoreError, VersionRef};
@@ -36,6 +35,11 @@ enum Behaviour {
     Code(u16, &'static str),
 }
 
+/// A store of a server that takes whoever asks.
+fn store_at(endpoint: &str, prefix: &str) -> S3Store {
+    S3Store::with_client(s3_client(endpoint, "key", "secret"), "bucket", prefix)
+}
+
 /// Serves one behaviour per request, the last one for all that follow, and counts requests.
 async fn serve(script: &'static [Behaviour]) -> (ObjectStore, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
@@ -59,7 +63,7 @@ async fn serve(script: &'static [Behaviour]) -> (ObjectStore, Arc<AtomicUsize>) 
         stall: wait,
         ..Patience::default()
     };
-    let store = S3Store::with_client(client(&endpoint, "secret"), "bucket", "").with_patience(patience);
+    let store = store_at(&endpoint, "").with_patience(patience);
     (ObjectStore::S3(store), requests)
 }
 
@@ -238,7 +242,7 @@ async fn an_upload_whose_answer_got_lost_is_done_where_its_object_is_there() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let store = ObjectStore::S3(S3Store::with_client(client(&endpoint, "secret"), "bucket", ""));
+    let store = ObjectStore::S3(store_at(&endpoint, ""));
     let put = |size: usize| store.put("key", vec![0_u8; size].into(), None);
     assert_eq!(put(LARGE).await.expect("it is there"), "\"2\"");
     let error = put(LARGE + 1).await.expect_err("something else is there");
@@ -266,7 +270,7 @@ async fn an_object_over_the_limit_is_not_read() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named_in_time() {
     let endpoint = format!("http://127.0.0.1:{}", free_port());
-    let store = ObjectStore::S3(S3Store::with_client(client(&endpoint, "secret"), "bucket", "models"));
+    let store = ObjectStore::S3(store_at(&endpoint, "models"));
     let begun = Instant::now();
     let error = store.get("key", 15).await.expect_err("nobody there");
     assert!(begun.elapsed() < Duration::from_secs(15));

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use end_to_end::bundles::bundle;
 use end_to_end::faults::{Fault, Faults};
-use end_to_end::seaweedfs::{SECRET_KEY, SeaweedFs, client};
+use end_to_end::s3_client;
+use end_to_end::seaweedfs::{ACCESS_KEY, SECRET_KEY, SeaweedFs};
 use shared::bundle::{Bundle, TrustedKeys};
 use shared::store::versions::{find_live, live, load_version};
 use shared::store::{ObjectStore, S3Store};
@@ -35,7 +36,7 @@ async fn whole(store: &ObjectStore) -> Option<Bundle> {
 /// A store behind a proxy of its own.
 fn behind_faults(server: &SeaweedFs, bucket: &str) -> (ObjectStore, Faults) {
     let proxy = Faults::start(server.endpoint());
-    let client = client(&proxy.endpoint(), SECRET_KEY);
+    let client = s3_client(&proxy.endpoint(), ACCESS_KEY, SECRET_KEY);
     (ObjectStore::S3(S3Store::with_client(client, bucket, "")), proxy)
 }
 

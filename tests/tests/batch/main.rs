@@ -9,7 +9,7 @@ use std::process::Command;
 use end_to_end::colours::{self, COLOURS, library};
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
-use end_to_end::wait_until;
+use end_to_end::{encoded, wait_until};
 use serde_json::Value;
 
 /// A folder with a bundle, images and a cache of its own.
@@ -21,10 +21,7 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let bundle = colours::bundle("all");
-        for (name, contents) in &bundle.files {
-            write(&folder.path().join("bundle").join(name), contents);
-        }
-        write(&folder.path().join("bundle/manifest.json"), &bundle.manifest.to_json());
+        bundle.write(&folder.path().join("bundle")).expect("written");
         Self { folder }
     }
 
@@ -142,10 +139,8 @@ fn a_job_that_is_killed_goes_on_where_it_was() {
     let place = Place::new();
     // Large enough that the job takes seconds.
     let large = |colour| {
-        let mut bytes = std::io::Cursor::new(Vec::new());
         let picture = image::RgbImage::from_pixel(1500, 1500, image::Rgb(colour));
-        picture.write_to(&mut bytes, image::ImageFormat::Png).expect("a PNG");
-        bytes.into_inner()
+        encoded(picture, image::ImageFormat::Png)
     };
     let pictures = COLOURS.map(|(_, colour)| large(colour));
     let mut expected = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! The choice of C by stratified, grouped cross-validation, never on test images.
 
-use ndarray::{Array1, Array2, ArrayView1, s};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use shared::classifier::first_largest;
@@ -230,7 +230,7 @@ fn count_in_fold(examples: &Examples, fold: &Fold, planes: &[Vec<Hyperplane>], v
             for (row, margins) in (first..end).zip(margins.rows()) {
                 let class = examples.labels[row];
                 for (c, correct) in correct.iter_mut().enumerate() {
-                    let of_c = margins.slice(s![c * problems..(c + 1) * problems]);
+                    let of_c = margins.slice_axis(Axis(0), (c * problems..(c + 1) * problems).into());
                     let right = usize::from(predicted(of_c) == class);
                     if held_out[row] {
                         correct.held_out[class] += right;

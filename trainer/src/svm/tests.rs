@@ -355,7 +355,7 @@ fn thresholds_hold_for_new_images_at_a_tiny_c() {
         row.into_iter().zip(own).for_each(|(value, moved)| *value = moved);
     }
     let known = Sample {
-        features: all.features.slice(ndarray::s![..60, ..]).to_owned(),
+        features: all.features.slice_axis(ndarray::Axis(0), (..60).into()).to_owned(),
         labels: all.labels[..60].to_vec(),
     };
     let trained = train_sample(&known, 3, &quick(&[1e-4]));
