@@ -48,5 +48,4 @@ pub mod svm;
 mod sweep;
 mod threads;
 mod training;
-mod web_address;
 pub mod workbench;

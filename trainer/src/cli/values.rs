@@ -10,7 +10,6 @@ use shared::store::versions::{self, VersionError};
 use crate::backbone;
 use crate::batch::BatchError;
 use crate::batch::state_machine::Arn;
-use crate::web_address::web_address;
 
 /// Reads a number for which `fits` holds; `rule` says in words which do.
 pub fn number<T: FromStr + 'static>(
@@ -30,7 +29,12 @@ pub fn positive(text: &str) -> Result<f64, String> {
 
 /// Reads an address of the web.
 pub fn address(text: &str) -> Result<Url, String> {
-    web_address(text).map_err(|reason| format!("{reason}: give an address, such as http://127.0.0.1:9000"))
+    let reason = match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => return Ok(url),
+        Ok(url) => format!("the scheme is {}, not http or https", url.scheme()),
+        Err(error) => error.to_string(),
+    };
+    Err(format!("{reason}: give an address, such as http://127.0.0.1:9000"))
 }
 
 /// Reads the place of a store: `s3://bucket/prefix` or a folder.
