@@ -1,5 +1,5 @@
-//! How a refinement went, as `epochs.json` keeps it: an array with an entry for each epoch, and before them one with
-//! the number 0 for the network before the first.
+//! How a refinement went, as `epochs.json` keeps it: an array with an entry for each epoch, and before them, where
+//! images were held out, one with the number 0 for the network before the first.
 
 use std::fmt::Write;
 
