@@ -9,6 +9,7 @@
 //! Nothing but `configuration` and [`cli`] knows of the command line, and [`cli`] alone of a terminal.
 
 mod annotate;
+mod answers;
 mod append_log;
 mod audit;
 pub mod backbone;

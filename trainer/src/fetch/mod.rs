@@ -30,7 +30,6 @@ use tokio::sync::Semaphore;
 pub use ledger::{Credits, Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, is_label, parse};
 pub use transfer::{Downloader, TransferError};
-pub(crate) use transfer::{body, may_pass, retry_after};
 
 use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, read};
 use crate::progress::{Progress, stage};

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rand::RngExt;
-use reqwest::header::{LOCATION, RETRY_AFTER};
+use reqwest::header::LOCATION;
 use reqwest::{Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
 use super::address::{NotFound, NotPublic, PublicOnly, is_public};
 use super::lock;
+use crate::answers::{body, may_pass, retry_after};
 
 const MOST_REDIRECTS: usize = 5;
 const CONNECT: Duration = Duration::from_secs(10);
@@ -61,11 +62,6 @@ impl TransferError {
             Self::Setup(_) | Self::UnknownName(_) | Self::Unreachable(_) => false,
         }
     }
-}
-
-/// Whether a status may be another one in a while.
-pub(crate) fn may_pass(status: StatusCode) -> bool {
-    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
 /// Asks addresses, never too many of one host at once.
@@ -212,31 +208,6 @@ fn target(url: &Url, response: &Response) -> Result<Url, TransferError> {
         .ok_or_else(|| TransferError::Redirect("a redirect that leads nowhere".to_owned()))
 }
 
-/// The bytes of an answer; none where there are more than `limit`, or its head says so.
-pub(crate) async fn body(mut response: Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
-    if response.content_length().is_some_and(|length| length > limit as u64) {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if bytes.len() + chunk.len() > limit {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(Some(bytes))
-}
-
-/// How long a server wants to be left alone: it says seconds, or a date (RFC 9110, section 10.2.3).
-pub(crate) fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-}
-
 /// What the innermost cause says: the outer ones only repeat the address.
 fn unreachable_address(error: &reqwest::Error) -> TransferError {
     let mut cause: &dyn std::error::Error = error;
@@ -257,34 +228,7 @@ fn unreachable_address(error: &reqwest::Error) -> TransferError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
     use super::*;
-
-    /// The body of this answer, of at most four bytes, from a server that then says nothing more.
-    async fn body_of(answer: &str) -> Option<Vec<u8>> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = format!("http://{}/", listener.local_addr().expect("an address"));
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let serve = async {
-            let (mut stream, _) = listener.accept().await.expect("a client");
-            assert!(stream.read(&mut [0; 1024]).await.expect("a request") > 0);
-            stream.write_all(answer.as_bytes()).await.expect("written");
-            stream
-        };
-        let (response, _silent) = tokio::join!(client.get(address).send(), serve);
-        let body = tokio::time::timeout(Duration::from_secs(20), body(response.expect("an answer"), 4));
-        body.await.expect("in time").expect("whole")
-    }
-
-    #[tokio::test]
-    async fn a_body_is_refused_by_its_head_or_where_it_grows_too_long() {
-        let told = |length| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
-        assert_eq!(body_of(&(told(4) + "abcd")).await.as_deref(), Some(&b"abcd"[..]));
-        assert_eq!(body_of(&told(5)).await, None, "nothing of it was sent");
-        assert_eq!(body_of("HTTP/1.1 200 OK\r\n\r\nabcde").await, None);
-    }
 
     /// Why nobody is reached whose name can never be looked up.
     async fn error_through(proxy: Option<&str>) -> TransferError {

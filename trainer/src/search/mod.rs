@@ -17,9 +17,10 @@ use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
+use crate::answers::{body, may_pass, retry_after};
 use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
-use crate::fetch::{Entry, Kind, LeftOut, body, is_label, may_pass, retry_after};
+use crate::fetch::{Entry, Kind, LeftOut, is_label};
 use crate::progress::{Progress, stage};
 
 /// Folder of what was found, within the folder that the scanner passes over.

@@ -1,0 +1,68 @@
+//! Answers of web servers: how much of one is read, and whether and when to ask again.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, StatusCode};
+
+/// Whether a status may be another one in a while.
+pub fn may_pass(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+}
+
+/// The bytes of an answer; none where there are more than `limit`, or its head says so.
+pub async fn body(mut response: Response, limit: usize) -> reqwest::Result<Option<Vec<u8>>> {
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if bytes.len() + chunk.len() > limit {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Some(bytes))
+}
+
+/// How long a server wants to be left alone: it says seconds, or a date (RFC 9110, section 10.2.3).
+pub fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The body of this answer, of at most four bytes, from a server that then says nothing more.
+    async fn body_of(answer: &str) -> Option<Vec<u8>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}/", listener.local_addr().expect("an address"));
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            assert!(stream.read(&mut [0; 1024]).await.expect("a request") > 0);
+            stream.write_all(answer.as_bytes()).await.expect("written");
+            stream
+        };
+        let (response, _silent) = tokio::join!(client.get(address).send(), serve);
+        let body = tokio::time::timeout(Duration::from_secs(20), body(response.expect("an answer"), 4));
+        body.await.expect("in time").expect("whole")
+    }
+
+    #[tokio::test]
+    async fn a_body_is_refused_by_its_head_or_where_it_grows_too_long() {
+        let told = |length| format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+        assert_eq!(body_of(&(told(4) + "abcd")).await.as_deref(), Some(&b"abcd"[..]));
+        assert_eq!(body_of(&told(5)).await, None, "nothing of it was sent");
+        assert_eq!(body_of("HTTP/1.1 200 OK\r\n\r\nabcde").await, None);
+    }
+}
