@@ -113,10 +113,11 @@ fn images_are_relabelled_excluded_and_brought_back_also_after_a_restart() {
     let site = Site::start(folder.path());
     browser.go(&site.url);
     wait_until("the images", || cards(&browser) == 12);
-    wait_until("the thumbnails", || {
+    let all_shown = || {
         browser.run("return [...document.images].filter((i) => i.closest('.card')).every((i) => i.naturalWidth > 0)")
             == true
-    });
+    };
+    wait_until("the thumbnails", all_shown);
     let classes =
         browser.run("return [...document.querySelectorAll('#targets [data-label]')].map((b) => b.dataset.label)");
     assert_eq!(classes, serde_json::json!(["<b>&\"striped", "dotted"]));
@@ -181,7 +182,8 @@ fn images_are_relabelled_excluded_and_brought_back_also_after_a_restart() {
     );
     browser.press(ESCAPE);
 
-    // What was done before a kill can be undone after it.
+    // What was done before a kill can be undone after it. A picture on its way would be missed.
+    wait_until("the thumbnails", all_shown);
     drop(site);
     let site = Site::start(folder.path());
     browser.go(&site.url);
