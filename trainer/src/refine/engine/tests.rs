@@ -25,6 +25,19 @@ fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
     }
 }
 
+/// Part of the network with a last layer of two classes.
+fn headed(normalized: bool, dropout: Option<f32>) -> Graph {
+    let head = HeadLayer {
+        weights: vec![0.3, -0.2, 0.5, 0.1, -0.4, 0.2, 0.1, 0.3],
+        biases: vec![0.0, 0.1],
+        normalized,
+    };
+    let mut backbone = network();
+    backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
+    let classifier = head.on(&backbone, dropout).expect("a network");
+    Graph::read(&classifier.model, Some("clip"), &classifier.logits).expect("a graph")
+}
+
 fn batch() -> Batch {
     Batch {
         inputs: Inputs {
@@ -118,16 +131,8 @@ fn training_learns_and_a_restored_state_goes_on_the_same() {
 
 #[test]
 fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
-    let head = HeadLayer {
-        weights: vec![0.3, -0.2, 0.5, 0.1, -0.4, 0.2, 0.1, 0.3],
-        biases: vec![0.0, 0.1],
-        normalized: false,
-    };
-    let mut backbone = network();
-    backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
-    let dropping = head.on(&backbone, Some(0.5)).expect("a network");
     let plan = Plan {
-        graph: Graph::read(&dropping.model, Some("clip"), &dropping.logits).expect("a graph"),
+        graph: headed(false, Some(0.5)),
         ..plan(Statistics::Frozen, SGD)
     };
     let inputs = Inputs {
@@ -164,15 +169,7 @@ fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
 /// Its length is zero, and so is what it has to teach.
 #[test]
 fn a_picture_without_features_stops_no_training() {
-    let head = HeadLayer {
-        weights: vec![0.3, -0.2, 0.5, 0.1, -0.4, 0.2, 0.1, 0.3],
-        biases: vec![0.0, 0.1],
-        normalized: true,
-    };
-    let mut backbone = network();
-    backbone.graph.as_mut().expect("a graph").output[0].name = "features".to_owned();
-    let normalizing = head.on(&backbone, None).expect("a network");
-    let graph = Graph::read(&normalizing.model, Some("clip"), &normalizing.logits).expect("a graph");
+    let graph = headed(true, None);
     let plan = Plan {
         rate_scales: vec![1.0; graph.parameters.len()],
         graph,
