@@ -8,7 +8,7 @@ use shared::files::{sha256_hex, write_atomically};
 use shared::image::Limits;
 
 use crate::dataset::read;
-use crate::setup::oldest_first;
+use crate::setup::keep_newest;
 use crate::small_copy::{decoded, jpeg};
 
 /// Longest side of a thumbnail, in pixels.
@@ -29,7 +29,7 @@ pub struct Thumbnails {
 impl Thumbnails {
     /// Keeps the small ones in `folder`, where of earlier ones only the latest stay.
     pub fn new(folder: PathBuf, limits: Limits) -> Self {
-        keep_latest(&folder, MOST_KEPT);
+        keep_newest(&folder, MOST_KEPT, &|_: &Path| true);
         Self { folder, limits }
     }
 
@@ -60,14 +60,6 @@ impl Thumbnails {
         let bytes = read(path, self.limits).map_err(|error| error.to_string())?;
         let image = decoded(&bytes, &self.limits, side).map_err(|error| error.to_string())?;
         jpeg(&image, side, QUALITY).map_err(|error| error.to_string())
-    }
-}
-
-/// Removes all files in `folder` but the latest. What cannot be removed stays.
-fn keep_latest(folder: &Path, most: usize) {
-    let files = oldest_first(folder, &|_: &Path| true);
-    for (_, file, _) in &files[..files.len().saturating_sub(most)] {
-        let _ = fs::remove_file(file);
     }
 }
 
@@ -136,10 +128,11 @@ mod tests {
             names.sort();
             names
         };
-        keep_latest(folder.path(), 3);
+        let keep = |folder: &Path, most| keep_newest(folder, most, &|_: &Path| true);
+        keep(folder.path(), 3);
         assert_eq!(names(), ["a", "b", "c"]);
-        keep_latest(folder.path(), 2);
+        keep(folder.path(), 2);
         assert_eq!(names(), ["a", "b"]);
-        keep_latest(&folder.path().join("none"), 0);
+        keep(&folder.path().join("none"), 0);
     }
 }

@@ -11,7 +11,7 @@ use shared::files::write_atomically;
 use super::{Best, History, RefineError};
 use crate::float_bytes::{from_bytes, to_bytes};
 use crate::refine::engine::State;
-use crate::setup::oldest_first;
+use crate::setup;
 
 /// Everything that an interrupted refinement needs to go on.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,12 +104,10 @@ impl Checkpoint {
 /// Number of refinements that are kept, finished or not.
 const KEPT: usize = 8;
 
-/// Removes all but the newest checkpoints from the folder of `path`. What cannot be removed is only a file too many.
+/// Removes all but the newest checkpoints from the folder of `path`.
 pub(super) fn keep_newest(path: &Path) {
-    let Some(folder) = path.parent() else { return };
-    let checkpoints = oldest_first(folder, &|file: &Path| file.extension() == path.extension());
-    for (_, checkpoint, _) in &checkpoints[..checkpoints.len().saturating_sub(KEPT)] {
-        let _ = std::fs::remove_file(checkpoint);
+    if let Some(folder) = path.parent() {
+        setup::keep_newest(folder, KEPT, &|file: &Path| file.extension() == path.extension());
     }
 }
 

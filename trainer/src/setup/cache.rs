@@ -136,8 +136,17 @@ pub(crate) fn keep_latest(folder: &Path, most: u64, is_of_kind: &dyn Fn(&Path) -
     }
 }
 
+/// Removes the files of a kind in `folder` but for so many that were changed last. One that cannot be removed is only a
+/// file too many.
+pub(crate) fn keep_newest(folder: &Path, most: usize, is_of_kind: &dyn Fn(&Path) -> bool) {
+    let files = oldest_first(folder, is_of_kind);
+    for (_, path, _) in &files[..files.len().saturating_sub(most)] {
+        let _ = fs::remove_file(path);
+    }
+}
+
 /// The files of a kind in `folder` with the times of their last change and their lengths.
-pub(crate) fn oldest_first(folder: &Path, is_of_kind: &dyn Fn(&Path) -> bool) -> Vec<(SystemTime, PathBuf, u64)> {
+fn oldest_first(folder: &Path, is_of_kind: &dyn Fn(&Path) -> bool) -> Vec<(SystemTime, PathBuf, u64)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let of_kind = entries.filter(|entry| is_of_kind(&entry.path()));
     let dated = of_kind.filter_map(|entry| {

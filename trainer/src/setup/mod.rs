@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shared::files::{FileError, at};
 
 pub use cache::Cache;
-pub(crate) use cache::{KEPT, keep_latest, oldest_first};
+pub(crate) use cache::{KEPT, keep_latest, keep_newest};
 pub use runtime::{cuda_runtime_library, runtime_library};
 
 use crate::progress::{Progress, stage};
