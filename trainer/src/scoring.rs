@@ -14,7 +14,7 @@ use shared::pipeline::Pipeline;
 use shared::service::{Answer, Request, Service, ServiceError, Version};
 
 use crate::image_reader::instead_of_folder;
-use crate::threads::{by_workers, in_order};
+use crate::threads::{by_workers, workers};
 use crate::{dataset, shell};
 
 /// What came out for one file.
@@ -41,15 +41,14 @@ pub enum Outcome {
     },
 }
 
-/// As many pipelines of `bundle`, made side by side, or many cores would take longer to begin than a few images take.
+/// As many pipelines of `bundle`, made side by side.
 pub fn pipelines(
     bundle: &Bundle,
     runtime: &Runtime,
     limits: Limits,
     count: usize,
 ) -> Result<Vec<Pipeline>, BundleError> {
-    let made = in_order(&vec![(); count], count, |()| bundle.pipeline(runtime, limits, 1));
-    made.into_iter().collect()
+    workers(count, || bundle.pipeline(runtime, limits, 1))
 }
 
 /// Scores each of `paths` by one of `pipelines`, which work side by side, keeping the best `top_k` classes of each.

@@ -14,6 +14,12 @@ pub(crate) fn in_order<T: Sync, R: Send>(items: &[T], threads: usize, work: impl
     by_workers(&mut vec![(); threads], items, |(), item| work(item))
 }
 
+/// As many workers as asked for, made side by side: one after the other, many cores would take longer to begin than a
+/// few items take.
+pub(crate) fn workers<W: Send, E: Send>(count: usize, make: impl Fn() -> Result<W, E> + Sync) -> Result<Vec<W>, E> {
+    in_order(&vec![(); count], count, |()| make()).into_iter().collect()
+}
+
 /// `work` on each item, by a thread for each of `workers`; what comes out in the order of the items.
 pub(crate) fn by_workers<W: Send, T: Sync, R: Send>(
     workers: &mut [W],

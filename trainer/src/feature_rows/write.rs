@@ -20,7 +20,7 @@ use crate::dataset::OWN_FOLDER;
 use crate::features::{CacheKey, Networks, Record};
 use crate::image_reader::ImageReader;
 use crate::progress::{Progress, stage};
-use crate::threads::in_order;
+use crate::threads::workers;
 
 /// Longest line that names an image, in bytes.
 const MOST_BYTES: u64 = 1 << 16;
@@ -171,12 +171,10 @@ pub fn write(
 ) -> Result<Counts, RowsError> {
     let reader = ImageReader::new(featurization.limits, featurization.allow_private)?;
     let threads = featurization.networks.threads(featurization.threads).max(1);
-    // Side by side, or many cores would take longer to begin than a few images take.
-    let workers = in_order(&vec![(); threads], threads, |()| {
+    let workers = workers(threads, || {
         let network = featurization.networks.network();
         network.map(|network| featurization.worker(network))
-    });
-    let workers = workers.into_iter().collect::<Result<Vec<_>, _>>()?;
+    })?;
     let mut counts = Counts::default();
     let _stage = stage(progress, "Computing features", None);
     conveyor::run(images, &reader, workers, |(mut row, is_error): (String, bool)| {
