@@ -13,6 +13,7 @@
 pub mod aws;
 pub mod buckets;
 pub mod bundle;
+pub mod causes;
 pub mod classifier;
 pub mod explain;
 pub mod files;

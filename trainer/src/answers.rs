@@ -1,5 +1,6 @@
-//! Answers of web servers: how much of one is read, and whether and when to ask again.
+//! Answers of web servers: how much of one is read, whether and when to ask again, and why there is none.
 
+use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::RETRY_AFTER;
@@ -33,6 +34,16 @@ pub fn retry_after(response: &Response) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What the innermost cause says. Of an error of the web, it tells refused from unresolved, and the outer ones repeat
+/// the address.
+pub fn innermost(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod append_log;
 mod audit;
 pub mod backbone;
 mod batch;
-mod causes;
 pub mod cli;
 pub mod client;
 mod configuration;

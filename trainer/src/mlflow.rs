@@ -14,7 +14,7 @@ use shared::files::{FileError, at};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::causes::innermost;
+use crate::answers::innermost;
 use crate::password::without_password;
 use crate::refine::History;
 use crate::runs::{EPOCHS, Entry, RECORD, RunError, flatten};

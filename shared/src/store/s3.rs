@@ -21,9 +21,10 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::multipart::Contents;
-use super::s3_error::{causes, explain, is_not_found};
+use super::s3_error::{explain, is_not_found};
 use super::{Condition, Object, ObjectInfo, Page, StoreError};
 use crate::aws::Environment;
+use crate::causes::chain;
 use crate::files::{AtomicFile, at, hex};
 
 /// Environment variable that names another server for S3 alone.
@@ -337,7 +338,7 @@ impl S3Store {
                         "no more came after {received} bytes in the time allowed"
                     )));
                 }
-                Ok(Some(Err(error))) => return Err(Failure::Passing(causes(&error))),
+                Ok(Some(Err(error))) => return Err(Failure::Passing(chain(&error))),
                 Ok(Some(Ok(piece))) => {
                     received += piece.len() as u64;
                     if received > limit {

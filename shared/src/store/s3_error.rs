@@ -6,6 +6,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::{S3Store, StoreError};
+use crate::causes::chain;
 
 /// Codes of faults that pass, whatever the status they come with: those that the SDK tries again (`THROTTLING_ERRORS`
 /// and `TRANSIENT_ERRORS` in `retries/classifiers.rs` of aws-runtime), and a conflict that S3 asks to try again.
@@ -47,7 +48,7 @@ where
     let place = store.place(key);
     let code = error.code().unwrap_or_default();
     let reason = match (code, error.message()) {
-        ("", _) => causes(error),
+        ("", _) => chain(error),
         (code, None) => code.to_owned(),
         (code, Some(message)) => format!("{code}: {message}"),
     };
@@ -85,21 +86,6 @@ where
 fn passes(code: &str, status: Option<u16>) -> bool {
     let is_refused = status.is_some_and(|status| (400..500).contains(&status) && !matches!(status, 408 | 429));
     !is_refused || PASSING.contains(&code)
-}
-
-/// The error and what caused it, outermost first. The SDK's own errors say little by themselves.
-pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let message = inner.to_string();
-        if !text.contains(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
+use shared::causes::chain;
 
 use super::output::{printable_lines, tell};
 use crate::backbone::BackboneError;
-use crate::causes::chain;
 use crate::setup::SetupError;
 
 /// How a command that did not fail ended.

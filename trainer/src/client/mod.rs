@@ -18,7 +18,7 @@ use reqwest::{StatusCode, Url};
 use serde_json::json;
 use shared::files::{FileError, at};
 
-use crate::causes::innermost;
+use crate::answers::innermost;
 use crate::image_reader::instead_of_folder;
 
 pub use answer::CallResult;

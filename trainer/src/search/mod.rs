@@ -13,12 +13,12 @@ use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use shared::causes::chain;
 use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::answers::{body, may_pass, retry_after};
-use crate::causes::chain;
 use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
 use crate::fetch::{Entry, Kind, LeftOut, is_label};
 use crate::progress::{Progress, stage};

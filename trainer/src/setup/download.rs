@@ -8,8 +8,7 @@ use std::time::Duration;
 use shared::files::at;
 
 use super::SetupError;
-use crate::answers::may_pass;
-use crate::causes::innermost;
+use crate::answers::{innermost, may_pass};
 
 /// The largest file that is downloaded, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
