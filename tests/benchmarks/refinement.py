@@ -75,7 +75,7 @@ def torch_steps(work):
 
 
 def onnx_file(network, folder):
-    """The catalogue's network from random weights."""
+    """The catalogue's network as it is refined, from random weights."""
     import torch
 
     weights = []
@@ -86,7 +86,7 @@ def onnx_file(network, folder):
         weights = [folder / f"{network}.pth"]
         torch.save(getattr(torchvision.models, network)().state_dict(), weights[0])
     command = [EXAMPLES / "backbone", CACHE, network, *weights]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[2]
 
 
 def refine(place, device="cpu", precisions=("f32",), minibatches=(16,), steps=12):

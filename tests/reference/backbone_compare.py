@@ -27,7 +27,7 @@ SIDES = [224, 225, 448]
 
 def build(name, weights=None):
     command = [PROGRAM, CACHE, name] + ([weights] if weights else [])
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[1]
 
 
 def compare(name, path, reference):

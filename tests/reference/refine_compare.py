@@ -500,7 +500,7 @@ def main():
     def backbone(name, *weights):
         command = [arguments.examples / "backbone", arguments.cache, name, *weights]
         answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        return answer.stdout.splitlines()[1]
+        return answer.stdout.splitlines()[2]
 
     generator = np.random.default_rng(7)
     worst = 0.0

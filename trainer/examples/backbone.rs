@@ -1,5 +1,5 @@
-//! Obtains a network of the catalogue and prints where its ONNX file is: for the comparison with other
-//! implementations in `tests/reference/backbone_compare.py`.
+//! Obtains a network of the catalogue and prints, line by line, where the runtime library is, its ONNX file as it is run,
+//! and the one that is refined: for comparisons with other implementations in `tests/reference` and `tests/benchmarks`.
 
 use std::path::PathBuf;
 
@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let library = setup::runtime_library(&cache, &Silent)?;
     let weights = arguments.next().map(PathBuf::from);
     let backbone = backbone::obtain(&name, weights.as_deref(), None, &cache, &Silent)?;
-    anstream::println!("{}\n{}", library.display(), backbone.onnx.display());
+    for path in [library, backbone.onnx, backbone.trainable] {
+        anstream::println!("{}", path.display());
+    }
     Ok(())
 }
