@@ -2,10 +2,11 @@
 //! here these are errors.
 
 use burn_tensor::Tensor;
-use burn_tensor::activation::{hard_sigmoid, leaky_relu, relu, sigmoid};
+use burn_tensor::activation::{hard_sigmoid, leaky_relu, sigmoid};
 use burn_tensor::backend::Backend;
 
 use super::forward::form;
+use super::layers::Layers;
 use super::{GraphError, Operator};
 
 /// A function of each value by itself.
@@ -26,12 +27,11 @@ pub enum Each {
 }
 
 impl Each {
-    pub(super) fn apply<B: Backend, const D: usize>(self, values: Tensor<B, D>) -> Tensor<B, D> {
+    pub(super) fn apply<B: Layers, const D: usize>(self, values: Tensor<B, D>) -> Tensor<B, D> {
         match self {
-            Self::Relu => relu(values),
+            Self::Relu => B::clip(values, 0.0, f32::INFINITY),
             Self::LeakyRelu(slope) => leaky_relu(values, f64::from(slope)),
-            Self::Clip(low, high) if low == 0.0 && high == f32::INFINITY => relu(values),
-            Self::Clip(low, high) => values.clamp(low, high),
+            Self::Clip(low, high) => B::clip(values, low, high),
             Self::Sigmoid => sigmoid(values),
             Self::HardSigmoid(alpha, beta) => hard_sigmoid(values, f64::from(alpha), f64::from(beta)),
             Self::HardSwish => values.clone() * hard_sigmoid(values, 1.0 / 6.0, 0.5),

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use burn_tensor::backend::Backend;
-use burn_tensor::ops::{ConvOptions, PadMode};
+use burn_tensor::ops::PadMode;
 use burn_tensor::{FloatDType, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::convolution::Convolve;
 use super::elementwise::joined;
+use super::layers::{ConvolutionOptions, Layers, Normalization, by_channel};
 use super::operation::OTHERWISE;
 use super::{Each, Graph, GraphError, Input, Layout, Operation, Operator, Pair, Window, pool};
 
@@ -106,7 +106,7 @@ pub struct Pass<B: Backend> {
 ///
 /// # Errors
 /// [`GraphError::Form`] where a value has not the form that its operator expects.
-pub fn forward<B: Convolve>(
+pub fn forward<B: Layers>(
     graph: &Graph,
     parameters: &[Tensor<B, 1>],
     input: Value<B>,
@@ -148,7 +148,7 @@ struct Run<'a, B: Backend> {
     statistics: Vec<BatchStatistics<B>>,
 }
 
-impl<'a, B: Convolve> Run<'a, B> {
+impl<'a, B: Layers> Run<'a, B> {
     fn take(&mut self, name: &'a str) -> Result<Value<B>, GraphError> {
         let uses = self.remaining.entry(name).or_default();
         *uses = uses.saturating_sub(1);
@@ -245,12 +245,12 @@ impl<'a, B: Convolve> Run<'a, B> {
             }
             Operation::GlobalAveragePool { keep } => {
                 let map = self.map(operator)?;
-                let [images, channels, height, width] = map.dims();
-                let means = map.reshape([images, channels, height * width]).mean_dim(2);
+                let [images, channels, ..] = map.dims();
+                let means = B::average(map);
                 if *keep {
                     Value::Map(means.reshape([images, channels, 1, 1]))
                 } else {
-                    Value::Rows(means.reshape([images, channels]))
+                    Value::Rows(means)
                 }
             }
             Operation::Pad([top, left, bottom, right], value) => {
@@ -357,49 +357,43 @@ impl<'a, B: Convolve> Run<'a, B> {
         }
     }
 
-    /// Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>.
     fn normalize(&mut self, operator: &'a Operator, epsilon: f32, momentum: f32) -> Result<Tensor<B, 4>, GraphError> {
         let map = self.map(operator)?;
         let [images, _, height, width] = map.dims();
-        let scale = self.parameter::<1>(operator, 1)?;
-        let shift = self.parameter::<1>(operator, 2)?;
-        let batch = matches!(
+        let count = images * height * width;
+        let of_batch = matches!(
             self.mode,
             Mode::Training {
                 statistics: Statistics::Batch,
                 ..
             }
         );
-        if batch {
-            let [Input::Parameter(mean_index), Input::Parameter(variance_index)] = operator.inputs[3..5] else {
-                return Err(form(operator, "its running statistics are missing"));
-            };
-            let count = images * height * width;
-            if count < 2 {
-                return Err(advised(
-                    operator,
-                    "a batch of one image with one value per channel has no variance; give a larger --minibatch, or \
-                     --batch-norm frozen",
-                ));
-            }
-            let mean = channel_means(map.clone());
-            let centred = by_channel(map, mean.clone(), |map, mean| map - mean);
-            let variance = channel_means(centred.clone() * centred.clone());
+        if of_batch && count < 2 {
+            return Err(advised(
+                operator,
+                "a batch of one image with one value per channel has no variance; give a larger --minibatch, or \
+                 --batch-norm frozen",
+            ));
+        }
+        let running = [self.parameter(operator, 3)?, self.parameter(operator, 4)?];
+        let normalization = Normalization {
+            scale: self.parameter(operator, 1)?,
+            shift: self.parameter(operator, 2)?,
+            running: (!of_batch).then_some(running),
+            epsilon,
+        };
+        let normalized = B::normalize(map, normalization);
+        if of_batch && let [Input::Parameter(mean_index), Input::Parameter(variance_index)] = operator.inputs[3..5] {
+            let [mean, variance] = normalized.statistics;
             let unbiased = count as f32 / (count as f32 - 1.0);
             self.statistics.push(BatchStatistics {
                 parameters: [mean_index, variance_index],
-                mean: mean.detach(),
-                variance: variance.clone().detach().mul_scalar(unbiased),
+                mean,
+                variance: variance.mul_scalar(unbiased),
                 momentum,
             });
-            let factor = scale / variance.add_scalar(epsilon).sqrt();
-            return Ok(scaled_and_shifted(centred, factor, shift));
         }
-        let mean = self.parameter::<1>(operator, 3)?;
-        let variance = self.parameter::<1>(operator, 4)?;
-        let factor = scale / variance.add_scalar(epsilon).sqrt();
-        let offset = shift - mean * factor.clone();
-        Ok(scaled_and_shifted(map, factor, offset))
+        Ok(normalized.map)
     }
 
     /// Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>. What is dropped is drawn here
@@ -472,43 +466,19 @@ fn layout<B: Backend>(operator: &Operator, window: &Window, map: &Tensor<B, 4>) 
     })
 }
 
-fn scaled_and_shifted<B: Backend>(map: Tensor<B, 4>, factor: Tensor<B, 1>, offset: Tensor<B, 1>) -> Tensor<B, 4> {
-    let scaled = by_channel(map, factor, |map, factor| map * factor);
-    by_channel(scaled, offset, |map, offset| map + offset)
-}
-
-/// Combines a map with one number for each channel. Written out for one image these are a row that all images share,
-/// which backends broadcast by vector instructions; channels between images and points they take one value at a time.
-fn by_channel<B: Backend>(
-    map: Tensor<B, 4>,
-    numbers: Tensor<B, 1>,
-    combine: impl Fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>,
-) -> Tensor<B, 4> {
-    let shape @ [images, channels, height, width] = map.dims();
-    let points = height * width;
-    let ones = Tensor::<B, 2>::ones([channels, points], (&map.device(), map.dtype()));
-    let image = ones * numbers.reshape([channels, 1]);
-    let row = image.reshape([1, channels * points]);
-    combine(map.reshape([images, channels * points]), row).reshape(shape)
-}
-
-/// Mean of each channel.
-fn channel_means<B: Backend>(map: Tensor<B, 4>) -> Tensor<B, 1> {
-    let [images, channels, height, width] = map.dims();
-    let means = map.reshape([images * channels, height * width]).mean_dim(1);
-    means.reshape([images, channels]).mean_dim(0).reshape([channels])
-}
-
-fn convolve<B: Convolve>(
+fn convolve<B: Layers>(
     map: Tensor<B, 4>,
     kernel: Tensor<B, 4>,
     bias: Option<Tensor<B, 1>>,
     window: &Window,
     groups: usize,
 ) -> Tensor<B, 4> {
-    let around = window.padding.around(size(&map), window);
-    let (map, padding) = pool::padded(map, around, 0.0);
-    let options = ConvOptions::new(window.stride, padding, window.dilation, groups);
+    let options = ConvolutionOptions {
+        stride: window.stride,
+        padding: window.padding.around(size(&map), window),
+        dilation: window.dilation,
+        groups,
+    };
     let product = B::convolve(map, kernel, options);
     match bias {
         Some(bias) => by_channel(product, bias, |map, bias| map + bias),

@@ -4,20 +4,20 @@
 //! automatic differentiation, and [`write_back`] puts trained values into the very same file. So whatever consists
 //! of the operators in [`Operation`] can be refined; anything else is an error that names the operator.
 
-mod convolution;
 mod cut;
 mod elementwise;
 mod forward;
+mod layers;
 mod operation;
 mod pool;
 mod read;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub use convolution::{Convolve, Trainable};
 pub use cut::{Boundary, boundaries, lower_part};
 pub use elementwise::{Each, Pair};
 pub use forward::{BatchStatistics, Mode, Pass, Precision, Statistics, Value, forward};
+pub use layers::{ConvolutionOptions, Layers, Normalization, Normalized, Trainable};
 pub use operation::{Layout, Operation, Padding, Window};
 pub use read::write_back;
 

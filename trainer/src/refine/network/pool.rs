@@ -2,10 +2,10 @@
 
 use burn_tensor::backend::Backend;
 use burn_tensor::module::{avg_pool2d, max_pool2d};
-use burn_tensor::ops::{ConvOptions, PadMode};
+use burn_tensor::ops::PadMode;
 use burn_tensor::{Tensor, TensorData};
 
-use super::convolution::Convolve;
+use super::layers::{ConvolutionOptions, Layers};
 use super::{Layout, Window};
 
 /// The map, and the padding that is left to the operator: padding that differs between the sides is put on here.
@@ -28,7 +28,7 @@ pub(super) fn largest<B: Backend>(map: Tensor<B, 4>, window: &Window, layout: La
 }
 
 /// Mean under the window. What is beyond the padding never counts, the padding itself with `include_padding`.
-pub(super) fn mean<B: Convolve>(
+pub(super) fn mean<B: Layers>(
     map: Tensor<B, 4>,
     window: &Window,
     layout: Layout,
@@ -64,8 +64,12 @@ pub(super) fn mean<B: Convolve>(
     let device = map.device();
     let shares = Tensor::<B, 4>::from_data(TensorData::new(shares, [1, 1, rows, columns]), &device);
     let ones = Tensor::ones([channels, 1, window.kernel[0], window.kernel[1]], &device);
-    let (map, padding) = padded(map, layout.reached(), 0.0);
-    let options = ConvOptions::new(window.stride, padding, window.dilation, channels);
+    let options = ConvolutionOptions {
+        stride: window.stride,
+        padding: layout.reached(),
+        dilation: window.dilation,
+        groups: channels,
+    };
     B::convolve(map, ones, options) * shares
 }
 

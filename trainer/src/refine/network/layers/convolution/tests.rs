@@ -1,12 +1,13 @@
 use burn_flex::FlexDevice;
 use burn_tensor::Distribution;
 
+use super::super::Layers;
 use super::*;
 
 type Learning = Autodiff<Flex>;
 
 /// Images, channels, height, width, outputs, kernel, stride, padding, dilation, groups.
-const SHAPES: [[usize; 10]; 16] = [
+const SHAPES: [[usize; 10]; 17] = [
     [2, 3, 9, 7, 4, 3, 1, 1, 1, 1],
     [3, 4, 8, 8, 6, 3, 2, 1, 1, 1],
     [1, 3, 23, 19, 5, 7, 2, 3, 1, 1],
@@ -15,6 +16,7 @@ const SHAPES: [[usize; 10]; 16] = [
     [2, 5, 6, 4, 3, 1, 1, 0, 1, 1],
     [2, 5, 7, 5, 3, 1, 2, 0, 1, 1],
     [2, 4, 6, 6, 6, 1, 1, 0, 1, 2],
+    [3, 5, 16, 17, 4, 1, 1, 0, 1, 1],
     [3, 5, 7, 7, 5, 3, 1, 1, 1, 5],
     [2, 5, 14, 14, 5, 5, 2, 2, 1, 5],
     [2, 4, 9, 11, 8, 3, 2, 0, 1, 4],
@@ -59,29 +61,32 @@ fn convolutions_and_their_gradients_are_those_of_the_backend() {
         groups,
     ] in SHAPES
     {
-        let options = || ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], groups);
-        let map = random([images, channels, height, width]);
-        let kernel = random([outputs, channels / groups, kernel, kernel]);
-        let shape = conv2d(map.clone(), kernel.clone(), None, options()).dims();
-        let slope = random(shape);
-        let ours = learned(
-            |map, kernel| Learning::convolve(map, kernel, options()),
-            [&map, &kernel],
-            &slope,
-        );
-        let theirs = learned(
-            |map, kernel| conv2d(map, kernel, None, options()),
-            [&map, &kernel],
-            &slope,
-        );
-        for (what, (ours, theirs)) in ["output", "map", "kernel"].iter().zip(ours.iter().zip(&theirs)) {
-            assert_eq!(ours.len(), theirs.len());
-            let largest = theirs.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
-            for (ours, theirs) in ours.iter().zip(theirs) {
-                assert!(
-                    (ours - theirs).abs() < 2e-5 * largest,
-                    "{what}: {ours} {theirs} {map:?} {kernel:?}"
-                );
+        for after in [padding, padding + 1] {
+            let options = ConvolutionOptions {
+                stride: [stride; 2],
+                padding: [padding, padding, padding, after],
+                dilation: [dilation; 2],
+                groups,
+            };
+            let map = random([images, channels, height, width]);
+            let kernel = random([outputs, channels / groups, kernel, kernel]);
+            let shape = by_backend(map.clone(), kernel.clone(), &options).dims();
+            let slope = random(shape);
+            let ours = learned(
+                |map, kernel| Learning::convolve(map, kernel, options),
+                [&map, &kernel],
+                &slope,
+            );
+            let theirs = learned(|map, kernel| by_backend(map, kernel, &options), [&map, &kernel], &slope);
+            for (what, (ours, theirs)) in ["output", "map", "kernel"].iter().zip(ours.iter().zip(&theirs)) {
+                assert_eq!(ours.len(), theirs.len());
+                let largest = theirs.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
+                for (ours, theirs) in ours.iter().zip(theirs) {
+                    assert!(
+                        (ours - theirs).abs() < 2e-5 * largest,
+                        "{what}: {ours} {theirs} {map:?} {kernel:?}"
+                    );
+                }
             }
         }
     }
@@ -89,16 +94,19 @@ fn convolutions_and_their_gradients_are_those_of_the_backend() {
 
 #[test]
 fn only_what_is_asked_for_is_differentiated() {
-    let options = || ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+    let options = ConvolutionOptions {
+        stride: [1, 1],
+        padding: [1; 4],
+        dilation: [1, 1],
+        groups: 1,
+    };
     let map = Tensor::<Learning, 4>::from_inner(random([2, 3, 5, 5]));
     let kernel = Tensor::<Learning, 4>::from_inner(random([4, 3, 3, 3]));
     let asked = kernel.clone().require_grad();
-    let gradients = Learning::convolve(map.clone(), asked.clone(), options())
-        .sum()
-        .backward();
+    let gradients = Learning::convolve(map.clone(), asked.clone(), options).sum().backward();
     assert!(asked.grad(&gradients).is_some() && map.grad(&gradients).is_none());
     let asked = map.require_grad();
-    let gradients = Learning::convolve(asked.clone(), kernel.clone(), options())
+    let gradients = Learning::convolve(asked.clone(), kernel.clone(), options)
         .sum()
         .backward();
     assert!(asked.grad(&gradients).is_some() && kernel.grad(&gradients).is_none());
@@ -109,17 +117,22 @@ fn sums_do_not_depend_on_the_number_of_threads() {
     let computed = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            [(48, 48, 1), (48, 48, 48)].map(|(channels, outputs, groups)| {
+            [(3, 1), (3, 48), (1, 1)].map(|(taps, groups)| {
                 let wave = |shape: [usize; 4]| {
                     let count = shape.iter().product();
                     tensor((0..count).map(|i: usize| (i as f32 * 0.37).sin()).collect(), shape)
                 };
-                let options = ConvOptions::new([1, 1], [1, 1], [1, 1], groups);
-                let map = wave([6, channels, 30, 30]);
-                let kernel = wave([outputs, channels / groups, 3, 3]);
-                let slope = wave([6, outputs, 30, 30]);
+                let options = ConvolutionOptions {
+                    stride: [1, 1],
+                    padding: [taps / 2; 4],
+                    dilation: [1, 1],
+                    groups,
+                };
+                let map = wave([6, 48, 30, 30]);
+                let kernel = wave([48, 48 / groups, taps, taps]);
+                let slope = wave([6, 48, 30, 30]);
                 learned(
-                    |map, kernel| Learning::convolve(map, kernel, options.clone()),
+                    |map, kernel| Learning::convolve(map, kernel, options),
                     [&map, &kernel],
                     &slope,
                 )

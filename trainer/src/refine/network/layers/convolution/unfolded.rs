@@ -164,47 +164,40 @@ impl<'a> Group<'a> {
     fn fold(&self, unfolded: &[f32], map: &mut [f32], lines: Range<usize>) {
         let (points, places, taps) = (self.geometry.points(), self.width.places, self.geometry.taps());
         let columns = lines.len() * places;
-        let images: Vec<_> = self.images(&lines).collect();
-        let Some((first_image, _)) = images.first() else { return };
-        let planes = map[self.plane(*first_image, 0)..]
-            .par_chunks_exact_mut(points)
-            .enumerate();
-        let planes = planes.take(images.len() * self.geometry.channels);
-        planes
-            .with_min_len(COPIED.div_ceil(points * taps))
-            .for_each(|(plane, map)| {
-                let (image, channel) = (plane / self.geometry.channels, plane % self.geometry.channels);
-                let Some(channel) = channel
-                    .checked_sub(self.channels.start)
-                    .filter(|_| self.channels.contains(&channel))
-                else {
-                    return;
+        let planes = self.planes(map, [self.geometry.channels, points], &self.channels, lines);
+        planes.with_min_len(COPIED.div_ceil(points * taps)).for_each(|plane| {
+            let Some(Plane {
+                channel,
+                numbers,
+                rows,
+                skipped,
+            }) = plane
+            else {
+                return;
+            };
+            for tap in 0..taps {
+                let row = channel * taps + tap;
+                let (_, [down, across]) = self.tap(row);
+                let inside = self.width.inside(across);
+                let Some(first) = self.width.under(inside.start, across) else {
+                    continue;
                 };
-                let (image, rows) = &images[image];
-                let skipped = image * self.height.places + rows.start - lines.start;
-                for tap in 0..taps {
-                    let row = channel * taps + tap;
-                    let (_, [down, across]) = self.tap(row);
-                    let inside = self.width.inside(across);
-                    let Some(first) = self.width.under(inside.start, across) else {
+                let unfolded = unfolded[row * columns..][..columns].chunks_exact(places).skip(skipped);
+                for (row, unfolded) in rows.clone().zip(unfolded) {
+                    let Some(row) = self.height.under(row, down) else {
                         continue;
                     };
-                    let unfolded = unfolded[row * columns..][..columns].chunks_exact(places).skip(skipped);
-                    for (row, unfolded) in rows.clone().zip(unfolded) {
-                        let Some(row) = self.height.under(row, down) else {
-                            continue;
-                        };
-                        let to = &mut map[row * self.width.size..][first..self.width.size];
-                        let from = &unfolded[inside.clone()];
-                        if self.width.stride == 1 {
-                            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-                        } else {
-                            let to = to.iter_mut().step_by(self.width.stride);
-                            to.zip(from).for_each(|(to, from)| *to += from);
-                        }
+                    let to = &mut numbers[row * self.width.size..][first..self.width.size];
+                    let from = &unfolded[inside.clone()];
+                    if self.width.stride == 1 {
+                        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                    } else {
+                        let to = to.iter_mut().step_by(self.width.stride);
+                        to.zip(from).for_each(|(to, from)| *to += from);
                     }
                 }
-            });
+            }
+        });
     }
 
     /// The output at some lines, `[outputs, columns]`.
@@ -212,13 +205,16 @@ impl<'a> Group<'a> {
         let places = self.width.places;
         let columns = lines.len() * places;
         let mut gathered = vec![0.0; self.outputs.len() * columns];
-        for (channel, mut to) in self.outputs.clone().zip(gathered.chunks_exact_mut(columns)) {
-            for (image, rows) in self.images(&lines) {
-                let (part, rest) = to.split_at_mut(rows.len() * places);
-                part.copy_from_slice(&output[self.output(image, channel, &rows)]);
-                to = rest;
-            }
-        }
+        let rows = gathered.par_chunks_exact_mut(columns).zip(self.outputs.clone());
+        rows.with_min_len(COPIED.div_ceil(columns))
+            .for_each(|(mut to, channel)| {
+                for (image, rows) in self.images(&lines) {
+                    let plane = (image * self.geometry.outputs + channel) * self.geometry.places();
+                    let (part, rest) = to.split_at_mut(rows.len() * places);
+                    part.copy_from_slice(&output[plane + rows.start * places..plane + rows.end * places]);
+                    to = rest;
+                }
+            });
         tensor(gathered, [self.outputs.len(), columns])
     }
 
@@ -226,13 +222,48 @@ impl<'a> Group<'a> {
     fn scatter(&self, gathered: &[f32], output: &mut [f32], lines: Range<usize>) {
         let places = self.width.places;
         let columns = lines.len() * places;
-        for (channel, mut from) in self.outputs.clone().zip(gathered.chunks_exact(columns)) {
-            for (image, rows) in self.images(&lines) {
-                let (part, rest) = from.split_at(rows.len() * places);
-                output[self.output(image, channel, &rows)].copy_from_slice(part);
-                from = rest;
-            }
-        }
+        let sizes = [self.geometry.outputs, self.geometry.places()];
+        let planes = self.planes(output, sizes, &self.outputs, lines);
+        planes.with_min_len(COPIED.div_ceil(sizes[1])).for_each(|plane| {
+            let Some(Plane {
+                channel,
+                numbers,
+                rows,
+                skipped,
+            }) = plane
+            else {
+                return;
+            };
+            let from = &gathered[channel * columns + skipped * places..][..rows.len() * places];
+            numbers[rows.start * places..rows.end * places].copy_from_slice(from);
+        });
+    }
+
+    /// The planes of a map or an output, which has `all` channels of `size` numbers, in the images of `lines`; `None` for
+    /// those that are not among the group's `own`.
+    fn planes<'b>(
+        &self,
+        numbers: &'b mut [f32],
+        [all, size]: [usize; 2],
+        own: &'b Range<usize>,
+        lines: Range<usize>,
+    ) -> impl IndexedParallelIterator<Item = Option<Plane<'b>>> + use<'b> {
+        let images: Vec<_> = self.images(&lines).collect();
+        let (down, first) = (self.height.places, images.first().map_or(0, |(image, _)| *image));
+        let planes = numbers[first * all * size..].par_chunks_exact_mut(size);
+        planes
+            .take(images.len() * all)
+            .enumerate()
+            .map(move |(plane, numbers)| {
+                let (image, rows) = images[plane / all].clone();
+                let channel = own.contains(&(plane % all)).then(|| plane % all - own.start)?;
+                Some(Plane {
+                    channel,
+                    numbers,
+                    skipped: image * down + rows.start - lines.start,
+                    rows,
+                })
+            })
     }
 
     /// Channel and place in the kernel of a row of what is unfolded.
@@ -246,10 +277,15 @@ impl<'a> Group<'a> {
     fn plane(&self, image: usize, channel: usize) -> usize {
         (image * self.geometry.channels + channel) * self.geometry.points()
     }
+}
 
-    /// Where rows of a channel of an image are in the output.
-    fn output(&self, image: usize, channel: usize, rows: &Range<usize>) -> Range<usize> {
-        let plane = (image * self.geometry.outputs + channel) * self.geometry.places();
-        plane + rows.start * self.width.places..plane + rows.end * self.width.places
-    }
+/// One channel of one image.
+struct Plane<'a> {
+    /// Counted within the group.
+    channel: usize,
+    numbers: &'a mut [f32],
+    /// The rows of output that are worked on.
+    rows: Range<usize>,
+    /// Lines that are worked on before these rows.
+    skipped: usize,
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn_tensor::ops::ConvOptions;
+use super::ConvolutionOptions;
 
 /// Height or width of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +59,12 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// Of a map `[images, channels, height, width]` and a kernel `[outputs, channels / groups, height, width]`.
-    pub fn new(map: [usize; 4], kernel: [usize; 4], options: &ConvOptions<2>) -> Self {
+    pub fn new(map: [usize; 4], kernel: [usize; 4], options: &ConvolutionOptions) -> Self {
         let axis = |axis: usize| {
             let (size, taps) = (map[2 + axis], kernel[2 + axis].max(1));
             let (stride, dilation) = (options.stride[axis].max(1), options.dilation[axis]);
-            let padding = options.padding[axis];
-            let room = (size + 2 * padding).checked_sub((taps - 1) * dilation + 1);
+            let (padding, after) = (options.padding[axis], options.padding[axis + 2]);
+            let room = (padding + size + after).checked_sub((taps - 1) * dilation + 1);
             Axis {
                 size,
                 taps,
@@ -124,7 +124,7 @@ impl Geometry {
 
     /// Whether each output is made from one point of each channel, the output's own.
     pub fn is_pointwise(&self) -> bool {
-        let own = |axis: Axis| axis.taps == 1 && axis.stride == 1 && axis.padding == 0;
+        let own = |axis: Axis| axis.taps == 1 && axis.stride == 1 && axis.padding == 0 && axis.places == axis.size;
         self.groups == 1 && own(self.height) && own(self.width)
     }
 }
@@ -142,7 +142,12 @@ mod tests {
             (2, 5, 1, 4, 1),
             (9, 2, 2, 3, 3),
         ] {
-            let options = ConvOptions::new([stride; 2], [padding; 2], [dilation; 2], 1);
+            let options = ConvolutionOptions {
+                stride: [stride; 2],
+                padding: [padding, padding, padding + 1, padding],
+                dilation: [dilation; 2],
+                groups: 1,
+            };
             let axis = Geometry::new([1, 1, size, size], [1, 1, taps, taps], &options).height;
             for tap in 0..taps {
                 let inside: Vec<usize> = (0..axis.places)

@@ -1,6 +1,5 @@
-//! Convolutions. GPUs compute their own. On a processor they are computed here, forward and back, as one matrix product
-//! or, where every channel has its own kernel, plane by plane: the processor backend's own gradients take many small
-//! products.
+//! Convolutions: on a processor, forward and back, as one matrix product or, where every channel has its own kernel,
+//! plane by plane.
 
 mod depthwise;
 mod geometry;
@@ -14,75 +13,83 @@ use burn_autodiff::checkpoint::strategy::NoCheckpointing;
 use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind, binary};
 use burn_flex::{Flex, FlexTensor};
-use burn_tensor::backend::{AutodiffBackend, Backend};
+use burn_tensor::backend::Backend;
 use burn_tensor::module::conv2d;
 use burn_tensor::ops::ConvOptions;
-use burn_tensor::{DType, FloatDType, Tensor, TensorData, TensorPrimitive};
+use burn_tensor::{DType, FloatDType, Tensor, TensorPrimitive};
+
+use super::{numbers, tensor, wrapped};
+use crate::refine::network::pool::padded;
 
 use geometry::Geometry;
 
-/// A backend of tensors with its way to compute a convolution.
-pub trait Convolve: Backend {
-    /// What a kernel, `[outputs, channels / groups, height, width]`, gives over `map`,
-    /// `[images, channels, height, width]`.
-    fn convolve(map: Tensor<Self, 4>, kernel: Tensor<Self, 4>, options: ConvOptions<2>) -> Tensor<Self, 4> {
-        let geometry = Geometry::new(map.dims(), kernel.dims(), &options);
-        if geometry.is_pointwise() {
-            // A matrix product, which every backend does fastest.
-            channels_mixed(&geometry, map, kernel)
-        } else {
-            conv2d(map, kernel, None, options)
+/// How a kernel moves over a map: height first, then width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvolutionOptions {
+    /// Step.
+    pub stride: [usize; 2],
+    /// Zeros around the map: top, left, bottom, right.
+    pub padding: [usize; 4],
+    /// Distance between the kernel's points.
+    pub dilation: [usize; 2],
+    /// Groups of channels.
+    pub groups: usize,
+}
+
+/// See [`super::Layers::convolve`].
+pub(super) fn by_backend<B: Backend>(
+    map: Tensor<B, 4>,
+    kernel: Tensor<B, 4>,
+    options: &ConvolutionOptions,
+) -> Tensor<B, 4> {
+    let geometry = Geometry::new(map.dims(), kernel.dims(), options);
+    if geometry.is_pointwise() {
+        // A matrix product, which every backend does fastest.
+        return channels_mixed(&geometry, map, kernel);
+    }
+    let (map, padding) = padded(map, options.padding, 0.0);
+    let options = ConvOptions::new(options.stride, padding, options.dilation, options.groups);
+    conv2d(map, kernel, None, options)
+}
+
+/// The same on a processor.
+pub(super) fn computed(map: Tensor<Flex, 4>, kernel: Tensor<Flex, 4>, options: &ConvolutionOptions) -> Tensor<Flex, 4> {
+    let geometry = Geometry::new(map.dims(), kernel.dims(), options);
+    forward(&geometry, map, kernel)
+}
+
+/// The same, with its way back.
+pub(super) fn differentiated(
+    map: Tensor<Autodiff<Flex>, 4>,
+    kernel: Tensor<Autodiff<Flex>, 4>,
+    options: &ConvolutionOptions,
+) -> Tensor<Autodiff<Flex>, 4> {
+    let geometry = Geometry::new(map.dims(), kernel.dims(), options);
+    let (map, kernel) = (map.into_primitive().tensor(), kernel.into_primitive().tensor());
+    let output = forward(
+        &geometry,
+        wrapped(map.primitive.clone()),
+        wrapped(kernel.primitive.clone()),
+    );
+    let output = output.into_primitive().tensor();
+    let nodes = [map.node.clone(), kernel.node.clone()];
+    let node = Convolution.prepare::<NoCheckpointing>(nodes).compute_bound().stateful();
+    let tracked = match node {
+        OpsKind::Tracked(node) => {
+            let kept = State {
+                geometry,
+                map: kernel.is_tracked().then(|| map.primitive.clone()),
+                kernel: map.is_tracked().then(|| kernel.primitive.clone()),
+            };
+            node.finish(kept, output)
         }
-    }
+        OpsKind::UnTracked(node) => node.finish(output),
+    };
+    Tensor::from_primitive(TensorPrimitive::Float(tracked))
 }
 
-/// A backend to train on.
-pub trait Trainable: AutodiffBackend<InnerBackend: Convolve> + Convolve {}
-
-impl<B: AutodiffBackend<InnerBackend: Convolve> + Convolve> Trainable for B {}
-
-#[cfg(feature = "cuda")]
-impl Convolve for burn_cuda::Cuda {}
-#[cfg(feature = "cuda")]
-impl Convolve for Autodiff<burn_cuda::Cuda> {}
-#[cfg(feature = "wgpu")]
-impl Convolve for burn_wgpu::Wgpu {}
-#[cfg(feature = "wgpu")]
-impl Convolve for Autodiff<burn_wgpu::Wgpu> {}
-
-impl Convolve for Flex {
-    fn convolve(map: Tensor<Self, 4>, kernel: Tensor<Self, 4>, options: ConvOptions<2>) -> Tensor<Self, 4> {
-        let geometry = Geometry::new(map.dims(), kernel.dims(), &options);
-        forward(&geometry, map, kernel)
-    }
-}
-
-impl Convolve for Autodiff<Flex> {
-    fn convolve(map: Tensor<Self, 4>, kernel: Tensor<Self, 4>, options: ConvOptions<2>) -> Tensor<Self, 4> {
-        let geometry = Geometry::new(map.dims(), kernel.dims(), &options);
-        let (map, kernel) = (map.into_primitive().tensor(), kernel.into_primitive().tensor());
-        let output = forward(
-            &geometry,
-            wrapped(map.primitive.clone()),
-            wrapped(kernel.primitive.clone()),
-        );
-        let output = output.into_primitive().tensor();
-        let nodes = [map.node.clone(), kernel.node.clone()];
-        let node = Convolution.prepare::<NoCheckpointing>(nodes).compute_bound().stateful();
-        let tracked = match node {
-            OpsKind::Tracked(node) => {
-                let kept = State {
-                    geometry,
-                    map: kernel.is_tracked().then(|| map.primitive.clone()),
-                    kernel: map.is_tracked().then(|| kernel.primitive.clone()),
-                };
-                node.finish(kept, output)
-            }
-            OpsKind::UnTracked(node) => node.finish(output),
-        };
-        Tensor::from_primitive(TensorPrimitive::Float(tracked))
-    }
-}
+/// Least points of a map whose images are multiplied one by one, where they lie.
+const POINTS: usize = 256;
 
 #[derive(Debug)]
 struct Convolution;
@@ -145,6 +152,11 @@ fn kernel_gradient(geometry: &Geometry, map: Tensor<Flex, 4>, output: Tensor<Fle
     let gradient = in_single_precision([map, output], |[map, output]| {
         if geometry.is_depthwise() {
             depthwise::kernel_gradient(geometry, &map, &output)
+        } else if geometry.is_pointwise() && geometry.points() >= POINTS {
+            let map = map.reshape([geometry.images, geometry.channels, geometry.points()]);
+            let output = output.reshape([geometry.images, geometry.outputs, geometry.points()]);
+            let products = output.matmul(map.transpose());
+            products.sum_dim(0).reshape(geometry.kernel_shape())
         } else {
             unfolded::kernel_gradient(geometry, &map, &output)
         }
@@ -170,27 +182,4 @@ fn channels_mixed<B: Backend>(geometry: &Geometry, map: Tensor<B, 4>, kernel: Te
     let kernel = kernel.reshape([1, geometry.outputs, geometry.channels]);
     let map = map.reshape([geometry.images, geometry.channels, geometry.points()]);
     kernel.matmul(map).reshape(geometry.output_shape())
-}
-
-fn wrapped<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {
-    Tensor::from_primitive(TensorPrimitive::Float(tensor))
-}
-
-fn tensor<const D: usize>(numbers: Vec<f32>, shape: [usize; D]) -> Tensor<Flex, D> {
-    wrapped(FlexTensor::from_data(TensorData::new(numbers, shape)))
-}
-
-/// The numbers of a tensor, row after row.
-struct Numbers(FlexTensor);
-
-impl std::ops::Deref for Numbers {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        self.0.storage()
-    }
-}
-
-fn numbers<const D: usize>(tensor: &Tensor<Flex, D>) -> Numbers {
-    Numbers(tensor.clone().into_primitive().tensor().to_contiguous())
 }
