@@ -11,7 +11,8 @@ use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves::{self, plain};
 use crate::audit::Doubt;
 use crate::dataset::{
-    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, escape, list_in, list_of, vacant,
+    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, check_folders, escape, list_in,
+    vacant,
 };
 use crate::fetch::is_label;
 
@@ -117,12 +118,6 @@ pub enum DeskError {
     /// The data set.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// Its labels are no folders.
-    #[error(
-        "{0} lists the labels, and annotating moves files between class folders: make some with `trainer data export \
-         --format folder`"
-    )]
-    Listed(PathBuf),
     /// The journal cannot be read or written.
     #[error("the journal {path}: {source}")]
     Journal {
@@ -179,9 +174,7 @@ struct Place {
 impl Desk {
     /// Lays out the data set in `root`, and carries out the rest of a step that a killed program left.
     pub fn open(root: &Path, doubts: Vec<Doubt>) -> Result<Self, DeskError> {
-        if let Some(list) = list_of(root) {
-            return Err(DeskError::Listed(list));
-        }
+        check_folders(root)?;
         let path = root.join(OWN_FOLDER).join(JOURNAL);
         let excluded = root.join(OWN_FOLDER).join(EXCLUDED);
         // Before anything is made there: a wrong path must not become a data set.

@@ -247,9 +247,7 @@ async fn on_desk<T: serde::Serialize + Send + 'static>(
                 | DeskError::ExcludedClash { .. }
                 | DeskError::Dataset(DatasetError::CaseClash { .. }) => StatusCode::BAD_REQUEST,
                 DeskError::Stale | DeskError::NoStep(_) => StatusCode::CONFLICT,
-                DeskError::Dataset(_) | DeskError::Journal { .. } | DeskError::Listed(_) => {
-                    StatusCode::INTERNAL_SERVER_ERROR
-                }
+                DeskError::Dataset(_) | DeskError::Journal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             };
             refusal(status, &error.to_string())
         }

@@ -67,6 +67,14 @@ pub(crate) fn list_in(folder: &Path, classes: usize) -> Option<PathBuf> {
     (folders.count() < classes).then_some(list)
 }
 
+/// Sees that the labels of the data set at `path` are class folders, as whoever changes these relies on.
+///
+/// # Errors
+/// [`DatasetError::Listed`].
+pub(crate) fn check_folders(path: &Path) -> Result<(), DatasetError> {
+    list_of(path).map_or(Ok(()), |list| Err(DatasetError::Listed(list)))
+}
+
 /// Whether a file within a data set's folder is a list rather than a stray image.
 pub(super) fn is_list(name: &Path) -> bool {
     ListFormat::of(name).is_some()

@@ -23,8 +23,8 @@ pub use copy::copy_to_folders;
 pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
 pub use examine::{Picture, examine, readable};
 pub use folder_lock::FolderLock;
-pub(crate) use list::list_in;
 pub use list::{ListFormat, list_of};
+pub(crate) use list::{check_folders, list_in};
 pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
 pub(crate) use path_text::{as_text, escape, unescape};
@@ -84,6 +84,12 @@ pub enum DatasetError {
          .jsonl) of paths and labels"
     )]
     NoFolder(PathBuf),
+    /// Its labels are no folders.
+    #[error(
+        "{0} lists the labels, and class folders beside it would be read in its place or not at all: make class \
+         folders of all that it names with `trainer data export --format folder`"
+    )]
+    Listed(PathBuf),
     /// It holds no class folder with a file in it.
     #[error(
         "{0} holds no class folder with images; a data set looks like {0}/striped/1.jpg, {0}/dotted/2.jpg: one folder \

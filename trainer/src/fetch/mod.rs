@@ -31,7 +31,7 @@ pub use ledger::{Credits, Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 
-use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, read};
+use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, check_folders, read};
 use crate::progress::{Progress, stage};
 use crate::threads::lock;
 
@@ -144,6 +144,7 @@ pub async fn fetch(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Outcome, FetchError> {
+    check_folders(data)?;
     let _lock = FolderLock::acquire(data)?;
     check_labels(entries, data)?;
     let ledger = Ledger::open(data)?;

@@ -125,6 +125,19 @@ fn no_class_folder_is_a_link_out_of_the_data_set() {
 }
 
 #[tokio::test]
+async fn no_class_folders_are_made_beside_a_list_that_the_data_set_is_read_by() {
+    let data = tempfile::tempdir().expect("a folder");
+    std::fs::write(data.path().join("metadata.jsonl"), "").expect("a list");
+    let list = [entry("dotted", "http://a.example/1.jpg")];
+    let refused = fetch(&list, &[], data.path(), &options(), &Silent).await;
+    assert!(
+        matches!(&refused, Err(FetchError::Dataset(DatasetError::Listed(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read_dir(data.path()).expect("a folder").count(), 1);
+}
+
+#[tokio::test]
 async fn a_label_that_was_changed_since_is_told_unless_the_image_was_moved() {
     let data = tempfile::tempdir().expect("a folder");
     let list = [

@@ -19,7 +19,7 @@ use shared::files::{FileError, at, write_atomically};
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::answers::{body, may_pass, retry_after};
-use crate::dataset::{CaseClash, OWN_FOLDER, below, check_case};
+use crate::dataset::{CaseClash, DatasetError, OWN_FOLDER, below, check_case, check_folders};
 use crate::fetch::{Entry, Kind, LeftOut, is_label};
 use crate::progress::{Progress, stage};
 
@@ -99,6 +99,9 @@ pub enum SearchError {
         /// The environment variable.
         variable: &'static str,
     },
+    /// The data set's labels are no folders.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// The HTTP client cannot be made.
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(reqwest::Error),
@@ -157,6 +160,7 @@ pub async fn search(
     data: &Path,
     progress: &dyn Progress,
 ) -> Result<Found, SearchError> {
+    check_folders(data)?;
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT)
         .timeout(TIMEOUT)
@@ -444,6 +448,20 @@ mod tests {
         let queries = queries(&words("dress"), &[]).expect("queries");
         let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
         assert!(matches!(found, Err(SearchError::File(_))), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn no_quota_is_spent_for_a_data_set_that_gets_no_class_folders() {
+        let data = tempfile::tempdir().expect("a folder");
+        std::fs::write(data.path().join("metadata.jsonl"), "").expect("a list");
+        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
+        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
+        let queries = queries(&words("dress"), &[]).expect("queries");
+        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        assert!(
+            matches!(found, Err(SearchError::Dataset(DatasetError::Listed(_)))),
+            "{found:?}"
+        );
     }
 
     #[tokio::test]
