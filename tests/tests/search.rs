@@ -186,6 +186,25 @@ fn an_answer_that_breaks_off_is_asked_for_again() {
 }
 
 #[test]
+fn a_wiki_that_is_busy_is_asked_again_when_it_wishes() {
+    let web = Web::start(|path, before, stream| {
+        if !path.starts_with("/api") {
+            return answer(stream, "200 OK", &[], &jpeg(1));
+        }
+        if before == 0 {
+            let busy = json!({ "error": { "code": "maxlag", "info": "Waiting for 10.0.0.1: 6.2 seconds lagged." } });
+            return answer(stream, "200 OK", &[("retry-after", "1")], busy.to_string().as_bytes());
+        }
+        let own = format!("http://{}/1.jpg", stream.local_addr().expect("an address"));
+        let found = json!({ "query": { "pages": [{ "index": 1, "imageinfo": [{ "url": own }] }] } });
+        answer(stream, "200 OK", &[], found.to_string().as_bytes());
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = say(&mut search(&folder, &web, "wikimedia-commons", &["--items", "dress"])).ended_with(0);
+    assert_eq!(said.json()["kept"], 1, "{said:?}");
+}
+
+#[test]
 fn who_wants_to_be_left_alone_until_a_date_is_not_asked_again() {
     let date = ("retry-after", "Fri, 31 Dec 2100 23:59:59 GMT");
     let web = Web::start(move |_, _, stream| answer(stream, "503 Service Unavailable", &[date], b"{}"));

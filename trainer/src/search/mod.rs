@@ -344,33 +344,38 @@ impl Asking<'_> {
                     variable: self.provider.variable(),
                 }));
             }
+            let wished = retry_after(&response);
             if may_pass(status) {
                 reason = format!("the provider answered {status}");
-                if let Some(wished) = retry_after(&response) {
-                    if wished > LONGEST_WAIT {
-                        return Err(format!("{reason}; ask again in {} s", wished.as_secs()).into());
+            } else {
+                let body = match body(response, MOST_BYTES).await {
+                    Ok(Some(body)) => body,
+                    Ok(None) => return Err("the provider's answer is too large".to_owned().into()),
+                    Err(error) => {
+                        reason = chain(&error.without_url());
+                        continue;
                     }
-                    wait = wished;
+                };
+                let json: Value = serde_json::from_slice(&body)
+                    .map_err(|_| format!("the provider answered {status}, but nothing that can be read"))?;
+                match (status.is_success(), provider::complaint(&json)) {
+                    // A wiki that is busy says so with status 200.
+                    (true, Some(complaint)) if wished.is_some() => reason = complaint,
+                    (true, _) => return Ok(json),
+                    (false, complaint) => {
+                        let complaint = complaint.map(|complaint| format!(": {complaint}"));
+                        return Err(format!("the provider answered {status}{}", complaint.unwrap_or_default()).into());
+                    }
                 }
-                // A window that is full is no used-up quota.
-                self.found.remaining = None;
-                continue;
             }
-            let body = match body(response, MOST_BYTES).await {
-                Ok(Some(body)) => body,
-                Ok(None) => return Err("the provider's answer is too large".to_owned().into()),
-                Err(error) => {
-                    reason = chain(&error.without_url());
-                    continue;
+            if let Some(wished) = wished {
+                if wished > LONGEST_WAIT {
+                    return Err(format!("{reason}; ask again in {} s", wished.as_secs()).into());
                 }
-            };
-            let json: Value = serde_json::from_slice(&body)
-                .map_err(|_| format!("the provider answered {status}, but nothing that can be read"))?;
-            if status.is_success() {
-                return Ok(json);
+                wait = wished;
             }
-            let complaint = provider::complaint(&json).map(|complaint| format!(": {complaint}"));
-            return Err(format!("the provider answered {status}{}", complaint.unwrap_or_default()).into());
+            // A window that is full is no used-up quota.
+            self.found.remaining = None;
         }
         if !reached {
             self.unreachable = Some(reason.clone());
