@@ -105,6 +105,24 @@ fn a_missing_copy_is_told_with_its_quarantine() {
 
 #[cfg(unix)]
 #[test]
+fn a_quarantine_in_which_a_file_stays_is_not_said_to_be_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let quarantine = folder.path().join(".ikat/quarantine/20260101T000000Z");
+    std::fs::create_dir_all(quarantine.join("c")).expect("a folder");
+    std::fs::write(quarantine.join("c/r.png"), "the only one").expect("a file");
+    let journal = "{\"path\":\"c/q.png\"}\n{\"path\":\"c/r.png\"}\n";
+    std::fs::write(quarantine.join("moves.jsonl"), journal).expect("a journal");
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("c")).expect("a link");
+    let text = folder.path().to_string_lossy().into_owned();
+    let told = say(&mut trainer(&["data", "dedupe", "--data", &text, "--restore"])).ended_with(3);
+    assert!(told.stdout.contains("c/q.png is missing from"), "{told:?}");
+    assert!(told.stdout.contains("c/r.png stays in"), "{told:?}");
+    assert!(!told.stdout.contains("delete"), "{told:?}");
+}
+
+#[cfg(unix)]
+#[test]
 fn the_only_file_behind_a_link_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path();

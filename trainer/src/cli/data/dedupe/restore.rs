@@ -40,9 +40,15 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
         quarantine: restored.quarantine,
         left: restored.left,
     };
+    // What stays in the folder would be deleted with it.
+    let or_forget = if document.left.is_empty() {
+        ", or delete that folder"
+    } else {
+        ""
+    };
     let missing = document.missing.iter().map(|path| {
         format!(
-            "{} is missing from {place}: put it there and run --restore {}, or delete that folder",
+            "{} is missing from {place}: put it there and run --restore {}{or_forget}",
             printable(path),
             printable(&document.quarantine)
         )
