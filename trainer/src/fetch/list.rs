@@ -56,7 +56,9 @@ pub fn parse(text: &str) -> Result<(Vec<Entry>, Vec<LeftOut>), ListError> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut left_out = Vec::new();
     let mut seen: HashMap<Url, (String, usize)> = HashMap::new();
-    for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    // Some spreadsheets end lines as old Macs did; within an address, a line break would be passed over.
+    let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    for (index, line) in text.split(['\n', '\r']).enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
@@ -136,6 +138,25 @@ mod tests {
         let (invalid, duplicate) = (Kind::Invalid, Kind::Duplicate);
         assert_eq!(lines, [(5, invalid), (6, invalid), (7, invalid), (9, duplicate)]);
         assert_eq!(left_out[3].url, "http://a.example/1.jpg");
+    }
+
+    #[test]
+    fn lines_end_as_on_any_system() {
+        let lines = [
+            "dotted\thttp://a.example/1.jpg",
+            "",
+            "striped\thttp://a.example/2.jpg",
+            "",
+        ];
+        for end in ["\n", "\r\n", "\r"] {
+            let (entries, left_out) = parse(&lines.join(end)).expect("a list");
+            let found: Vec<_> = entries.iter().map(|entry| (entry.line, entry.url.path())).collect();
+            assert_eq!(
+                (found, left_out.len()),
+                (vec![(1, "/1.jpg"), (3, "/2.jpg")], 0),
+                "{end:?}"
+            );
+        }
     }
 
     #[test]
