@@ -235,7 +235,7 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
         let reason = if path.as_os_str().is_empty() {
             "it has no path"
         } else if !inside {
-            "it leads out of the list's folder"
+            "it must lead down from the list's folder, neither absolute nor with .."
         } else if label.is_empty() {
             "it has no label"
         } else if text.contains('\\') && fs::symlink_metadata(root.join(&path)).is_err() {
@@ -412,8 +412,14 @@ mod tests {
     fn a_list_without_an_image_says_why_and_in_which_line() {
         let folder = tempfile::tempdir().expect("a folder");
         for (text, expected) in [
-            ("path,label\n/etc/passwd,hat\n", "line 2: /etc/passwd: it leads out"),
-            ("path,label\r\n\r\n../1.jpg,hat\r\n", "line 3: ../1.jpg: it leads out"),
+            (
+                "path,label\n/etc/passwd,hat\n",
+                "line 2: /etc/passwd: it must lead down",
+            ),
+            (
+                "path,label\r\n\r\n../1.jpg,hat\r\n",
+                "line 3: ../1.jpg: it must lead down",
+            ),
             ("path,label\r\n,hat\r\n", "line 2: it has no path"),
             (
                 "path,label\r\n1.jpg,hat\r\n2.jpg\r\n",
