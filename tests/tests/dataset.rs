@@ -318,6 +318,26 @@ fn an_export_to_a_wrong_place_or_none_says_what_is_wrong() {
 }
 
 #[test]
+fn an_export_has_the_images_that_are_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("old.csv"), "path,label\n1.jpg,hat\n2.jpg,hat\n").expect("a list");
+    std::fs::write(at("1.jpg"), "a picture").expect("written");
+    let data = at("old.csv").display().to_string();
+    let export = || say(&mut trainer(&["data", "export", "--json", "--data", &data]));
+    let document = export().ended_with(3).json();
+    assert_eq!(document["images"], 1, "{document}");
+    let list = std::fs::read_to_string(at("labels.csv")).expect("a list");
+    assert_eq!(list, "path,label\n1.jpg,hat\n");
+    for name in ["labels.csv", "1.jpg"] {
+        std::fs::remove_file(at(name)).expect("removed");
+    }
+    let said = export().ended_with(1);
+    assert!(said.stderr.contains("no image that is there"), "{said:?}");
+    assert!(!at("labels.csv").exists());
+}
+
+#[test]
 fn a_list_trains_as_its_class_folders_do() {
     let Some(folder) = photos(12) else { return };
     let data = folder.path().display().to_string();

@@ -50,7 +50,13 @@ struct Document<'a> {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
-    let dataset = Dataset::scan(&arguments.data)?;
+    // A list may name images that are gone by now.
+    let dataset = Dataset::scan(&arguments.data)?.existing();
+    if dataset.items.is_empty() {
+        list_skipped(&dataset.skipped);
+        let data = printable_path(&arguments.data);
+        return Err(Failure::failed(format!("{data} names no image that is there")));
+    }
     let (format, name) = match arguments.format {
         Format::Csv => (ListFormat::Csv, "labels.csv"),
         Format::Tsv => (ListFormat::Tsv, "labels.tsv"),
