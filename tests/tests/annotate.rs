@@ -416,6 +416,18 @@ fn a_request_that_never_ends_holds_it_up_once() {
 }
 
 #[test]
+fn who_left_something_out_ends_with_another_code() {
+    let folder = data(1);
+    std::fs::write(folder.path().join("loose.png"), "no label").expect("a file");
+    let site = Site::start(folder.path());
+    // Who answers listens for Ctrl-C too.
+    site.status("GET", "/", "");
+    site.trainer.signal("-INT");
+    let mut running = site.trainer;
+    wait_until("the end", || running.exit_code() == Some(3));
+}
+
+#[test]
 fn the_audits_page_leads_to_the_image_on_the_annotation_page() {
     let folder = data(6);
     let Some(browser) = Browser::start(1200, 900) else {

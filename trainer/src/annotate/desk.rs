@@ -11,8 +11,8 @@ use super::journal::{Event, Journal, Move, Steps, inverse};
 use super::moves::{self, plain};
 use crate::audit::Doubt;
 use crate::dataset::{
-    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, case_clash, check_folders, escape, list_in,
-    vacant,
+    CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, Skipped, case_clash, check_folders, escape,
+    list_in, vacant,
 };
 use crate::fetch::is_label;
 
@@ -159,6 +159,7 @@ pub struct Desk {
     journal: Journal,
     steps: Steps,
     completed: Vec<Move>,
+    left_out: Vec<Skipped>,
     revision: u64,
     _lock: FolderLock,
 }
@@ -192,6 +193,7 @@ impl Desk {
             journal,
             steps,
             completed,
+            left_out: Vec::new(),
             revision: 1,
             _lock: lock,
         };
@@ -200,6 +202,7 @@ impl Desk {
         }
         if let Some(found) = scan(root)? {
             desk.add(&found, Path::new(""), false);
+            desk.left_out = found.skipped;
         }
         if excluded.is_dir()
             && let Some(found) = scan(&excluded)?
@@ -223,6 +226,11 @@ impl Desk {
     /// The moves that a killed program had left and that were carried out now.
     pub fn completed(&self) -> &[Move] {
         &self.completed
+    }
+
+    /// What the data set has besides, which is not on the desk.
+    pub fn left_out(&self) -> &[Skipped] {
+        &self.left_out
     }
 
     /// Where an image is on disk; `None` for what is none of this data set.

@@ -54,6 +54,20 @@ fn a_relabel_moves_the_file_and_never_over_another() {
 }
 
 #[test]
+fn what_is_not_on_the_desk_is_told() {
+    let folder = data();
+    fs::write(folder.path().join("loose.jpg"), "no label").expect("a file");
+    let mut desk = open(folder.path());
+    desk.exclude(&["b/1.jpg".to_owned()]).expect("excluded");
+    desk.undo(revision(&desk)).expect("undone");
+    drop(desk);
+    // The folder that the excluded image was in is of no interest.
+    let desk = open(folder.path());
+    let left_out: Vec<_> = desk.left_out().iter().map(|left| left.path.as_path()).collect();
+    assert_eq!(left_out, [Path::new("loose.jpg")]);
+}
+
+#[test]
 fn every_step_can_be_undone_and_redone_also_after_a_restart() {
     let folder = data();
     let before = paths(&open(folder.path()), false);

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::failure::{Done, Failure};
 use super::location::block_on;
-use super::output::{printable, printable_path};
+use super::output::{list_skipped, printable, printable_path};
 use super::resources::Resources;
 use crate::annotate::server::Site;
 use crate::annotate::{Desk, Thumbnails};
 use crate::audit::Doubt;
+use crate::dataset::Skipped;
 use crate::shell;
 
 /// Look through a data set and correct its labels, in the browser.
@@ -35,6 +36,7 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Document<'a> {
     url: &'a str,
+    skipped: &'a [Skipped],
 }
 
 /// The part of an audit that counts here.
@@ -66,6 +68,8 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             shell::quote(&arguments.data)
         ));
     }
+    let left_out = desk.left_out().to_vec();
+    list_skipped(&left_out);
     let folder = session.cache()?.root().join("thumbnails");
     let thumbnails = Thumbnails::new(folder, arguments.resources.limits());
     block_on(async {
@@ -75,7 +79,11 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             .map_err(|error| Failure::failed(format!("port {port} of this machine: {error}")))?;
         let url = site.url();
         let hint = "\n\nOpen this address in a browser on this machine; Ctrl-C ends.";
-        session.output.result_with_hint(&Document { url: &url }, &url, hint)?;
+        let document = Document {
+            url: &url,
+            skipped: &left_out,
+        };
+        session.output.result_with_hint(&document, &url, hint)?;
         // A browser that does not read on what it asked for would hold it up.
         let twice = async {
             interrupted().await;
@@ -85,7 +93,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             served = site.serve(interrupted()) => served?,
             () = twice => {}
         }
-        Ok::<_, Failure>(Done::Complete)
+        Ok::<_, Failure>(Done::unless_left_out(&left_out))
     })?
 }
 
