@@ -76,6 +76,13 @@ impl ModelProto {
     pub fn graph_mut(&mut self) -> Result<&mut GraphProto, TensorError> {
         self.graph.as_mut().ok_or_else(no_graph)
     }
+
+    /// The version of ONNX's own operators that it is written in; 0 where it does not tell.
+    pub fn operators(&self) -> i64 {
+        let mut sets = self.opset_import.iter();
+        let own = sets.find(|set| ["", "ai.onnx"].contains(&set.domain.as_str()));
+        own.map_or(0, |set| set.version)
+    }
 }
 
 fn no_graph() -> TensorError {

@@ -87,8 +87,7 @@ pub fn quantize(model: &ModelProto, samples: &Samples, workbench: &Workbench) ->
     if samples.calibration.is_empty() || samples.check.is_empty() {
         return Err(QuantizeError::NoImages);
     }
-    let opset = model.opset_import.iter().find(|set| set.domain.is_empty());
-    let version = opset.map_or(0, |set| set.version);
+    let version = model.operators();
     if version < OLDEST_OPERATORS {
         return Err(QuantizeError::Unsuitable(format!(
             "it is written in version {version} of ONNX's operators; export it in version {OLDEST_OPERATORS} or later"

@@ -25,6 +25,10 @@ use crate::setup::Cache;
 
 /// The largest network that is read, in bytes: what one protobuf message can hold.
 const MAX_BYTES: u64 = 2 << 30;
+/// The newest version of ONNX's format that ONNX Runtime 1.20 takes.
+const NEWEST_FORMAT: i64 = 10;
+/// The newest version of ONNX's operators that it takes.
+const NEWEST_OPERATORS: i64 = 21;
 /// Side of the input of a network that takes any.
 const DEFAULT_RESOLUTION: u32 = 224;
 
@@ -44,6 +48,14 @@ pub(super) fn read(
     let bytes = std::fs::read(path).map_err(at(path))?;
     let mut model =
         ModelProto::decode(bytes.as_slice()).map_err(|error| own(format!("it is no ONNX file ({error})")))?;
+    let version = model.operators();
+    if version > NEWEST_OPERATORS {
+        return Err(own(format!(
+            "it is written in version {version} of ONNX's operators; export it in version {NEWEST_OPERATORS} or earlier"
+        )));
+    }
+    // Newer formats only add types of numbers and a distribution over devices, which no network needs that is run here.
+    model.ir_version = model.ir_version.min(NEWEST_FORMAT);
     let graph = model
         .graph
         .as_mut()

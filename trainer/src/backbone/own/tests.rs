@@ -111,6 +111,36 @@ fn networks_that_were_not_used_for_long_give_way() {
 }
 
 #[test]
+fn a_network_of_a_newer_format_is_read_and_one_of_newer_operators_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("own.onnx");
+    let given = PreprocessingOverride {
+        mean: [0.0; 3],
+        std: [1.0; 3],
+    };
+    let read = |format: i64, operators: i64| {
+        let mut model = classifier();
+        model.ir_version = format;
+        model.opset_import[0].version = operators;
+        std::fs::write(&path, model.encode_to_vec()).expect("written");
+        read(&path, Some(given), &Cache::at(folder.path())).map_err(|error| error.to_string())
+    };
+    for (format, expected) in [(8, 8), (NEWEST_FORMAT + 3, NEWEST_FORMAT)] {
+        let network = read(format, NEWEST_OPERATORS).expect("a network");
+        for path in [&network.onnx, &network.trainable] {
+            let bytes = std::fs::read(path).expect("a network");
+            let model = ModelProto::decode(bytes.as_slice()).expect("ONNX");
+            assert_eq!(model.ir_version, expected);
+        }
+    }
+    let reason = read(8, NEWEST_OPERATORS + 1).expect_err("newer operators");
+    assert!(
+        reason.contains("own.onnx") && reason.contains("version 22 of ONNX's operators; export it in version 21"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_normalization_of_values_up_to_one_is_told_of() {
     let of = |std: [f32; 3]| small_scale(&PreprocessingOverride { mean: [0.5; 3], std });
     let note = of([0.229, 0.224, 0.225]).expect("a note");
