@@ -278,6 +278,16 @@ fn a_training_on_rows_is_the_training_on_the_images() {
     let mut refined = place.train(["--features", &rows], "x");
     let said = say(refined.args(["--classifier", "dnn"])).ended_with(2);
     assert!(said.stderr.contains("--data"), "{said:?}");
+    // There is nothing to choose, and what is for a choice has no effect.
+    let mut chosen = place.train(["--features", &rows], "chosen");
+    let said = say(chosen.args(["--classifier", "auto", "--time-limit", "5", "--epochs", "3"])).ended_with(3);
+    assert_same(&place, &plain, &said, "chosen");
+    for told in [
+        "--time-limit is for --classifier auto on images alone",
+        "svm has no use for --epochs",
+    ] {
+        assert!(said.stderr.contains(told), "{said:?}");
+    }
     place.write("rows/part-00002", b"{\"item\":\"x\"}\n");
     let said = say(&mut place.train(["--features", &rows], "x")).ended_with(1);
     assert!(said.stderr.contains("part-00002, line 1"), "{said:?}");

@@ -93,16 +93,21 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             "say what to train on: --data DIR, a folder of class folders, or --features ROWS",
         )),
     };
+    // Nothing but an SVM can be trained on rows, so that there is nothing to choose.
+    let classifier = match arguments.classifier {
+        Classifier::Auto if arguments.features.is_some() => Classifier::Svm,
+        named => named,
+    };
     session.warn_of_idle(&[
         ("allow_private", arguments.features.is_some(), "--features"),
         (
             "time_limit",
-            arguments.classifier == Classifier::Auto,
-            "--classifier auto",
+            classifier == Classifier::Auto,
+            "--classifier auto on images",
         ),
     ]);
     let limit = Duration::from_secs(60 * arguments.time_limit);
-    arguments.job.run(source, arguments.classifier, limit, session)
+    arguments.job.run(source, classifier, limit, session)
 }
 
 /// What is trained on.
@@ -170,9 +175,7 @@ impl Job {
             Source::Features { place, allow_private } => {
                 let key = CacheKey::new(&backbone.sha256, &backbone.preprocessing);
                 let rows = block_on(feature_rows::read(place, &key, backbone.feature_size))??;
-                // Nothing but an SVM can be trained on rows, so that there is nothing to choose.
-                let kind = classifier.kind().unwrap_or(ClassifierKind::Svm);
-                let parameters = training.parameters(&rows.dataset.root, kind, seed);
+                let parameters = training.parameters(&rows.dataset.root, ClassifierKind::Svm, seed);
                 training::train_on_rows(rows, &backbone, &parameters, &workplace, allow_private)?
             }
         };
