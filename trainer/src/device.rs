@@ -27,7 +27,7 @@ pub enum DeviceError {
     Unknown(String),
     /// The program was built without it.
     #[error(
-        "this trainer was built without {0}: build it with `cargo install --path trainer --features {0}`, \
+        "this trainer was built without {0}: build it with `cargo install --locked --path trainer --features {0}`, \
          or give --device cpu"
     )]
     NotBuilt(&'static str),
