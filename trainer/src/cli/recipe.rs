@@ -110,7 +110,8 @@ pub struct RecipeArguments {
     /// Largest Euclidean length of a gradient; 0 for no limit [default: 1; original: 0]
     #[arg(long, value_name = "LENGTH")]
     clip_norm: Option<f32>,
-    /// Share of the training part held out to choose the epoch and to calibrate [default: 0.15]
+    /// Share of the training part held out to choose the epoch and to calibrate, rounded to a half, a third, a quarter
+    /// and so on [default: 0.15]
     #[arg(long, value_name = "SHARE")]
     validation: Option<f64>,
     /// Stop after so many epochs without a better validation [default: never]

@@ -50,7 +50,7 @@ pub struct Recipe {
     pub average: Option<f32>,
     /// Largest Euclidean length of a gradient; `None` for no limit.
     pub clip_norm: Option<f32>,
-    /// Share of the training part that is kept to validate on.
+    /// Share of the training part that is kept to validate on, rounded to one part of a whole number of them.
     pub validation: f64,
     /// Epochs without a better validation after which the training stops; `None` for never.
     pub patience: Option<usize>,
