@@ -205,7 +205,17 @@ fn what_cannot_be_quantized_is_refused() {
     if let Some(graph) = &mut without.graph {
         graph.initializer.retain(|tensor| !tensor.name.ends_with(".weight"));
     }
-    assert!(refused(&without, &samples()).contains("no two-dimensional convolution"));
+    let mut half = network();
+    if let Some(graph) = &mut half.graph {
+        graph.initializer.iter_mut().for_each(|tensor| tensor.data_type = 10);
+    }
+    for unsuitable in [without, half] {
+        let reason = refused(&unsuitable, &samples());
+        assert!(
+            reason.contains("no two-dimensional convolution with constant weights in 32-bit floats"),
+            "{reason}"
+        );
+    }
     let none = Samples {
         check: Vec::new(),
         ..samples()

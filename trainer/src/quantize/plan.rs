@@ -79,7 +79,7 @@ impl Plan {
         let convolutions: Vec<_> = graph.node.iter().enumerate().filter_map(convolution).collect();
         if convolutions.is_empty() {
             return Err(unsuitable(
-                "it has no two-dimensional convolution with constant weights",
+                "it has no two-dimensional convolution with constant weights in 32-bit floats",
             ));
         }
         let maxima = graph
