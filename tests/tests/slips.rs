@@ -60,6 +60,9 @@ fn runs_do_not_get_among_the_images() {
         let said = train(&["--out", out]).ended_with(2);
         assert!(said.stderr.contains("lies in the folder of the images"), "{said:?}");
     }
+    let said = train(&["--classifier", "dnn", "--tensorboard", "events"]).ended_with(2);
+    let told = "events lies in the folder of the images: choose another folder with --tensorboard";
+    assert!(said.stderr.contains(told), "{said:?}");
     let sweep = workshop.trainer(&["sweep", "--data", "data", "--out", "data/sweep"]);
     say_within(60, &sweep).ended_with(2);
     // The place of runs that are given no other may be there.

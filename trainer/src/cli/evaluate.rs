@@ -57,7 +57,7 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(out) = &arguments.out {
-        check_outside(out, &arguments.data)?;
+        check_outside(out, &arguments.data, "--out")?;
     }
     arguments.tracking.warn_of_idle(session);
     let cache = session.cache()?;

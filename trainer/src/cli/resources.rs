@@ -66,12 +66,13 @@ pub fn check_changeable(folder: &Path, option: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses a folder for runs or copies within that of the images, `data`, unless that is a list.
-pub fn check_outside(out: &Path, data: &Path) -> Result<(), Failure> {
-    if data.is_dir() && files::real_path(out)?.starts_with(files::real_path(data)?) {
+/// Refuses a folder for runs, copies or events within that of the images, `data`, unless that is a list; another folder
+/// is chosen with `option`.
+pub fn check_outside(folder: &Path, data: &Path, option: &str) -> Result<(), Failure> {
+    if data.is_dir() && files::real_path(folder)?.starts_with(files::real_path(data)?) {
         return Err(Failure::usage(format!(
-            "{} lies in the folder of the images: choose another folder with --out",
-            out.display()
+            "{} lies in the folder of the images: choose another folder with {option}",
+            folder.display()
         )));
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::failure::{Done, Failure};
 use super::interruption;
 use super::network::NormalizationArguments;
 use super::output::{list_skipped_of_runs, printable, printable_path};
-use super::resources::{Resources, check_changeable, check_outside, claim_folder, save, writable};
+use super::resources::{Resources, check_changeable, claim_folder, save, writable};
 use super::training::{Classifier, TrainingArguments};
 use super::values;
 use crate::backbone::{self, Backbone};
@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let kinds = &arguments.classifier;
     training.check(kinds.iter().any(|kind| *kind != ClassifierKind::Svm), session)?;
     check_changeable(&arguments.out, "--out")?;
-    check_outside(&arguments.out, &arguments.data)?;
+    training.check_places(Some(&arguments.out), &arguments.data)?;
     interruption::goes_on(session);
     let page = arguments.out.join("comparison.html");
     writable(&page)?;

@@ -12,7 +12,7 @@ use super::interruption;
 use super::location::block_on;
 use super::network::NetworkArguments;
 use super::output::printable_path;
-use super::resources::{Resources, check_outside, claim};
+use super::resources::{Resources, claim};
 use super::training::{Classifier, TrainingArguments};
 use crate::counted::counted;
 use crate::dataset::{Dataset, Skipped};
@@ -143,11 +143,11 @@ impl Job {
         let training = &self.training;
         training.check(classifier != Classifier::Svm, session)?;
         let source = source()?;
-        if let (Source::Images(_, data), Some(out)) = (&source, &self.out) {
-            check_outside(out, data)?;
-        }
         match &source {
-            Source::Images(dataset, _) => training.warn_of(dataset, session),
+            Source::Images(dataset, data) => {
+                training.check_places(self.out.as_deref(), data)?;
+                training.warn_of(dataset, session);
+            }
             Source::Features { .. } => training.check_for_rows(classifier)?,
         }
         interruption::goes_on(session);

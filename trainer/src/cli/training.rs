@@ -10,7 +10,7 @@ use super::Session;
 use super::data::split::SplitArguments;
 use super::failure::Failure;
 use super::recipe::RecipeArguments;
-use super::resources::Resources;
+use super::resources::{Resources, check_outside};
 use super::svm::SvmArguments;
 use super::tracking::Tracking;
 use super::values;
@@ -136,6 +136,17 @@ impl TrainingArguments {
         session.warn_of_idle(&[("fold_batch_norm", is_folded_by_choice, "refined networks in floats")]);
         self.split.warn_of_idle(session);
         self.tracking.warn_of_idle(session);
+        Ok(())
+    }
+
+    /// Refuses a run at `out` and events within the folder of the images, `data`, where they would be taken for classes.
+    pub fn check_places(&self, out: Option<&Path>, data: &Path) -> Result<(), Failure> {
+        let places = [(out, "--out"), (self.recipe.tensorboard.as_deref(), "--tensorboard")];
+        for (folder, option) in places {
+            if let Some(folder) = folder {
+                check_outside(folder, data, option)?;
+            }
+        }
         Ok(())
     }
 

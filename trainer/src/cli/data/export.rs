@@ -99,7 +99,7 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
     let Some(out) = &arguments.out else {
         return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
     };
-    check_outside(out, &arguments.data)?;
+    check_outside(out, &arguments.data, "--out")?;
     let (copied, unreadable) =
         dataset::copy_to_folders(dataset, out, &session.progress).map_err(|error| match error {
             DatasetError::File(_) => Failure::hinted(&error, "choose another folder with --out"),
