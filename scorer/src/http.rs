@@ -117,10 +117,8 @@ impl Server {
         let until = self.model.until();
         let origin = self.origin(&parts.headers);
         let request_id = origin.request_id.clone();
-        let mut response = if let Some(response) = service::answer_without_model(&method, &path) {
-            response
         // Whoever asks how the process is does so most of all when it is busy.
-        } else if service::asks_for_readiness(&method, &path) {
+        let mut response = if service::is_answered_at_once(&method, &path) {
             let request = Request {
                 method,
                 path,

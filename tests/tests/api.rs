@@ -144,6 +144,9 @@ fn each_request_is_one_line_in_the_log_and_its_metrics() {
     let body = json!({ "images": [base64(&png([10, 250, 10])), base64(b"text")] }).to_string();
     scorer.post("/", "application/json", body.as_bytes());
     scorer.post("/", "application/json", b"{");
+    scorer.get("/health/live");
+    let asked = || scorer.log().into_iter().any(|line| line["path"] == "/health/live");
+    wait_until("the line of a question that no model is asked", asked);
 
     let lines = || -> Vec<Value> {
         scorer

@@ -145,6 +145,11 @@ pub fn answer_without_model(method: &str, path: &str) -> Option<Response> {
     }
 }
 
+/// Whether a request is answered however busy the process is, without a place among those that wait.
+pub fn is_answered_at_once(method: &str, path: &str) -> bool {
+    routes::find(method, path).is_ok_and(|route| route.is_readiness() || matches!(route, Route::Standing(_)))
+}
+
 /// Whether a request asks for nothing but whether there is a model.
 pub fn asks_for_readiness(method: &str, path: &str) -> bool {
     routes::find(method, path).is_ok_and(|route| route.is_readiness())
