@@ -137,17 +137,22 @@ impl Service {
     }
 }
 
-/// The answer to what needs no model, such as whether the process answers at all; `None` for everything else.
+/// The answer to what needs no model: whether the process answers at all, and a path or a method that there is not;
+/// `None` for everything else.
 pub fn answer_without_model(method: &str, path: &str) -> Option<Response> {
     match routes::find(method, path) {
         Ok(Route::Standing(standing)) => Some(standing.response()),
-        _ => None,
+        Ok(_) => None,
+        Err(error) => Some(refuse(path, &error)),
     }
 }
 
 /// Whether a request is answered however busy the process is, without a place among those that wait.
 pub fn is_answered_at_once(method: &str, path: &str) -> bool {
-    routes::find(method, path).is_ok_and(|route| route.is_readiness() || matches!(route, Route::Standing(_)))
+    match routes::find(method, path) {
+        Ok(route) => route.is_readiness() || matches!(route, Route::Standing(_)),
+        Err(_) => true,
+    }
 }
 
 /// Whether a request asks for nothing but whether there is a model.

@@ -229,6 +229,26 @@ fn routes() {
 }
 
 #[test]
+fn a_path_or_a_method_that_there_is_not_waits_for_no_model() {
+    for (method, path, status) in [
+        ("GET", "/health/live", Some(200)),
+        ("GET", "/nothing", Some(404)),
+        ("GET", "/v2/nothing", Some(404)),
+        ("GET", "/", Some(405)),
+        ("POST", "/model", Some(405)),
+        ("GET", "/model", None),
+        ("GET", "/v2/models/others", None),
+        ("POST", "/", None),
+    ] {
+        let answered = answer_without_model(method, path).map(|response| response.status);
+        assert_eq!(answered, status, "{method} {path}");
+        assert_eq!(is_answered_at_once(method, path), status.is_some(), "{method} {path}");
+    }
+    let refusal = answer_without_model("GET", "/").expect("a refusal");
+    assert_eq!(refusal.headers, [("allow", "POST".to_owned())]);
+}
+
+#[test]
 fn a_version_on_trial_answers_for_its_share_always_the_same_images() {
     let service = service().with_canary(Some((version("fedcba9876543210"), 0.3)));
     let speak = |red: u8| {
