@@ -84,6 +84,7 @@ impl SigningKey {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
         // Temporary files are for their owner alone, and so is what this one becomes.
         let mut file = tempfile::Builder::new()
             .prefix(UNFINISHED)
@@ -149,7 +150,8 @@ mod tests {
     #[test]
     fn a_key_is_written_once_and_read_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("key.pem");
+        // In a folder that is made for it.
+        let path = folder.path().join("keys/key.pem");
         let key = SigningKey::generate();
         key.write(&path).expect("written");
         let again = SigningKey::read(&path).expect("read");
