@@ -10,6 +10,7 @@ use shared::network::Runtime;
 
 use super::Session;
 use super::failure::Failure;
+use super::values;
 use crate::device::Device;
 use crate::runs::{self, Claim, RECORD};
 use crate::setup::{self, Cache};
@@ -20,7 +21,7 @@ use crate::training::Workplace;
 #[command(next_help_heading = None::<&str>)]
 pub struct Resources {
     /// Images worked on at once [default: number of cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::count::<NonZero<usize>>)]
     threads: Option<NonZero<usize>>,
     /// Largest image that is read, in megapixels
     #[arg(long, value_name = "MEGAPIXELS", default_value_t = 100,

@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Only the best K classes of each image in the JSON
-    #[arg(long, value_name = "K", value_parser = values::number("a whole number from 1", |count: &usize| *count >= 1))]
+    #[arg(long, value_name = "K", value_parser = values::count::<usize>)]
     top_k: Option<usize>,
     #[command(flatten)]
     resources: Resources,

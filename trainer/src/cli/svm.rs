@@ -24,8 +24,7 @@ pub struct SvmArguments {
     #[arg(long, default_value_t = 1e-3, value_parser = values::positive)]
     tolerance: f64,
     /// Most passes of the solver over the images
-    #[arg(long, value_name = "N", default_value_t = 1000,
-          value_parser = values::number("a whole number from 1", |passes: &usize| *passes >= 1))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = values::count::<usize>)]
     max_passes: usize,
     /// Whether rare classes weigh as much as frequent ones: in the SVM, its C, and a refinement
     #[arg(long, value_enum, default_value_t = ClassWeights::Balanced)]

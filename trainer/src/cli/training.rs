@@ -45,8 +45,7 @@ pub struct TrainingArguments {
     #[arg(long, value_enum, default_value_t = Quantize::None, help_heading = EXPORT)]
     quantize: Quantize,
     /// How many small copies of test images the bundle carries, to prove parity where it is loaded
-    #[arg(long, value_name = "N", default_value_t = 4, help_heading = EXPORT,
-          value_parser = values::number("a whole number from 1", |count: &usize| *count >= 1))]
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = EXPORT, value_parser = values::count::<usize>)]
     golden_images: usize,
     /// How many test images the report shows at most
     #[arg(long, value_name = "N", default_value_t = report::DEFAULT_PICTURES, help_heading = EXPORT)]

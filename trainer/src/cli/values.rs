@@ -1,5 +1,6 @@
 //! What options take. What an option cannot take is wrong usage, told before any work begins.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -20,6 +21,11 @@ pub fn number<T: FromStr + 'static>(
         let value = text.trim().parse::<T>().ok();
         value.filter(fits).ok_or_else(|| format!("give {rule}"))
     }
+}
+
+/// Reads how many there are to be of what cannot be none.
+pub fn count<N: From<NonZero<usize>>>(text: &str) -> Result<N, String> {
+    number("a whole number from 1", |_: &NonZero<usize>| true)(text).map(N::from)
 }
 
 /// Reads a number above 0.
@@ -155,6 +161,20 @@ mod tests {
                 said.contains("invalid value") || said.contains("a value is required"),
                 "{said}"
             );
+        }
+    }
+
+    #[test]
+    fn who_asks_for_none_of_what_cannot_be_none_is_told_what_to_give() {
+        for line in [
+            "train --data images --threads 0",
+            "train --data images --golden-images 0",
+            "train --data images --max-passes 0",
+            "score --bundle run --top-k 0 photo.jpg",
+            "call --endpoint http://127.0.0.1:9000 --concurrency 0 photo.jpg",
+        ] {
+            let said = refusal(line);
+            assert!(said.contains("give a whole number from 1"), "{said}");
         }
     }
 
