@@ -57,6 +57,10 @@ pub(super) fn read(endpoint: &Url, status: u16, body: &[u8], round_trip_ms: f64)
             &answer["errorMessage"],
         ];
         let message = message.into_iter().find_map(Value::as_str);
+        // A scorer says why, and so does what AWS puts before one: this is another server.
+        if message.is_none() && matches!(status, 404 | 405) {
+            return Err(not_a_scorer(&format!("status {status}")));
+        }
         let code = match status {
             // What stands before a function says no more than this.
             401 | 403 => "forbidden",

@@ -102,6 +102,9 @@ fn answers_in_each_form_are_told_apart() {
             "unknown",
         ),
         (200, json!({"label": "red"}), "not_a_scorer"),
+        (404, json!({"code": "NoSuchBucket"}), "not_a_scorer"),
+        (404, json!({"message": "Not Found"}), "unknown"),
+        (413, json!(null), "unknown"),
     ] {
         let error = answer(status, body.clone()).expect_err("no answer");
         assert_eq!(error.code(), code, "{body}: {error}");
