@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -117,6 +117,7 @@ impl Server {
         let until = self.model.until();
         let origin = self.origin(&parts.headers);
         let request_id = origin.request_id.clone();
+        let bytes = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         // Whoever asks how the process is does so most of all when it is busy.
         let mut response = if service::is_answered_at_once(&method, &path) {
             let request = Request {
@@ -138,12 +139,12 @@ impl Server {
                     };
                     self.model.answer(request, origin, until, place, identity).await
                 }
-                Err(error) => self.model.refuse(&method, &path, &error, &origin),
+                Err(error) => self.model.refuse((&method, &path), bytes, &error, &origin),
             }
         } else {
             let message = "as many requests as are let to are waiting: try again in a moment";
             let error = ServiceError::new(ErrorCode::TooManyRequests, message);
-            self.model.refuse(&method, &path, &error, &origin)
+            self.model.refuse((&method, &path), bytes, &error, &origin)
         };
         // Most clients listen for an answer only once they have sent everything, and a connection that is closed before
         // takes the answer with it.

@@ -36,8 +36,8 @@ pub struct Exchange<'a> {
     pub method: &'a str,
     /// Path.
     pub path: &'a str,
-    /// Size of the request's body.
-    pub bytes: usize,
+    /// Size of the request's body, where it is known.
+    pub bytes: Option<usize>,
     /// HTTP status, or what stands for it.
     pub status: u16,
     /// From when the request was read to the answer.
@@ -59,7 +59,8 @@ struct Line<'a> {
     parent_id: Option<&'a str>,
     method: &'a str,
     path: &'a str,
-    bytes: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<usize>,
     status: u16,
     milliseconds: f64,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -349,7 +350,7 @@ mod tests {
         let exchange = Exchange {
             method: "POST",
             path: "/",
-            bytes: 1000,
+            bytes: Some(1000),
             status: 200,
             duration: Duration::from_micros(7250),
             records,

@@ -95,7 +95,7 @@ impl Model {
     ) -> Response {
         let start = Instant::now();
         let until = self.watchdog.until(until);
-        let (method, path, bytes) = (request.method.clone(), request.path.clone(), request.body.len());
+        let (method, path, bytes) = (request.method.clone(), request.path.clone(), Some(request.body.len()));
         let response = fit(self.respond(request, until, place).await);
         let exchange = Exchange {
             method: &method,
@@ -109,13 +109,20 @@ impl Model {
         response
     }
 
-    /// Refuses what did not even become a request, and logs one line about it.
-    pub fn refuse(&self, method: &str, path: &str, error: &ServiceError, origin: &Origin) -> Response {
+    /// Refuses what did not even become a request, with a body of so many bytes where that is known, and logs one line
+    /// about it.
+    pub fn refuse(
+        &self,
+        (method, path): (&str, &str),
+        bytes: Option<usize>,
+        error: &ServiceError,
+        origin: &Origin,
+    ) -> Response {
         let response = service::refuse(path, error);
         let exchange = Exchange {
             method,
             path,
-            bytes: 0,
+            bytes,
             status: response.status,
             duration: Duration::ZERO,
             records: &[],
@@ -158,7 +165,7 @@ impl Model {
         let exchange = Exchange {
             method: "POST",
             path: "/",
-            bytes: 0,
+            bytes: None,
             status: outcome.as_ref().map_or_else(|error| error.code.status(), |_| 200),
             duration: start.elapsed(),
             records: &records,

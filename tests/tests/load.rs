@@ -373,6 +373,9 @@ fn a_client_that_sends_everything_first_is_told_that_it_is_too_large() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("an answer, and the end");
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let (_, log) = scorer.stop();
+    let line = log.iter().find(|line| line["status"] == 413).expect("its line");
+    assert_eq!(line["bytes"], bytes, "{line}");
 }
 
 #[test]

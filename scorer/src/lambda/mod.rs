@@ -280,7 +280,7 @@ async fn respond(
             let fit = move |response| fitting(&path, response, most, write);
             model.answer(request, origin, until, (), fit).await
         }
-        Err(error) => model.refuse(method, path, &error, &origin),
+        Err(error) => model.refuse((method, path), None, &error, &origin),
     };
     write(&response)
 }
