@@ -11,12 +11,13 @@ use std::time::Duration;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::config::retry::RetryConfig;
 use aws_sdk_sfn::config::{Builder, Region};
-use aws_sdk_sfn::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sfn::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
 use aws_sdk_sfn::types::{ExecutionStatus, MapRunItemCounts};
 use serde::Deserialize;
 use serde_json::json;
 use shared::aws::Environment;
+use shared::causes::chain;
 use shared::files::at;
 use shared::store::{Location, ObjectStore, S3Store, StoreError};
 
@@ -314,13 +315,13 @@ fn map_lines(list: &Path) -> Result<PathBuf, BatchError> {
 
 fn explain<E, R>(arn: &str, action: &'static str, error: &SdkError<E, R>) -> BatchError
 where
-    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
 {
     let reason = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        _ => DisplayErrorContext(error).to_string(),
+        _ => chain(error),
     };
     BatchError::StepFunctions {
         arn: arn.to_owned(),
@@ -331,7 +332,19 @@ where
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
+
     use super::*;
+
+    #[test]
+    fn what_the_network_says_is_told_in_words() {
+        let error: SdkError<DescribeExecutionError, ()> = SdkError::timeout_error("no answer within 5 s");
+        let told = explain("arn", "look at it", &error).to_string();
+        assert_eq!(
+            told,
+            "arn: could not look at it: request has timed out: no answer within 5 s"
+        );
+    }
 
     #[test]
     fn a_list_with_a_damaged_line_is_no_shorter_one() {
