@@ -138,16 +138,21 @@ fn note(
         return Ok(None);
     }
     let found = format!("{} of these {} images", known.len(), measured.len());
-    let split = format!("--split {}", shell::quote(&path));
-    Ok(Some(if trained_on.is_none() {
-        format!(
-            "{found} have the paths of images that were trained on; if they are the same images, the figures flatter and \
-             {split} measures on the others."
-        )
-    } else if known.iter().all(|row| is_named(*row)) {
-        format!("{found} were trained on, so that the figures flatter; use {split} to measure on the others.")
+    // By another split, fewer of them may have been measured now.
+    let held_out = sides.iter().filter(|side| **side == Some(Side::Test)).count();
+    let way = if held_out > 0 && known.iter().all(|row| is_named(*row)) {
+        let split = shell::quote(&path);
+        format!("--split {split} measures on the {held_out} held out of the training")
     } else {
-        format!("{found} were trained on, so that the figures flatter; measure on other images.")
+        "measure on other images".to_owned()
+    };
+    Ok(Some(if trained_on.is_some() {
+        format!("{found} were trained on, so that the figures flatter: {way}.")
+    } else {
+        format!(
+            "{found} have the paths of images that were trained on; if they are the same images, the figures flatter: \
+             {way}."
+        )
     }))
 }
 
@@ -188,6 +193,11 @@ mod tests {
         assert!(paths.starts_with("2 of these 4 images have the paths"), "{paths}");
         assert!(paths.contains("; if they are the same images, "), "{paths}");
         assert!(paths.contains("--split ") && paths.contains(SPLIT), "{paths}");
+        // Of four, two were trained on, and the run held one out; it says nothing of the one that was added since.
+        assert!(
+            paths.ends_with(" measures on the 1 held out of the training."),
+            "{paths}"
+        );
 
         let text = TrainedOn::new(&contents[..2]).to_text();
         std::fs::write(run.path().join(TRAINED_ON), text).expect("contents");
@@ -196,6 +206,14 @@ mod tests {
         assert!(same.contains("--split ") && same.contains(SPLIT), "{same}");
         assert_eq!(said(&trained, &of_other_images, &all), None, "paths alone say nothing");
         assert_eq!(said(&trained, &contents, &[2, 3]), None);
+        let by_another_split = said(&trained, &contents, &[0, 3]).expect("a note");
+        assert!(
+            by_another_split.ends_with(" the 1 held out of the training."),
+            "{by_another_split}"
+        );
+        let untested = dataset(&["a/1.jpg", "a/added.jpg"]);
+        let untested = said(&untested, &[[1; 32], [4; 32]], &[0, 1]).expect("a note");
+        assert!(untested.ends_with(": measure on other images."), "{untested}");
 
         // The split of the run is of no use where images have other names.
         let renamed = dataset(&["a/x1.jpg", "a/x2.jpg", "a/x3.jpg", "a/x4.jpg"]);
