@@ -312,6 +312,12 @@ fn an_export_to_a_wrong_place_or_none_says_what_is_wrong() {
     assert!(said.stderr.contains("lies in the folder of the images"), "{said:?}");
     let said = export(&["--out", "nowhere/labels.csv"]).ended_with(1);
     assert!(said.stderr.contains("nowhere: "), "{said:?}");
+    // What is read by its ending would be read as another list than it is, or as none.
+    for out in ["labels.tsv", "labels.jsonl", "labels"] {
+        let said = export(&["--out", out]).ended_with(2);
+        assert!(said.stderr.contains("that of labels.csv"), "{said:?}");
+        assert!(!folder.path().join(out).exists(), "{out}");
+    }
     std::fs::write(folder.path().join("ikat.toml"), "[data-export]\nformat = \"folder\"\n").expect("written");
     let said = export(&[]).ended_with(2);
     assert!(said.stderr.contains("--out"), "{said:?}");

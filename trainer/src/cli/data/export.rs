@@ -64,6 +64,13 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         Format::Folder => return copy(arguments, &dataset, session),
     };
     let out = arguments.out.clone().unwrap_or_else(|| dataset.root.join(name));
+    if ListFormat::of(&out) != Some(format) {
+        return Err(Failure::usage(format!(
+            "lists are read by their endings, and {} would not be read as what it is: give it that of {name}, or \
+             choose another --format",
+            out.display()
+        )));
+    }
     if out.exists() {
         return Err(Failure::failed(format!(
             "{} is there already and is not overwritten; choose another name with --out",
