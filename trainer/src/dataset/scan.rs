@@ -45,7 +45,11 @@ impl Dataset {
                 (true, Some(class)) => dataset.add_class(class, &entry),
                 (true, None) => dataset.skip(name, "the name of a class folder must be Unicode"),
                 (false, _) if list::is_list(&name) => {}
-                (false, _) => dataset.skip(name, "not in a class folder"),
+                (false, _) => {
+                    // A link to a class folder that is not there is no stray file.
+                    let lost = fs::metadata(&entry).err().map(|error| error.to_string());
+                    dataset.skip(name, lost.as_deref().unwrap_or("not in a class folder"));
+                }
             }
         }
         if dataset.classes.is_empty() {
@@ -275,6 +279,26 @@ mod tests {
         ];
         assert!(said[0].starts_with("the classes \"Ä\" and \"ä\" differ"), "{said:?}");
         assert!(said.iter().all(|text| *text == said[0]), "{said:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_folder_that_is_not_there_is_no_stray_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("dotted")).expect("a folder");
+        for name in ["dotted/1.jpg", "stray.jpg"] {
+            fs::write(folder.path().join(name), "").expect("written");
+        }
+        std::os::unix::fs::symlink("nowhere", folder.path().join("striped")).expect("a link");
+        let skipped = Dataset::scan(folder.path()).expect("a data set").skipped;
+        let [stray, striped] = &skipped[..] else {
+            panic!("{skipped:?}")
+        };
+        assert_eq!(stray.reason, "not in a class folder");
+        assert!(
+            striped.path == Path::new("striped") && striped.reason.starts_with("No such file or directory"),
+            "{striped:?}"
+        );
     }
 
     #[test]
