@@ -269,8 +269,9 @@ fn mistakes(evaluation: &Evaluation) -> Vec<Mistake<'_>> {
 
 fn charts(report: &Report, roc: Plot) -> Result<Vec<Plot>, ReportError> {
     let evaluation = &report.metrics.evaluation;
-    let mut charts = vec![roc];
+    let mut charts = Vec::new();
     if evaluation.test_count > 0 {
+        charts.push(roc);
         charts.push(plots::calibration(report.predictions, evaluation.calibration.ece)?);
         charts.push(plots::rejection(report.predictions)?);
     }

@@ -129,6 +129,10 @@ fn many_classes_and_no_images_are_reports_too() {
     assert_eq!((scores.len(), &scores[0][0]), (20, &json!(8)), "the answer first");
     let empty = rendered(0, 2);
     assert!(empty.contains("no test image") && !empty.contains("id=\"grid\""));
+    assert!(
+        page.contains("href=\"#curves\"") && !empty.contains("curves"),
+        "no empty plot"
+    );
 }
 
 #[test]
