@@ -220,6 +220,24 @@ fn three_thousand_images_are_drawn_a_screenful_at_a_time() {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
+#[test]
+fn the_headings_of_a_table_stand_over_its_columns() {
+    let Some(browser) = Browser::start(1280, 900) else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("report.html");
+    // So many classes have a table of texts instead of a matrix.
+    std::fs::write(&page, large_report(100, 50)).expect("a page");
+    browser.open(&page);
+    let cells = "table.text thead th, table.text thead + tbody tr:first-child td";
+    let aligned = browser.run(&format!(
+        "return [...document.querySelectorAll('{cells}')].map((cell) => getComputedStyle(cell).textAlign)"
+    ));
+    let left = ["left"; 6];
+    assert_eq!(aligned, json!(left), "three columns, their headings first");
+}
+
 /// The page of a run with `images` test images, every fifth of them wrong.
 fn large_report(images: usize, classes: usize) -> String {
     let labels: Vec<String> = (0..classes).map(|class| format!("class {class}")).collect();
