@@ -209,6 +209,18 @@ fn three_thousand_images_are_drawn_a_screenful_at_a_time() {
     let cards = "return document.querySelectorAll('.card').length";
     let drawn = browser.run(cards).as_u64().expect("a count");
     assert!((1..=300).contains(&drawn), "{drawn} cards");
+    let confidences = browser
+        .run("return [...document.querySelectorAll('.said')].map((said) => parseFloat(said.lastChild.textContent))");
+    let confidences: Vec<f64> = confidences
+        .as_array()
+        .expect("shares")
+        .iter()
+        .filter_map(Value::as_f64)
+        .collect();
+    assert!(
+        confidences.len() > 1 && confidences.is_sorted(),
+        "the least certain first: {confidences:?}"
+    );
     browser.run("document.getElementById('more').scrollIntoView()");
     end_to_end::wait_until("more cards", || browser.run(cards).as_u64() > Some(drawn));
     browser.run("document.querySelectorAll('.card')[59].click()");
@@ -244,8 +256,14 @@ fn large_report(images: usize, classes: usize) -> String {
     let row = |image: usize| {
         let truth = image % classes;
         let best = (truth + usize::from(image.is_multiple_of(5))) % classes;
-        let mut probabilities = vec![0.4 / classes as f32; classes];
-        probabilities[best] += 0.6;
+        // Ever surer. What is left goes to all other classes, or now and then to one, which alone is then close.
+        let confidence = 0.5 + 0.4 * image as f32 / images as f32;
+        let others = if image.is_multiple_of(100) { 1 } else { classes - 1 };
+        let mut probabilities = vec![0.0; classes];
+        for other in 1..=others {
+            probabilities[(best + other) % classes] = (1.0 - confidence) / others as f32;
+        }
+        probabilities[best] = confidence;
         Predicted {
             path: format!("class {truth}/{image}.jpg").into(),
             truth,

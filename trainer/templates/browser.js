@@ -21,8 +21,7 @@
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
   // An image's scores begin with its answer, and go on with the likeliest of the other classes.
   data.images.forEach((image) => {
-    const [[best, score], [, second] = [0, 0]] = image.scores;
-    [image.best, image.confidence, image.margin] = [best, score, score - second];
+    [[image.best, image.confidence]] = image.scores;
   });
 
   for (const [select, first] of [[truth, "any"], [predicted, "any"]]) {
@@ -92,8 +91,8 @@
   };
 
   const orders = {
-    margin: (a, b) => a.margin - b.margin,
-    sure: (a, b) => b.margin - a.margin,
+    unsure: (a, b) => a.confidence - b.confidence,
+    sure: (a, b) => b.confidence - a.confidence,
     path: (a, b) => (a.path < b.path ? -1 : Number(a.path > b.path)),
   };
   const apply = () => {
@@ -139,7 +138,7 @@
   heat.addEventListener("input", () => { redraw(); if (dialog.open) open(current); });
   byId("reset").addEventListener("click", () => {
     [outcome, truth, predicted].forEach((control) => { control.value = ""; });
-    [least.value, most.value, sort.value] = [0, 100, "margin"];
+    [least.value, most.value, sort.value] = [0, 100, "unsure"];
     apply();
   });
   byId("previous").addEventListener("click", () => open(current - 1));
