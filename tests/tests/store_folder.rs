@@ -122,6 +122,7 @@ async fn a_version_on_trial_is_made_live_or_taken_back() {
     let version = |bundle: &shared::bundle::Bundle| bundle.manifest.version.clone();
     let error = publish_canary(&store, &one, "m", 0.1).await.expect_err("nothing live");
     assert!(matches!(error, PublishError::NothingLive { .. }), "{error}");
+    assert!(error.to_string().ends_with("without --canary"), "{error}");
     publish(&store, &one, "m").await.expect("published");
     for share in [0.0, 1.0, f64::NAN] {
         let error = publish_canary(&store, &two, "m", share).await.expect_err("no share");

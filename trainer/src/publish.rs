@@ -103,7 +103,7 @@ pub enum PublishError {
     #[error("{0} is not a share: give a number above 0 and below 1, for example 0.1 for a tenth of the images")]
     Share(f64),
     /// A trial needs something to be compared with.
-    #[error("no version of {name} is live yet: publish it without a share")]
+    #[error("no version of {name} is live yet, and a trial runs beside one: publish this one without --canary")]
     NothingLive {
         /// Of which model.
         name: String,
