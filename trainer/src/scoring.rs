@@ -62,7 +62,8 @@ pub fn score_files(
     let score = |pipeline: &mut Pipeline, path: &Path| {
         if path.is_dir() {
             let (instead, folder) = (instead_of_folder(path), shell::quote(path));
-            let message = format!("{instead}; `trainer batch --local --input {folder}` scores all of them");
+            let batch = format!("trainer batch --local --bundle BUNDLE --input {folder} --output DIR");
+            let message = format!("{instead}; `{batch}` scores all of them");
             return Err(ServiceError::bad_request(message));
         }
         let bytes = dataset::read(path, limits)?;

@@ -365,7 +365,8 @@ fn who_gives_a_folder_to_score_is_sent_here() {
         .env("IKAT_CACHE", place.path("cache"))
         .env("ORT_DYLIB_PATH", library());
     let said = say(&mut score).ended_with(1);
-    let instead = format!("trainer batch --local --input {images}");
+    // With all that the command asks for.
+    let instead = format!("trainer batch --local --bundle BUNDLE --input {images} --output DIR");
     assert!(said.stdout.contains(&instead), "{said:?}");
 }
 
