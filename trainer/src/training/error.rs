@@ -117,13 +117,13 @@ pub enum TrainingError {
     },
     /// There are not two classes to tell apart.
     #[error(
-        "{root} has images of {found} alone, and a classifier needs two classes: add another class folder with \
-         images{left_out}"
+        "{root} has {found}, and a classifier needs two classes: add classes, as folders with images or as lines of a \
+         list{left_out}"
     )]
     TooFewClasses {
         /// The data set.
         root: PathBuf,
-        /// The class that it has.
+        /// What images it has, in words.
         found: String,
         /// What was left out and why, for people to read; empty where nothing was.
         left_out: String,
@@ -146,11 +146,36 @@ impl TrainingError {
         };
         Self::TooFewClasses {
             root: dataset.root.clone(),
-            found: dataset
-                .classes
-                .first()
-                .map_or_else(|| "no class".to_owned(), |class| format!("the class {class}")),
+            found: match dataset.classes.first() {
+                Some(class) => format!("images of the class {class} alone"),
+                None => "no image that can be read".to_owned(),
+            },
             left_out,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Skipped;
+
+    #[test]
+    fn who_has_no_image_at_all_is_not_told_of_one_class() {
+        let dataset = Dataset {
+            root: "photos".into(),
+            classes: Vec::new(),
+            items: Vec::new(),
+            skipped: vec![Skipped {
+                path: "dotted/1.jpg".into(),
+                reason: "there is no such file".to_owned(),
+            }],
+        };
+        let said = TrainingError::too_few_classes(&dataset).to_string();
+        assert!(said.starts_with("photos has no image that can be read, "), "{said}");
+        assert!(
+            said.ends_with(". Left out: dotted/1.jpg (there is no such file)"),
+            "{said}"
+        );
     }
 }
