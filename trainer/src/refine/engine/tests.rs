@@ -7,8 +7,8 @@ use crate::device::Device;
 use crate::onnx::proto::ModelProto;
 use crate::onnx::{add_initializer, add_node};
 use crate::refine::head::HeadLayer;
-use crate::refine::network::tests::{images, network};
 use crate::refine::network::Role;
+use crate::refine::network::tests::{images, network};
 
 fn plan(statistics: Statistics, optimizer: Optimizer) -> Plan {
     let graph = Graph::read(&network(), None, "logits").expect("a graph");
