@@ -18,7 +18,7 @@ use burn_tensor::module::conv2d;
 use burn_tensor::ops::ConvOptions;
 use burn_tensor::{DType, FloatDType, Tensor, TensorPrimitive};
 
-use super::{numbers, tensor, wrapped};
+use super::{NUMBERS_A_THREAD, numbers, tensor, wrapped};
 use crate::refine::network::pool::padded;
 
 use geometry::Geometry;

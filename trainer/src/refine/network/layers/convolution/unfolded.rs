@@ -8,16 +8,13 @@ use burn_tensor::Tensor;
 use rayon::prelude::*;
 
 use super::geometry::{Axis, Geometry};
-use super::{numbers, tensor};
+use super::{NUMBERS_A_THREAD, numbers, tensor};
 
 /// Numbers that are unfolded at once, 2 MiB: what the caches of a core hold.
 const NUMBERS: usize = 1 << 19;
 
 /// Least columns that are unfolded at once, so that a product is worth the way of its kernel through memory.
 const COLUMNS: usize = 256;
-
-/// Least numbers that a thread copies.
-const COPIED: usize = 1 << 15;
 
 /// `map x kernel`.
 pub(super) fn forward(geometry: &Geometry, map: &Tensor<Flex, 4>, kernel: &Tensor<Flex, 4>) -> Tensor<Flex, 4> {
@@ -132,7 +129,7 @@ impl<'a> Group<'a> {
         let mut unfolded = vec![0.0; depth * columns];
         let rows = unfolded
             .par_chunks_exact_mut(columns)
-            .with_min_len(COPIED.div_ceil(columns));
+            .with_min_len(NUMBERS_A_THREAD.div_ceil(columns));
         rows.enumerate().for_each(|(row, unfolded)| {
             let (channel, [down, across]) = self.tap(row);
             let inside = self.width.inside(across);
@@ -164,17 +161,15 @@ impl<'a> Group<'a> {
     fn fold(&self, unfolded: &[f32], map: &mut [f32], lines: Range<usize>) {
         let (points, places, taps) = (self.geometry.points(), self.width.places, self.geometry.taps());
         let columns = lines.len() * places;
-        let planes = self.planes(map, [self.geometry.channels, points], &self.channels, lines);
-        planes.with_min_len(COPIED.div_ceil(points * taps)).for_each(|plane| {
-            let Some(Plane {
+        let least = NUMBERS_A_THREAD.div_ceil(points * taps);
+        let planes = self.planes(map, [self.geometry.channels, points], &self.channels, lines, least);
+        planes.for_each(|plane| {
+            let Plane {
                 channel,
                 numbers,
                 rows,
                 skipped,
-            }) = plane
-            else {
-                return;
-            };
+            } = plane;
             for tap in 0..taps {
                 let row = channel * taps + tap;
                 let (_, [down, across]) = self.tap(row);
@@ -206,7 +201,7 @@ impl<'a> Group<'a> {
         let columns = lines.len() * places;
         let mut gathered = vec![0.0; self.outputs.len() * columns];
         let rows = gathered.par_chunks_exact_mut(columns).zip(self.outputs.clone());
-        rows.with_min_len(COPIED.div_ceil(columns))
+        rows.with_min_len(NUMBERS_A_THREAD.div_ceil(columns))
             .for_each(|(mut to, channel)| {
                 for (image, rows) in self.images(&lines) {
                     let plane = (image * self.geometry.outputs + channel) * self.geometry.places();
@@ -223,47 +218,44 @@ impl<'a> Group<'a> {
         let places = self.width.places;
         let columns = lines.len() * places;
         let sizes = [self.geometry.outputs, self.geometry.places()];
-        let planes = self.planes(output, sizes, &self.outputs, lines);
-        planes.with_min_len(COPIED.div_ceil(sizes[1])).for_each(|plane| {
-            let Some(Plane {
+        let least = NUMBERS_A_THREAD.div_ceil(sizes[1]);
+        let planes = self.planes(output, sizes, &self.outputs, lines, least);
+        planes.for_each(|plane| {
+            let Plane {
                 channel,
                 numbers,
                 rows,
                 skipped,
-            }) = plane
-            else {
-                return;
-            };
+            } = plane;
             let from = &gathered[channel * columns + skipped * places..][..rows.len() * places];
             numbers[rows.start * places..rows.end * places].copy_from_slice(from);
         });
     }
 
-    /// The planes of a map or an output, which has `all` channels of `size` numbers, in the images of `lines`; `None` for
-    /// those that are not among the group's `own`.
+    /// The group's `own` planes of a map or an output, which has `all` channels of `size` numbers, in the images of
+    /// `lines`; a thread takes `least` planes, of whatever group.
     fn planes<'b>(
         &self,
         numbers: &'b mut [f32],
         [all, size]: [usize; 2],
         own: &'b Range<usize>,
         lines: Range<usize>,
-    ) -> impl IndexedParallelIterator<Item = Option<Plane<'b>>> + use<'b> {
+        least: usize,
+    ) -> impl ParallelIterator<Item = Plane<'b>> + use<'b> {
         let images: Vec<_> = self.images(&lines).collect();
         let (down, first) = (self.height.places, images.first().map_or(0, |(image, _)| *image));
         let planes = numbers[first * all * size..].par_chunks_exact_mut(size);
-        planes
-            .take(images.len() * all)
-            .enumerate()
-            .map(move |(plane, numbers)| {
-                let (image, rows) = images[plane / all].clone();
-                let channel = own.contains(&(plane % all)).then(|| plane % all - own.start)?;
-                Some(Plane {
-                    channel,
-                    numbers,
-                    skipped: image * down + rows.start - lines.start,
-                    rows,
-                })
+        let planes = planes.take(images.len() * all).enumerate().with_min_len(least);
+        planes.filter_map(move |(plane, numbers)| {
+            let channel = own.contains(&(plane % all)).then(|| plane % all - own.start)?;
+            let (image, rows) = images[plane / all].clone();
+            Some(Plane {
+                channel,
+                numbers,
+                skipped: image * down + rows.start - lines.start,
+                rows,
             })
+        })
     }
 
     /// Channel and place in the kernel of a row of what is unfolded.
