@@ -45,17 +45,7 @@ pub(super) fn by_backend<B: Backend>(map: Tensor<B, 4>, normalization: Normaliza
 
 /// The same on a processor.
 pub(super) fn computed(map: &Tensor<Flex, 4>, normalization: Normalization<Flex>) -> Normalized<Flex> {
-    let Normalization {
-        scale,
-        shift,
-        running,
-        epsilon,
-    } = normalization;
-    let (planes, map) = (Planes::of(map), numbers(map));
-    let statistics = running.unwrap_or_else(|| planes.statistics(&map));
-    let channels = Channels::new(&scale, &statistics, epsilon);
-    let map = planes.normalized(&map, &channels, &numbers(&shift));
-    Normalized { map, statistics }
+    normalized(map, normalization).0
 }
 
 /// The same, with its way back.
@@ -63,33 +53,33 @@ pub(super) fn differentiated(
     map: Tensor<Autodiff<Flex>, 4>,
     normalization: Normalization<Autodiff<Flex>>,
 ) -> Normalized<Autodiff<Flex>> {
-    let Normalization {
-        scale,
-        shift,
-        running,
-        epsilon,
-    } = normalization;
-    let of_map = running.is_none();
+    let of_map = normalization.running.is_none();
     let inner = Normalization {
-        scale: scale.clone().inner(),
-        shift: shift.clone().inner(),
-        running: running.map(|statistics| statistics.map(Tensor::inner)),
-        epsilon,
+        scale: normalization.scale.clone().inner(),
+        shift: normalization.shift.clone().inner(),
+        running: normalization.running.map(|statistics| statistics.map(Tensor::inner)),
+        epsilon: normalization.epsilon,
     };
     let kept = map.clone().inner();
-    let normalized = computed(&kept, inner.clone());
+    let (
+        Normalized {
+            map: output,
+            statistics,
+        },
+        channels,
+    ) = normalized(&kept, inner);
     let nodes = [
         map.into_primitive().tensor().node,
-        scale.into_primitive().tensor().node,
-        shift.into_primitive().tensor().node,
+        normalization.scale.into_primitive().tensor().node,
+        normalization.shift.into_primitive().tensor().node,
     ];
-    let output = normalized.map.into_primitive().tensor();
+    let output = output.into_primitive().tensor();
     let node = BatchNormalization.prepare::<NoCheckpointing>(nodes).compute_bound();
     let tracked = match node.stateful() {
         OpsKind::Tracked(node) => {
             let state = State {
                 planes: Planes::of(&kept),
-                channels: Channels::new(&inner.scale, &normalized.statistics, epsilon),
+                channels,
                 map: kept.into_primitive().tensor(),
                 of_map,
             };
@@ -99,8 +89,17 @@ pub(super) fn differentiated(
     };
     Normalized {
         map: Tensor::from_primitive(TensorPrimitive::Float(tracked)),
-        statistics: normalized.statistics.map(Tensor::from_inner),
+        statistics: statistics.map(Tensor::from_inner),
     }
+}
+
+/// Beside the normalized map, what was done to each channel.
+fn normalized(map: &Tensor<Flex, 4>, normalization: Normalization<Flex>) -> (Normalized<Flex>, Channels) {
+    let (planes, map) = (Planes::of(map), numbers(map));
+    let statistics = normalization.running.unwrap_or_else(|| planes.statistics(&map));
+    let channels = Channels::new(&normalization.scale, &statistics, normalization.epsilon);
+    let map = planes.normalized(&map, &channels, &numbers(&normalization.shift));
+    (Normalized { map, statistics }, channels)
 }
 
 #[derive(Debug)]
