@@ -1,11 +1,12 @@
-//! Convolutions: on a processor, forward and back, as one matrix product or, where every channel has its own kernel,
-//! plane by plane.
+//! Convolutions: on a processor, forward and back, as one matrix product, as several smaller ones (`winograd`) or, where
+//! every channel has its own kernel, plane by plane.
 
 mod depthwise;
 mod geometry;
 #[cfg(test)]
 mod tests;
 mod unfolded;
+mod winograd;
 
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
@@ -125,6 +126,8 @@ fn forward(geometry: &Geometry, map: Tensor<Flex, 4>, kernel: Tensor<Flex, 4>) -
             channels_mixed(geometry, map, kernel)
         } else if geometry.is_depthwise() {
             depthwise::forward(geometry, &map, &kernel)
+        } else if winograd::fits(geometry) {
+            winograd::forward(geometry, &map, &kernel)
         } else {
             unfolded::forward(geometry, &map, &kernel)
         }
@@ -140,6 +143,8 @@ fn map_gradient(geometry: &Geometry, kernel: Tensor<Flex, 4>, output: Tensor<Fle
             kernel.transpose().matmul(output).reshape(geometry.map_shape())
         } else if geometry.is_depthwise() {
             depthwise::map_gradient(geometry, &kernel, &output)
+        } else if winograd::fits(geometry) {
+            winograd::map_gradient(geometry, &kernel, &output)
         } else {
             unfolded::map_gradient(geometry, &kernel, &output)
         }
@@ -157,6 +162,8 @@ fn kernel_gradient(geometry: &Geometry, map: Tensor<Flex, 4>, output: Tensor<Fle
             let output = output.reshape([geometry.images, geometry.outputs, geometry.points()]);
             let products = output.matmul(map.transpose());
             products.sum_dim(0).reshape(geometry.kernel_shape())
+        } else if winograd::fits(geometry) {
+            winograd::kernel_gradient(geometry, &map, &output)
         } else {
             unfolded::kernel_gradient(geometry, &map, &output)
         }

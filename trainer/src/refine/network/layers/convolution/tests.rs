@@ -7,7 +7,7 @@ use super::*;
 type Learning = Autodiff<Flex>;
 
 /// Images, channels, height, width, outputs, kernel, stride, padding, dilation, groups.
-const SHAPES: [[usize; 10]; 17] = [
+const SHAPES: [[usize; 10]; 23] = [
     [2, 3, 9, 7, 4, 3, 1, 1, 1, 1],
     [3, 4, 8, 8, 6, 3, 2, 1, 1, 1],
     [1, 3, 23, 19, 5, 7, 2, 3, 1, 1],
@@ -26,6 +26,13 @@ const SHAPES: [[usize; 10]; 17] = [
     // More lines than are unfolded at once: tiles of several images, and of parts of them.
     [9, 128, 12, 12, 2, 3, 1, 1, 1, 1],
     [2, 64, 40, 64, 3, 3, 1, 1, 1, 1],
+    // In tiles, with and without padding, to even and uneven sizes, in one block and in several.
+    [2, 16, 13, 11, 17, 3, 1, 1, 1, 1],
+    [3, 17, 14, 16, 16, 3, 1, 0, 1, 1],
+    [2, 16, 11, 12, 16, 3, 1, 2, 1, 1],
+    [1, 16, 9, 9, 16, 3, 1, 3, 1, 1],
+    [1, 16, 3, 80, 16, 3, 1, 1, 1, 1],
+    [5, 16, 12, 12, 16, 3, 1, 1, 1, 1],
 ];
 
 fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
@@ -117,20 +124,20 @@ fn sums_do_not_depend_on_the_number_of_threads() {
     let computed = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            [(3, 1), (3, 48), (1, 1)].map(|(taps, groups)| {
+            [(3, 1, 1), (3, 2, 1), (3, 1, 48), (1, 1, 1)].map(|(taps, stride, groups)| {
                 let wave = |shape: [usize; 4]| {
                     let count = shape.iter().product();
                     tensor((0..count).map(|i: usize| (i as f32 * 0.37).sin()).collect(), shape)
                 };
                 let options = ConvolutionOptions {
-                    stride: [1, 1],
+                    stride: [stride; 2],
                     padding: [taps / 2; 4],
                     dilation: [1, 1],
                     groups,
                 };
                 let map = wave([6, 48, 30, 30]);
                 let kernel = wave([48, 48 / groups, taps, taps]);
-                let slope = wave([6, 48, 30, 30]);
+                let slope = wave([6, 48, 30 / stride, 30 / stride]);
                 learned(
                     |map, kernel| Learning::convolve(map, kernel, options),
                     [&map, &kernel],
