@@ -22,7 +22,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<(Format, u32, u32), ImageE
     guarded(|| {
         let (format, mut decoder) = open(bytes, limits)?;
         let (width, height) = decoder.dimensions();
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let orientation = orientation(&mut decoder);
         Ok(if on_its_side(orientation) {
             (format, height, width)
         } else {
@@ -54,7 +54,7 @@ fn decode_with(
 ) -> Result<RgbImage, ImageError> {
     guarded(|| {
         let (format, mut decoder) = open(bytes, limits)?;
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let orientation = orientation(&mut decoder);
         let is_jpeg = format == Format::Jpeg;
         let reduced = is_jpeg.then(|| shortcut(decoder.dimensions())).flatten();
         let image = match reduced {
@@ -113,6 +113,16 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
         return Err(too_much_memory());
     }
     Ok((format, decoder))
+}
+
+/// How the picture is to be turned.
+fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
+    let told = match decoder.exif_metadata() {
+        // Some writers of WebP leave before it the name that it has in a JPEG.
+        Ok(Some(exif)) => Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)),
+        _ => decoder.orientation().ok(),
+    };
+    told.unwrap_or(Orientation::NoTransforms)
 }
 
 /// The bytes that the pixels take as the file has them, and those of the 8-bit pixels that are made of them. What
@@ -221,6 +231,7 @@ pub(super) mod tests {
     use ::image::ImageEncoder;
     use ::image::codecs::jpeg::JpegEncoder;
     use ::image::codecs::png::PngEncoder;
+    use ::image::codecs::webp::WebPEncoder;
 
     use super::*;
 
@@ -358,14 +369,30 @@ pub(super) mod tests {
         }
     }
 
-    /// Writes a picture that Exif says lies as `orientation` tells.
-    fn write_lying(mut encoder: impl ImageEncoder, orientation: u8) {
+    /// Exif that says that a picture lies as `orientation` tells.
+    fn exif(orientation: u8) -> Vec<u8> {
         let header = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0";
-        let exif = [&header[..], &[orientation, 0, 0, 0, 0, 0, 0, 0]].concat();
+        [&header[..], &[orientation, 0, 0, 0, 0, 0, 0, 0]].concat()
+    }
+
+    /// Writes a picture of this size and with this Exif.
+    fn write_lying(mut encoder: impl ImageEncoder, (width, height): (u32, u32), exif: Vec<u8>) {
         encoder.set_exif_metadata(exif).expect("a file with Exif");
-        DynamicImage::new_rgb8(100, 100)
+        DynamicImage::new_rgb8(width, height)
             .write_with_encoder(encoder)
             .expect("encoded");
+    }
+
+    #[test]
+    fn exif_is_found_behind_the_name_that_it_has_in_a_jpeg() {
+        let named = [&b"Exif\0\0"[..], &exif(6)].concat();
+        let (mut webp, mut jpeg) = (Vec::new(), Vec::new());
+        write_lying(WebPEncoder::new_lossless(&mut webp), (2, 1), named.clone());
+        write_lying(JpegEncoder::new(&mut jpeg), (2, 1), named);
+        for file in [webp, jpeg] {
+            let upright = decode(&file, &Limits::default()).expect("decoded");
+            assert_eq!(upright.dimensions(), (1, 2));
+        }
     }
 
     #[test]
@@ -376,8 +403,8 @@ pub(super) mod tests {
         };
         for (orientation, fits) in [(1, true), (3, true), (4, true), (6, false), (7, false)] {
             let (mut png, mut jpeg) = (Vec::new(), Vec::new());
-            write_lying(PngEncoder::new(&mut png), orientation);
-            write_lying(JpegEncoder::new(&mut jpeg), orientation);
+            write_lying(PngEncoder::new(&mut png), (100, 100), exif(orientation));
+            write_lying(JpegEncoder::new(&mut jpeg), (100, 100), exif(orientation));
             assert_eq!(decode(&png, &limits).is_ok(), fits, "{orientation}");
             assert_eq!(decode(&jpeg, &limits).is_ok(), fits, "{orientation}");
             assert!(decode_to_fit(&jpeg, &limits, 20).is_ok(), "{orientation}");
