@@ -22,7 +22,7 @@ pub fn probe(bytes: &[u8], limits: &Limits) -> Result<(Format, u32, u32), ImageE
     guarded(|| {
         let (format, mut decoder) = open(bytes, limits)?;
         let (width, height) = decoder.dimensions();
-        let orientation = orientation(&mut decoder);
+        let orientation = orientation(bytes, &mut decoder);
         Ok(if on_its_side(orientation) {
             (format, height, width)
         } else {
@@ -54,7 +54,7 @@ fn decode_with(
 ) -> Result<RgbImage, ImageError> {
     guarded(|| {
         let (format, mut decoder) = open(bytes, limits)?;
-        let orientation = orientation(&mut decoder);
+        let orientation = orientation(bytes, &mut decoder);
         let is_jpeg = format == Format::Jpeg;
         let reduced = is_jpeg.then(|| shortcut(decoder.dimensions())).flatten();
         let image = match reduced {
@@ -116,11 +116,14 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
 }
 
 /// How the picture is to be turned.
-fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
-    let told = match decoder.exif_metadata() {
+fn orientation(bytes: &[u8], decoder: &mut impl ImageDecoder) -> Orientation {
+    let exif = decoder.exif_metadata().ok().flatten();
+    // In a PNG it may come after the pixels, where its decoder has not been yet.
+    let late = || png_chunks(bytes).find_map(|(chunk, _)| Some(chunk.strip_prefix(b"eXIf")?.to_vec()));
+    let told = match exif.or_else(late) {
         // Some writers of WebP leave before it the name that it has in a JPEG.
-        Ok(Some(exif)) => Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)),
-        _ => decoder.orientation().ok(),
+        Some(exif) => Orientation::from_exif_chunk(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)),
+        None => decoder.orientation().ok(),
     };
     told.unwrap_or(Orientation::NoTransforms)
 }
@@ -152,25 +155,20 @@ fn on_its_side(orientation: Orientation) -> bool {
 /// Whether a chunk of a PNG differs from its checksum. The decoder passes over that in chunks that it can do without,
 /// but what damaged them may have damaged more.
 fn png_is_damaged(bytes: &[u8]) -> bool {
-    let Some(mut rest) = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n") else {
-        return false;
-    };
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let Some((chunk, after)) = after.split_at_checked(4 + u32::from_be_bytes(*length) as usize) else {
-            break;
-        };
-        let Some((checksum, after)) = after.split_first_chunk::<4>() else {
-            break;
-        };
-        if crc32fast::hash(chunk) != u32::from_be_bytes(*checksum) {
-            return true;
-        }
-        if chunk.starts_with(b"IEND") {
-            break;
-        }
-        rest = after;
-    }
-    false
+    png_chunks(bytes).any(|(chunk, checksum)| crc32fast::hash(chunk) != checksum)
+}
+
+/// The chunks of a PNG, each with its type before its contents, and their checksums; none of another format.
+fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], u32)> {
+    let mut rest = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n").unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (chunk, after) = after.split_at_checked(4 + u32::from_be_bytes(*length) as usize)?;
+        let (checksum, after) = after.split_first_chunk::<4>()?;
+        // What follows the end belongs to somebody else.
+        rest = if chunk.starts_with(b"IEND") { &[] } else { after };
+        Some((chunk, u32::from_be_bytes(*checksum)))
+    })
 }
 
 /// Composites over white where there is transparency, and narrows to 8-bit RGB.
@@ -393,6 +391,21 @@ pub(super) mod tests {
             let upright = decode(&file, &Limits::default()).expect("decoded");
             assert_eq!(upright.dimensions(), (1, 2));
         }
+    }
+
+    #[test]
+    fn exif_is_found_after_the_pixels_of_a_png() {
+        let mut png = Vec::new();
+        DynamicImage::new_rgb8(2, 1)
+            .write_with_encoder(PngEncoder::new(&mut png))
+            .expect("encoded");
+        let chunk = [&b"eXIf"[..], &exif(6)].concat();
+        let length = (chunk.len() as u32 - 4).to_be_bytes();
+        let checksum = crc32fast::hash(&chunk).to_be_bytes();
+        let end = png.len() - 12;
+        png.splice(end..end, [&length[..], &chunk, &checksum].concat());
+        let upright = decode(&png, &Limits::default()).expect("decoded");
+        assert_eq!(upright.dimensions(), (1, 2));
     }
 
     #[test]
