@@ -26,7 +26,7 @@ pub struct Limits {
     pub max_bytes: usize,
     /// Largest width times height, in pixels.
     pub max_pixels: u64,
-    /// Largest memory that the pixels may take, in bytes; a decoder may hold up to a third more.
+    /// Largest memory that the pixels may take, in bytes; a decoder may hold one and a half times as much beside them.
     pub max_allocation: u64,
 }
 
