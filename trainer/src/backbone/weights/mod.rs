@@ -69,6 +69,12 @@ impl Weights {
             Some("safetensors") => torch::read_safetensors(path),
             _ => torch::read_checkpoint(path),
         }?;
+        if tensors.is_empty() {
+            return Err(WeightsError::Format {
+                path: path.to_path_buf(),
+                reason: "it holds no tensor of 32-bit floats".to_owned(),
+            });
+        }
         Ok(Self {
             file: path.to_path_buf(),
             tensors,
@@ -94,5 +100,26 @@ impl Weights {
                 expected: shape.to_vec(),
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_in_half_precision_are_told_from_those_of_another_architecture() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        let read = |kind: &str, end: usize| {
+            let header = format!(r#"{{"conv1.weight":{{"dtype":"{kind}","shape":[2],"data_offsets":[0,{end}]}}}}"#);
+            let length = (header.len() as u64).to_le_bytes();
+            let file = [&length[..], header.as_bytes(), &vec![0; end]].concat();
+            std::fs::write(&path, file).expect("written");
+            Weights::read(&path).and_then(|weights| weights.get("conv1.weight", &[2]).map(<[f32]>::to_vec))
+        };
+        assert_eq!(read("F32", 8).expect("weights"), [0.0; 2]);
+        let reason = read("F16", 4).expect_err("half precision").to_string();
+        assert!(reason.contains("no tensor of 32-bit floats"), "{reason}");
     }
 }
