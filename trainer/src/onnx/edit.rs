@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::builder::{float_tensor, node, tensor};
 use super::proto::{
-    DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
+    DimensionValue, FLOAT, GraphProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
 use super::{Attribute, float_value};
 
@@ -121,28 +121,42 @@ pub fn uses(graph: &GraphProto) -> HashMap<String, usize> {
 
 /// Drops every node and constant that no output needs.
 pub fn prune(graph: &mut GraphProto) {
-    let mut needed: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
-    let mut kept: Vec<NodeProto> = Vec::with_capacity(graph.node.len());
-    // Nodes stand in topological order.
-    for node in std::mem::take(&mut graph.node).into_iter().rev() {
-        if node.output.iter().any(|output| needed.contains(output)) {
-            needed.extend(node.input.iter().cloned());
+    let (nodes, values) = needed(graph);
+    let mut nodes = nodes.into_iter();
+    graph.node.retain(|_| nodes.next() == Some(true));
+    graph.initializer.retain(|tensor| values.contains(&tensor.name));
+    graph.value_info.retain(|value| values.contains(&value.name));
+}
+
+/// Which nodes of a graph its outputs need, and which values. The nodes may stand in any order: the specification asks
+/// for a topological one, but ONNX Runtime does not, and converters to 16 bits put what they add at the end.
+fn needed(graph: &GraphProto) -> (Vec<bool>, HashSet<String>) {
+    let nodes = graph.node.iter().enumerate();
+    let producers: HashMap<&str, usize> = nodes
+        .flat_map(|(index, node)| node.output.iter().map(move |name| (name.as_str(), index)))
+        .collect();
+    let mut nodes = vec![false; graph.node.len()];
+    let mut values = HashSet::new();
+    let mut waiting: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    while let Some(value) = waiting.pop() {
+        if let Some(&index) = producers.get(value.as_str())
+            && !std::mem::replace(&mut nodes[index], true)
+        {
+            let node = &graph.node[index];
+            waiting.extend(node.input.iter().cloned());
             // A subgraph may use any value from outside.
-            needed.extend(node.graphs().flat_map(uses).map(|(name, _)| name));
-            kept.push(node);
+            waiting.extend(node.graphs().flat_map(uses).map(|(name, _)| name));
         }
+        values.insert(value);
     }
-    kept.reverse();
-    graph.node = kept;
-    graph.initializer.retain(|tensor| needed.contains(&tensor.name));
-    graph.value_info.retain(|value| needed.contains(&value.name));
+    (nodes, values)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::onnx::GraphBuilder;
-    use crate::onnx::proto::AttributeProto;
+    use crate::onnx::proto::{AttributeProto, NodeProto};
 
     #[test]
     fn what_is_added_takes_no_name_that_is_there() {
@@ -165,6 +179,20 @@ mod tests {
         };
         graph.node[0].attribute.push(inner);
         assert_eq!(fresh_name(&graph, "branch"), "branch_2");
+    }
+
+    #[test]
+    fn what_is_needed_is_kept_in_whatever_order_it_stands() {
+        let mut builder = GraphBuilder::new("unordered");
+        builder.initializer("weight", &[1], &[1.0]);
+        builder.node("sum", "Add", &["cast", "weight"], &[]);
+        builder.node("unused", "Neg", &["sum"], &[]);
+        builder.node("cast", "Cast", &["image"], &[]);
+        let mut graph = builder.finish("image", &[("sum", &[])], &[]).graph.expect("a graph");
+        prune(&mut graph);
+        let names: Vec<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["sum", "cast"]);
+        assert_eq!(graph.initializer.len(), 1);
     }
 
     #[test]
