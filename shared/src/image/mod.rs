@@ -14,7 +14,7 @@ pub use resize::letterbox;
 use serde::Serialize;
 
 /// Changes whenever the same bytes may give other pixels than before: what was computed from pixels is then stale.
-pub const REVISION: u32 = 7;
+pub const REVISION: u32 = 8;
 
 /// Decoded pixels: 8-bit RGB, rows top to bottom, upright.
 pub type RgbImage = ::image::RgbImage;

@@ -2,6 +2,8 @@
 
 use super::entropy::Table;
 
+const START_OF_SCAN: u8 = 0xda;
+
 /// A sequential JPEG of bytes whose components all come in one scan.
 pub(super) struct Header {
     pub(super) width: usize,
@@ -39,27 +41,13 @@ pub(super) fn read(bytes: &[u8]) -> Option<Header> {
     let mut tables = Tables::default();
     let mut frame: Option<(usize, usize, Vec<Component>)> = None;
     let mut restart = 0;
-    let mut position = 2;
-    loop {
-        if *bytes.get(position)? != 0xff {
-            return None;
-        }
-        while *bytes.get(position)? == 0xff {
-            position += 1;
-        }
-        let marker = *bytes.get(position)?;
-        let length = usize::from(u16::from_be_bytes([
-            *bytes.get(position + 1)?,
-            *bytes.get(position + 2)?,
-        ]));
-        let segment = bytes.get(position + 3..position + 1 + length)?;
-        position += 1 + length;
+    for (marker, segment, data) in segments(bytes) {
         match marker {
             0xc0 | 0xc1 if frame.is_none() => frame = Some(read_frame(segment)?),
             0xc4 => read_codes(segment, &mut tables)?,
             0xdb => read_quantization(segment, &mut tables)?,
             0xdd => restart = usize::from(u16::from_be_bytes(*segment.first_chunk()?)),
-            0xda => {
+            START_OF_SCAN => {
                 let (width, height, mut components) = frame?;
                 read_scan(segment, &mut components)?;
                 return Some(Header {
@@ -67,16 +55,41 @@ pub(super) fn read(bytes: &[u8]) -> Option<Header> {
                     height,
                     components,
                     restart,
-                    data: position,
+                    data,
                     tables,
                 });
             }
-            // Of Adobe: colours in another form than brightness and two differences, where this is not 1.
-            0xee if segment.starts_with(b"Adobe") && segment.get(11) != Some(&1) => return None,
+            0xee if is_of_other_colours(segment) => return None,
             0xe0..=0xef | 0xfe => {}
             _ => return None,
         }
     }
+    None
+}
+
+/// Whether Adobe says that the colours are in another form than brightness and two differences.
+pub(super) fn has_other_colours(bytes: &[u8]) -> bool {
+    let mut header = segments(bytes).take_while(|(marker, ..)| *marker != START_OF_SCAN);
+    header.any(|(marker, segment, _)| marker == 0xee && is_of_other_colours(segment))
+}
+
+fn is_of_other_colours(segment: &[u8]) -> bool {
+    segment.starts_with(b"Adobe") && segment.get(11) != Some(&1)
+}
+
+/// The markers from the start on, each with what it holds and where that ends, as far as nothing is between them.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8], usize)> {
+    let mut position = 2;
+    std::iter::from_fn(move || {
+        let filling = bytes.get(position..)?.iter().take_while(|byte| **byte == 0xff).count();
+        (filling > 0).then_some(())?;
+        position += filling;
+        let (&[marker, high, low], _) = bytes.get(position..)?.split_first_chunk()?;
+        let end = position + 1 + usize::from(u16::from_be_bytes([high, low]));
+        let segment = bytes.get(position + 3..end)?;
+        position = end;
+        Some((marker, segment, end))
+    })
 }
 
 fn read_frame(segment: &[u8]) -> Option<(usize, usize, Vec<Component>)> {

@@ -34,13 +34,15 @@ fn by_library(bytes: &[u8], limits: &Limits, size: (u32, u32), points: u64) -> O
     decoder.set_max_decoding_buffer_size(usize::try_from(limits.max_allocation).unwrap_or(usize::MAX));
     let (width, height) = decoder.scale(side(size.0)?, side(size.1)?).ok()?;
     let format = decoder.info()?.pixel_format;
-    // Ink and deep pixels are rare; they go the long way.
-    if !matches!(format, PixelFormat::L8 | PixelFormat::RGB24) {
+    // Ink and deep pixels are rare; they go the long way. So do other colours, which readers tell by different signs.
+    let is_grey = format == PixelFormat::L8;
+    let is_coloured = format == PixelFormat::RGB24 && !markers::has_other_colours(bytes);
+    if !is_grey && !is_coloured {
         return None;
     }
     let pixels = decoder.decode().ok()?;
     let (width, height) = (u32::from(width), u32::from(height));
-    if format == PixelFormat::L8 {
+    if is_grey {
         GrayImage::from_raw(width, height, pixels).map(DynamicImage::from)
     } else {
         RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
@@ -118,6 +120,24 @@ mod tests {
             );
             assert!(difference < 1.0, "{difference} steps at {side}");
         }
+    }
+
+    #[test]
+    fn colours_of_another_form_are_those_at_full_size() {
+        // As a picture of JFIF has it, and with Adobe's word that it is red, green and blue.
+        let picture = include_bytes!("fixtures/444.jpg");
+        let adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0";
+        let told = [&picture[..2], adobe, &picture[20..]].concat();
+        let [usual, other] = [&picture[..], &told].map(|file| {
+            let reduced = decode_to_fit(file, &Limits::default(), 20).expect("decoded");
+            (
+                reduced.width() < 101,
+                decode(file, &Limits::default()).expect("decoded"),
+                reduced,
+            )
+        });
+        assert!(usual.0 && !other.0);
+        assert!(other.1 == other.2 && usual.1 != other.1);
     }
 
     #[test]
