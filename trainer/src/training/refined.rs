@@ -227,17 +227,13 @@ fn validation_fold(job: &Prepared, recipe: &Recipe) -> Fold {
     let of_rows = |values: &[usize]| -> Vec<usize> { job.train.iter().map(|row| values[*row]).collect() };
     let (labels, groups) = (of_rows(&job.features.labels), of_rows(&job.features.groups));
     let folds = svm::stratified_grouped(&labels, &groups, job.dataset.classes.len(), count, recipe.seed).folds;
-    nearest(folds, count).unwrap_or(all)
+    nearest(folds, job.train.len().div_ceil(count)).unwrap_or(all)
 }
 
-/// The fold that holds out the share of 1 in `count`. Where there are fewer, since near-duplicates stay together, all
-/// hold out more, and the smallest the least.
-fn nearest(folds: Vec<Fold>, count: usize) -> Option<Fold> {
-    if folds.len() < count {
-        folds.into_iter().min_by_key(|fold| fold.held_out.len())
-    } else {
-        folds.into_iter().next()
-    }
+/// The fold that comes nearest to holding out so many rows. Near-duplicates stay together: the largest group of them is
+/// in the first fold, whatever its size, and where there are few groups, all folds hold out more.
+fn nearest(folds: Vec<Fold>, share: usize) -> Option<Fold> {
+    folds.into_iter().min_by_key(|fold| fold.held_out.len().abs_diff(share))
 }
 
 /// The last layer to begin with.
@@ -408,11 +404,23 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_held_out_than_must_be() {
+    fn about_the_share_that_is_asked_for_is_held_out() {
         let folds = || vec![fold(6), fold(2), fold(4)];
-        assert_eq!(nearest(folds(), 7), Some(fold(2)));
-        assert_eq!(nearest(folds(), 3), Some(fold(6)));
-        assert_eq!(nearest(Vec::new(), 7), None);
+        assert_eq!(nearest(folds(), 1), Some(fold(2)));
+        assert_eq!(nearest(folds(), 4), Some(fold(4)));
+        assert_eq!(nearest(Vec::new(), 1), None);
+    }
+
+    #[test]
+    fn a_large_group_of_near_duplicates_trains_rather_than_validates() {
+        // Forty images of one scene, and a hundred of a scene each.
+        let groups: Vec<usize> = (0..140_usize).map(|row| row.saturating_sub(39)).collect();
+        let labels: Vec<usize> = (0..140).map(|row| usize::from(row >= 100)).collect();
+        for seed in 0..5 {
+            let folds = svm::stratified_grouped(&labels, &groups, 2, 7, seed).folds;
+            let held_out = nearest(folds, 20).expect("a fold").held_out;
+            assert!((14..=20).contains(&held_out.len()), "{}", held_out.len());
+        }
     }
 
     #[test]
