@@ -25,6 +25,9 @@ use crate::svm::{self, Fold, Folds};
 /// Largest difference between a logit of the trainer and the same logit of the exported network, relative to the
 /// logit where it is above 1.
 const PARITY: f32 = 1e-3;
+/// A network does no better than guessing where its calibrated loss is more than this share of that of guessing, above
+/// which calibration leaves none.
+const GUESSED: f32 = 0.99;
 /// Keys of a refined network's metadata: its classes in order as JSON, and the SHA-256 of its training images' own
 /// SHA-256 and classes.
 const CLASSES_KEY: &str = "ikat.classes";
@@ -66,13 +69,15 @@ impl Refinement {
     /// What the user should know of it, where so many `classes` were to be told apart.
     pub(super) fn notes(&self, classes: usize) -> Vec<String> {
         let mut notes = vec![self.told()];
+        let epochs = &self.history.epochs;
+        let kept = match self.best_epoch.checked_sub(1) {
+            Some(epoch) => epochs.get(epoch).and_then(|epoch| epoch.calibrated_validation_loss),
+            None => self.history.before.map(|before| before.calibrated),
+        };
         let guessing = (classes as f32).ln();
-        let best = self.best_epoch.checked_sub(1);
-        let epoch = best.and_then(|epoch| self.history.epochs.get(epoch));
-        let kept = epoch.and_then(|epoch| epoch.validation_loss);
-        if kept.is_some_and(|loss| loss > guessing) {
+        if kept.is_some_and(|loss| loss > GUESSED * guessing) {
             notes.push(
-                "Guessing would have done better on the images held out: try another --learning-rate, a tenth for \
+                "It does no better than guessing on the images held out: try another --learning-rate, a tenth for \
                  example."
                     .to_owned(),
             );
@@ -394,7 +399,7 @@ fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refine::{EPOCH, History, Validation};
+    use crate::refine::{EPOCH, Epoch, History, Validation};
 
     fn fold(held_out: usize) -> Fold {
         Fold {
@@ -455,6 +460,37 @@ mod tests {
             "{note}"
         );
         assert!(told(4, 0).contains("Nothing was held out"));
+    }
+
+    #[test]
+    fn guessing_is_told_by_the_loss_that_the_network_is_kept_for() {
+        let is_told = |best_epoch: usize, calibrated: f32| {
+            let epoch = Epoch {
+                // One sure mistake among ten right answers is enough for as much.
+                validation_loss: Some(0.9),
+                calibrated_validation_loss: Some(calibrated),
+                ..EPOCH
+            };
+            let before = Validation {
+                loss: 0.9,
+                calibrated,
+                error: 0.1,
+            };
+            let refinement = Refinement {
+                fold: fold(5),
+                best_epoch,
+                history: History {
+                    before: Some(before),
+                    epochs: vec![epoch],
+                },
+                seconds: 0.0,
+            };
+            refinement.notes(2).iter().any(|note| note.contains("guessing"))
+        };
+        for best_epoch in [0, 1] {
+            assert!(!is_told(best_epoch, 0.3));
+            assert!(is_told(best_epoch, 0.693));
+        }
     }
 
     #[test]
