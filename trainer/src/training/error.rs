@@ -17,7 +17,7 @@ use crate::report::ReportError;
 use crate::runs::RunError;
 use crate::svm::SvmError;
 
-/// Most images that an error names.
+/// Most images, or classes, that an error names.
 const NAMED: usize = 10;
 
 /// Why a training did not succeed.
@@ -107,13 +107,19 @@ pub enum TrainingError {
     /// The report cannot be drawn.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// The data set has a class that the bundle does not know.
-    #[error("the bundle does not know the class {class}; it knows {known}")]
-    ForeignClass {
-        /// The class folder.
-        class: String,
+    /// The data set has classes that the bundle does not know.
+    #[error(
+        "the bundle does not know {} of {root}; it knows {}: give these images labels that it knows, or leave them out",
+        named_classes(.foreign),
+        listed(.known, NAMED)
+    )]
+    ForeignClasses {
+        /// The data set.
+        root: PathBuf,
+        /// Its classes that the bundle does not know.
+        foreign: Vec<String>,
         /// The bundle's classes.
-        known: String,
+        known: Vec<String>,
     },
     /// There are not two classes to tell apart.
     #[error(
@@ -131,6 +137,11 @@ pub enum TrainingError {
     /// The split leaves a class without an image to train on.
     #[error("the split leaves no image of the class {0} to train on: add images, or put fewer into the test part")]
     NothingToTrainOn(String),
+}
+
+fn named_classes(classes: &[String]) -> String {
+    let word = if classes.len() == 1 { "class" } else { "classes" };
+    format!("the {word} {}", listed(classes, NAMED))
 }
 
 impl TrainingError {

@@ -1,5 +1,6 @@
 //! A bundle measured on a data set, and whether it was trained on some of its images.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -99,17 +100,19 @@ pub fn measure(
 
 /// The label of each image, counted in the order of the classes that a bundle knows.
 fn labels(dataset: &Dataset, known: &[String]) -> Result<Vec<usize>, TrainingError> {
-    let items = dataset.items.iter();
-    items
-        .map(|item| {
-            let class = &dataset.classes[item.class];
-            let place = known.iter().position(|known| known == class);
-            place.ok_or_else(|| TrainingError::ForeignClass {
-                class: class.clone(),
-                known: known.join(", "),
-            })
-        })
-        .collect()
+    let place = |class: &String| known.iter().position(|known| known == class);
+    let places: Vec<Option<usize>> = dataset.classes.iter().map(place).collect();
+    let labels = dataset.items.iter().map(|item| places[item.class]);
+    labels.collect::<Option<_>>().ok_or_else(|| {
+        let classes = dataset.items.iter().map(|item| item.class);
+        let foreign = classes.filter(|class| places[*class].is_none());
+        let foreign: BTreeSet<&String> = foreign.map(|class| &dataset.classes[class]).collect();
+        TrainingError::ForeignClasses {
+            root: dataset.root.clone(),
+            foreign: foreign.into_iter().cloned().collect(),
+            known: known.to_vec(),
+        }
+    })
 }
 
 /// What the user should know where some of the `measured` rows of `dataset` are images that the model of `run` was
@@ -161,6 +164,31 @@ mod tests {
     use super::*;
     use crate::dataset::Item;
     use crate::runs::TRAINED_ON;
+
+    #[test]
+    fn all_classes_that_a_bundle_does_not_know_are_told_and_not_all_that_it_knows() {
+        let dataset = |classes: &[usize]| Dataset {
+            root: "data".into(),
+            classes: ["a", "b", "c"].map(str::to_owned).into(),
+            items: classes
+                .iter()
+                .map(|class| Item {
+                    path: "1.jpg".into(),
+                    class: *class,
+                })
+                .collect(),
+            skipped: Vec::new(),
+        };
+        let mut known: Vec<String> = (0..1000).map(|class| format!("k{class}")).collect();
+        known.push("a".to_owned());
+        assert_eq!(labels(&dataset(&[0, 0]), &known).expect("known classes"), [1000; 2]);
+        let told = |classes: &[usize]| labels(&dataset(classes), &known).expect_err("an error").to_string();
+        let both = told(&[2, 0, 1, 2]);
+        assert!(both.contains(" the classes b, c of data; it knows k0, "), "{both}");
+        assert!(both.contains(" and 991 more: "), "{both}");
+        let one = told(&[0, 1]);
+        assert!(one.contains(" the class b of data; "), "{one}");
+    }
 
     #[test]
     fn images_that_were_trained_on_are_known_by_content_and_without_contents_perhaps_by_path() {
