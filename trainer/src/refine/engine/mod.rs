@@ -129,7 +129,7 @@ pub trait Engine {
     /// Goes on from a checkpoint.
     ///
     /// # Errors
-    /// [`EngineError::State`] where it is one of another network.
+    /// [`EngineError::State`] where it is one of another network; this one then is as it was before.
     fn restore(&mut self, state: &State) -> Result<(), EngineError>;
 }
 

@@ -394,6 +394,8 @@ impl<B: Trainable> Engine for Session<B> {
     }
 
     fn restore(&mut self, state: &State) -> Result<(), EngineError> {
+        let mut parameters = self.parameters.clone();
+        let (mut average, mut memory) = (self.average.clone(), self.memory.clone());
         for (index, parameter) in self.plan.graph.parameters.iter().enumerate() {
             let get = |kind: &str| {
                 let values = state.tensors.get(&format!("{kind}/{}", parameter.name));
@@ -402,16 +404,17 @@ impl<B: Trainable> Engine for Session<B> {
                     .map(|values| tensor(values, &self.devices[0]))
                     .ok_or(EngineError::State)
             };
-            self.parameters[index] = get("parameter")?;
-            if let Some(average) = &mut self.average {
+            parameters[index] = get("parameter")?;
+            if let Some(average) = &mut average {
                 average[index] = get("average")?;
             }
-            if let Some(memory) = &mut self.memory[index] {
+            if let Some(memory) = &mut memory[index] {
                 for (name, tensor) in memory.tensors_mut() {
                     *tensor = get(name)?;
                 }
             }
         }
+        (self.parameters, self.average, self.memory) = (parameters, average, memory);
         self.steps = state.steps;
         Ok(())
     }

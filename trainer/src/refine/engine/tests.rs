@@ -130,6 +130,22 @@ fn training_learns_and_a_restored_state_goes_on_the_same() {
 }
 
 #[test]
+fn a_state_of_another_network_changes_nothing() {
+    let optimizer = Optimizer::AdamW { weight_decay: 0.01 };
+    let mut engine = open(&Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
+    let before = engine.state().expect("a state");
+    engine.step(&batch(), 0.05, 1).expect("a step");
+    let after = engine.state().expect("a state");
+    let mut other = open(&Device::Cpu, plan(Statistics::Batch, optimizer)).expect("a processor");
+    for name in after.tensors.keys() {
+        let mut lacking = after.clone();
+        lacking.tensors.remove(name);
+        assert!(matches!(other.restore(&lacking), Err(EngineError::State)), "{name}");
+        assert_eq!(other.state().expect("a state"), before, "{name}");
+    }
+}
+
+#[test]
 fn gradients_summed_up_from_parts_are_those_of_the_whole_batch() {
     let plan = Plan {
         graph: headed(false, Some(0.5)),
