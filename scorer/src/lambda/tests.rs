@@ -302,6 +302,18 @@ fn the_state_machine_tries_again_what_may_pass() {
         .filter_map(|rest| Some(rest.split_once(']')?.0.split(',').map(str::trim).collect()))
         .collect();
     assert_eq!(rules.len(), 2);
+    // What may befall an invocation in Lambda itself:
+    // https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html
+    for name in [
+        "Lambda.ClientExecutionTimeoutException",
+        "Lambda.ServiceException",
+        "Lambda.AWSLambdaException",
+        "Lambda.SdkClientException",
+        "Lambda.TooManyRequestsException",
+        "Lambda.Unknown",
+    ] {
+        assert!(rules.iter().all(|rule| rule.contains(&name)), "{name}");
+    }
     for code in [
         ErrorCode::BadRequest,
         ErrorCode::Forbidden,
