@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::rt::Timer;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -24,8 +26,13 @@ use crate::watchdog::before;
 
 /// The largest body that is read, in bytes.
 const MAX_BODY_BYTES: usize = 32 << 20;
-/// How long a client may take to send its headers, and then its body where its request's time is not over before.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may be without a request: longer than balancers and proxies keep one to send another request
+/// on, which is a minute by their defaults. Where the scorer closed it first, they would answer some requests with 502.
+///
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html>
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a client may take to send the body of a request whose time is not over before.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest head of a request, and the largest piece in which a body comes.
 const MAX_BUFFERED_BYTES: usize = 64 << 10;
 /// How much of a body that nobody reads is let pass by, and for how long.
@@ -82,11 +89,7 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
             let server = Arc::clone(&server);
             async move { Ok::<_, Infallible>(server.handle(request).await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(READ_TIMEOUT)
-            .max_buf_size(MAX_BUFFERED_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+        let connection = protocol(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -102,6 +105,16 @@ pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure
         () = stop_signal() => {}
     }
     Ok(())
+}
+
+/// How connections are spoken on, in the time that `timer` tells.
+fn protocol(timer: impl Timer + Send + Sync + 'static) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(timer)
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_BUFFERED_BYTES);
+    builder
 }
 
 /// Tells people and scripts where to send requests, which matters where the system chose the port.
@@ -169,7 +182,7 @@ impl Server {
 }
 
 async fn read(body: &mut Incoming, until: Option<Instant>) -> Result<Bytes, ServiceError> {
-    let patience = before(until, READ_TIMEOUT);
+    let patience = before(until, BODY_TIMEOUT);
     let collected = tokio::time::timeout(patience, Limited::new(body, MAX_BODY_BYTES).collect())
         .await
         .map_err(|_| {
@@ -241,4 +254,42 @@ async fn terminate() {
 #[cfg(not(unix))]
 async fn terminate() {
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use hyper::rt::Sleep;
+
+    use super::*;
+
+    /// Takes every wait to have begun a minute ago.
+    struct AMinuteLater(TokioTimer);
+
+    impl Timer for AMinuteLater {
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+            self.0.sleep(duration)
+        }
+
+        fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+            self.0.sleep_until(deadline)
+        }
+
+        fn now(&self) -> Instant {
+            let earlier = self.0.now().checked_sub(Duration::from_mins(1));
+            earlier.expect("a clock that has run for a minute")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_requests_is_kept_for_as_long_as_balancers_keep_it() {
+        let (_client, server) = tokio::io::duplex(MAX_BUFFERED_BYTES);
+        let service = service_fn(|_: hyper::Request<Incoming>| async {
+            Ok::<_, Infallible>(hyper::Response::new(Full::<Bytes>::default()))
+        });
+        let connection = protocol(AMinuteLater(TokioTimer::new())).serve_connection(TokioIo::new(server), service);
+        let ended = tokio::time::timeout(Duration::from_secs(1), connection).await;
+        assert!(ended.is_err(), "{ended:?}");
+    }
 }
