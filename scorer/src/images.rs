@@ -15,9 +15,12 @@ use crate::configuration::Configuration;
 
 /// The largest image that is read from a bucket, in bytes.
 const MAX_BYTES: u64 = 32 << 20;
-/// How long an attempt waits for an answer, and for each piece of it: so that three are over within the time of a
-/// request, or half of it, which an item of a batch has, and the store is told of and not the image.
-const ANSWER: Duration = Duration::from_secs(3);
+/// How long an attempt waits for an answer, and for each piece of it, before S3 is best asked again. Three attempts
+/// take 7 s at most, and so are over within the time of a request, or half of it, which an item of a batch has: it is
+/// the store that is told of then, and not the image.
+///
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-design-patterns.html>
+const ANSWER: Duration = Duration::from_secs(2);
 /// How many images of one request are fetched at once.
 const AHEAD: usize = 4;
 
