@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use end_to_end::colours;
-use end_to_end::program::{Running, say_within};
+use end_to_end::program::{Running, say_within, trainer};
+use end_to_end::web::{Web, answer};
 use end_to_end::workshop::{Workshop, picture};
 
 /// A workshop with a bundle and a picture.
@@ -345,4 +346,29 @@ fn a_training_that_is_interrupted_says_that_it_goes_on() {
         said.iter().any(|line| line.contains("the same command goes on")),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_profile_may_name_another_server_for_one_service_alone() {
+    let server = Web::start(|path, _, stream| {
+        // The bucket is in the path, and not in the name of the server.
+        let (status, body) = match path.split(['/', '?']).nth(1) {
+            Some("models") => ("200 OK", "<ListBucketResult></ListBucketResult>"),
+            _ => ("400 Bad Request", ""),
+        };
+        answer(stream, status, &[], body.as_bytes());
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("config");
+    let endpoint = server.url("").replace("127.0.0.1", "localhost");
+    let profile = format!("[default]\nservices = own\n\n[services own]\ns3 =\n  endpoint_url = {endpoint}\n");
+    std::fs::write(&file, profile).expect("written");
+    let mut versions = trainer(&["versions", "--to", "s3://models"]);
+    versions
+        .env("AWS_CONFIG_FILE", &file)
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    let said = say_within(60, &versions).ended_with(1);
+    assert!(said.stderr.contains("no model is published in s3://models"), "{said:?}");
 }

@@ -27,8 +27,8 @@ use crate::aws::Environment;
 use crate::causes::chain;
 use crate::files::{AtomicFile, at, hex};
 
-/// Environment variable that names another server for S3 alone.
-const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_S3";
+/// What the environment calls it.
+const SERVICE: &str = "S3";
 /// Objects above this size, in bytes, go up in parts.
 const MULTIPART_FROM: usize = 16 << 20;
 /// What is expected of contents of unknown length, in bytes.
@@ -115,7 +115,7 @@ impl S3Store {
     /// # Errors
     /// [`StoreError::NoRegion`].
     pub async fn connect(bucket: &str, prefix: &str) -> Result<Self, StoreError> {
-        let environment = Environment::load(ENDPOINT_VARIABLE).await.ok_or(StoreError::NoRegion)?;
+        let environment = Environment::load(SERVICE).await.ok_or(StoreError::NoRegion)?;
         let settings = Builder::from(&environment.settings).force_path_style(environment.elsewhere);
         Ok(Self::with_client(Client::from_conf(settings.build()), bucket, prefix))
     }

@@ -26,8 +26,8 @@ use super::new_file::NewFile;
 use super::{BatchError, Input, Job, Journal, Output, Summary};
 use crate::progress::{Progress, stage};
 
-/// Environment variable that names another server for Step Functions alone.
-const ENDPOINT_VARIABLE: &str = "AWS_ENDPOINT_URL_SFN";
+/// What the environment calls Step Functions.
+const SERVICE: &str = "SFN";
 /// The first look at an execution comes after this time, the others at intervals that grow ...
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// ... up to this.
@@ -84,7 +84,7 @@ impl StateMachine {
     /// # Errors
     /// [`BatchError::Store`]. Nothing is asked yet.
     pub async fn connect(arn: &Arn) -> Result<Self, BatchError> {
-        let environment = Environment::load(ENDPOINT_VARIABLE).await.ok_or(StoreError::NoRegion)?;
+        let environment = Environment::load(SERVICE).await.ok_or(StoreError::NoRegion)?;
         let settings = Builder::from(&environment.settings)
             .region(Region::new(arn.region.clone()))
             .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS));
