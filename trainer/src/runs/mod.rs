@@ -136,7 +136,6 @@ pub fn write(folder: &Path, record: Record, files: &BTreeMap<String, Bytes>) -> 
     if is_there {
         fill(folder, inside)?;
     } else {
-        open_to_others(inside).map_err(at(folder))?;
         std::fs::rename(inside, folder).map_err(at(folder))?;
         // The folder lives on under its final name.
         let _ = partial.keep();
@@ -212,18 +211,6 @@ fn unreadable(path: &Path, reason: &impl Display) -> RunError {
         path: path.to_path_buf(),
         reason: reason.to_string(),
     }
-}
-
-/// Temporary folders are private to their owner; a run is an ordinary folder.
-#[cfg(unix)]
-fn open_to_others(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn open_to_others(_: &Path) -> std::io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

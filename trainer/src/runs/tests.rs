@@ -210,6 +210,30 @@ fn a_link_to_an_empty_folder_is_one_that_keeps_its_permissions() {
     assert_eq!(mode & 0o777, 0o700);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_may_be_read_by_whom_the_umask_leaves() {
+    use std::os::unix::fs::PermissionsExt;
+    const AGAIN: &str = "IKAT_TEST_UMASK";
+    let place = tempfile::tempdir().expect("a folder");
+    let (ours, ordinary) = (place.path().join("ours"), place.path().join("ordinary"));
+    save(&ours, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+    fs::create_dir(&ordinary).expect("a folder");
+    let mode = |path: &Path| fs::metadata(path).expect("a folder").permissions().mode();
+    assert_eq!(mode(&ours), mode(&ordinary));
+    // The umask belongs to the process: once more in one that has another.
+    if std::env::var_os(AGAIN).is_none() {
+        let output = std::process::Command::new("sh")
+            .args(["-c", "umask 027; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().expect("this test"))
+            .args(["--exact", "runs::tests::a_run_may_be_read_by_whom_the_umask_leaves"])
+            .env(AGAIN, "1")
+            .output()
+            .expect("a shell");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 #[test]
 fn a_file_that_cannot_be_written_is_named_as_it_would_be() {
     let place = tempfile::tempdir().expect("a folder");
