@@ -21,6 +21,7 @@ mod conveyor;
 mod counted;
 pub mod dataset;
 pub mod demo;
+mod destination;
 pub mod device;
 mod duplicates;
 pub mod evaluation;

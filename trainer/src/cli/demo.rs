@@ -9,13 +9,14 @@ use super::Session;
 use super::failure::{Done, Failure};
 use super::location::{block_on, store};
 use super::output::printable_path;
-use super::resources::Resources;
+use super::resources::{Resources, claim_folder};
 use crate::backbone;
 use crate::dataset::{Dataset, SplitParameters, hidden_below};
 use crate::demo::{self, DemoClass};
+use crate::destination::check_vacant;
 use crate::evaluation::{self, Metrics};
 use crate::training::{self, Parameters, Quantization};
-use crate::{publish, report, runs, scoring, svm};
+use crate::{publish, report, scoring, svm};
 
 /// Name of the demo's model.
 const NAME: &str = "clothing-texture";
@@ -93,6 +94,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let workplace = arguments.resources.workplace(&runtime, &cache, session);
     let trained = training::train(&dataset, &network, &parameters, &workplace)?;
     let run = vacant(dir)?;
+    let _claim = claim_folder(&run, &cache, "choose another folder with --dir")?;
     let report = trained.save(Some(&run), report::DEFAULT_PICTURES, &workplace)?.report();
 
     let models = dir.join(STORE);
@@ -168,7 +170,7 @@ fn vacant(dir: &Path) -> Result<PathBuf, Failure> {
     names
         .map(|name| dir.join(name))
         .take(10_000)
-        .find(|path| runs::check_vacant(path).is_ok())
+        .find(|path| check_vacant(path).is_ok())
         .ok_or_else(|| Failure::usage(format!("{} holds too many runs", dir.display())))
 }
 

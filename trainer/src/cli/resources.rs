@@ -11,8 +11,9 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::Failure;
 use super::values;
+use crate::destination::{self, Claim};
 use crate::device::Device;
-use crate::runs::{self, Claim, RECORD};
+use crate::runs::{self, RECORD};
 use crate::setup::{self, Cache};
 use crate::training::Workplace;
 
@@ -88,11 +89,11 @@ pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure
     claim_folder(out, cache, "choose another folder with --out, or none").map(Some)
 }
 
-/// The right to write a run to `folder`; `hint` says what to do where it holds something.
+/// The right to write to `folder`; `hint` says what to do where it holds something.
 pub fn claim_folder(folder: &Path, cache: &Cache, hint: &str) -> Result<Claim, Failure> {
     writable(folder)?;
     let claim = Claim::acquire(folder, &cache.root().join("locks"))?;
-    runs::check_vacant(folder).map_err(|error| Failure::hinted(&error, hint))?;
+    destination::check_vacant(folder).map_err(|error| Failure::hinted(&error, hint))?;
     Ok(claim)
 }
 

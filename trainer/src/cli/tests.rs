@@ -11,7 +11,7 @@ use shared::files::at;
 use super::failure::Failure;
 use super::{command, idle};
 use crate::configuration;
-use crate::runs::RunError;
+use crate::destination::DestinationError;
 use crate::setup::SetupError;
 
 #[test]
@@ -166,7 +166,7 @@ fn failures_say_what_happened_and_what_to_do() {
         (
             "occupied",
             Failure::hinted(
-                &RunError::Occupied("run".into()),
+                &DestinationError::Occupied("run".into()),
                 "choose another folder with --out, or none",
             ),
         ),

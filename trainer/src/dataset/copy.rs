@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shared::files::{at, write_atomically};
-
 use super::relocate::numbered;
 use super::{Dataset, DatasetError, Skipped};
+use crate::destination::NewFolder;
 use crate::progress::{Progress, stage};
 
-/// Copies every image into the class folders of `out`, which must be empty; a name that two images of a class have gets
-/// a number. Gives the number of copies and what could not be read.
+/// Copies every image into the class folders of `out`, which must be empty or not there, and appears whole; a name that
+/// two images of a class have gets a number. Gives the number of copies and what could not be read.
 ///
 /// # Errors
-/// [`DatasetError::File`] where `out` is not empty or cannot be written, [`DatasetError::FolderName`] where a label
-/// cannot name a folder.
+/// [`DatasetError::Destination`] where `out` is not empty, [`DatasetError::File`] where it cannot be written, and
+/// [`DatasetError::FolderName`] where a label cannot name a folder.
 pub fn copy_to_folders(
     dataset: &Dataset,
     out: &Path,
@@ -24,26 +23,22 @@ pub fn copy_to_folders(
     if let Some(label) = dataset.classes.iter().find(|label| !crate::fetch::is_label(label)) {
         return Err(DatasetError::FolderName(label.clone()));
     }
-    fs::create_dir_all(out).map_err(at(out))?;
-    if fs::read_dir(out).map_err(at(out))?.next().is_some() {
-        return Err(at(out)(std::io::ErrorKind::DirectoryNotEmpty.into()).into());
-    }
+    let copies = NewFolder::begin(out)?;
     let mut skipped = Vec::new();
     // The last number of each name that was taken: counted from the start each time, many would take forever.
     let mut numbers: HashMap<PathBuf, u32> = HashMap::new();
     let _stage = stage(progress, "Copying", Some(dataset.items.len() as u64));
     for item in &dataset.items {
-        let folder = out.join(&dataset.classes[item.class]);
         let name = item.path.file_name().unwrap_or(item.path.as_os_str());
-        let wanted = folder.join(name);
+        let wanted = Path::new(&dataset.classes[item.class]).join(name);
         let mut target = wanted.clone();
-        while target.exists() {
+        while copies.holds(&target) {
             let number = numbers.entry(wanted.clone()).or_insert(1);
             *number += 1;
             target = numbered(&wanted, *number);
         }
         match fs::read(dataset.root.join(&item.path)) {
-            Ok(bytes) => write_atomically(&target, &bytes).map_err(at(&target))?,
+            Ok(bytes) => copies.write(&target, &bytes)?,
             Err(error) => skipped.push(Skipped {
                 path: item.path.clone(),
                 reason: error.to_string(),
@@ -51,11 +46,14 @@ pub fn copy_to_folders(
         }
         progress.advance(1);
     }
+    copies.finish(None)?;
     Ok((dataset.items.len() - skipped.len(), skipped))
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::files::write_atomically;
+
     use super::*;
     use crate::progress::Silent;
 
@@ -78,5 +76,24 @@ mod tests {
         ] {
             assert_eq!(fs::read_to_string(out.path().join(path)).expect(path), original);
         }
+    }
+
+    #[test]
+    fn of_copies_that_cannot_all_be_written_none_is_there() {
+        let (data, place) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        // With a number it would be too long.
+        let name = "x".repeat(255);
+        for folder in ["a/in", "a/on"] {
+            write_atomically(&data.path().join(folder).join(&name), b"").expect("written");
+        }
+        let dataset = Dataset::scan(data.path()).expect("a data set");
+        let out = place.path().join("out");
+        let error = copy_to_folders(&dataset, &out, &Silent).expect_err("the second has no name");
+        let copy = out.join("a").join(format!("{name}-2"));
+        assert!(error.to_string().starts_with(&copy.display().to_string()), "{error}");
+        assert_eq!(fs::read_dir(place.path()).expect("a folder").count(), 0);
     }
 }

@@ -19,6 +19,8 @@ use std::path::PathBuf;
 
 use shared::files::FileError;
 
+use crate::destination::DestinationError;
+
 pub use copy::copy_to_folders;
 pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
 pub use examine::{Picture, examine, readable};
@@ -78,6 +80,9 @@ pub enum DatasetError {
     /// A file or folder cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Copies cannot be written to their place.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
     /// It is no folder, and no list either.
     #[error(
         "{0} is no folder; a data set is a folder that holds one folder of images per class, or a list (.csv, .tsv, \

@@ -4,6 +4,7 @@ use serde_json::json;
 use shared::bundle::{Backbone, ClassifierKind};
 
 use super::*;
+use crate::destination::{Claim, check_vacant};
 use crate::evaluation::{Evaluation, Metrics, Predicted, Predictions};
 
 /// A record of a run that ended at `created`.
@@ -133,7 +134,7 @@ fn a_run_is_never_overwritten_and_a_change_is_noticed() {
     save(&folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
     assert!(matches!(
         write(&folder, record("2", "2026-01-01T00:00:00Z"), &BTreeMap::new()),
-        Err(RunError::Occupied(_))
+        Err(RunError::Destination(DestinationError::Occupied(_)))
     ));
     let entry = Entry::load(&folder).expect("a run");
     assert_eq!(entry.record.changed_files(&folder), Vec::<PathBuf>::new());
@@ -180,6 +181,8 @@ fn an_empty_folder_is_filled() {
     let folder = place.path();
     // As a program leaves it that was killed while it wrote.
     fs::create_dir(folder.join(".ikat-filling-0.tmp")).expect("a folder");
+    let locks = tempfile::tempdir().expect("a folder");
+    let _claim = Claim::acquire(folder, locks.path()).expect("free");
     save(folder, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
     let entry = Entry::load(folder).expect("a run");
     assert_eq!(entry.record.changed_files(folder), Vec::<PathBuf>::new());
@@ -188,7 +191,7 @@ fn an_empty_folder_is_filled() {
     names.sort();
     assert_eq!(names, ["bundle", METRICS, PARAMETERS, PREDICTIONS, RECORD]);
     fs::remove_file(folder.join(RECORD)).expect("removed");
-    assert!(matches!(check_vacant(folder), Err(RunError::Occupied(_))));
+    assert!(matches!(check_vacant(folder), Err(DestinationError::Occupied(_))));
 }
 
 #[cfg(unix)]
@@ -199,7 +202,7 @@ fn a_link_to_an_empty_folder_is_one_that_keeps_its_permissions() {
     let (real, link) = (place.path().join("real"), place.path().join("link"));
     symlink(&real, &link).expect("a link");
     assert!(
-        matches!(check_vacant(&link), Err(RunError::File(_))),
+        matches!(check_vacant(&link), Err(DestinationError::File(_))),
         "it leads nowhere"
     );
     fs::create_dir(&real).expect("a folder");

@@ -10,11 +10,12 @@ use shared::image::Limits;
 
 use super::{Refinement, Selection, TrainingError, Workplace};
 use crate::dataset::{Skipped, Split};
+use crate::destination;
 use crate::evaluation::{Metrics, Predictions};
 use crate::image_reader::Images;
 use crate::refine::{History, tensorboard};
 use crate::report::{self, Report};
-use crate::runs::{self, DataSummary, Kind, Record, TrainedOn};
+use crate::runs::{self, DataSummary, Kind, Record, RunError, TrainedOn};
 
 /// What a training or a measurement gives.
 #[derive(Debug)]
@@ -71,12 +72,12 @@ impl Run {
     /// are epochs, the report with at most `pictures` test images, and after a training `trained_on.txt` and `bundle/`.
     ///
     /// # Errors
-    /// [`runs::RunError::Occupied`] where the folder holds something, what the file system says, and what
-    /// hinders the report.
+    /// [`destination::DestinationError::Occupied`] where the folder holds something, what the file system says, and
+    /// what hinders the report.
     pub fn save(&self, out: Option<&Path>, pictures: usize, workplace: &Workplace) -> Result<Saved, TrainingError> {
         let record = Record::new(self.kind, &self.bundle.manifest, self.data.clone(), &self.notes);
         let folder = out.map_or_else(|| Path::new(runs::FOLDER).join(&record.id), Path::to_path_buf);
-        runs::check_vacant(&folder)?;
+        destination::check_vacant(&folder).map_err(RunError::from)?;
         let gallery = report::gallery(
             &self.bundle,
             &self.images,

@@ -6,8 +6,9 @@ use shared::files::at;
 
 use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
+use crate::cli::interruption;
 use crate::cli::output::{list_skipped, printable_path};
-use crate::cli::resources::{check_outside, save};
+use crate::cli::resources::{check_outside, claim_folder, save};
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
@@ -107,9 +108,12 @@ fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<D
         return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
     };
     check_outside(out, &arguments.data, "--out")?;
+    let hint = "choose another folder with --out";
+    let _claim = claim_folder(out, &session.cache()?, hint)?;
+    interruption::begins_anew(session);
     let (copied, unreadable) =
         dataset::copy_to_folders(dataset, out, &session.progress).map_err(|error| match error {
-            DatasetError::File(_) => Failure::hinted(&error, "choose another folder with --out"),
+            DatasetError::File(_) | DatasetError::Destination(_) => Failure::hinted(&error, hint),
             error => Failure::from(error),
         })?;
     finish(out, copied, &[&dataset.skipped[..], &unreadable].concat(), session)
