@@ -356,7 +356,7 @@ fn a_list_trains_as_its_class_folders_do() {
     ] {
         say(&mut trainer(&["data", "export", "--data", &data, "--format", format])).ended_with(0);
         let again = say(&mut trainer(&["data", "export", "--data", &data, "--format", format])).ended_with(1);
-        assert!(again.stderr.contains("not overwritten"), "{again:?}");
+        assert!(again.stderr.contains("never overwritten"), "{again:?}");
         let list = folder.path().join(name).display().to_string();
         let out = at(format);
         let said = say(&mut trainer(&[

@@ -224,7 +224,7 @@ fn a_learning_rate_is_suggested_and_drawn() {
     let is_tried = |point: &Value| point["rate"] == *suggestion;
     assert!(suggestion.is_null() || points.iter().any(is_tried), "{document}");
     assert!(std::fs::read_to_string(&plot).is_ok_and(|svg| svg.contains("</svg>")));
-    let said = say(&mut find()).ended_with(2);
+    let said = say(&mut find()).ended_with(1);
     assert!(said.stderr.contains("exists already"), "{}", said.stderr);
 }
 

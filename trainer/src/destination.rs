@@ -17,6 +17,9 @@ const FILLING: &str = ".ikat-filling-";
 /// Why results cannot be written to their place.
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
+    /// The file is there already.
+    #[error("{0} exists already, and is never overwritten")]
+    Exists(PathBuf),
     /// The folder holds something already.
     #[error("{0} is not empty, and what it holds is never overwritten")]
     Occupied(PathBuf),

@@ -11,6 +11,7 @@ use rand::RngExt;
 use shared::bundle::{Bundle, SIGNATURE_BYTES};
 use shared::files::{FileError, TEMPORARY, UNFINISHED, at, hex};
 
+use crate::destination::DestinationError;
 use crate::shell;
 
 /// A key file is a few lines.
@@ -26,8 +27,8 @@ pub enum SigningError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A key is never written over another: what that one signed could not be signed again.
-    #[error("{0} exists already, and a key is never overwritten")]
-    Exists(PathBuf),
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
     /// The file holds something else.
     #[error("{0} holds no Ed25519 private key in PEM (PKCS #8): make one with `trainer keygen`")]
     NoKey(PathBuf),
@@ -66,10 +67,10 @@ impl SigningKey {
     /// Writes the key to `path`, which must not exist, for its owner alone.
     ///
     /// # Errors
-    /// [`SigningError::Exists`] and [`SigningError::File`].
+    /// [`DestinationError::Exists`] and [`SigningError::File`].
     pub fn write(&self, path: &Path) -> Result<(), SigningError> {
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AlreadyExists => SigningError::Exists(path.to_path_buf()),
+            io::ErrorKind::AlreadyExists => SigningError::Destination(DestinationError::Exists(path.to_path_buf())),
             _ => at(path)(source).into(),
         };
         // OpenSSL 3.0 reads no file that holds the public key too.
@@ -164,7 +165,7 @@ mod tests {
         trusted.check(b"x", Some(&again.sign(b"x"))).expect("its own signature");
         assert!(matches!(
             SigningKey::generate().write(&path),
-            Err(SigningError::Exists(_))
+            Err(SigningError::Destination(DestinationError::Exists(_)))
         ));
         assert_eq!(SigningKey::read(&path).expect("untouched").public(), key.public());
     }

@@ -11,7 +11,7 @@ use shared::network::Runtime;
 use super::Session;
 use super::failure::Failure;
 use super::values;
-use crate::destination::{self, Claim};
+use crate::destination::{self, Claim, DestinationError};
 use crate::device::Device;
 use crate::runs::{self, RECORD};
 use crate::setup::{self, Cache};
@@ -43,10 +43,8 @@ pub fn writable(path: &Path) -> Result<(), Failure> {
 /// Refuses a file that is there already; another place is chosen with `option`.
 pub fn check_new(path: &Path, option: &str) -> Result<(), Failure> {
     if path.exists() {
-        return Err(Failure::usage(format!(
-            "{} exists already: choose another file with {option}",
-            path.display()
-        )));
+        let error = DestinationError::Exists(path.to_path_buf());
+        return Err(Failure::hinted(&error, format!("choose another file with {option}")));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::cli::Session;
 use crate::cli::failure::{Done, Failure};
 use crate::cli::interruption;
 use crate::cli::output::{list_skipped, printable_path};
-use crate::cli::resources::{check_outside, claim_folder, save};
+use crate::cli::resources::{check_new, check_outside, claim_folder, save};
 use crate::counted::counted;
 use crate::dataset::{self, Dataset, DatasetError, ListFormat, Skipped};
 
@@ -72,12 +72,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             out.display()
         )));
     }
-    if out.exists() {
-        return Err(Failure::failed(format!(
-            "{} is there already and is not overwritten; choose another name with --out",
-            out.display()
-        )));
-    }
+    check_new(&out, "--out")?;
     let below = below(&dataset.root, &out)?;
     let (list, unnamed) = dataset.to_list(format, &below);
     save(&out, &list, "--out")?;
