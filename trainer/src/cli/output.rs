@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::failure::Failure;
-use crate::dataset::Skipped;
+use crate::dataset::{Skipped, text_of};
 use crate::runs::SKIPPED;
 
 /// Most lines about what was left out.
@@ -142,7 +142,7 @@ pub fn printable(text: &str) -> String {
 
 /// The same of a path.
 pub fn printable_path(path: &Path) -> String {
-    printable(&path.to_string_lossy())
+    printable(&text_of(path))
 }
 
 /// The same of a text of several lines, whose breaks stay.

@@ -10,6 +10,7 @@ use super::location::BundleArguments;
 use super::output::{Output, print, printable, printable_path};
 use super::resources::Resources;
 use super::values;
+use crate::dataset::text_of;
 use crate::evaluation::padded;
 use crate::scoring::{self, Outcome, Scored};
 
@@ -114,7 +115,7 @@ fn rows(results: &[Scored], classes: &[String]) -> String {
     // Writing to memory does not fail.
     let _ = writer.write_record(header);
     for Scored { path, outcome } in results {
-        let mut fields = vec![path.to_string_lossy().into_owned()];
+        let mut fields = vec![text_of(path)];
         match outcome {
             Outcome::Answer(answer) => {
                 let decision = answer.decision.name().to_owned();

@@ -29,7 +29,7 @@ pub use list::{ListFormat, list_of};
 pub(crate) use list::{check_folders, list_in};
 pub(crate) use near_duplicates::Groups;
 pub use near_duplicates::{DEFAULT_DISTANCE, near_duplicate_groups};
-pub(crate) use path_text::{as_text, escape, unescape};
+pub(crate) use path_text::{as_text, escape, text_of, unescape};
 pub(crate) use read::{ReadError, read};
 pub(crate) use relocate::{below, inside, named_inside, relocate_exactly, vacant};
 pub use relocate::{relocate, same_file};

@@ -26,6 +26,11 @@ pub(crate) fn escape(path: &Path) -> String {
     text
 }
 
+/// The path as text in results: as it is, or, where it is no Unicode, as [`escape`] has it.
+pub(crate) fn text_of(path: &Path) -> String {
+    path.to_str().map_or_else(|| escape(path), str::to_owned)
+}
+
 fn escape_byte(byte: u8, text: &mut String) {
     use std::fmt::Write;
     let _ = write!(text, "\\x{byte:02x}");
@@ -73,7 +78,7 @@ impl Paths for Path {
     type Text = String;
 
     fn text(&self) -> String {
-        self.to_string_lossy().into_owned()
+        text_of(self)
     }
 }
 
@@ -152,7 +157,7 @@ mod tests {
             many: vec![&path],
             slice: std::slice::from_ref(&path),
         };
-        let text = "a\u{fffd}.jpg";
+        let text = "a\\xff.jpg";
         assert_eq!(
             serde_json::to_value(document).expect("a document"),
             serde_json::json!({ "one": text, "own": text, "none": null, "some": text, "many": [text], "slice": [text] })

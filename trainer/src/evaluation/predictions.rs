@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use shared::classifier::{Decision, Prediction};
 
-use crate::dataset::escape;
+use crate::dataset::text_of;
 
 /// Columns before the classes' scores.
 const COLUMNS: [&str; 3] = ["path", "truth", "label"];
@@ -81,8 +81,7 @@ impl Predictions {
         // Writing to memory does not fail.
         let _ = writer.write_record(COLUMNS.into_iter().chain(classes));
         for row in &self.rows {
-            let path = row.path.to_str().map_or_else(|| escape(&row.path), str::to_owned);
-            let _ = writer.write_field(path);
+            let _ = writer.write_field(text_of(&row.path));
             let _ = writer.write_field(&self.classes[row.truth]);
             let _ = writer.write_field(&self.classes[row.best]);
             for probability in &row.probabilities {

@@ -12,7 +12,7 @@ use super::gallery::thumbnail;
 use super::{ReportError, STYLE};
 use crate::audit::{self, Audit, ClassCount, Labelled};
 use crate::counted::counted;
-use crate::dataset::{Skipped, unescape};
+use crate::dataset::{Skipped, text_of, unescape};
 
 /// Pictures of one section at most.
 const PICTURES: usize = 120;
@@ -94,7 +94,7 @@ pub fn audit_page(
             title: "Files that cannot be read",
             lines: unreadable
                 .iter()
-                .map(|item| (item.path.to_string_lossy().into_owned(), item.reason.clone()))
+                .map(|item| (text_of(&item.path), item.reason.clone()))
                 .collect(),
         },
         List {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Plot, Report, ReportError, SCRIPT, STYLE, figure, interval, percent, plots};
 use crate::counted::counted;
+use crate::dataset::text_of;
 use crate::evaluation::{Evaluation, MATRIX, Predicted};
 use crate::runs::{ClassCount, flatten};
 
@@ -131,7 +132,7 @@ pub(super) fn render(report: &Report, roc: Plot) -> Result<String, ReportError> 
         counts: &report.record.data.classes,
         parameters,
         left_out: left_out
-            .map(|item| (item.path.to_string_lossy().into_owned(), item.reason.as_str()))
+            .map(|item| (text_of(&item.path), item.reason.as_str()))
             .collect(),
     };
     page.render().map_err(|error| ReportError::Page(error.to_string()))
@@ -336,7 +337,7 @@ fn data(report: &Report) -> Result<String, ReportError> {
     let images = report.gallery.images.iter().map(|shown| {
         let row = &predictions.rows[shown.row];
         Image {
-            path: row.path.to_string_lossy().into_owned(),
+            path: text_of(&row.path),
             truth: row.truth,
             scores: scores(row),
             width: shown.width,

@@ -149,7 +149,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
 
     list_skipped(&dataset.skipped);
     let entry = |row: usize| Entry {
-        path: dataset.items[row].path.to_string_lossy().into_owned(),
+        path: dataset::text_of(&dataset.items[row].path),
         label: &dataset.classes[dataset.items[row].class],
         width: pictures[row].width,
         height: pictures[row].height,

@@ -17,8 +17,10 @@ struct Document {
     /// Name of what was put back.
     quarantine: String,
     restored: usize,
-    renamed: Vec<String>,
-    missing: Vec<String>,
+    #[serde(serialize_with = "crate::dataset::as_text")]
+    renamed: Vec<PathBuf>,
+    #[serde(serialize_with = "crate::dataset::as_text")]
+    missing: Vec<PathBuf>,
     left: Vec<Skipped>,
 }
 
@@ -29,14 +31,12 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
     }
     let lock = FolderLock::acquire(data)?;
     let restored = quarantine::restore(data, name, &lock)?;
-    let texts =
-        |paths: &[PathBuf]| -> Vec<String> { paths.iter().map(|path| path.to_string_lossy().into_owned()).collect() };
     let place = quarantine::place(&restored.quarantine);
     let place = printable_path(&place);
     let document = Document {
         restored: restored.files.len() + restored.renamed.len(),
-        renamed: texts(&restored.renamed),
-        missing: texts(&restored.missing),
+        renamed: restored.renamed,
+        missing: restored.missing,
         quarantine: restored.quarantine,
         left: restored.left,
     };
@@ -49,7 +49,7 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
     let missing = document.missing.iter().map(|path| {
         format!(
             "{} is missing from {place}: put it there and run --restore {}{or_forget}",
-            printable(path),
+            printable_path(path),
             printable(&document.quarantine)
         )
     });
@@ -60,7 +60,7 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
     let not_back: Vec<String> = missing.chain(left).collect();
     let mut text = counted(document.restored, "file is back", "files are back");
     for path in &document.renamed {
-        let _ = write!(text, "\n  {} (its name was taken)", printable(path));
+        let _ = write!(text, "\n  {} (its name was taken)", printable_path(path));
     }
     for line in &not_back {
         let _ = write!(text, "\n  {line}");
