@@ -39,6 +39,8 @@ pub struct Restored {
     pub files: Vec<PathBuf>,
     /// Files that are back under another name, because theirs is taken.
     pub renamed: Vec<PathBuf>,
+    /// Class folders that were not there any more, and are again.
+    pub remade: Vec<PathBuf>,
     /// Files that are neither in the quarantine nor where they were.
     pub missing: Vec<PathBuf>,
     /// Files that stay in the quarantine, and why.
@@ -230,7 +232,10 @@ impl Quarantine {
             restored.files.push(path.to_path_buf());
             return Ok(());
         }
+        let class = path.iter().next().map(PathBuf::from);
+        let remade = class.filter(|class| !root.join(class).exists());
         let now = relocate(&kept, &original).map_err(at(&original))?;
+        restored.remade.extend(remade);
         let list = if now == original {
             &mut restored.files
         } else {
@@ -416,6 +421,16 @@ mod tests {
         let way_back = format!("2 files were set aside before, and --restore {name} puts them back");
         assert!(text.contains(&way_back), "{text}");
         assert_eq!(restore(folder.path(), None, &lock).expect("back").files, paths[..2]);
+    }
+
+    #[test]
+    fn a_class_folder_that_has_another_name_by_now_is_told_of() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        set_aside(folder.path(), &paths, &lock).expect("moved");
+        fs::rename(folder.path().join("a"), folder.path().join("c")).expect("renamed");
+        let restored = restore(folder.path(), None, &lock).expect("back");
+        assert_eq!((&restored.files, restored.remade), (&paths, vec![PathBuf::from("a")]));
     }
 
     #[cfg(unix)]

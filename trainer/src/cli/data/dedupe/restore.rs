@@ -19,6 +19,9 @@ struct Document {
     restored: usize,
     #[serde(serialize_with = "crate::dataset::as_text")]
     renamed: Vec<PathBuf>,
+    /// Class folders that were not there any more.
+    #[serde(serialize_with = "crate::dataset::as_text")]
+    remade: Vec<PathBuf>,
     #[serde(serialize_with = "crate::dataset::as_text")]
     missing: Vec<PathBuf>,
     left: Vec<Skipped>,
@@ -36,6 +39,7 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
     let document = Document {
         restored: restored.files.len() + restored.renamed.len(),
         renamed: restored.renamed,
+        remade: restored.remade,
         missing: restored.missing,
         quarantine: restored.quarantine,
         left: restored.left,
@@ -61,6 +65,13 @@ pub fn restore(data: &Path, name: Option<&str>, session: &Session) -> Result<Don
     let mut text = counted(document.restored, "file is back", "files are back");
     for path in &document.renamed {
         let _ = write!(text, "\n  {} (its name was taken)", printable_path(path));
+    }
+    for class in &document.remade {
+        let class = printable_path(class);
+        let _ = write!(
+            text,
+            "\n  the folder {class} was gone and is there again: if it has another name now, move these files there"
+        );
     }
     for line in &not_back {
         let _ = write!(text, "\n  {line}");
