@@ -89,15 +89,15 @@ pub enum SearchError {
         /// The environment variable.
         variable: &'static str,
     },
-    /// The key is not taken.
-    #[error("{provider} refused the request: status {status}; check the key in {variable}")]
+    /// The key is not taken, or nobody without one.
+    #[error("{provider} refused the request: status {status}; {way_out}")]
     Denied {
         /// Which provider.
         provider: &'static str,
         /// HTTP status.
         status: StatusCode,
-        /// The environment variable.
-        variable: &'static str,
+        /// What to do, for people to read.
+        way_out: String,
     },
     /// The data set's labels are no folders.
     #[error(transparent)]
@@ -338,11 +338,7 @@ impl Asking<'_> {
             let status = response.status();
             self.found.remaining = self.provider.remaining(response.headers()).or(self.found.remaining);
             if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-                return Err(Miss::Search(SearchError::Denied {
-                    provider: self.provider.title(),
-                    status,
-                    variable: self.provider.variable(),
-                }));
+                return Err(Miss::Search(self.provider.denial(status)));
             }
             let wished = retry_after(&response);
             if may_pass(status) {

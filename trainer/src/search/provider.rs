@@ -1,7 +1,7 @@
 //! The providers' interfaces, as each of them documents it.
 
-use reqwest::Url;
 use reqwest::header::HeaderMap;
+use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::files;
@@ -150,6 +150,21 @@ impl Provider {
             });
         }
         Ok(())
+    }
+
+    /// What it means that it answers with this status to whoever is not allowed to ask.
+    pub(super) fn denial(&self, status: StatusCode) -> SearchError {
+        let variable = self.variable();
+        let way_out = if self.key.is_some() {
+            format!("check the key in {variable}")
+        } else {
+            format!("it lets not everybody ask without a key: ask again later, or set {variable} to yours")
+        };
+        SearchError::Denied {
+            provider: self.title(),
+            status,
+            way_out,
+        }
     }
 
     /// How many of the `per_query` images that a query asks for it gives at most.
@@ -418,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_sent_to_whoever_needs_no_key() {
+    fn a_token_is_sent_to_whoever_needs_no_key_and_doubted_where_it_was() {
         for name in [Name::Openverse, Name::WikimediaCommons] {
             let mut provider = Provider::new(name, None, Vec::new());
             for (key, headers) in [
@@ -431,6 +446,12 @@ mod tests {
                 provider.key = key;
                 let request = provider.request("dress", 0, 20).expect("a request");
                 assert_eq!(request.headers, headers, "{name:?}");
+                let denial = provider.denial(StatusCode::FORBIDDEN).to_string();
+                let is_checked = denial.contains("check the key in ");
+                assert!(
+                    is_checked != headers.is_empty() && denial.contains("_TOKEN"),
+                    "{denial}"
+                );
             }
         }
     }
