@@ -15,6 +15,8 @@ mod scan;
 mod split;
 mod split_file;
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use shared::files::FileError;
@@ -126,16 +128,24 @@ pub enum DatasetError {
 }
 
 impl Dataset {
-    /// The same data set without the images whose files are not there.
+    /// The same data set without the images whose files are not there, or cannot be reached.
     #[must_use]
     pub fn existing(&self) -> Self {
-        let items = self.items.iter().cloned();
-        let (there, missing): (Vec<Item>, Vec<Item>) = items.partition(|item| self.root.join(&item.path).exists());
-        let missing = missing.into_iter().map(|item| Skipped {
-            path: item.path,
-            reason: "there is no such file".to_owned(),
-        });
-        self.restricted(there, self.skipped.iter().cloned().chain(missing).collect())
+        let mut skipped = self.skipped.clone();
+        let mut there = Vec::with_capacity(self.items.len());
+        for item in &self.items {
+            match fs::metadata(self.root.join(&item.path)) {
+                Ok(_) => there.push(item.clone()),
+                Err(error) => skipped.push(Skipped {
+                    path: item.path.clone(),
+                    reason: match error.kind() {
+                        ErrorKind::NotFound => "there is no such file".to_owned(),
+                        _ => error.to_string(),
+                    },
+                }),
+            }
+        }
+        self.restricted(there, skipped)
     }
 
     /// The same data set with these items only. Classes without one are dropped and listed.
@@ -172,5 +182,35 @@ impl Dataset {
             items,
             skipped,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn an_image_that_cannot_be_reached_is_not_said_to_be_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("1.jpg"), "").expect("written");
+        let item = |path: &str| Item {
+            path: path.into(),
+            class: 0,
+        };
+        let dataset = Dataset {
+            root: folder.path().to_path_buf(),
+            classes: vec!["hat".to_owned()],
+            items: ["1.jpg", "1.jpg/2.jpg", "3.jpg"].map(item).to_vec(),
+            skipped: Vec::new(),
+        };
+        let existing = dataset.existing();
+        assert_eq!(existing.items, dataset.items[..1]);
+        let reasons: Vec<&str> = existing.skipped.iter().map(|skipped| &*skipped.reason).collect();
+        let [unreachable, missing] = reasons[..] else {
+            panic!("{reasons:?}")
+        };
+        assert!(unreachable.starts_with("Not a directory"), "{unreachable}");
+        assert_eq!(missing, "there is no such file");
     }
 }
