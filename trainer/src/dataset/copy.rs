@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::relocate::numbered;
-use super::{Dataset, DatasetError, Skipped};
+use super::{Dataset, DatasetError, Skipped, hidden_below};
 use crate::destination::NewFolder;
 use crate::progress::{Progress, stage};
 
@@ -37,11 +37,16 @@ pub fn copy_to_folders(
             *number += 1;
             target = numbered(&wanted, *number);
         }
-        match fs::read(dataset.root.join(&item.path)) {
+        let bytes = if hidden_below(&wanted) {
+            Err("in a class folder, a file of this name is passed over".to_owned())
+        } else {
+            fs::read(dataset.root.join(&item.path)).map_err(|error| error.to_string())
+        };
+        match bytes {
             Ok(bytes) => copies.write(&target, &bytes)?,
-            Err(error) => skipped.push(Skipped {
+            Err(reason) => skipped.push(Skipped {
                 path: item.path.clone(),
-                reason: error.to_string(),
+                reason,
             }),
         }
         progress.advance(1);
@@ -76,6 +81,24 @@ mod tests {
         ] {
             assert_eq!(fs::read_to_string(out.path().join(path)).expect(path), original);
         }
+    }
+
+    #[test]
+    fn what_would_be_passed_over_among_the_copies_is_listed() {
+        let (data, place) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        let list = data.path().join("labels.csv");
+        fs::write(&list, "path,label\n.1.jpg,a\n.in/2.jpg,a\n").expect("written");
+        for path in [".1.jpg", ".in/2.jpg"] {
+            write_atomically(&data.path().join(path), b"").expect("written");
+        }
+        let dataset = Dataset::scan(&list).expect("a data set");
+        let out = place.path().join("out");
+        let (copied, skipped) = copy_to_folders(&dataset, &out, &Silent).expect("copied");
+        assert_eq!((copied, skipped.len(), &*skipped[0].path), (1, 1, Path::new(".1.jpg")));
+        assert_eq!(Dataset::scan(&out).expect("a data set").items.len(), copied);
     }
 
     #[test]
