@@ -161,7 +161,13 @@ impl Gathered<'_> {
                     "this is one JSON document and not a row for each line: run `trainer featurize` without --json";
                 return Err(wrong(reason.to_owned()));
             }
-            let row: Line = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+            let row: Line = serde_json::from_slice(&bytes).map_err(|error| {
+                wrong(if error.is_eof() {
+                    "it is cut short, as where its writer was killed: compute these rows anew".to_owned()
+                } else {
+                    error.to_string()
+                })
+            })?;
             if row.error.is_none() && row.network != self.key.as_str() {
                 return Err(RowsError::Foreign {
                     place: place.to_owned(),
@@ -513,6 +519,19 @@ mod tests {
             back.map(|number| number.to_bits())
                 .eq(numbers.iter().map(|number| number.to_bits()))
         );
+    }
+
+    #[tokio::test]
+    async fn a_row_that_a_kill_cut_short_is_told_as_such() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("rows.jsonl");
+        let text = format!("{}\n{}", row("a/1.jpg", None, &[1.0]), row("b/1.jpg", None, &[2.0]));
+        for cut in [1, 9, 99] {
+            std::fs::write(&file, &text[..text.len() - cut]).expect("written");
+            let read = read(&file.display().to_string(), &key(), 1).await;
+            let error = read.expect_err("a part of a row").to_string();
+            assert!(error.contains("line 2: it is cut short"), "{error}");
+        }
     }
 
     #[tokio::test]
