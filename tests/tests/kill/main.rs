@@ -253,6 +253,45 @@ fn setting_copies_aside() {
     });
 }
 
+struct Export;
+
+impl Operation for Export {
+    const NAME: &'static str = "export";
+
+    fn fresh(&self) -> Workshop {
+        Workshop::new(25)
+    }
+
+    fn command(&self, workshop: &Workshop) -> Command {
+        workshop.trainer(&[
+            "data", "export", "--data", "data", "--format", "folder", "--out", "copies",
+        ])
+    }
+
+    /// The copies are all there, or none is.
+    fn check(&self, workshop: &Workshop) {
+        if self.is_done(workshop) {
+            assert_same("what was copied", &tree(&workshop.path("copies")), &classes(workshop));
+        }
+    }
+
+    fn is_done(&self, workshop: &Workshop) -> bool {
+        workshop.path("copies").exists()
+    }
+
+    fn outcome(&self, workshop: &Workshop) -> Tree {
+        let entries = std::fs::read_dir(workshop.path(".")).expect("a folder").flatten();
+        let mut names = entries.map(|entry| entry.file_name().display().to_string());
+        assert!(names.all(|name| !name.starts_with(".ikat-")), "something is left");
+        tree(&workshop.path("copies"))
+    }
+}
+
+#[test]
+fn copying_a_data_set() {
+    survive(&Export);
+}
+
 /// A run is there whole or not at all.
 fn check_run(workshop: &Workshop) {
     let run = workshop.path("run");
