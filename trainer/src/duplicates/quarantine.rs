@@ -178,7 +178,7 @@ impl Quarantine {
             .filter(|known| name.is_none_or(|name| *known == name))
         {
             let found = Self::open(root, known)?;
-            if found.paths.iter().any(|path| found.holds(path)) {
+            if found.paths.iter().any(|path| found.holds(path).unwrap_or(true)) {
                 return Ok(found);
             }
             latest.get_or_insert(found);
@@ -203,22 +203,34 @@ impl Quarantine {
         })
     }
 
-    fn holds(&self, path: &Path) -> bool {
-        fs::symlink_metadata(self.folder.join(path)).is_ok_and(|found| !found.is_dir())
+    /// Whether a file is there; what cannot be looked for is not gone.
+    fn holds(&self, path: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(self.folder.join(path)) {
+            Ok(found) => Ok(!found.is_dir()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves one file back and says in `restored` what became of it.
     fn put_back(&self, root: &Path, path: &Path, restored: &mut Restored) -> Result<(), QuarantineError> {
-        if !self.holds(path) {
-            // Where it is back, an earlier call has counted it, or it was never moved.
-            if fs::symlink_metadata(root.join(path)).is_err() {
-                restored.missing.push(path.to_path_buf());
-            }
-            return Ok(());
-        }
         let kept = self.folder.join(path);
-        let original = match inside(root, path).and_then(|original| below(root, &kept).map(|()| original)) {
-            Ok(original) => original,
+        let original = self.holds(path).and_then(|is_held| {
+            if !is_held {
+                return Ok(None);
+            }
+            below(root, &kept)?;
+            inside(root, path).map(Some)
+        });
+        let original = match original {
+            Ok(Some(original)) => original,
+            Ok(None) => {
+                // Where it is back, an earlier call has counted it, or it was never moved.
+                if fs::symlink_metadata(root.join(path)).is_err() {
+                    restored.missing.push(path.to_path_buf());
+                }
+                return Ok(());
+            }
             Err(error) => {
                 restored.left.push(Skipped {
                     path: path.to_path_buf(),
@@ -458,6 +470,26 @@ mod tests {
         assert_eq!((&restored.quarantine, &restored.files[..]), (&older, &paths[..1]));
         let restored = restore(folder.path(), None, &lock).expect("told");
         assert_eq!((&restored.quarantine, &restored.missing[..]), (&newer, &paths[1..2]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_looked_for_is_not_said_to_be_missing() {
+        let (folder, paths) = data();
+        let lock = FolderLock::acquire(folder.path()).expect("free");
+        let name = set_aside(folder.path(), &paths, &lock).expect("moved");
+        let quarantine = folder.path().join(place(&name));
+        // A link that leads back to itself, in place of a disk that does not answer.
+        let away = quarantine.join("away");
+        fs::rename(quarantine.join("a"), &away).expect("moved");
+        std::os::unix::fs::symlink("a", quarantine.join("a")).expect("a link");
+        let restored = restore(folder.path(), None, &lock).expect("told");
+        assert_eq!((&restored.files[..], restored.missing), (&paths[2..], Vec::new()));
+        let left: Vec<&PathBuf> = restored.left.iter().map(|left| &left.path).collect();
+        assert_eq!(left, [&paths[0], &paths[1]]);
+        fs::remove_file(quarantine.join("a")).expect("unlinked");
+        fs::rename(&away, quarantine.join("a")).expect("moved back");
+        assert_eq!(restore(folder.path(), None, &lock).expect("back").files, paths[..2]);
     }
 
     #[cfg(unix)]
