@@ -95,8 +95,16 @@ fn rename_to_vacant(from: &Path, to: &Path) -> io::Result<()> {
         }),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
         // Some file systems know no second names.
-        Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(from, to),
+        Err(_) => check_free(fs::symlink_metadata(to)).and_then(|()| fs::rename(from, to)),
+    }
+}
+
+/// Sees that nothing was `found` under a name. A disk that does not answer has told nothing of it.
+fn check_free(found: io::Result<Metadata>) -> io::Result<()> {
+    match found {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -214,6 +222,16 @@ mod tests {
         assert!(relocate(&at("gone"), &at("new/y.jpg")).is_err());
         fs::write(at("d"), "four").expect("written");
         assert!(relocate_exactly(&at("d"), &at("new/x.jpg")).is_err() && at("d").exists());
+    }
+
+    #[test]
+    fn only_a_name_that_nothing_has_is_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kind = |found| check_free(found).map_err(|error| error.kind());
+        assert_eq!(kind(fs::metadata(folder.path().join("none"))), Ok(()));
+        assert_eq!(kind(fs::metadata(folder.path())), Err(io::ErrorKind::AlreadyExists));
+        let silent = Err(io::ErrorKind::TimedOut.into());
+        assert_eq!(kind(silent), Err(io::ErrorKind::TimedOut));
     }
 
     #[test]
