@@ -169,17 +169,24 @@ pub(crate) fn instead_of_folder(path: &Path) -> String {
 }
 
 fn read_file(path: &Path, limits: Limits) -> Result<Bytes, ServiceError> {
-    if !path.exists() {
-        let message = format!("there is no file {}", path.display());
-        return Err(ServiceError::new(ErrorCode::NotFound, message));
-    }
-    if path.is_dir() {
+    let found = std::fs::metadata(path).map_err(|error| unseen(path, error))?;
+    if found.is_dir() {
         return Err(ServiceError::bad_request(instead_of_folder(path)));
     }
-    if !path.is_file() {
+    if !found.is_file() {
         return Err(ServiceError::bad_request("not an ordinary file"));
     }
     Ok(dataset::read(path, limits)?.into())
+}
+
+/// What it means that nothing can be told of the file at `path`: of a disk that does not answer, not that it is gone.
+fn unseen(path: &Path, error: io::Error) -> ServiceError {
+    match ServiceError::from(ReadError::File(error)) {
+        error if error.code == ErrorCode::NotFound => {
+            ServiceError::new(error.code, format!("there is no file {}", path.display()))
+        }
+        error => error,
+    }
 }
 
 impl From<ReadError> for ServiceError {
@@ -187,7 +194,10 @@ impl From<ReadError> for ServiceError {
         let code = match &error {
             ReadError::TooLarge(_) => ErrorCode::TooLarge,
             ReadError::File(error) => match error.kind() {
-                io::ErrorKind::NotFound => ErrorCode::NotFound,
+                io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidFilename
+                | io::ErrorKind::InvalidInput => ErrorCode::NotFound,
                 io::ErrorKind::PermissionDenied => ErrorCode::Forbidden,
                 _ => ErrorCode::StorageUnavailable,
             },
@@ -225,7 +235,16 @@ mod tests {
         }
         assert_eq!(code("small"), Ok(Bytes::from("abc")));
         assert_eq!(code("large"), Err(ErrorCode::TooLarge));
-        assert_eq!(code("none"), Err(ErrorCode::NotFound));
+        for name in ["none", "small/none", "no\0ne"] {
+            assert_eq!(code(name), Err(ErrorCode::NotFound), "{name:?}");
+        }
         assert_eq!(code(""), Err(ErrorCode::BadRequest));
+        for (kind, expected) in [
+            (io::ErrorKind::NotFound, ErrorCode::NotFound),
+            (io::ErrorKind::PermissionDenied, ErrorCode::Forbidden),
+            (io::ErrorKind::StaleNetworkFileHandle, ErrorCode::StorageUnavailable),
+        ] {
+            assert_eq!(unseen(folder.path(), kind.into()).code, expected);
+        }
     }
 }
