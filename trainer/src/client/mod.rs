@@ -7,6 +7,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{StatusCode, Url};
 use serde_json::json;
-use shared::files::{FileError, at};
 
 use crate::answers::innermost;
 use crate::image_reader::instead_of_folder;
@@ -44,7 +44,7 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Prepared(Bytes);
 
-/// Why a scorer gave no scores.
+/// Why a scorer gave no scores. What is wrong with a file does not say with which: whoever asks knows that.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// A signature needs a region.
@@ -70,21 +70,16 @@ pub enum ClientError {
     Setup(#[source] reqwest::Error),
     /// The file cannot be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] io::Error),
     /// It is no file.
     #[error("{}", instead_of_folder(.0))]
     Folder(PathBuf),
     /// There is nothing in it.
-    #[error("{0} is empty: send an image")]
-    Empty(PathBuf),
+    #[error("it is empty: send an image")]
+    Empty,
     /// The file is larger than any scorer takes.
-    #[error("{path} has {bytes} bytes, more than the limit of {MAX_FILE_BYTES}: send a smaller image")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
+    #[error("it has {0} bytes, more than the limit of {MAX_FILE_BYTES}: send a smaller image")]
+    TooLarge(u64),
     /// Nobody answered in time.
     #[error("{endpoint} did not answer in time: try again (the first request loads the model), or allow more time")]
     Timeout {
@@ -185,20 +180,17 @@ impl Client {
     /// # Errors
     /// [`ClientError::File`], [`ClientError::Folder`], [`ClientError::Empty`] and [`ClientError::TooLarge`].
     pub async fn prepare(path: &Path) -> Result<Prepared, ClientError> {
-        let found = tokio::fs::metadata(path).await.map_err(at(path))?;
+        let found = tokio::fs::metadata(path).await?;
         if found.is_dir() {
             return Err(ClientError::Folder(path.to_owned()));
         }
         let bytes = found.len();
         if bytes > MAX_FILE_BYTES {
-            return Err(ClientError::TooLarge {
-                path: path.to_owned(),
-                bytes,
-            });
+            return Err(ClientError::TooLarge(bytes));
         }
-        let image = tokio::fs::read(path).await.map_err(at(path))?;
+        let image = tokio::fs::read(path).await?;
         if image.is_empty() {
-            return Err(ClientError::Empty(path.to_owned()));
+            return Err(ClientError::Empty);
         }
         let body = json!({"image": base64::engine::general_purpose::STANDARD.encode(image)});
         Ok(Prepared(body.to_string().into()))
@@ -260,7 +252,7 @@ impl ClientError {
         match self {
             Self::Setup(_) => "endpoint",
             Self::NoRegion { .. } | Self::NoCredentials { .. } | Self::Signature(_) => "signature",
-            Self::File(_) | Self::Folder(_) | Self::Empty(_) | Self::TooLarge { .. } => "file",
+            Self::File(_) | Self::Folder(_) | Self::Empty | Self::TooLarge(_) => "file",
             Self::Timeout { .. } => "timeout",
             Self::BrokenOff { .. } => "broken_off",
             Self::Unreachable { .. } => "unreachable",

@@ -215,13 +215,33 @@ async fn what_no_scorer_takes_is_not_sent() {
     let path = folder.path().join("a.png");
     let file = std::fs::File::create(&path).expect("a file");
     let error = Client::prepare(&path).await.map(drop).expect_err("empty");
-    assert!(error.to_string().contains("a.png is empty"), "{error}");
+    assert!(matches!(error, ClientError::Empty), "{error}");
     file.set_len(MAX_FILE_BYTES).expect("longer");
     let Prepared(body) = Client::prepare(&path).await.expect("a request");
     assert_eq!(body.len(), 32 << 20);
     file.set_len(MAX_FILE_BYTES + 1).expect("longer");
     let error = Client::prepare(&path).await.map(drop).expect_err("too large");
-    assert!(matches!(error, ClientError::TooLarge { .. }), "{error}");
+    assert!(matches!(error, ClientError::TooLarge(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_sent_is_named_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [empty, large, none] = ["empty.png", "large.png", "none.png"].map(|name| folder.path().join(name));
+    std::fs::write(&empty, "").expect("written");
+    let file = std::fs::File::create(&large).expect("a file");
+    file.set_len(MAX_FILE_BYTES + 1).expect("longer");
+    let client = Client::new(url("http://127.0.0.1:9/"), Duration::from_secs(20)).expect("a client");
+    let load = Load {
+        images: vec![empty, large, none],
+        repeat: 1,
+        concurrency: NonZero::new(1).expect("one"),
+    };
+    let (calls, _) = call_all(&client, &load, &Silent).await;
+    for (call, name) in calls.iter().zip(["empty.png", "large.png", "none.png"]) {
+        let row = serde_json::to_string(call).expect("JSON");
+        assert_eq!(row.matches(name).count(), 1, "{row}");
+    }
 }
 
 /// A port, a client that calls it as `user` (`NAME:PASSWORD@`, or nothing), and a request.
