@@ -3,11 +3,13 @@
 //!
 //! A job is named by the hash of what it is to do, so that the same command finds it again. What has been scored is
 //! kept in a [`Journal`] until every result is in its place: a job that was killed goes on where it was, and each image
-//! has one result in the end, however often it was begun. [`input`] finds the images, [`local`] and [`state_machine`]
-//! score them, [`map_results`] reads what a Distributed Map wrote, and [`output`] puts the results in their files.
+//! has one result in the end, however often it was begun. [`input`] finds the images, `list` those that a list names,
+//! [`local`] and [`state_machine`] score them, [`map_results`] reads what a Distributed Map wrote, and [`output`] puts
+//! the results in their files.
 
 pub mod input;
 mod journal;
+mod list;
 pub mod local;
 pub mod map_results;
 mod new_file;
