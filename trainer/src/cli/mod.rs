@@ -59,8 +59,9 @@ struct Arguments {
     command: Command,
 }
 
-/// What every command understands.
+/// What every command understands, listed behind what is its own.
 #[derive(Debug, Args)]
+#[command(next_display_order = 900)]
 struct Common {
     /// Parameter file [default: ikat.toml in the current folder, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
