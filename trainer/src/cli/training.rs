@@ -72,11 +72,11 @@ pub enum Classifier {
 /// Whether the network that is served computes with 8-bit integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Quantize {
-    /// It computes with 32-bit floats
+    /// No, with 32-bit floats
     None,
-    /// It does
+    /// Yes
     Int8,
-    /// It does where it recognizes held-out training images as well, within half a point, and is faster on this machine
+    /// Where it then recognizes held-out training images as well, within half a point, and is faster on this machine
     Auto,
 }
 
