@@ -34,7 +34,7 @@ pub struct Arguments {
     /// ARN of the state machine: `StateMachine` among the stack's outputs
     #[arg(long, value_name = "ARN", value_parser = values::state_machine)]
     state_machine: Option<Arn>,
-    /// Batches that the state machine has scored at once
+    /// Batches scored at once by the state machine
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     concurrency: u32,
     /// Score on this machine instead

@@ -11,8 +11,8 @@ use crate::signing::SigningKey;
 /// Make a pair of keys for signing bundles.
 ///
 /// The private key (Ed25519, PKCS #8 PEM) goes into a file that its owner alone can read: keep it where models are
-/// published. The public key is printed, alone with --quiet: set it as IKAT_TRUSTED_KEY where they are served, and
-/// nothing else is.
+/// published. The public key is printed, alone with --quiet. Where models are served, set it as IKAT_TRUSTED_KEY: then
+/// only those that the private key has signed are served.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// File for the private key; must not exist
