@@ -55,6 +55,9 @@ pub enum MlflowError {
         /// What it said.
         message: String,
     },
+    /// Whoever is there answers, and is no tracking server: a page to sign in at, for example.
+    #[error("{0} answered, but not like an MLflow server: check the address, and whether it wants you to sign in")]
+    NotMlflow(String),
 }
 
 /// Logs the run in `folder` to the experiment of this name on the server at `uri`; gives the address of its page.
@@ -83,10 +86,11 @@ pub async fn log(uri: &Url, experiment: &str, folder: &Path) -> Result<String, M
         )
         .await?;
     let info = &created["run"]["info"];
-    let run = info["run_id"].as_str().unwrap_or_default().to_owned();
+    let run = info["run_id"].as_str();
+    let run = run.ok_or_else(|| MlflowError::NotMlflow(server.shown.clone()))?;
     let artifacts = info["artifact_uri"].as_str().unwrap_or_default();
 
-    let outcome = server.fill(&run, artifacts, &entry, milliseconds(0.0)).await;
+    let outcome = server.fill(run, artifacts, &entry, milliseconds(0.0)).await;
     let status = if outcome.is_ok() { "FINISHED" } else { "FAILED" };
     let finish = json!({ "run_id": run, "status": status, "end_time": milliseconds(0.0) });
     outcome.and(server.post("runs/update", &finish).await)?;
@@ -368,6 +372,20 @@ mod tests {
         std::fs::write(run.join(PARAMETERS), "{").expect("written");
         let error = parameters(&Entry::load(&run).expect("a run")).expect_err("damaged");
         assert!(error.to_string().contains(PARAMETERS), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_answers_like_no_tracking_server_is_told_of() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run = folder.path().join("run");
+        save(&run, record("1", "2026-01-01T00:00:00Z"), &[true; 4], &json!({}));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let page = axum::Router::new().fallback(|| async { "<html>Sign in</html>" });
+        tokio::spawn(async move { axum::serve(listener, page).await });
+        let address = Url::parse(&address).expect("an address");
+        let error = log(&address, "ikat", &run).await.expect_err("nothing was logged");
+        assert!(matches!(error, MlflowError::NotMlflow(_)), "{error}");
     }
 
     #[tokio::test]
