@@ -22,7 +22,7 @@ use crate::features::{CacheKey, Networks};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Images
-    #[arg(value_name = "IMAGE", required_unless_present = "stdin")]
+    #[arg(value_name = "IMAGE")]
     images: Vec<String>,
     /// Read a line for each image from standard input; what lies in a folder `.ikat`, where a data set keeps what was
     /// set aside, is passed over
@@ -41,6 +41,12 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
+    // The parser, which could ask for them too, does not see what a parameter file sets.
+    if arguments.images.is_empty() && !arguments.stdin {
+        return Err(Failure::usage(
+            "name images, or give --stdin to read a line for each from standard input",
+        ));
+    }
     arguments.device.check(false)?;
     if arguments.device == Device::Wgpu {
         session.note("Features are computed on the processor: for that only CUDA devices can be used");

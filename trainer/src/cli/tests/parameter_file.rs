@@ -116,6 +116,20 @@ fn a_file_can_stand_for_required_options() {
 }
 
 #[test]
+fn a_file_can_say_that_images_are_named_by_standard_input() {
+    let configuration =
+        Configuration::parse("[featurize]\nstdin = true\n", Path::new("ikat.toml")).expect("a parameter file");
+    let matches = |words: &[&str]| {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let command = configuration.apply(command(), &words).expect("known options");
+        let mut matches = command.try_get_matches_from(&words).expect("complete");
+        matches.remove_subcommand().expect("a command").1
+    };
+    assert!(matches(&["trainer", "featurize"]).get_flag("stdin"));
+    assert!(!matches(&["trainer", "featurize", "photo.jpg"]).get_flag("stdin"));
+}
+
+#[test]
 fn a_password_in_an_address_that_is_refused_is_not_repeated() {
     let text = "[call]\nendpoint = 'http://user:secret@host:99999'\n";
     let configuration = Configuration::parse(text, Path::new("ikat.toml")).expect("a parameter file");
