@@ -66,7 +66,7 @@ struct Common {
     /// Parameter file [default: ikat.toml in the current folder, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print one JSON document instead of text. Errors are text on stderr; the exit code tells
+    /// Print one JSON document instead of text. Errors are text on stderr; the exit code tells whether there was one
     #[arg(long, global = true)]
     json: bool,
     /// No progress and no hints, only results, notes on them, and errors
