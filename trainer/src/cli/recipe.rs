@@ -99,7 +99,7 @@ pub struct RecipeArguments {
     /// Statistics that batch normalization uses while training [default: frozen]
     #[arg(long, value_enum)]
     batch_norm: Option<BatchNorm>,
-    /// Numbers that are multiplied while training: f32, or bf16, which GPUs with matrix units for it are faster with;
+    /// Numbers that are multiplied while training: f32, or bf16, which is faster on GPUs with matrix units for it;
     /// weights and sums are f32 in any case [default: f32]
     #[arg(long, value_enum)]
     precision: Option<Numbers>,
