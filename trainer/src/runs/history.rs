@@ -111,9 +111,11 @@ impl History {
                 [] => {}
                 [entry] => return Ok(entry.clone()),
                 ref several => {
+                    // By their folders: a copy has the identifier of its original.
+                    let folder = |entry: &&Entry| entry.folder.display().to_string();
                     return Err(RunError::Ambiguous {
                         name: name.to_owned(),
-                        candidates: several.iter().map(|entry| entry.record.id.clone()).collect(),
+                        candidates: several.iter().map(folder).collect(),
                     });
                 }
             }

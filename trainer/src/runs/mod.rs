@@ -81,7 +81,7 @@ pub enum RunError {
     Ambiguous {
         /// What was asked for.
         name: String,
-        /// Their identifiers.
+        /// Their folders.
         candidates: Vec<String>,
     },
 }

@@ -109,7 +109,11 @@ fn runs_are_found_by_identifier_beginning_and_folder() {
             "{name}"
         );
     }
-    assert!(matches!(history.find("202601"), Err(RunError::Ambiguous { .. })));
+    let error = history.find("202601").expect_err("two runs").to_string();
+    for folder in ["a", "runs/b"].map(|name| root.join(name).display().to_string()) {
+        let named = history.find(&folder).expect("found").folder;
+        assert!(error.contains(&folder) && named == Path::new(&folder), "{error}");
+    }
     assert!(matches!(history.find("nothing"), Err(RunError::Unknown { .. })));
 }
 
