@@ -8,7 +8,7 @@ use super::plots::{MOST_LINES, roc_chart};
 use super::{Plot, ReportError, STYLE, figure, interval, percent};
 use crate::counted::counted;
 use crate::evaluation::{RocCurve, RocCurves, SIGNIFICANCE, Spread, p_text};
-use crate::runs::{Comparison, Difference};
+use crate::runs::{Compared, Comparison, Difference};
 
 /// At most so many classes get a plot of their own.
 const CLASSES: usize = 12;
@@ -58,6 +58,7 @@ struct Page<'a> {
     paired: Vec<PairRow>,
     caveats: &'a [String],
     charts: Vec<Plot>,
+    /// How many classes there are curves of.
     classes: usize,
     /// How many of them have a plot.
     plotted: usize,
@@ -82,7 +83,8 @@ struct PairRow {
 
 /// The page, with the `groups` of repeats where there are any, and the names of runs that are `left_out`.
 pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]) -> Result<String, ReportError> {
-    let classes = classes(comparison);
+    let drawn = drawn(comparison);
+    let classes = classes(&drawn);
     let page = Page {
         title: format!("{} compared", counted(comparison.runs.len(), "run", "runs")),
         style: STYLE,
@@ -105,13 +107,13 @@ pub fn comparison(comparison: &Comparison, groups: &[Group], left_out: &[String]
         caveats: &comparison.caveats,
         classes: classes.len(),
         plotted: classes.len().min(CLASSES),
-        charts: charts(comparison, &classes)?,
+        charts: charts(&drawn, comparison.runs.len(), &classes)?,
         differences: &comparison.differences,
     };
     page.render().map_err(|error| ReportError::Page(error.to_string()))
 }
 
-fn row(run: &crate::runs::Compared) -> Row<'_> {
+fn row(run: &Compared) -> Row<'_> {
     let evaluation = &run.metrics.evaluation;
     Row {
         id: &run.id,
@@ -143,63 +145,75 @@ fn pairs(comparison: &Comparison) -> Vec<PairRow> {
     rows.collect()
 }
 
-/// The classes of all runs, by name.
-fn classes(comparison: &Comparison) -> Vec<&String> {
-    let mut classes: Vec<&String> = comparison
-        .runs
+/// A run whose curves are drawn.
+struct Drawn<'a> {
+    run: &'a Compared,
+    curves: RocCurves,
+}
+
+impl Drawn<'_> {
+    fn of_class(&self, class: &str) -> Option<RocCurve> {
+        let index = self.run.predictions.classes.iter().position(|known| known == class)?;
+        self.curves.per_class[index].clone()
+    }
+}
+
+/// The runs that have a place in one plot.
+fn drawn(comparison: &Comparison) -> Vec<Drawn<'_>> {
+    let runs = comparison.runs.iter().take(MOST_LINES);
+    runs.map(|run| Drawn {
+        run,
+        curves: RocCurves::new(&run.predictions),
+    })
+    .collect()
+}
+
+/// The classes that there are curves of, by name.
+fn classes<'a>(drawn: &'a [Drawn<'a>]) -> Vec<&'a str> {
+    let mut classes: Vec<&str> = drawn
         .iter()
-        .flat_map(|run| &run.predictions.classes)
+        .flat_map(|drawn| drawn.run.predictions.classes.iter().zip(&drawn.curves.per_class))
+        .filter(|(_, curve)| curve.is_some())
+        .map(|(label, _)| label.as_str())
         .collect();
     classes.sort_unstable();
     classes.dedup();
     classes
 }
 
-/// The averages of all runs, and each class, overlaid.
-fn charts(comparison: &Comparison, classes: &[&String]) -> Result<Vec<Plot>, ReportError> {
-    let curves: Vec<(&str, RocCurves)> = comparison
-        .runs
-        .iter()
-        .take(MOST_LINES)
-        .map(|run| (run.folder.as_str(), RocCurves::new(&run.predictions)))
-        .collect();
-    let all = comparison.runs.len();
+/// The averages of the `drawn` among `all` runs, and each class, overlaid.
+fn charts(drawn: &[Drawn], all: usize, classes: &[&str]) -> Result<Vec<Plot>, ReportError> {
     let caption = if all > MOST_LINES {
         format!("The first {MOST_LINES} of {all} runs.")
     } else {
         String::new()
     };
-    let overlaid = |title: String, curve: &dyn Fn(usize) -> Option<RocCurve>| -> Result<Option<Plot>, ReportError> {
-        let lines: Vec<Line> = curves
+    let overlaid = |title: &str, curve: &dyn Fn(&Drawn) -> Option<RocCurve>| -> Result<Option<Plot>, ReportError> {
+        let lines: Vec<Line> = drawn
             .iter()
-            .enumerate()
-            .filter_map(|(run, (name, _))| {
-                let points = curve(run)?.points.into_iter().map(|[x, y]| (x, y)).collect();
-                Some(Line::new(*name, points))
+            .filter_map(|drawn| {
+                let points = curve(drawn)?.points.into_iter().map(|[x, y]| (x, y)).collect();
+                Some(Line::new(drawn.run.folder.as_str(), points))
             })
             .collect();
         if lines.is_empty() {
             return Ok(None);
         }
         Ok(Some(Plot {
-            svg: roc_chart(&title, lines).draw()?,
-            title,
+            svg: roc_chart(title, lines).draw()?,
+            title: title.to_owned(),
             caption: caption.clone(),
         }))
     };
     let mut charts = Vec::new();
-    charts.extend(overlaid("Mean of the classes (macro)".to_owned(), &|run| {
-        curves[run].1.macro_average.clone()
+    charts.extend(overlaid("Mean of the classes (macro)", &|drawn: &Drawn| {
+        drawn.curves.macro_average.clone()
     })?);
-    charts.extend(overlaid("All together (micro)".to_owned(), &|run| {
-        curves[run].1.micro_average.clone()
+    charts.extend(overlaid("All together (micro)", &|drawn: &Drawn| {
+        drawn.curves.micro_average.clone()
     })?);
     for &class in classes.iter().take(CLASSES) {
-        charts.extend(overlaid(class.clone(), &|run| {
-            let known = &comparison.runs[run].predictions.classes;
-            let index = known.iter().position(|known| known == class)?;
-            curves[run].1.per_class[index].clone()
-        })?);
+        charts.extend(overlaid(class, &|drawn: &Drawn| drawn.of_class(class))?);
     }
     Ok(charts)
 }

@@ -247,11 +247,19 @@ fn the_choice_of_c_is_drawn_by_what_it_was_chosen_by() {
 }
 
 #[test]
-fn a_comparison_says_how_many_classes_have_a_plot() {
-    let page = |classes: usize| {
+fn a_comparison_draws_the_classes_that_were_tested_and_says_how_many() {
+    // Of so many classes, with an image of each of these.
+    let page = |classes: usize, tested: &[usize]| {
+        let row = |truth: &usize| Predicted {
+            path: format!("{truth}.jpg").into(),
+            truth: *truth,
+            best: *truth,
+            probabilities: (0..classes).map(|class| f32::from(u8::from(class == *truth))).collect(),
+            decision: None,
+        };
         let predictions = Predictions {
-            classes: (0..classes).map(|class| class.to_string()).collect(),
-            rows: Vec::new(),
+            classes: (0..classes).map(|class| format!("class {class:02}")).collect(),
+            rows: tested.iter().map(row).collect(),
         };
         let runs = vec![Compared {
             id: "id".to_owned(),
@@ -269,7 +277,15 @@ fn a_comparison_says_how_many_classes_have_a_plot() {
         };
         comparison(&compared, &[], &["old (other images)".to_owned()]).expect("drawn")
     };
-    assert!(page(13).contains("Of 13 classes, the first 12 by name have a plot."));
-    assert!(!page(12).contains("by name have a plot"));
-    assert!(page(1).contains("Not compared, though in the same folder: old (other images)."));
+    let all: Vec<usize> = (0..13).collect();
+    assert!(page(13, &all).contains("Of 13 classes, the first 12 by name have a plot."));
+    assert!(!page(13, &all[1..]).contains("by name have a plot"));
+    let last = page(13, &[11, 12]);
+    assert!(last.contains("<h3>class 12</h3>") && !last.contains("by name have a plot"));
+    let none = page(13, &[]);
+    assert!(none.contains("Not compared, though in the same folder: old (other images)."));
+    assert!(
+        last.contains("ROC curves") && !none.contains("ROC curves"),
+        "no empty section"
+    );
 }
