@@ -118,21 +118,19 @@ fn a_killed_refinement_goes_on_to_the_same_network_and_is_scored_as_it_was_train
     assert_eq!(said.json()["version"], document["version"]);
     assert_eq!(json(&resumed.join("epochs.json")), history);
 
-    let image = data.join("dotted");
-    let image = std::fs::read_dir(image)
-        .expect("a class")
-        .next()
-        .expect("an image")
-        .expect("an entry");
-    let bundle = whole.display().to_string();
-    let scored = say(&mut trainer(&[
-        "score",
-        "--json",
-        "--bundle",
-        &bundle,
-        &image.path().display().to_string(),
-    ]));
-    assert!(scored.ended_with(0).json().to_string().contains("dotted"));
+    let predictions = std::fs::read_to_string(whole.join("predictions.csv")).expect("predictions");
+    let mut lines = predictions.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let classes = lines.next().expect("a header").split_off(3);
+    let measured = lines.next().expect("a test image");
+    let [bundle, image] = [whole, data.join(measured[0])].map(|path| path.display().to_string());
+    let score = ["score", "--json", "--bundle", &bundle, &image];
+    let scored = say(&mut trainer(&score)).ended_with(0).json()["results"][0].clone();
+    assert_eq!(scored["label"], measured[2]);
+    for (class, share) in classes.iter().zip(&measured[3..]) {
+        let expected: f64 = share.parse().expect("a number");
+        let found = scored["scores"][class].as_f64().expect("the class");
+        assert!((found - expected).abs() < 1e-4, "{class}: {scored} and {measured:?}");
+    }
 }
 
 #[test]
