@@ -353,6 +353,11 @@ fn a_body_that_does_not_come_costs_no_more_than_the_deadline_and_no_answer_about
     for path in ["/health/live", "/health/ready", "/v2/health/ready"] {
         assert_eq!(scorer.get(path).0, 200, "{path}");
     }
+    // Whoever hangs up holds a place no longer.
+    drop(clients.pop());
+    wait_until("a place to be free", || {
+        scorer.post("/", "application/json", b"{}").0 == 400
+    });
     for client in &mut clients {
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("an answer, and the end");
@@ -360,6 +365,9 @@ fn a_body_that_does_not_come_costs_no_more_than_the_deadline_and_no_answer_about
         assert!(answer.contains("deadline_exceeded"), "{answer}");
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let (_, log) = scorer.stop();
+    let late = log.iter().filter(|line| line["status"] == 504);
+    assert_eq!(late.count(), clients.len(), "who hung up was waited for: {log:?}");
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! The main job on real images: train, publish to S3, score through Lambda, compare.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use base64::Engine;
 use end_to_end::colours::own_cache;
-use end_to_end::http::{Http, connect};
+use end_to_end::http::Http;
 use end_to_end::lambda::Lambda;
 use end_to_end::program::{Running, Said, say, trainer};
 use end_to_end::seaweedfs::SeaweedFs;
@@ -361,34 +360,6 @@ fn bad_input_gets_the_documented_codes() {
         Some(1)
     );
     assert_eq!(answer["results"][1]["error"]["code"], "bad_request");
-}
-
-#[test]
-fn slow_clients_cannot_silence_the_scorer_and_it_stops_when_told() {
-    let Some(trained) = trained() else { return };
-    let scorer = serve(trained, "run/bundle");
-    wait_until("the model", || scorer.get("/health/ready").0 == 200);
-    let cores = std::thread::available_parallelism().expect("cores").get();
-    // One place for each core and eight that wait for it: all taken by bodies that do not come.
-    let slow: Vec<_> = (0..9 * cores)
-        .map(|_| {
-            let mut stream = connect(scorer.address());
-            stream
-                .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
-                .expect("a beginning");
-            stream
-        })
-        .collect();
-    wait_until("every place to be taken", || {
-        scorer.post("/", "application/json", b"{}").0 == 429
-    });
-    assert_eq!(scorer.get("/health/live").0, 200);
-    drop(slow);
-    wait_until("the places to be free", || {
-        scorer.post("/", "application/json", b"{}").0 == 400
-    });
-
-    assert_eq!(scorer.stop().0, Some(0));
 }
 
 #[test]
