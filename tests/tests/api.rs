@@ -6,7 +6,7 @@ use base64::Engine;
 use end_to_end::colours::{bundle, png};
 use end_to_end::http::Http;
 use end_to_end::program::say;
-use end_to_end::seaweedfs::SeaweedFs;
+use end_to_end::seaweedfs::{SECRET_KEY, SeaweedFs};
 use end_to_end::{encoded, tool, wait_until};
 use serde_json::{Value, json};
 use shared::bundle::Bundle;
@@ -104,6 +104,10 @@ async fn images_are_read_from_the_allowed_buckets_alone() {
     let (status, answer) = scorer.post("/v2/models/colours/infer", "application/json", body.as_bytes());
     assert_eq!(status, 200, "{answer}");
     assert_eq!(answer["outputs"][0]["data"], json!(vec!["bucket-green"; 64]));
+    let (_, log) = scorer.stop();
+    let refused = log.iter().any(|line| line["status"] == 403);
+    let secret = log.iter().any(|line| line.to_string().contains(SECRET_KEY));
+    assert!(refused && !secret, "{log:?}");
 }
 
 #[test]

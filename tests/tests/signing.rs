@@ -36,7 +36,6 @@ fn serve(workshop: &Workshop, model: &str, keys: &str) -> (u16, Value) {
         answer = scorer.post("/", "image/png", &colours::png([250, 10, 10]));
         answer.0 != 0
     });
-    assert!(!format!("{:?}", scorer.log()).contains("PRIVATE KEY"));
     answer
 }
 
