@@ -227,12 +227,14 @@ fn an_answer_without_the_body_waits_no_longer_for_it_than_the_deadline() {
     let begun = Instant::now();
     let mut client = connect(scorer.address());
     client
-        .write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        .write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-request-id: order-7\r\ncontent-length: 9\r\n\r\n{")
         .expect("a beginning");
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("an answer, and the end");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("connection: close"), "{answer}");
+    for header in ["connection: close", "x-request-id: order-7"] {
+        assert!(answer.contains(header), "{header}: {answer}");
+    }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
