@@ -161,9 +161,14 @@ fn check() -> Result<(), String> {
     ]))
 }
 
+/// Builds what the tests run. What they start is installed meanwhile: both take minutes.
 fn build() -> Result<(), String> {
-    setup()?;
-    run(cargo().args(["build", "--workspace", "--bins", "--example", "local", "--locked"]))
+    std::thread::scope(|scope| -> Result<(), String> {
+        let installing = scope.spawn(setup);
+        let built = run(cargo().args(["build", "--workspace", "--bins", "--example", "local", "--locked"]));
+        let installed = installing.join().map_err(|_| "the installation panicked")?;
+        installed.and(built)
+    })
 }
 
 fn local() -> Result<(), String> {
