@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use reqwest::header::LOCATION;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
 use super::address::{NotFound, NotPublic, PublicOnly, is_public};
@@ -66,7 +67,7 @@ impl TransferError {
 
 /// Asks addresses, never too many of one host at once.
 pub struct Downloader {
-    client: reqwest::Client,
+    client: Client,
     timeout: Duration,
     attempts: u32,
     per_host: usize,
@@ -80,17 +81,8 @@ impl Downloader {
     /// # Errors
     /// [`TransferError::Setup`].
     pub fn new(timeout: Duration, attempts: u32, per_host: usize, allow_private: bool) -> Result<Self, TransferError> {
-        let builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT.min(timeout))
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("ikat-trainer/", env!("CARGO_PKG_VERSION")));
-        let builder = if allow_private {
-            builder
-        } else {
-            builder.dns_resolver(Arc::new(PublicOnly))
-        };
         Ok(Self {
-            client: builder.build().map_err(TransferError::Setup)?,
+            client: client(timeout, allow_private).build().map_err(TransferError::Setup)?,
             timeout,
             attempts: attempts.max(1),
             per_host: per_host.max(1),
@@ -184,6 +176,19 @@ impl Downloader {
     }
 }
 
+/// What asks one address, and goes to no other.
+fn client(timeout: Duration, allow_private: bool) -> ClientBuilder {
+    let builder = Client::builder()
+        .connect_timeout(CONNECT.min(timeout))
+        .redirect(Policy::none())
+        .user_agent(concat!("ikat-trainer/", env!("CARGO_PKG_VERSION")));
+    if allow_private {
+        builder
+    } else {
+        builder.dns_resolver(Arc::new(PublicOnly))
+    }
+}
+
 /// How an attempt failed.
 struct Attempt {
     error: TransferError,
@@ -228,11 +233,43 @@ fn unreachable_address(error: &reqwest::Error) -> TransferError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_led_into_a_private_network() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let (server, time) = (listener.local_addr().expect("bound"), Duration::from_secs(20));
+        // By its name it could be anywhere.
+        let known = client(time, false).no_proxy().resolve("public.example", server);
+        let downloader = Downloader {
+            client: known.build().expect("a client"),
+            ..Downloader::new(time, 1, 1, false).expect("a client")
+        };
+        let url = Url::parse(&format!("http://public.example:{}/1.jpg", server.port())).expect("an address");
+        for place in [
+            format!("http://{server}/"),
+            format!("http://localhost:{}/", server.port()),
+            format!("http://[::ffff:127.0.0.1]:{}/", server.port()),
+            "http://169.254.169.254/latest/meta-data/".to_owned(),
+        ] {
+            let leading = async {
+                let (mut asking, _) = listener.accept().await.expect("a connection");
+                let _ = asking.read(&mut [0; 4096]).await;
+                let answer = format!("HTTP/1.1 302 Found\r\nlocation: {place}\r\nconnection: close\r\n\r\n");
+                asking.write_all(answer.as_bytes()).await.expect("written");
+            };
+            let (found, _) = tokio::join!(downloader.get(&url, 1000, None), tokio::time::timeout(time, leading));
+            let error = found.expect_err("refused");
+            assert!(matches!(error, TransferError::Private { .. }), "{place}: {error}");
+        }
+    }
 
     /// Why nobody is reached whose name can never be looked up.
     async fn error_through(proxy: Option<&str>) -> TransferError {
-        let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(PublicOnly));
+        let client = Client::builder().no_proxy().dns_resolver(Arc::new(PublicOnly));
         let client = match proxy {
             Some(proxy) => client.proxy(reqwest::Proxy::http(proxy).expect("a proxy")),
             None => client,
