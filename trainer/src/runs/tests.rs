@@ -90,6 +90,12 @@ fn runs_are_found_by_identifier_beginning_and_folder() {
         &[true; 4],
         &json!({}),
     );
+    save(
+        &root.join("runs/too/deep"),
+        record("20260104-000000-dddddd", "2026-01-04T00:00:00Z"),
+        &[true; 4],
+        &json!({}),
+    );
     fs::create_dir(root.join("broken")).expect("a folder");
     fs::write(root.join("broken").join(RECORD), "{").expect("a file");
 
