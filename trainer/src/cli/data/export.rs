@@ -25,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Format::Csv)]
     format: Format,
     /// Where [default: labels.csv, labels.tsv or metadata.jsonl in the data folder]
-    #[arg(long, value_name = "FILE|DIR", required_if_eq("format", "folder"))]
+    #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
 }
 
@@ -98,7 +98,7 @@ fn below(root: &Path, out: &Path) -> Result<PathBuf, Failure> {
 }
 
 fn copy(arguments: &Arguments, dataset: &Dataset, session: &Session) -> Result<Done, Failure> {
-    // The parameter file can name the format alone.
+    // The parser, which could ask for it too, does not see what a parameter file sets.
     let Some(out) = &arguments.out else {
         return Err(Failure::usage("a folder of copies needs a place: name it with --out"));
     };

@@ -107,26 +107,22 @@ fn every_option_that_a_file_can_set_stands_in_the_parameter_file() {
 }
 
 #[test]
-fn a_file_can_stand_for_required_options() {
-    let text = "data = \"images\"\n[train]\nout = \"runs/first\"\nseed = 7\n";
-    let configuration = Configuration::parse(text, Path::new("ikat.toml")).expect("a parameter file");
-    let command = configuration.apply(command(), &[]).expect("known options");
-    let matches = command.try_get_matches_from(["trainer", "train"]).expect("complete");
-    Arguments::from_arg_matches(&matches).expect("valid");
-}
-
-#[test]
-fn a_file_can_say_that_images_are_named_by_standard_input() {
-    let configuration =
-        Configuration::parse("[featurize]\nstdin = true\n", Path::new("ikat.toml")).expect("a parameter file");
-    let matches = |words: &[&str]| {
-        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        let command = configuration.apply(command(), &words).expect("known options");
-        let mut matches = command.try_get_matches_from(&words).expect("complete");
-        matches.remove_subcommand().expect("a command").1
-    };
-    assert!(matches(&["trainer", "featurize"]).get_flag("stdin"));
-    assert!(!matches(&["trainer", "featurize", "photo.jpg"]).get_flag("stdin"));
+fn a_file_can_stand_for_what_is_required() {
+    let export = ["data", "export", "--data", "images", "--format", "folder"];
+    for (file, words) in [
+        (
+            "data = \"images\"\n[train]\nout = \"runs/first\"\nseed = 7\n",
+            &["train"][..],
+        ),
+        ("[featurize]\nstdin = true\n", &["featurize"]),
+        ("[data-export]\nout = \"copies\"\n", &export),
+    ] {
+        let configuration = Configuration::parse(file, Path::new("ikat.toml")).expect("a parameter file");
+        let command = configuration.apply(command(), &[]).expect("known options");
+        let words = [&["trainer"][..], words].concat();
+        let matches = command.try_get_matches_from(words).expect("complete");
+        Arguments::from_arg_matches(&matches).expect("valid");
+    }
 }
 
 #[test]
