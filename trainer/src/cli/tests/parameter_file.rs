@@ -114,7 +114,6 @@ fn a_file_can_stand_for_what_is_required() {
             "data = \"images\"\n[train]\nout = \"runs/first\"\nseed = 7\n",
             &["train"][..],
         ),
-        ("[featurize]\nstdin = true\n", &["featurize"]),
         ("[data-export]\nout = \"copies\"\n", &export),
     ] {
         let configuration = Configuration::parse(file, Path::new("ikat.toml")).expect("a parameter file");
@@ -122,6 +121,22 @@ fn a_file_can_stand_for_what_is_required() {
         let words = [&["trainer"][..], words].concat();
         let matches = command.try_get_matches_from(words).expect("complete");
         Arguments::from_arg_matches(&matches).expect("valid");
+    }
+}
+
+#[test]
+fn images_that_are_typed_go_before_standard_input_in_a_file() {
+    let configuration =
+        Configuration::parse("[featurize]\nstdin = true\n", Path::new("ikat.toml")).expect("a parameter file");
+    for (words, expected) in [
+        (&["trainer", "featurize"][..], true),
+        (&["trainer", "featurize", "photo.jpg"], false),
+    ] {
+        let typed: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let command = configuration.apply(command(), &typed).expect("known options");
+        let mut matches = command.try_get_matches_from(words).expect("complete");
+        let (_, matches) = matches.remove_subcommand().expect("a command");
+        assert_eq!(matches.get_flag("stdin"), expected, "{words:?}");
     }
 }
 
