@@ -238,9 +238,7 @@ struct Strips {
 /// One plane on its way. Neighbours are `STEP` points apart, so that what is done to one window is done to all of them in
 /// long runs; a line has `BEYOND` more than it has windows.
 struct Parts {
-    line: usize,
-    /// From one part to the next.
-    length: usize,
+    grid: Grid,
     /// `STEP x STEP` parts of the plane.
     plane: Vec<f32>,
     /// What the columns of windows become, `TILE x STEP` parts.
@@ -249,14 +247,35 @@ struct Parts {
     point: Vec<f32>,
 }
 
+/// Where numbers are among the parts.
+#[derive(Clone, Copy)]
+struct Grid {
+    line: usize,
+    /// From one part to the next.
+    length: usize,
+}
+
+impl Grid {
+    /// A point of the plane with its zeros around it.
+    #[inline(always)]
+    fn of_plane(self, row: usize, column: usize) -> usize {
+        self.of_columns(row % STEP, column) + row / STEP * self.line
+    }
+
+    /// What the first window's columns become at the point `down`, at one of its columns or behind it.
+    #[inline(always)]
+    fn of_columns(self, down: usize, column: usize) -> usize {
+        (down * STEP + column % STEP) * self.length + column / STEP
+    }
+}
+
 impl Parts {
     fn of<const WINDOW: usize>(planes: &Planes<WINDOW>) -> Self {
         let beyond = Planes::<WINDOW>::BEYOND;
         let line = planes.tiles[1] + beyond;
         let length = (planes.tiles[0] + beyond) * line + beyond;
         Self {
-            line,
-            length,
+            grid: Grid { line, length },
             plane: vec![0.0; STEP * STEP * length],
             columns: vec![0.0; TILE * STEP * length],
             point: vec![0.0; planes.tiles[0] * line],
@@ -271,9 +290,9 @@ impl Parts {
         tiles: &mut [f32],
         strips: Strips,
     ) {
-        let (line, length, run) = (self.line, self.length, self.point.len());
+        let (grid, run) = (self.grid, self.point.len());
         for (row, numbers) in numbers.chunks_exact(planes.size[1]).enumerate() {
-            for (from, part) in places(planes, row, line, length) {
+            for (from, part) in places(planes, grid, row) {
                 let numbers = numbers[from..].iter().step_by(STEP);
                 self.plane[part..]
                     .iter_mut()
@@ -285,9 +304,8 @@ impl Parts {
         for (down, factors) in planes.matrix.iter().enumerate() {
             for (row, factor) in factors.iter().enumerate() {
                 for phase in 0..STEP {
-                    let to = &mut self.columns[(down * STEP + phase) * length..][..run + Planes::<WINDOW>::BEYOND];
-                    let from = (row % STEP * STEP + phase) * length + row / STEP * line;
-                    add(to, &self.plane[from..], *factor);
+                    let to = &mut self.columns[grid.of_columns(down, phase)..][..run + Planes::<WINDOW>::BEYOND];
+                    add(to, &self.plane[grid.of_plane(row, phase)..], *factor);
                 }
             }
         }
@@ -295,13 +313,12 @@ impl Parts {
             for (across, factors) in planes.matrix.iter().enumerate() {
                 self.point.fill(0.0);
                 for (column, factor) in factors.iter().enumerate() {
-                    let from = (down * STEP + column % STEP) * length + column / STEP;
-                    add(&mut self.point, &self.columns[from..], *factor);
+                    add(&mut self.point, &self.columns[grid.of_columns(down, column)..], *factor);
                 }
                 let strip = &mut tiles[strips.first + (down * TILE + across) * strips.step..];
                 let lines = strip
                     .chunks_exact_mut(planes.tiles[1])
-                    .zip(self.point.chunks_exact(line));
+                    .zip(self.point.chunks_exact(grid.line));
                 lines.for_each(|(to, from)| to.copy_from_slice(&from[..planes.tiles[1]]));
             }
         }
@@ -315,19 +332,19 @@ impl Parts {
         strips: Strips,
         numbers: &mut [f32],
     ) {
-        let (line, length, run) = (self.line, self.length, self.point.len());
+        let (grid, run) = (self.grid, self.point.len());
         self.columns.fill(0.0);
         for down in 0..TILE {
             for (across, factors) in planes.matrix.iter().enumerate() {
                 let strip = &tiles[strips.first + (down * TILE + across) * strips.step..];
                 let lines = self
                     .point
-                    .chunks_exact_mut(line)
+                    .chunks_exact_mut(grid.line)
                     .zip(strip.chunks_exact(planes.tiles[1]));
                 lines.for_each(|(to, from)| to[..planes.tiles[1]].copy_from_slice(from));
                 for (column, factor) in factors.iter().enumerate() {
-                    let to = (down * STEP + column % STEP) * length + column / STEP;
-                    add(&mut self.columns[to..][..run], &self.point, *factor);
+                    let to = &mut self.columns[grid.of_columns(down, column)..][..run];
+                    add(to, &self.point, *factor);
                 }
             }
         }
@@ -335,14 +352,14 @@ impl Parts {
         for (down, factors) in planes.matrix.iter().enumerate() {
             for (row, factor) in factors.iter().enumerate() {
                 for phase in 0..STEP {
-                    let from = &self.columns[(down * STEP + phase) * length..][..run + Planes::<WINDOW>::BEYOND];
-                    let to = (row % STEP * STEP + phase) * length + row / STEP * line;
-                    add(&mut self.plane[to..][..from.len()], from, *factor);
+                    let from = &self.columns[grid.of_columns(down, phase)..][..run + Planes::<WINDOW>::BEYOND];
+                    let to = &mut self.plane[grid.of_plane(row, phase)..][..from.len()];
+                    add(to, from, *factor);
                 }
             }
         }
         for (row, numbers) in numbers.chunks_exact_mut(planes.size[1]).enumerate() {
-            for (to, part) in places(planes, row, line, length) {
+            for (to, part) in places(planes, grid, row) {
                 let numbers = numbers[to..].iter_mut().step_by(STEP);
                 numbers
                     .zip(&self.plane[part..])
@@ -356,17 +373,11 @@ impl Parts {
 #[inline(always)]
 fn places<const WINDOW: usize>(
     planes: &Planes<WINDOW>,
+    grid: Grid,
     row: usize,
-    line: usize,
-    length: usize,
 ) -> impl Iterator<Item = (usize, usize)> {
     let ([above, left], width) = (planes.padding, planes.size[1]);
-    let row = row + above;
-    (0..STEP.min(width)).map(move |first| {
-        let column = first + left;
-        let part = (row % STEP * STEP + column % STEP) * length;
-        (first, part + row / STEP * line + column / STEP)
-    })
+    (0..STEP.min(width)).map(move |first| (first, grid.of_plane(row + above, first + left)))
 }
 
 /// `to += factor x from`.
