@@ -6,6 +6,9 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode};
 
+/// A server that wants to be left alone for longer is asked another time.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
 /// Whether a status may be another one in a while.
 pub fn may_pass(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
@@ -34,6 +37,12 @@ pub fn retry_after(response: &Response) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(value).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What to say of a server that failed for `reason` and wants to be left alone for longer than anybody waits.
+pub fn not_now(wished: Option<Duration>, reason: &str) -> Option<String> {
+    let wished = wished.filter(|wished| *wished > LONGEST_WAIT)?;
+    Some(format!("{reason}; ask again in {} s", wished.as_secs()))
 }
 
 /// What the innermost cause says. Of an error of the web, it tells refused from unresolved, and the outer ones repeat

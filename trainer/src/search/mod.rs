@@ -18,7 +18,7 @@ use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
-use crate::answers::{body, may_pass, retry_after};
+use crate::answers::{body, may_pass, not_now, retry_after};
 use crate::dataset::{CaseClash, DatasetError, OWN_FOLDER, below, check_case, check_folders};
 use crate::fetch::{Entry, Kind, LeftOut, is_label};
 use crate::progress::{Progress, stage};
@@ -30,8 +30,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 /// How often a busy provider is asked.
 const ATTEMPTS: u32 = 4;
-/// A provider that wants to be left alone for longer is asked another day.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Largest answer that is read, in bytes.
 const MOST_BYTES: usize = 32 << 20;
 
@@ -364,12 +362,10 @@ impl Asking<'_> {
                     }
                 }
             }
-            if let Some(wished) = wished {
-                if wished > LONGEST_WAIT {
-                    return Err(format!("{reason}; ask again in {} s", wished.as_secs()).into());
-                }
-                wait = wished;
+            if let Some(said) = not_now(wished, &reason) {
+                return Err(said.into());
             }
+            wait = wished.unwrap_or(wait);
             // A window that is full is no used-up quota.
             self.found.remaining = None;
         }

@@ -8,14 +8,12 @@ use std::time::Duration;
 use shared::files::at;
 
 use super::SetupError;
-use crate::answers::{innermost, may_pass, retry_after};
+use crate::answers::{innermost, may_pass, not_now, retry_after};
 
 /// The largest file that is downloaded, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
 /// How often a download that broke off goes on where it was.
 const ATTEMPTS: u32 = 5;
-/// A server that wants to be left alone for longer is asked another time.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Downloads `url` into `folder` and gives the path. A transfer that breaks off goes on where it was.
 pub(super) fn download(url: &str, folder: &Path) -> Result<PathBuf, SetupError> {
@@ -52,8 +50,8 @@ async fn fetch(client: &reqwest::Client, url: &str, file: &mut File) -> Result<(
             Err(Transfer::Final(reason)) => return Err(failed(url, reason)),
             Err(Transfer::Again(said, wish)) => (reason, wished) = (said, wish),
         }
-        if let Some(wished) = wished.filter(|wished| *wished > LONGEST_WAIT) {
-            return Err(failed(url, format!("{reason}; ask again in {} s", wished.as_secs())));
+        if let Some(said) = not_now(wished, &reason) {
+            return Err(failed(url, said));
         }
     }
     Err(failed(url, reason))
