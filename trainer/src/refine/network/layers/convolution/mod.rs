@@ -120,53 +120,64 @@ impl Backward<Flex, 2> for Convolution {
     }
 }
 
-fn forward(geometry: &Geometry, map: Tensor<Flex, 4>, kernel: Tensor<Flex, 4>) -> Tensor<Flex, 4> {
-    in_single_precision([map, kernel], |[map, kernel]| {
+/// How a convolution is computed.
+enum Method {
+    Pointwise,
+    Depthwise,
+    Winograd,
+    Unfolded,
+}
+
+impl Method {
+    fn of(geometry: &Geometry) -> Self {
         if geometry.is_pointwise() {
-            channels_mixed(geometry, map, kernel)
+            Self::Pointwise
         } else if geometry.is_depthwise() {
-            depthwise::forward(geometry, &map, &kernel)
+            Self::Depthwise
         } else if winograd::fits(geometry) {
-            winograd::forward(geometry, &map, &kernel)
+            Self::Winograd
         } else {
-            unfolded::forward(geometry, &map, &kernel)
+            Self::Unfolded
         }
+    }
+}
+
+fn forward(geometry: &Geometry, map: Tensor<Flex, 4>, kernel: Tensor<Flex, 4>) -> Tensor<Flex, 4> {
+    in_single_precision([map, kernel], |[map, kernel]| match Method::of(geometry) {
+        Method::Pointwise => channels_mixed(geometry, map, kernel),
+        Method::Depthwise => depthwise::forward(geometry, &map, &kernel),
+        Method::Winograd => winograd::forward(geometry, &map, &kernel),
+        Method::Unfolded => unfolded::forward(geometry, &map, &kernel),
     })
 }
 
 /// The gradient of the map from that of the output.
 fn map_gradient(geometry: &Geometry, kernel: Tensor<Flex, 4>, output: Tensor<Flex, 4>) -> FlexTensor {
-    let gradient = in_single_precision([kernel, output], |[kernel, output]| {
-        if geometry.is_pointwise() {
+    let gradient = in_single_precision([kernel, output], |[kernel, output]| match Method::of(geometry) {
+        Method::Pointwise => {
             let kernel = kernel.reshape([1, geometry.outputs, geometry.channels]);
             let output = output.reshape([geometry.images, geometry.outputs, geometry.points()]);
             kernel.transpose().matmul(output).reshape(geometry.map_shape())
-        } else if geometry.is_depthwise() {
-            depthwise::map_gradient(geometry, &kernel, &output)
-        } else if winograd::fits(geometry) {
-            winograd::map_gradient(geometry, &kernel, &output)
-        } else {
-            unfolded::map_gradient(geometry, &kernel, &output)
         }
+        Method::Depthwise => depthwise::map_gradient(geometry, &kernel, &output),
+        Method::Winograd => winograd::map_gradient(geometry, &kernel, &output),
+        Method::Unfolded => unfolded::map_gradient(geometry, &kernel, &output),
     });
     gradient.into_primitive().tensor()
 }
 
 /// The gradient of the kernel from that of the output.
 fn kernel_gradient(geometry: &Geometry, map: Tensor<Flex, 4>, output: Tensor<Flex, 4>) -> FlexTensor {
-    let gradient = in_single_precision([map, output], |[map, output]| {
-        if geometry.is_depthwise() {
-            depthwise::kernel_gradient(geometry, &map, &output)
-        } else if geometry.is_pointwise() && geometry.points() >= POINTS {
+    let gradient = in_single_precision([map, output], |[map, output]| match Method::of(geometry) {
+        Method::Pointwise if geometry.points() >= POINTS => {
             let map = map.reshape([geometry.images, geometry.channels, geometry.points()]);
             let output = output.reshape([geometry.images, geometry.outputs, geometry.points()]);
             let products = output.matmul(map.transpose());
             products.sum_dim(0).reshape(geometry.kernel_shape())
-        } else if winograd::fits(geometry) {
-            winograd::kernel_gradient(geometry, &map, &output)
-        } else {
-            unfolded::kernel_gradient(geometry, &map, &output)
         }
+        Method::Depthwise => depthwise::kernel_gradient(geometry, &map, &output),
+        Method::Winograd => winograd::kernel_gradient(geometry, &map, &output),
+        Method::Pointwise | Method::Unfolded => unfolded::kernel_gradient(geometry, &map, &output),
     });
     gradient.into_primitive().tensor()
 }
