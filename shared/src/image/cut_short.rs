@@ -97,9 +97,9 @@ fn flat_rows(image: &DynamicImage) -> usize {
 mod tests {
     use std::io::Cursor;
 
-    use ::image::RgbImage;
+    use ::image::{ImageFormat, RgbImage};
 
-    use super::super::{Format, ImageError, Limits, decode};
+    use super::super::{ImageError, Limits, decode};
     use super::*;
 
     const PROGRESSIVE: &[u8] = include_bytes!("../../../tests/corpus/image/progressive.jpg");
@@ -114,7 +114,7 @@ mod tests {
             })
         });
         let mut jpeg = Cursor::new(Vec::new());
-        image.write_to(&mut jpeg, Format::Jpeg).expect("encoded");
+        image.write_to(&mut jpeg, ImageFormat::Jpeg).expect("encoded");
         jpeg.into_inner()
     }
 

@@ -8,11 +8,9 @@ use ::image::metadata::Orientation;
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Limits as CodecLimits};
 
 use super::cut_short::jpeg_is_cut_short;
+use super::heic::HeicDecoder;
 use super::reduced::reduced_jpeg;
-use super::{ImageError, Limits, RgbImage};
-
-/// An image format that is read here.
-pub type Format = ::image::ImageFormat;
+use super::{Format, ImageError, Limits, RgbImage};
 
 /// Tells the format and the size (width, height in pixels, upright) from the header alone.
 ///
@@ -77,7 +75,7 @@ fn decode_with(
 }
 
 /// A decoder that has read the header and accepted the limits.
-fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecoder + 'a), ImageError> {
+fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, Box<dyn ImageDecoder + 'a>), ImageError> {
     if bytes.len() > limits.max_bytes {
         return Err(ImageError::TooManyBytes {
             bytes: bytes.len(),
@@ -89,14 +87,20 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
             reason: "a checksum in the file is wrong".to_owned(),
         });
     }
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|_| ImageError::UnsupportedFormat)?;
-    let format = reader.format().ok_or(ImageError::UnsupportedFormat)?;
-    let mut codec_limits = CodecLimits::no_limits();
-    codec_limits.max_alloc = Some(limits.max_allocation);
-    reader.limits(codec_limits);
-    let decoder = reader.into_decoder().map_err(undecodable)?;
+    let format = Format::of(bytes).ok_or(ImageError::UnsupportedFormat)?;
+    let decoder = match format.codec() {
+        Some(codec) => {
+            let mut reader = ImageReader::with_format(Cursor::new(bytes), codec);
+            let mut codec_limits = CodecLimits::no_limits();
+            codec_limits.max_alloc = Some(limits.max_allocation);
+            reader.limits(codec_limits);
+            reader
+                .into_decoder()
+                .map(|decoder| Box::new(decoder) as Box<dyn ImageDecoder>)
+        }
+        None => HeicDecoder::new(bytes, limits).map(|decoder| Box::new(decoder) as Box<dyn ImageDecoder>),
+    };
+    let decoder = decoder.map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(ImageError::Empty { width, height });
@@ -226,10 +230,10 @@ pub(super) mod tests {
     use std::io::Write;
     use std::path::PathBuf;
 
-    use ::image::ImageEncoder;
     use ::image::codecs::jpeg::JpegEncoder;
     use ::image::codecs::png::PngEncoder;
     use ::image::codecs::webp::WebPEncoder;
+    use ::image::{ImageEncoder, ImageFormat};
 
     use super::*;
 
@@ -337,7 +341,7 @@ pub(super) mod tests {
         image.put_pixel(0, 0, ::image::Rgba([10, 20, 30, 0]));
         image.put_pixel(1, 0, ::image::Rgba([10, 20, 30, 255]));
         let mut png = Cursor::new(Vec::new());
-        image.write_to(&mut png, Format::Png).expect("encoded");
+        image.write_to(&mut png, ImageFormat::Png).expect("encoded");
         let decoded = decode(png.get_ref(), &Limits::default()).expect("decoded");
         assert_eq!(decoded.as_raw(), &[255, 255, 255, 10, 20, 30]);
     }
@@ -350,7 +354,7 @@ pub(super) mod tests {
         };
         let png = |image: DynamicImage| {
             let mut png = Cursor::new(Vec::new());
-            image.write_to(&mut png, Format::Png).expect("encoded");
+            image.write_to(&mut png, ImageFormat::Png).expect("encoded");
             png.into_inner()
         };
         for image in [

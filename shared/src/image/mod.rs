@@ -5,10 +5,13 @@
 
 mod cut_short;
 mod decode;
+mod format;
+mod heic;
 mod reduced;
 mod resize;
 
-pub use decode::{Format, decode, decode_to_fit, probe};
+pub use decode::{decode, decode_to_fit, probe};
+pub use format::Format;
 pub use resize::letterbox;
 
 use serde::Serialize;
@@ -53,7 +56,7 @@ pub enum ImageError {
         limit: usize,
     },
     /// The content is no image format that is read here.
-    #[error("not an image of a supported format (JPEG, PNG, WebP, GIF, BMP, TIFF)")]
+    #[error("not an image of a supported format (JPEG, PNG, WebP, GIF, TIFF, BMP, HEIC)")]
     UnsupportedFormat,
     /// The header promises more pixels than [`Limits::max_pixels`].
     #[error("the image is {width} x {height} pixels, more than the limit of {limit} pixels")]

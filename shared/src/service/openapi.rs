@@ -32,13 +32,14 @@ of this description or lies under `/v2`: what a gateway puts before a path (a st
 slip in the path is not answered with 404.";
 
 /// The media types of images that are read.
-const IMAGES: [&str; 7] = [
+const IMAGES: [&str; 8] = [
     "image/jpeg",
     "image/png",
     "image/webp",
     "image/gif",
     "image/tiff",
     "image/bmp",
+    "image/heic",
     "application/octet-stream",
 ];
 

@@ -32,7 +32,7 @@ pub struct Request {
 /// Images to classify: one of `image`, `images`, `s3` and `input_df`, and options beside it. An image that is sent as
 /// it is, with its content type, is answered without options.
 ///
-/// Images are JPEG, PNG, WebP, GIF, TIFF or BMP in base64. The URL-safe alphabet, missing padding, line breaks and a
+/// Images are JPEG, PNG, WebP, GIF, TIFF, BMP or HEIC in base64. The URL-safe alphabet, missing padding, line breaks and a
 /// data-URL prefix are accepted.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({ "image": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC" }))]

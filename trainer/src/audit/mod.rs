@@ -167,10 +167,10 @@ fn classes(dataset: &Dataset) -> Vec<ClassCount> {
 fn wrong_extensions(dataset: &Dataset, pictures: &[Picture]) -> Vec<WrongExtension> {
     let named = dataset.items.iter().zip(pictures);
     named
-        .filter(|(item, picture)| Format::from_path(&item.path).ok() != Some(picture.format))
+        .filter(|(item, picture)| Format::from_path(&item.path) != Some(picture.format))
         .map(|(item, picture)| WrongExtension {
             path: escape(&item.path),
-            content: picture.format.extensions_str().first().copied().unwrap_or("unknown"),
+            content: picture.format.extension(),
         })
         .collect()
 }

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use image::ImageFormat;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use serde_json::Value;
 use shared::files::at;
+use shared::image::Format;
 
 use super::BatchError;
 
@@ -220,7 +220,7 @@ fn is_path(text: &str) -> bool {
 /// Whether a line without a header begins with a bucket and a key, and not with a file and its label. The names of both
 /// may have a dot.
 fn is_in_bucket(first: &str, second: &str) -> bool {
-    let is_file = first.contains('.') && (ImageFormat::from_path(first).is_ok() || !is_path(second));
+    let is_file = first.contains('.') && (Format::from_path(Path::new(first)).is_some() || !is_path(second));
     !first.contains(['/', '\\']) && !is_file
 }
 

@@ -540,7 +540,7 @@ fn picture(bytes: Vec<u8>, limits: Limits, max_side: u32) -> Result<Picture, Str
     if width.max(height) <= max_side {
         return Ok(Picture {
             bytes,
-            extension: format.extensions_str().first().copied().unwrap_or("image"),
+            extension: format.extension(),
             width,
             height,
         });
