@@ -67,6 +67,24 @@ fn a_slip_in_a_parameter_is_refused_before_it_is_deployed() {
 }
 
 #[test]
+fn pages_may_send_what_their_requests_are_signed_with() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    let (_, allowed) = template.split_once("AllowHeaders:").expect("headers");
+    let allowed = allowed.trim_start().strip_prefix('[').expect("a list");
+    let (allowed, _) = allowed.split_once(']').expect("its end");
+    let allowed: Vec<&str> = allowed.split(", ").collect();
+    // What the signer of the AWS SDK for JavaScript (`@smithy/signature-v4`) puts into a request.
+    for header in [
+        "authorization",
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+    ] {
+        assert!(allowed.contains(&header), "{header}");
+    }
+}
+
+#[test]
 fn no_partition_of_aws_is_taken_for_granted() {
     let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
     assert!(
