@@ -126,7 +126,10 @@ pub enum StoreError {
         reason: String,
     },
     /// The bucket is elsewhere.
-    #[error("{place} is in another region than the one configured ({reason}): set AWS_REGION to the bucket's region")]
+    #[error(
+        "{place} is in another region than the one configured ({reason}): set AWS_REGION to the bucket's region (which \
+         AWS Lambda sets by itself: deploy the function there)"
+    )]
     Region {
         /// Which object.
         place: String,
@@ -441,6 +444,19 @@ mod tests {
             let told = error.for_callers().to_string();
             assert!(told.contains(&place()) && !told.contains(&reason()), "{told}");
         }
+    }
+
+    #[test]
+    fn a_function_is_not_only_told_to_set_what_lambda_sets() {
+        let error = StoreError::Region {
+            place: "s3://bucket/key".to_owned(),
+            reason: "PermanentRedirect".to_owned(),
+        };
+        let told = error.for_callers().to_string();
+        assert!(
+            told.contains("set AWS_REGION") && told.contains("deploy the function"),
+            "{told}"
+        );
     }
 
     #[test]
