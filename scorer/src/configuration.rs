@@ -1,6 +1,6 @@
 //! What the scorer is told: by the environment, as functions are, and by one flag.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZero;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{CommandFactory, Parser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 use shared::bundle::{TrustedKeys, TrustedKeysError};
 use shared::service::AllowedBuckets;
 use tracing_subscriber::EnvFilter;
@@ -189,7 +189,24 @@ pub fn log_filter(text: &str) -> (EnvFilter, Option<String>) {
 /// The arguments that the program was started with; ends it where they are none.
 pub fn parse() -> Arguments {
     let words: Vec<OsString> = std::env::args_os().collect();
-    Arguments::try_parse_from(&words).unwrap_or_else(|error| with_variable(error, &words).exit())
+    read(&words).unwrap_or_else(|error| with_variable(error, &words).exit())
+}
+
+fn read(words: &[OsString]) -> Result<Arguments, clap::Error> {
+    let matches = Arguments::command()
+        .mut_args(unless_empty)
+        .try_get_matches_from(words)?;
+    Arguments::from_arg_matches(&matches)
+}
+
+/// `option` without its variable where that is empty, as the trainer takes its own. Metrics alone are turned off so.
+fn unless_empty(option: Arg) -> Arg {
+    let is_empty = |variable: &OsStr| std::env::var_os(variable) == Some(OsString::new());
+    if option.get_long() != Some("metrics-namespace") && option.get_env().is_some_and(is_empty) {
+        option.env(None::<&'static str>)
+    } else {
+        option
+    }
 }
 
 /// `error`, with the variable that a refused value came from: clap names the flag, which nobody may have typed.

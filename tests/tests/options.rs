@@ -1,10 +1,10 @@
-//! What the trainer makes of its options and its standard streams.
+//! What the programs make of their options, and the trainer of its standard streams.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use end_to_end::colours;
-use end_to_end::program::{Running, say_within, trainer};
+use end_to_end::program::{Running, say_within, scorer, trainer};
 use end_to_end::web::{Web, answer};
 use end_to_end::workshop::{Workshop, picture};
 
@@ -32,6 +32,19 @@ fn a_format_that_is_set_more_firmly_wins_over_json_from_elsewhere() {
     let mut score = workshop.trainer(&["score", "--bundle", "bundle", "photo.png"]);
     let said = say_within(60, score.env("IKAT_FORMAT", "table")).ended_with(0);
     assert!(said.stdout.starts_with("label "), "{said:?}");
+}
+
+#[test]
+fn an_empty_variable_says_nothing_to_the_scorer() {
+    let names = [
+        "IKAT_LISTEN",
+        "IKAT_THREADS",
+        "IKAT_REFRESH_SECONDS",
+        "IKAT_DEADLINE_SECONDS",
+        "IKAT_QUEUE",
+    ];
+    let said = say_within(60, scorer().envs(names.map(|name| (name, "")))).ended_with(2);
+    assert!(said.stderr.contains("start with --listen"), "{said:?}");
 }
 
 #[cfg(unix)]
