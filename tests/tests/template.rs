@@ -38,6 +38,37 @@ fn a_request_has_the_time_that_the_stack_gives_it() {
 }
 
 #[test]
+fn a_batch_that_finds_no_free_instance_waits_until_it_is_its_turn() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
+    let retriers: Vec<&str> = template
+        .split("- ErrorEquals: [")
+        .filter(|retrier| {
+            let errors = retrier.split(']').next();
+            errors.is_some_and(|errors| errors.contains("Lambda.TooManyRequestsException"))
+        })
+        .collect();
+    assert_eq!(retriers.len(), 2, "{retriers:?}");
+    for retrier in retriers {
+        let number = |name: &str| -> u32 {
+            let (_, value) = retrier.split_once(&format!(" {name}: ")).expect(name);
+            value.lines().next().and_then(|value| value.parse().ok()).expect(name)
+        };
+        let (first, rate, longest) = (
+            number("IntervalSeconds"),
+            number("BackoffRate"),
+            number("MaxDelaySeconds"),
+        );
+        let wait = |attempt| longest.min(first.saturating_mul(rate.saturating_pow(attempt)));
+        let waits = (0..number("MaxAttempts")).map(wait);
+        // Jitter takes half of each, on average.
+        let patience = waits.sum::<u32>() / 2;
+        // The 50 batches at once of `trainer batch`, over the 10 instances that a new account may have, 30 s each; and a
+        // few times that, as whoever comes later may be in front.
+        assert!(patience >= 4 * (50 / 10 * 30), "{patience} s");
+    }
+}
+
+#[test]
 fn a_slip_in_a_parameter_is_refused_before_it_is_deployed() {
     let template = fs::read_to_string(root().join("infra/template.yaml")).expect("the template");
     let folder = tempfile::tempdir().expect("a folder");
