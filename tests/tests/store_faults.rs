@@ -186,6 +186,10 @@ async fn what_a_store_refuses_for_good_says_what_to_do() {
     for (behaviour, words) in [
         (&[Behaviour::Status(301)][..], "AWS_REGION"),
         (&[Behaviour::Code(301, "PermanentRedirect")], "AWS_REGION"),
+        (
+            &[Behaviour::Code(400, "IllegalLocationConstraintException")],
+            "AWS_REGION",
+        ),
         (&[Behaviour::Code(403, "InvalidObjectState")], "restore it"),
         (
             &[Behaviour::Code(400, "KMS.DisabledException")],

@@ -66,9 +66,8 @@ where
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired",
             _,
         ) => StoreError::Credentials { place, reason },
-        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, Some(301)) => {
-            StoreError::Region { place, reason }
-        }
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _)
+        | (_, Some(301)) => StoreError::Region { place, reason },
         ("InvalidObjectState", _) => StoreError::Archived { place, reason },
         (_, Some(403)) if !passes => StoreError::Denied { place, action, reason },
         // The chain of credential providers fails before any request is sent, without a code of its own.
