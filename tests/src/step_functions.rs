@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::Client;
 use axum::Router;
@@ -30,6 +31,8 @@ const RETRIED: [&str; 5] = [
     "Internal",
     "Runtime.ExitError",
 ];
+/// For so long is an execution told of as it was before it was started or redriven.
+const LAG: Duration = Duration::from_millis(50);
 /// How the ARNs of executions begin.
 const EXECUTIONS: &str = "arn:aws:states:us-east-1:123456789012:execution:ikat-batch";
 /// Seconds since 1970 that answers carry.
@@ -58,6 +61,8 @@ struct Shared {
 struct Execution {
     input: Value,
     status: &'static str,
+    /// What its status was before, and until when that is told.
+    before: (Option<&'static str>, Instant),
     output: Option<String>,
     total: usize,
     /// Records of the child executions that are done, by the number of their batch.
@@ -158,11 +163,12 @@ fn respond(shared: &Arc<Shared>, operation: &str, request: &Value) -> Result<Val
         "StartExecution" => start(shared, &text("stateMachineArn"), &text("name"), &text("input")),
         "DescribeExecution" => {
             let execution = find(shared, &arn)?;
+            let status = execution.told().ok_or_else(|| missing(&arn))?;
             let mut answer = json!({
-                "executionArn": arn, "stateMachineArn": StepFunctions::STATE_MACHINE, "status": execution.status,
+                "executionArn": arn, "stateMachineArn": StepFunctions::STATE_MACHINE, "status": status,
                 "startDate": DATE, "input": execution.input.to_string(), "output": execution.output,
             });
-            if execution.status == "FAILED" {
+            if status == "FAILED" {
                 answer["error"] = "States.ItemReaderFailed".into();
                 answer["cause"] = "broken on purpose".into();
             }
@@ -193,6 +199,7 @@ fn respond(shared: &Arc<Shared>, operation: &str, request: &Value) -> Result<Val
             if !matches!(execution.status, "FAILED" | "ABORTED" | "TIMED_OUT") {
                 return Err(("ExecutionNotRedrivable", format!("it is {}", execution.status)));
             }
+            execution.before = (Some(execution.status), Instant::now() + LAG);
             execution.status = "RUNNING";
             tokio::spawn(run(Arc::clone(shared), arn.clone()));
             Ok(json!({ "redriveDate": DATE }))
@@ -214,6 +221,7 @@ fn start(shared: &Arc<Shared>, machine: &str, name: &str, input: &str) -> Result
     let execution = Execution {
         input,
         status: "RUNNING",
+        before: (None, Instant::now() + LAG),
         output: None,
         total: 0,
         children: BTreeMap::new(),
@@ -236,6 +244,16 @@ fn map_run(arn: &str) -> String {
 }
 
 impl Execution {
+    /// Its status as it is told, which is consistent only in the end; `None` where nothing is known of it yet.
+    fn told(&self) -> Option<&'static str> {
+        let (before, until) = self.before;
+        if Instant::now() < until {
+            before
+        } else {
+            Some(self.status)
+        }
+    }
+
     fn counts(&self) -> Value {
         let items = |child: &Child| child.input["Items"].as_array().map_or(0, Vec::len);
         let of = |right: bool| -> usize {

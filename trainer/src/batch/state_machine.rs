@@ -28,7 +28,8 @@ use crate::progress::{Progress, stage};
 
 /// What the environment calls Step Functions.
 const SERVICE: &str = "SFN";
-/// The first look at an execution comes after this time, the others at intervals that grow ...
+/// The first look at an execution comes after this time, since what is told of one lags behind what was begun; the
+/// others at intervals that grow ...
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// ... up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -228,6 +229,8 @@ impl StateMachine {
         let mut map_run = None;
         let mut told = Told::default();
         loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
             let found = self.client.describe_execution().execution_arn(arn).send().await;
             let found = found.map_err(|error| explain(arn, "look at it", &error))?;
             if map_run.is_none() {
@@ -243,8 +246,6 @@ impl StateMachine {
             if !matches!(found.status, ExecutionStatus::Running | ExecutionStatus::PendingRedrive) {
                 return Ok(found);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
         }
     }
 
