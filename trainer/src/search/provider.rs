@@ -306,10 +306,15 @@ impl Provider {
         })
     }
 
-    /// How many requests are left, where the answer's headers tell.
+    /// How many requests are left, where the answer's headers tell. For a plan that is billed by use, Brave tells of a
+    /// limit of 0, which bounds nothing.
     pub fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
-        let value = headers.get(self.name.facts().remaining?)?.to_str().ok()?;
-        value.rsplit(',').next()?.trim().parse().ok()
+        let last = |name: &str| -> Option<u64> {
+            let value = headers.get(name)?.to_str().ok()?;
+            value.rsplit(',').next()?.trim().parse().ok()
+        };
+        let remaining = last(self.name.facts().remaining?)?;
+        (last("x-ratelimit-limit") != Some(0)).then_some(remaining)
     }
 }
 
@@ -419,6 +424,8 @@ fn without_markup(html: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+
     use super::*;
 
     #[test]
@@ -430,6 +437,21 @@ mod tests {
         assert_eq!(plan(Name::Brave, 1000), (200, 3));
         assert_eq!(plan(Name::Brave, 50), (50, 3));
         assert_eq!(plan(Name::Openverse, 50), (50, 9));
+    }
+
+    #[test]
+    fn a_plan_without_a_quota_is_not_used_up() {
+        let brave = Provider::new(Name::Brave, None, Vec::new());
+        let remaining = |limit, left| {
+            let told = [("x-ratelimit-limit", limit), ("x-ratelimit-remaining", left)].into_iter();
+            let headers: HeaderMap = told
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect();
+            brave.remaining(&headers)
+        };
+        assert_eq!(remaining("50, 0", "49, 0"), None);
+        assert_eq!(remaining("1, 2000", "0, 77"), Some(77));
+        assert_eq!(remaining("1, 2000", "0, 0"), Some(0));
     }
 
     #[test]
