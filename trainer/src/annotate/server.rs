@@ -66,7 +66,7 @@ impl Site {
             desk: Mutex::new(desk),
             thumbnails,
             token: hex(&token),
-            hosts: [address.to_string(), format!("localhost:{}", address.port())],
+            hosts: hosts(address.port()),
             decoding: Semaphore::new(threads.max(1)),
         };
         Ok(Self {
@@ -147,6 +147,14 @@ async fn guard(
         headers.insert(name, header::HeaderValue::from_static(value));
     }
     response
+}
+
+/// What a browser calls this machine and port: it leaves out the port that is that of the web anyway.
+pub(super) fn hosts(port: u16) -> [String; 2] {
+    ["127.0.0.1", "localhost"].map(|name| match port {
+        80 => name.to_owned(),
+        port => format!("{name}:{port}"),
+    })
 }
 
 fn header_token(headers: &HeaderMap) -> Option<String> {

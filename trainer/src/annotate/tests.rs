@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::desk::{Desk, DeskError, Query, Sort};
+use super::server::hosts;
 use crate::audit::Doubt;
 use crate::dataset::DatasetError;
 
@@ -470,4 +471,15 @@ fn a_single_image_is_found_wherever_it_is() {
     let page = desk.page(&query);
     assert_eq!(page.total, 1);
     assert!(page.images[0].excluded);
+}
+
+#[test]
+fn a_browser_leaves_out_the_port_of_the_web() {
+    for port in [80, 8000] {
+        let hosts = hosts(port);
+        for (name, own) in ["127.0.0.1", "localhost"].iter().zip(hosts) {
+            let url = reqwest::Url::parse(&format!("http://{name}:{port}/")).expect("an address");
+            assert_eq!(own, url.authority());
+        }
+    }
 }
