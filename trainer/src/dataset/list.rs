@@ -157,7 +157,10 @@ fn lines_of_json(text: &str) -> Result<Vec<Row>, Wrong> {
 }
 
 fn table(text: &str, delimiter: u8) -> Result<Vec<Row>, Wrong> {
-    let first = text.lines().next().unwrap_or_default();
+    let first = text
+        .split(['\n', '\r'])
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     // As spreadsheets write a CSV where the comma parts the decimals of a number.
     let by_semicolon = delimiter == b',' && first.contains(';') && !first.contains(',');
     let delimiter = if by_semicolon { b';' } else { delimiter };
@@ -402,8 +405,14 @@ mod tests {
     fn semicolons_part_columns_where_no_comma_does() {
         let folder = tempfile::tempdir().expect("a folder");
         let dataset = |text: &str| Dataset::scan(&write(folder.path(), "a.csv", text));
-        let read = dataset("path;label\na, b.jpg;dotted\n").expect("a data set");
-        assert_eq!(found(&read), [("a, b.jpg".to_owned(), "dotted")]);
+        for text in [
+            "path;label\na, b.jpg;dotted\n",
+            "\npath;label\na, b.jpg;dotted\n",
+            "path;label\ra, b.jpg;dotted\r",
+        ] {
+            let read = dataset(text).expect("a data set");
+            assert_eq!(found(&read), [("a, b.jpg".to_owned(), "dotted")], "{text:?}");
+        }
         let read = dataset("path,label;1,label\nx.jpg,no,dotted\n").expect("a data set");
         assert_eq!(found(&read), [("x.jpg".to_owned(), "dotted")]);
     }
