@@ -241,6 +241,8 @@ fn dataset(root: PathBuf, rows: Vec<Row>) -> Dataset {
             "it must lead down from the list's folder, neither absolute nor with .."
         } else if label.is_empty() {
             "it has no label"
+        } else if label.contains(['\n', '\r']) {
+            "its label has several lines, as behind a quote that nothing closes"
         } else if text.contains('\\') && fs::symlink_metadata(root.join(&path)).is_err() {
             "there is no such file: folders are parted by / in a list"
         } else if fs::metadata(root.join(&path)).is_ok_and(|found| !found.is_file()) {
@@ -415,6 +417,23 @@ mod tests {
         }
         let read = dataset("path,label;1,label\nx.jpg,no,dotted\n").expect("a data set");
         assert_eq!(found(&read), [("x.jpg".to_owned(), "dotted")]);
+    }
+
+    #[test]
+    fn a_quote_that_nothing_closes_takes_no_images_away_unsaid() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let csv = "path,label\n1.jpg,hat\n2.jpg,\"hat\n3.jpg,dress\n4.jpg,dress\n";
+        for (name, text) in [("a.csv", csv.to_owned()), ("a.tsv", csv.replace(',', "\t"))] {
+            let dataset = Dataset::scan(&write(folder.path(), name, &text)).expect("a data set");
+            assert_eq!(found(&dataset), [("1.jpg".to_owned(), "hat")]);
+            let [left_out] = &dataset.skipped[..] else {
+                panic!("{dataset:?}")
+            };
+            assert!(
+                left_out.path == Path::new("2.jpg") && left_out.reason.contains("quote"),
+                "{left_out:?}"
+            );
+        }
     }
 
     #[test]
