@@ -291,14 +291,19 @@ fn five_thousand_images_are_shown_a_page_at_a_time() {
     let site = Site::start(folder.path());
     browser.go(&site.url);
     wait_until("the first page", || cards(&browser) == 60);
+    browser.press("a");
+    assert_eq!(said(&browser), "60 selected");
     browser.press("n");
     wait_until("the second page", || {
         browser.run("return document.getElementById('place').textContent") == "61 to 120 of 5000"
     });
+    assert_eq!(said(&browser), "", "nothing of the second page is selected");
+    browser.press("a");
     browser.run("const s = document.getElementById('label'); s.value = 'dotted'; s.dispatchEvent(new Event('input'))");
     wait_until("one class", || {
         browser.run("return document.getElementById('place').textContent") == "1 to 60 of 2500"
     });
+    assert_eq!(said(&browser), "");
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 

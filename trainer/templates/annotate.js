@@ -136,6 +136,7 @@
     outline();
     say(selected.size ? `${selected.size} selected` : "");
   };
+  const clear = () => { selected = new Set(); mark(); };
   const select = (index, { shiftKey, ctrlKey, metaKey }) => {
     const path = page.images[index].path;
     if (shiftKey) {
@@ -207,11 +208,11 @@
     const next = offset + pages * Number(limit.value);
     if (next < 0 || next >= page.total) return;
     offset = next;
-    selected = new Set();
+    clear();
     window.scrollTo(0, 0);
     load();
   };
-  const restart = () => { history.replaceState(null, "", location.pathname + location.search); offset = 0; selected = new Set(); load(); };
+  const restart = () => { history.replaceState(null, "", location.pathname + location.search); offset = 0; clear(); load(); };
   for (const control of [label, sort, limit]) control.addEventListener("input", restart);
   byId("undo").addEventListener("click", undo);
   byId("redo").addEventListener("click", redo);
@@ -269,7 +270,7 @@
     else if (key === "n") turn(1);
     else if (key === "p") turn(-1);
     else if (key === "a" && !zoomed) { selected = new Set(page.images.map((image) => image.path)); mark(); }
-    else if (key === "Escape" && !zoomed) { selected = new Set(); mark(); }
+    else if (key === "Escape" && !zoomed) clear();
     else if (key === " " && at >= 0 && !event.target.closest("button")) select(at, { ctrlKey: true });
     else if (key === "Enter" && at >= 0 && !zoomed && !event.target.closest("button")) zoom(at);
     else return;
