@@ -318,7 +318,8 @@ impl Provider {
     }
 }
 
-/// What an answer says is wrong, where it does, in any of the providers' forms.
+/// What an answer says is wrong, where it does, in any of the providers' forms. Of a parameter, Openverse says it by its
+/// name: an object, of which the JSON is told.
 pub(super) fn complaint(answer: &Value) -> Option<String> {
     let said = [
         &answer["error"]["info"],
@@ -326,7 +327,8 @@ pub(super) fn complaint(answer: &Value) -> Option<String> {
         &answer["detail"],
         &answer["error"],
     ];
-    said.into_iter().find_map(text)
+    let by_name = || answer["detail"].is_object().then(|| answer["detail"].to_string());
+    said.into_iter().find_map(text).or_else(by_name)
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -425,6 +427,7 @@ fn without_markup(html: &str) -> String {
 #[cfg(test)]
 mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
+    use serde_json::json;
 
     use super::*;
 
@@ -437,6 +440,14 @@ mod tests {
         assert_eq!(plan(Name::Brave, 1000), (200, 3));
         assert_eq!(plan(Name::Brave, 50), (50, 3));
         assert_eq!(plan(Name::Openverse, 50), (50, 9));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_parameter_is_told() {
+        let answer = json!({ "detail": { "license": ["License 'cc-by' does not exist."] } });
+        let complaint = complaint(&answer).expect("a complaint");
+        assert!(complaint.contains("License 'cc-by' does not exist."), "{complaint}");
+        assert_eq!(super::complaint(&json!({ "results": [] })), None);
     }
 
     #[test]
