@@ -106,9 +106,9 @@ impl Browser {
         );
     }
 
-    /// Lets pages see this colour scheme, `light` or `dark`.
-    pub fn prefer(&self, scheme: &str) {
-        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+    /// Lets pages see this value of a media feature, as `dark` of `prefers-color-scheme`.
+    pub fn prefer(&self, feature: &str, value: &str) {
+        let features = json!({ "features": [{ "name": feature, "value": value }] });
         self.command("Emulation.setEmulatedMedia", &features);
     }
 

@@ -308,6 +308,24 @@ fn five_thousand_images_are_shown_a_page_at_a_time() {
 }
 
 #[test]
+fn what_is_selected_is_seen_also_with_the_colours_of_the_system() {
+    let folder = data(1);
+    let Some(browser) = Browser::start(700, 500) else {
+        return;
+    };
+    let site = Site::start(folder.path());
+    browser.go(&site.url);
+    wait_until("the images", || cards(&browser) == 2);
+    click(&browser, "dotted/0000.png");
+    for forced in ["none", "active"] {
+        browser.prefer("forced-colors", forced);
+        let borders =
+            browser.run("return [...document.querySelectorAll('.card')].map((c) => getComputedStyle(c).borderColor)");
+        assert_ne!(borders[0], borders[1], "forced colours: {forced}");
+    }
+}
+
+#[test]
 fn nobody_without_the_token_and_no_other_page_gets_in() {
     let folder = data(1);
     let site = Site::start(folder.path());

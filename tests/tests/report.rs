@@ -156,7 +156,7 @@ fn pages_are_readable_on_a_phone_and_in_the_dark() {
         let Some(browser) = Browser::start(width, 900) else {
             return;
         };
-        browser.prefer(scheme);
+        browser.prefer("prefers-color-scheme", scheme);
         browser.open(&page);
         assert!(
             browser.run("return document.documentElement.scrollWidth").as_u64() <= Some(width.into()),
