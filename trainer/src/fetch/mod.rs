@@ -31,7 +31,7 @@ pub use ledger::{Credits, Ledger, LedgerError, Origin, Provenance};
 pub use list::{Entry, is_label, parse};
 pub use transfer::{Downloader, TransferError};
 
-use crate::dataset::{CaseClash, DatasetError, FolderLock, below, check_case, check_folders, read};
+use crate::dataset::{DatasetError, FolderLock, below, check_case, check_folders, read};
 use crate::progress::{Progress, stage};
 use crate::threads::lock;
 
@@ -109,12 +109,9 @@ pub enum Kind {
 /// Why a list could not be fetched at all.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The data set's folder.
+    /// The data set's folder, or labels that cannot name class folders in it.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// Labels that cannot name class folders beside those that are there.
-    #[error(transparent)]
-    Labels(#[from] CaseClash),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -128,7 +125,7 @@ pub enum FetchError {
         KNOWN_NAME
     )]
     Offline,
-    /// An image cannot be written, or the folder of a class leads elsewhere.
+    /// An image cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -146,7 +143,7 @@ pub async fn fetch(
 ) -> Result<Outcome, FetchError> {
     check_folders(data)?;
     let _lock = FolderLock::acquire(data)?;
-    check_labels(entries, data)?;
+    check_labels(entries.iter().map(|entry| entry.label.as_str()), data)?;
     let ledger = Ledger::open(data)?;
     let downloader = Downloader::new(
         options.timeout,
@@ -200,7 +197,7 @@ fn by_host<'e>(entries: &[&'e Entry]) -> BTreeMap<&'e str, Vec<&'e Entry>> {
 
 /// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
 /// that no link leads it out of the data set.
-fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
+pub(crate) fn check_labels<'a>(labels: impl IntoIterator<Item = &'a str>, data: &Path) -> Result<(), DatasetError> {
     let failed = at(data);
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(data).map_err(failed)? {
@@ -208,7 +205,7 @@ fn check_labels(entries: &[Entry], data: &Path) -> Result<(), FetchError> {
         let name = entry.file_name().into_string().ok();
         folders.extend(name.filter(|name| !name.starts_with('.') && entry.path().is_dir()));
     }
-    let labels: BTreeSet<&str> = entries.iter().map(|entry| entry.label.as_str()).collect();
+    let labels: BTreeSet<&str> = labels.into_iter().collect();
     check_case(folders.iter().map(String::as_str).chain(labels.iter().copied()))?;
     for label in labels {
         let path = data.join(label);

@@ -80,12 +80,12 @@ fn labels_are_told_apart_from_the_class_folders_that_are_there() {
         std::fs::create_dir(data.path().join(folder)).expect("a folder");
     }
     std::fs::write(data.path().join("LIST"), "").expect("a file");
-    let check = |label: &str| check_labels(&[entry(label, "http://a.example/1")], data.path());
+    let check = |label: &str| check_labels([label], data.path());
     for label in ["dotted", "striped", "list"] {
         check(label).expect("a folder of its own");
     }
     let error = check("Dotted").expect_err("the same folder on some systems");
-    assert!(matches!(error, FetchError::Labels(_)), "{error}");
+    assert!(matches!(error, DatasetError::CaseClash(_)), "{error}");
 }
 
 #[test]
@@ -113,13 +113,13 @@ fn no_class_folder_is_a_link_out_of_the_data_set() {
     std::fs::create_dir(data.path().join("dotted")).expect("a folder");
     symlink("dotted", data.path().join("spotted")).expect("a link");
     symlink(elsewhere.path(), data.path().join("striped")).expect("a link");
-    let check = |label: &str| check_labels(&[entry(label, "http://a.example/1")], data.path());
+    let check = |label: &str| check_labels([label], data.path());
     for label in ["dotted", "spotted", "leopard"] {
         check(label).expect("a place in the data set");
     }
     let error = check("striped").expect_err("a place elsewhere");
     assert!(
-        matches!(&error, FetchError::File(file) if file.path.ends_with("striped")),
+        matches!(&error, DatasetError::File(file) if file.path.ends_with("striped")),
         "{error}"
     );
 }

@@ -20,7 +20,7 @@ pub use provider::{Hit, Name, Provider, SearchRequest};
 
 use crate::answers::{body, may_pass, not_now, retry_after};
 use crate::dataset::{CaseClash, DatasetError, OWN_FOLDER, below, check_case, check_folders};
-use crate::fetch::{Entry, Kind, LeftOut, is_label};
+use crate::fetch::{Entry, Kind, LeftOut, check_labels, is_label};
 use crate::progress::{Progress, stage};
 
 /// Folder of what was found, within the folder that the scanner passes over.
@@ -97,7 +97,7 @@ pub enum SearchError {
         /// What to do, for people to read.
         way_out: String,
     },
-    /// The data set's labels are no folders.
+    /// The data set's labels are no folders, or the new ones cannot be beside them.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     /// The HTTP client cannot be made.
@@ -177,6 +177,7 @@ pub async fn search(
     };
     let folder = data.join(OWN_FOLDER).join(FOLDER);
     if data.exists() {
+        check_labels(queries.iter().map(|query| query.label.as_str()), data)?;
         // Whoever shares the data set may have put a link there.
         below(data, &folder.join("any")).map_err(at(&folder))?;
     }
@@ -405,6 +406,14 @@ mod tests {
         text.split(',').map(str::to_owned).collect()
     }
 
+    /// What comes of a search for dresses where nobody answers.
+    async fn asking_nobody(data: &Path) -> Result<Found, SearchError> {
+        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
+        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
+        let queries = queries(&words("dress"), &[]).expect("queries");
+        search(&provider, &queries, 5, false, data, &Silent).await
+    }
+
     #[test]
     fn seven_garments_in_three_textures_are_twenty_one_queries() {
         let items = words("t-shirt,blouse,sweater,hoodie,cardigan,dress,skirt");
@@ -440,23 +449,25 @@ mod tests {
         std::fs::create_dir(data.path().join(OWN_FOLDER)).expect("a folder");
         let link = data.path().join(OWN_FOLDER).join(FOLDER);
         std::os::unix::fs::symlink(elsewhere.path(), link).expect("a link");
-        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
-        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
-        let queries = queries(&words("dress"), &[]).expect("queries");
-        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        let found = asking_nobody(data.path()).await;
         assert!(matches!(found, Err(SearchError::File(_))), "{found:?}");
     }
 
     #[tokio::test]
     async fn no_quota_is_spent_for_a_data_set_that_gets_no_class_folders() {
         let data = tempfile::tempdir().expect("a folder");
-        std::fs::write(data.path().join("metadata.jsonl"), "").expect("a list");
-        let nobody = reqwest::Url::parse("http://127.0.0.1:1/").expect("an address");
-        let provider = Provider::new(Name::Openverse, Some(nobody), Vec::new());
-        let queries = queries(&words("dress"), &[]).expect("queries");
-        let found = search(&provider, &queries, 5, false, data.path(), &Silent).await;
+        let list = data.path().join("metadata.jsonl");
+        std::fs::write(&list, "").expect("a list");
+        let found = asking_nobody(data.path()).await;
         assert!(
             matches!(found, Err(SearchError::Dataset(DatasetError::Listed(_)))),
+            "{found:?}"
+        );
+        std::fs::remove_file(list).expect("removed");
+        std::fs::create_dir(data.path().join("Dress")).expect("a class folder");
+        let found = asking_nobody(data.path()).await;
+        assert!(
+            matches!(found, Err(SearchError::Dataset(DatasetError::CaseClash(_)))),
             "{found:?}"
         );
     }
