@@ -29,11 +29,11 @@ pub struct NetworkArguments {
 #[derive(Debug, clap::Args)]
 pub struct NormalizationArguments {
     /// Mean of each channel in 8-bit units, for an ONNX file that does not tell
-    #[arg(long, value_name = "M", value_delimiter = ',', requires = "std",
+    #[arg(long, value_name = "M", value_delimiter = ',',
           value_parser = values::number("a finite number", |mean: &f32| mean.is_finite()))]
     mean: Vec<f32>,
     /// Standard deviation of each channel in 8-bit units, for an ONNX file that does not tell
-    #[arg(long, value_name = "S", value_delimiter = ',', requires = "mean",
+    #[arg(long, value_name = "S", value_delimiter = ',',
           value_parser = values::number("a number above 0", |std: &f32| std.is_finite() && *std > 0.0))]
     std: Vec<f32>,
 }
@@ -71,6 +71,7 @@ impl NormalizationArguments {
         networks.collect()
     }
 
+    /// What is given, which must be both: the parser, which could ask for that too, does not see a parameter file.
     fn given(&self) -> Result<Option<PreprocessingOverride>, Failure> {
         match (triple(&self.mean), triple(&self.std)) {
             (Some(mean), Some(std)) => Ok(Some(PreprocessingOverride { mean, std })),

@@ -115,6 +115,10 @@ fn a_file_can_stand_for_what_is_required() {
             &["train"][..],
         ),
         ("[data-export]\nout = \"copies\"\n", &export),
+        (
+            "data = \"images\"\n[train]\nstd = [255, 255, 255]\n",
+            &["train", "--mean", "0,0,0"],
+        ),
     ] {
         let configuration = Configuration::parse(file, Path::new("ikat.toml")).expect("a parameter file");
         let command = configuration.apply(command(), &[]).expect("known options");
