@@ -146,7 +146,12 @@ impl<'a> Layers<'a> {
     }
 
     /// The file whose features are the means of `map`.
-    pub(super) fn finish(mut self, map: &str, features: usize, metadata: &[(&str, String)]) -> ModelProto {
+    pub(super) fn finish(
+        mut self,
+        map: &str,
+        features: usize,
+        metadata: &[(&str, String)],
+    ) -> Result<ModelProto, WeightsError> {
         let graph = &mut self.graph;
         let map = graph.node("feature_map", "Identity", &[map], &[]);
         let pooled = graph.node("pool", "GlobalAveragePool", &[&map], &[]);
@@ -157,10 +162,44 @@ impl<'a> Layers<'a> {
             (&vector, &[named("N"), size.clone()]),
             (&map, &[named("N"), size, named("h"), named("w")]),
         ];
-        self.graph.finish(IMAGE, &outputs, metadata)
+        let model = self.graph.finish(IMAGE, &outputs, metadata);
+        let constants = model.graph.iter().flat_map(|graph| &graph.initializer);
+        self.weights.check_taken(constants.map(|tensor| tensor.name.as_str()))?;
+        Ok(model)
     }
 
     fn parameter(&mut self, name: &str, shape: &[usize]) -> Result<String, WeightsError> {
         Ok(self.graph.initializer(name, shape, self.weights.get(name, shape)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_a_network_with_more_in_the_same_parts_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("weights.safetensors");
+        let entry = |name: &str, shape: &str, from: usize, to: usize| {
+            format!(r#""{name}":{{"dtype":"F32","shape":{shape},"data_offsets":[{from},{to}]}}"#)
+        };
+        let build = |other: &str, shape: &str| {
+            let taken = entry("layer1.0.conv1.weight", "[1,3,1,1]", 0, 12);
+            let header = format!("{{{taken},{}}}", entry(other, shape, 12, 16));
+            let length = (header.len() as u64).to_le_bytes();
+            let file = [&length[..], header.as_bytes(), &[0; 16][..]].concat();
+            std::fs::write(&path, file).expect("written");
+            let weights = Weights::read(&path).expect("weights");
+            let mut layers = Layers::new(&weights);
+            let shape = Convolution::centred(3, 1, 1, 1);
+            let map = layers.convolution("layer1.0.conv1", IMAGE, shape)?;
+            layers.finish(&map, 1, &[])
+        };
+        let refused = build("layer1.2.conv1.weight", "[1]").expect_err("a deeper network");
+        let expected = "weights.safetensors has the tensor layer1.2.conv1.weight beside those of this network";
+        assert!(refused.to_string().contains(expected), "{refused}");
+        build("fc.bias", "[1]").expect("the last layer");
+        build("layer1.0.bn1.num_batches_tracked", "[]").expect("a counter");
     }
 }

@@ -37,7 +37,7 @@ impl Architecture {
     /// The network around `weights`, with `metadata` written into the file.
     ///
     /// # Errors
-    /// Where a tensor is missing or has another shape than the architecture asks for.
+    /// Where a tensor is missing or has another shape than the architecture asks for, or there is one more.
     pub fn build(self, weights: &Weights, metadata: &[(&str, String)]) -> Result<ModelProto, WeightsError> {
         let mut layers = Layers::new(weights);
         let map = match self {
@@ -49,7 +49,7 @@ impl Architecture {
             Self::Resnet50 => resnet::bottleneck(&mut layers, [3, 4, 6, 3]),
             Self::Resnet50Keras => resnet::keras(&mut layers, [3, 4, 6, 3]),
         }?;
-        Ok(layers.finish(&map, self.feature_size(), metadata))
+        layers.finish(&map, self.feature_size(), metadata)
     }
 
     /// Length of the feature vector.

@@ -3,7 +3,7 @@
 mod keras;
 mod torch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use shared::files::FileError;
@@ -57,6 +57,14 @@ pub enum WeightsError {
         /// By the architecture.
         expected: Vec<usize>,
     },
+    /// A part of the network has a tensor more.
+    #[error("{path} has the tensor {name} beside those of this network: are these weights of another architecture?")]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// Which tensor.
+        name: String,
+    },
 }
 
 impl Weights {
@@ -101,6 +109,32 @@ impl Weights {
             })
         }
     }
+
+    /// Checks that a network that takes the tensors `taken` leaves none away of the parts that they belong to: of a
+    /// deeper network it would run the first blocks of each part alone. The last layer is a part of its own.
+    ///
+    /// # Errors
+    /// [`WeightsError::Unknown`].
+    pub fn check_taken<'a>(&self, taken: impl Iterator<Item = &'a str>) -> Result<(), WeightsError> {
+        let taken: HashSet<&str> = taken.collect();
+        let parts: HashSet<&str> = taken.iter().copied().map(part).collect();
+        let unknown = self.tensors.iter().filter(|(name, tensor)| {
+            // A single number is a counter, which some scripts turn into a float.
+            !tensor.shape.is_empty() && !taken.contains(name.as_str()) && parts.contains(part(name))
+        });
+        match unknown.map(|(name, _)| name).min() {
+            Some(name) => Err(WeightsError::Unknown {
+                path: self.file.clone(),
+                name: name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The part of a network that a tensor belongs to, as `layer1` of `layer1.0.conv1.weight`.
+fn part(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(part, _)| part)
 }
 
 #[cfg(test)]
