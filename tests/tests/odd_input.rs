@@ -208,6 +208,37 @@ fn a_network_that_gives_no_numbers_is_named() {
 }
 
 #[test]
+fn a_network_that_cannot_be_run_is_named_before_others_are_trained() {
+    let workshop = Workshop::new(8);
+    let network = |first: &dyn Fn(&mut GraphBuilder) -> String| {
+        let mut graph = GraphBuilder::new("odd");
+        let value = first(&mut graph);
+        let pooled = graph.node("pooled", "GlobalAveragePool", &[&value], &[]);
+        let features = graph.node("features", "Flatten", &[&pooled], &[]);
+        let vector = [DimensionValue::named("N"), DimensionValue::Fixed(3)];
+        graph.finish("image", &[(&features, &vector)], &[]).encode_to_vec()
+    };
+    let unknown = network(&|graph: &mut GraphBuilder| graph.node("unknown", "Unknown", &["image"], &[]));
+    let of_one_side = network(&|graph: &mut GraphBuilder| {
+        let weights = graph.initializer("weights", &[1, 64, 1], &[1.0; 64]);
+        graph.node("weighted", "Mul", &["image", &weights], &[])
+    });
+    for (name, network, reason) in [
+        ("unknown.onnx", unknown, "cannot be loaded"),
+        ("side.onnx", of_one_side, "on an image of 32 x 32 pixels"),
+    ] {
+        std::fs::write(workshop.path(name), network).expect("written");
+        let both = format!("colours.onnx,{name}");
+        let mut sweep = workshop.trainer(&["sweep", "--data", "data", "--out", "run", "--backbone", &both]);
+        sweep.args(["--resolution", "32", "--mean", "0,0,0", "--std", "255,255,255"]);
+        let named = format!("{name} cannot be used as a featurizer: ");
+        for command in [workshop.train_by(name, "data", "run"), sweep] {
+            refused(&workshop, say_within(60, &command), &[&named, reason]);
+        }
+    }
+}
+
+#[test]
 fn many_classes_are_only_many() {
     // `IKAT_CLASSES` says how many.
     let classes = std::env::var("IKAT_CLASSES").map_or(200, |text| text.parse().expect("a number"));

@@ -246,6 +246,7 @@ mod tests {
     fn backbone(name: &str, sha256: &str) -> Backbone {
         Backbone {
             name: name.to_owned(),
+            own: None,
             onnx: "served.onnx".into(),
             sha256: sha256.to_owned(),
             trainable: "trainable.onnx".into(),

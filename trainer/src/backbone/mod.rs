@@ -12,6 +12,7 @@ mod weights;
 use std::path::{Path, PathBuf};
 
 use shared::files::{FileError, at, sha256_hex};
+use shared::network::{Network, NetworkError, Outputs, Runtime, Tensor};
 use shared::preprocessing::{ChannelOrder, Preprocessing};
 
 pub use architecture::Architecture;
@@ -33,6 +34,8 @@ const BUILD: u32 = 2;
 pub struct Backbone {
     /// Name in the catalogue, or the file name of the user's own network.
     pub name: String,
+    /// Where the user's own network is.
+    pub own: Option<PathBuf>,
     /// The ONNX file that gives the features and is served: batch normalization is part of the convolutions.
     pub onnx: PathBuf,
     /// SHA-256 of that file.
@@ -66,6 +69,32 @@ impl Backbone {
         }
         self.preprocessing.resolution = resolution;
         Ok(self)
+    }
+
+    /// Runs a user's own network on an image of one colour, so that one that cannot be run is told of by its file, and
+    /// before hours are spent on others.
+    ///
+    /// # Errors
+    /// [`BackboneError::Own`].
+    pub fn try_out(&self, runtime: &Runtime) -> Result<(), BackboneError> {
+        let Some(path) = &self.own else { return Ok(()) };
+        let own = |reason: String| BackboneError::Own {
+            path: path.clone(),
+            reason,
+        };
+        let model = std::fs::read(&self.onnx).map_err(at(&self.onnx))?;
+        let network = runtime.network(&model, 1);
+        let mut network = network.map_err(|error| own(error.to_string().trim_end().to_owned()))?;
+        let side = self.preprocessing.resolution as usize;
+        let image = Tensor::new([1, 3, side, side], vec![0.0; 3 * side * side]);
+        match network.run(&image, Outputs::Vectors) {
+            // There may be numbers for other images.
+            Ok(_) | Err(NetworkError::NotFinite) => Ok(()),
+            Err(error) => Err(own(format!(
+                "on an image of {side} x {side} pixels {}; if it takes another size alone, give that with --resolution",
+                error.to_string().trim_end()
+            ))),
+        }
     }
 }
 
@@ -160,6 +189,7 @@ pub fn obtain(
     };
     Ok(Backbone {
         name: entry.name.clone(),
+        own: None,
         sha256: file_hash(&forms.served)?,
         onnx: forms.served,
         trainable: forms.trainable,

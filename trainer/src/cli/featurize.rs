@@ -53,7 +53,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     }
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&arguments.device, &cache, session)?;
-    let backbone = arguments.network.obtain(&cache, session)?;
+    let backbone = arguments.network.obtain(&runtime, &cache, session)?;
     let model = std::fs::read(&backbone.onnx)?;
     let featurization = Featurization {
         networks: &Networks::new(&runtime, &model, &arguments.device),

@@ -74,7 +74,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let dataset = Dataset::scan(&arguments.data)?;
     let cache = session.cache()?;
     let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
-    let backbone = arguments.network.obtain(&cache, session)?;
+    let backbone = arguments.network.obtain(&runtime, &cache, session)?;
     let workplace = training.workplace(&runtime, &cache, session);
     let parameters = training.parameters(&arguments.data, ClassifierKind::Dnn, training.split.seed());
     let Some(recipe) = &parameters.recipe else {

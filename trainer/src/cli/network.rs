@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use shared::network::Runtime;
+
 use super::Session;
 use super::failure::Failure;
 use super::values;
@@ -39,8 +41,8 @@ pub struct NormalizationArguments {
 }
 
 impl NetworkArguments {
-    /// The network, obtained first where it is not there yet.
-    pub fn obtain(&self, cache: &Cache, session: &Session) -> Result<Backbone, Failure> {
+    /// The network, obtained first where it is not there yet, and tried out where it is the user's own.
+    pub fn obtain(&self, runtime: &Runtime, cache: &Cache, session: &Session) -> Result<Backbone, Failure> {
         let normalization = self.normalization.given()?;
         if normalization.is_some() && self.weights.is_none() && !is_file(&self.backbone) {
             session.warn(&format!(
@@ -49,11 +51,12 @@ impl NetworkArguments {
                 self.backbone
             ));
         }
-        let network = obtain(&self.backbone, self.weights.as_deref(), normalization, cache, session)?;
-        match self.resolution {
-            Some(resolution) => Ok(network.at(resolution)?),
-            None => Ok(network),
+        let mut network = obtain(&self.backbone, self.weights.as_deref(), normalization, cache, session)?;
+        if let Some(resolution) = self.resolution {
+            network = network.at(resolution)?;
         }
+        network.try_out(runtime)?;
+        Ok(network)
     }
 }
 

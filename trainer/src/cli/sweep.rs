@@ -96,6 +96,9 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     let networks = &arguments.normalization.obtain(&arguments.backbone, &cache, session)?;
     let seed = training.split.seed();
     let settings = sweep::settings(networks, &arguments.resolution, kinds, seed, arguments.repeats)?;
+    for alike in settings.chunk_by(|one, other| one.backbone == other.backbone) {
+        alike[0].backbone.try_out(&runtime)?;
+    }
     let mut entries = Vec::new();
     let mut skipped: Vec<Skipped> = Vec::new();
     for (number, setting) in settings.iter().enumerate() {

@@ -154,7 +154,7 @@ impl Job {
         let cache = session.cache()?;
         let _claim = claim(self.out.as_deref(), &cache)?;
         let runtime = Resources::runtime_for(&training.recipe.device, &cache, session)?;
-        let backbone = self.network.obtain(&cache, session)?;
+        let backbone = self.network.obtain(&runtime, &cache, session)?;
         let workplace = training.workplace(&runtime, &cache, session);
         let seed = training.split.seed();
         let mut choice: Option<Choice> = None;

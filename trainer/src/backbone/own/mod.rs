@@ -110,6 +110,7 @@ pub(super) fn read(
         .map_or_else(|| "own".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(Backbone {
         name,
+        own: Some(path.to_path_buf()),
         onnx: forms.served,
         sha256,
         trainable: forms.trainable,

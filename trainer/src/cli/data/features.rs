@@ -26,7 +26,7 @@ impl FeatureArguments {
     ) -> Result<(Dataset, Features), Failure> {
         let cache = session.cache()?;
         let runtime = Resources::runtime(&cache, session)?;
-        let backbone = self.network.obtain(&cache, session)?;
+        let backbone = self.network.obtain(&runtime, &cache, session)?;
         let workplace = resources.workplace(&runtime, &cache, session);
         let (dataset, features) = workplace.featurize(dataset, &backbone, resources.limits(), distance)?;
         let rows: Vec<usize> = (0..features.labels.len()).collect();
