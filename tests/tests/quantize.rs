@@ -267,4 +267,5 @@ fn auto_says_why_a_network_stays_in_floats_and_int8_refuses() {
     let mut int8 = train(&workshop, "colours.onnx", "int8", &["--quantize", "int8"]);
     let said = say(&mut int8).ended_with(1);
     assert!(said.stderr.contains("cannot be quantized"), "{}", said.stderr);
+    assert!(!said.stderr.contains("Computing features"), "{}", said.stderr);
 }

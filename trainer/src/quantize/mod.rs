@@ -81,12 +81,13 @@ pub enum QuantizeError {
     Network(#[from] NetworkError),
 }
 
-/// Quantizes `model`, whose first output is a vector per image. The same images give the same network, whatever the
-/// number of threads.
-pub fn quantize(model: &ModelProto, samples: &Samples, workbench: &Workbench) -> Result<Quantized, QuantizeError> {
-    if samples.calibration.is_empty() || samples.check.is_empty() {
-        return Err(QuantizeError::NoImages);
-    }
+/// Checks, before there is anything to quantize by, that something of `model` can be quantized.
+pub fn check(model: &ModelProto) -> Result<(), QuantizeError> {
+    planned(model).map(|_| ())
+}
+
+/// `model` with its batch normalizations folded, and what of it can be quantized.
+fn planned(model: &ModelProto) -> Result<(ModelProto, Plan), QuantizeError> {
     let version = model.operators();
     if version < OLDEST_OPERATORS {
         return Err(QuantizeError::Unsuitable(format!(
@@ -96,6 +97,16 @@ pub fn quantize(model: &ModelProto, samples: &Samples, workbench: &Workbench) ->
     let mut folded = model.clone();
     fold_batch_norm(&mut folded);
     let plan = Plan::of(&folded)?;
+    Ok((folded, plan))
+}
+
+/// Quantizes `model`, whose first output is a vector per image. The same images give the same network, whatever the
+/// number of threads.
+pub fn quantize(model: &ModelProto, samples: &Samples, workbench: &Workbench) -> Result<Quantized, QuantizeError> {
+    if samples.calibration.is_empty() || samples.check.is_empty() {
+        return Err(QuantizeError::NoImages);
+    }
+    let (folded, plan) = planned(model)?;
     let observed = calibrate::observe(&folded, &plan, samples, workbench)?;
     let attempts = Attempts {
         expected: workbench.vectors(model, &samples.check)?,

@@ -224,6 +224,9 @@ fn prepare(
         refined::check(backbone, dataset.classes.len(), recipe)?;
     }
     let model = Bytes::from(read(&backbone.onnx)?);
+    if parameters.quantization == Quantization::Int8 {
+        quantized::check(&model)?;
+    }
     let start = Instant::now();
     let featurized = workplace.featurized(dataset, &NetworkFile::of(backbone, &model), parameters.limits)?;
     let seconds = start.elapsed().as_secs_f64();

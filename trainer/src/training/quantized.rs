@@ -38,6 +38,15 @@ pub enum Quantization {
     Auto,
 }
 
+/// Checks, before anything is computed, that the network in the file `model` can be quantized.
+pub(super) fn check(model: &[u8]) -> Result<(), TrainingError> {
+    Ok(quantize::check(&decoded(model)?)?)
+}
+
+fn decoded(model: &[u8]) -> Result<ModelProto, QuantizeError> {
+    ModelProto::decode(model).map_err(|error| QuantizeError::Unsuitable(error.to_string()))
+}
+
 /// What `job` asks for of `fitted`: the same, or its quantized form, and in the notes what speaks for it.
 pub(super) fn apply<'a>(job: &Prepared, fitted: Fitted<'a>) -> Result<Fitted<'a>, TrainingError> {
     let wanted = job.parameters.quantization;
@@ -45,9 +54,8 @@ pub(super) fn apply<'a>(job: &Prepared, fitted: Fitted<'a>) -> Result<Fitted<'a>
         return Ok(fitted);
     }
     let samples = samples(job)?;
-    let outcome = ModelProto::decode(fitted.model.as_ref())
-        .map_err(|error| QuantizeError::Unsuitable(error.to_string()))
-        .and_then(|model| quantize::quantize(&model, &samples, &job.workplace.workbench()));
+    let outcome =
+        decoded(&fitted.model).and_then(|model| quantize::quantize(&model, &samples, &job.workplace.workbench()));
     let quantized = match outcome {
         Ok(quantized) => quantized,
         Err(error @ (QuantizeError::Unsuitable(_) | QuantizeError::TooLossy { .. }))
