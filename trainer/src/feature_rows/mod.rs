@@ -56,8 +56,9 @@ pub enum RowsError {
     },
     /// Rows of another network.
     #[error(
-        "{place}, line {line}: these features come from another network, resolution or version of the trainer: give \
-         the --backbone and --resolution that they were computed with, or compute them anew"
+        "{place}, line {line}: these features come from another network, resolution, normalization or version of the \
+         trainer: give the --backbone, --resolution, --mean and --std that they were computed with, or compute them \
+         anew"
     )]
     Foreign {
         /// Which file.

@@ -543,7 +543,7 @@ mod tests {
         let other_buckets = [row("s3://a/1.jpg", None, &[1.0]), row("s3://b/1.jpg", None, &[1.0])];
         for (given, part) in [
             (vec![], "holds no rows"),
-            (vec![foreign], "another network"),
+            (vec![foreign], "--mean and --std that they were computed"),
             (vec![cut], "sha256"),
             (vec![row("a/1", None, &[])], "is no number"),
             (vec![row("a/1", None, &[1.0, 2.0])], "no 1 finite"),
