@@ -28,7 +28,9 @@ pub enum WeightsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is of no format that is read here.
-    #[error("{path} is no file of weights that can be read: {reason}; give a .pth or .safetensors file")]
+    #[error(
+        "{path} is no file of weights that can be read: {reason}; give a .pth or .safetensors file of 32-bit floats"
+    )]
     Format {
         /// Which file.
         path: PathBuf,
@@ -155,5 +157,9 @@ mod tests {
         assert_eq!(read("F32", 8).expect("weights"), [0.0; 2]);
         let reason = read("F16", 4).expect_err("half precision").to_string();
         assert!(reason.contains("no tensor of 32-bit floats"), "{reason}");
+        assert!(
+            reason.ends_with("give a .pth or .safetensors file of 32-bit floats"),
+            "{reason}"
+        );
     }
 }
