@@ -16,6 +16,7 @@ mod rate_search;
 mod recipe;
 mod run;
 pub mod tensorboard;
+mod trained_part;
 mod views;
 
 use std::path::PathBuf;
@@ -27,7 +28,8 @@ pub(crate) use history::tests::EPOCH;
 pub use history::{Epoch, History, Validation};
 pub use rate_search::{RateCurve, RatePoint, RateRange, find_rate};
 pub use recipe::{HeadStart, Recipe, Schedule, Trained};
-pub use run::{Refined, Task, cut_in_two, refine};
+pub use run::{Refined, Task, refine};
+pub use trained_part::cut_in_two;
 
 use engine::{EngineError, OpenError};
 use network::GraphError;
