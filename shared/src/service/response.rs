@@ -131,6 +131,16 @@ pub struct Model {
     pub version: String,
 }
 
+impl Model {
+    /// The model of `manifest`.
+    pub(super) fn of(manifest: &Manifest) -> Self {
+        Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+        }
+    }
+}
+
 /// [`Timing`] in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub struct Milliseconds {
@@ -178,10 +188,7 @@ impl Answer {
             score,
             decision: prediction.decision,
             scores,
-            model: Model {
-                name: manifest.name.clone(),
-                version: manifest.version.clone(),
-            },
+            model: Model::of(manifest),
             timing_ms: timing.into(),
             explanation: None,
             warnings: Vec::new(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::error::ServiceError;
 use super::request::{self, Images, Item, Options, Request};
-use super::response::{Answer, Explanation, Record, Response, Results, Scored};
+use super::response::{Answer, Explanation, Model, Record, Response, Results, Scored};
 use super::{Service, Version, hash};
 use crate::files::hex;
 
@@ -121,7 +121,7 @@ pub(super) fn score_by(
     let record = Record {
         sha256: Some(hex(hash)),
         bytes: image.len(),
-        model: Some(version.model()),
+        model: Some(Model::of(version.manifest())),
         outcome: outcome.as_ref().map(Scored::from).map_err(|error| error.code),
     };
     (outcome, record)

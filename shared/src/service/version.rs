@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::error::ServiceError;
 use super::pool::Pool;
-use super::response::Model;
 use crate::bundle::Manifest;
 use crate::classifier::Prediction;
 use crate::image::Limits;
@@ -39,14 +38,6 @@ impl Version {
     /// What it is.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// What answers call it.
-    pub(super) fn model(&self) -> Model {
-        Model {
-            name: self.manifest.name.clone(),
-            version: self.manifest.version.clone(),
-        }
     }
 
     /// Scores an image, unless it is `until` before there is a place for it; to `explain` it, with a heat map of the
