@@ -1,4 +1,4 @@
-//! What an error comes from, in words: those of libraries tell it only to who asks.
+//! An error and its causes as one line of text: the errors of many libraries name their cause only as their source.
 
 use std::error::Error;
 

@@ -6,7 +6,8 @@
 //! [`pipeline`] puts the four in a row. [`explain`] tells which part of a picture spoke for a class.
 //! [`bundle`] is the trained model as files, [`store`] the place where bundles are published, and
 //! [`service`] the request and response of the scoring function, independent of whether Lambda, HTTP or a
-//! test carries them.
+//! test carries them. Beside these, [`files`] writes files whole or not at all, [`buckets`] reads images from
+//! S3, [`aws`] finds its credentials, and [`causes`] puts an error and its causes into one line.
 //!
 //! Nothing here knows of training, command lines or terminals.
 

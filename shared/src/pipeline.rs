@@ -59,7 +59,7 @@ impl Featurizer {
         }
     }
 
-    /// Decodes an image with as many pixels as the network has a use for.
+    /// Decodes an image to upright pixels, no more of them than the network has a use for.
     pub fn decode(&self, bytes: &[u8]) -> Result<RgbImage, ImageError> {
         self.preprocessing.decode(bytes, &self.limits)
     }
@@ -105,7 +105,11 @@ impl Pipeline {
         self.featurizer.limits
     }
 
-    /// Scores an encoded image.
+    /// Scores an encoded image, and tells where the time went.
+    ///
+    /// # Errors
+    /// [`PipelineError::Image`] where the bytes are no image within the limits, [`PipelineError::Network`] where the
+    /// network fails or gives a vector of another length than the classifier takes.
     pub fn predict(&mut self, bytes: &[u8]) -> Result<(Prediction, Timing), PipelineError> {
         let start = Instant::now();
         let image = self.featurizer.decode(bytes)?;
@@ -143,7 +147,8 @@ impl Pipeline {
         )))
     }
 
-    /// Shows where in a decoded image the evidence for a class is, where the network offers that.
+    /// Where in a decoded image the evidence for a class is, counted from 0 in the order of [`Head::classes`]. `None`
+    /// where there is no such class, or the network offers no feature map that its vector is the mean of.
     ///
     /// # Errors
     /// [`PipelineError::Network`].

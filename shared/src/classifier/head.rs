@@ -53,14 +53,14 @@ pub struct Prediction {
 }
 
 impl Head {
-    /// Length of the vector that is taken from the network.
+    /// Length of the vector that the network must give.
     pub fn takes(&self) -> usize {
         self.classifier
             .as_ref()
             .map_or(self.classes.len(), LinearClassifier::features)
     }
 
-    /// Scores one vector as the network gave it.
+    /// Scores one vector as the network gave it, of length [`Self::takes`].
     pub fn predict(&self, vector: &[f32]) -> Prediction {
         let margins = match &self.classifier {
             Some(classifier) => {
@@ -73,7 +73,7 @@ impl Head {
         self.decide(margins)
     }
 
-    /// Probabilities and decision for given margins.
+    /// Probabilities and decision for given margins, one for each class.
     pub fn decide(&self, margins: Vec<f32>) -> Prediction {
         let best = first_largest(&margins);
         let probabilities = self.calibration.probabilities(&margins);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// One-vs-rest hyperplanes: class `k` has the margin `weights[k] · x + intercepts[k]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinearClassifier {
-    /// `classes x features`.
+    /// One row per class, `classes x features`.
     pub weights: Vec<Vec<f32>>,
     /// One per class.
     pub intercepts: Vec<f32>,

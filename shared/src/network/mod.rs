@@ -64,7 +64,11 @@ pub enum Outputs {
 /// Something that turns images into vectors. Deterministic: the same image gives the same vector,
 /// whatever else is in the batch or running beside it.
 pub trait Network: Send {
-    /// Runs a batch.
+    /// Runs a batch: `[images, 3, height, width]`, of at least one image, prepared as the network expects.
+    ///
+    /// # Errors
+    /// [`NetworkError::Run`] where the network does not take the batch, [`NetworkError::NotFinite`] where a value of a
+    /// vector is NaN or infinite.
     fn run(&mut self, images: &Tensor, outputs: Outputs) -> Result<Activations, NetworkError>;
 }
 

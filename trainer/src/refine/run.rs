@@ -43,7 +43,7 @@ pub struct Task<'a> {
     pub labels: Vec<usize>,
     /// Number of classes.
     pub classes: usize,
-    /// Which of them validate instead of being trained on, ascending.
+    /// Which of the images validate instead of being trained on, ascending.
     pub validation: Vec<usize>,
     /// The last layer to begin with.
     pub head: HeadLayer,
