@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::Failure;
-use crate::model::Model;
 use crate::origin::{Origin, TRACEPARENT};
+use crate::responder::Responder;
 use crate::watchdog::before;
 
 /// The largest body that is read, in bytes.
@@ -45,7 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(20);
 
 /// What the connections share.
 struct Server {
-    model: Arc<Model>,
+    responder: Arc<Responder>,
     places: Arc<Semaphore>,
     requests: AtomicU64,
 }
@@ -55,18 +55,18 @@ struct Server {
 ///
 /// # Errors
 /// When the address cannot be used.
-pub async fn serve(model: Arc<Model>, address: SocketAddr) -> Result<(), Failure> {
+pub async fn serve(responder: Arc<Responder>, address: SocketAddr) -> Result<(), Failure> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("{address}: {error}"))?;
-    let places = Arc::new(Semaphore::new(model.places()));
+    let places = Arc::new(Semaphore::new(responder.places()));
     let server = Arc::new(Server {
-        model,
+        responder,
         places,
         requests: AtomicU64::new(1),
     });
     let following = Arc::clone(&server);
-    let following = tokio::spawn(async move { following.model.follow().await });
+    let following = tokio::spawn(async move { following.responder.follow().await });
     announce(listener.local_addr()?);
 
     let connections = GracefulShutdown::new();
@@ -127,7 +127,7 @@ impl Server {
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
         let (parts, mut body) = request.into_parts();
         let (method, path) = (parts.method.as_str().to_owned(), parts.uri.path().to_owned());
-        let until = self.model.until();
+        let until = self.responder.until();
         let origin = self.origin(&parts.headers);
         let request_id = origin.request_id.clone();
         let bytes = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
@@ -138,7 +138,7 @@ impl Server {
                 path,
                 ..Request::default()
             };
-            self.model.answer(request, origin, until, (), identity).await
+            self.responder.answer(request, origin, until, (), identity).await
         // A place is taken before the body is read: bodies are what memory goes into.
         } else if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             match read(&mut body, until).await {
@@ -150,14 +150,14 @@ impl Server {
                         content_type: content_type.map(str::to_owned),
                         body,
                     };
-                    self.model.answer(request, origin, until, place, identity).await
+                    self.responder.answer(request, origin, until, place, identity).await
                 }
-                Err(error) => self.model.refuse((&method, &path), bytes, &error, &origin),
+                Err(error) => self.responder.refuse((&method, &path), bytes, &error, &origin),
             }
         } else {
             let message = "as many requests as are let to are waiting: try again in a moment";
             let error = ServiceError::new(ErrorCode::TooManyRequests, message);
-            self.model.refuse((&method, &path), bytes, &error, &origin)
+            self.responder.refuse((&method, &path), bytes, &error, &origin)
         };
         // Most clients listen for an answer only once they have sent everything, and a connection that is closed before
         // takes the answer with it.

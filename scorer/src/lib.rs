@@ -6,8 +6,8 @@ mod images;
 mod items;
 mod lambda;
 mod log;
-mod model;
 mod origin;
+mod responder;
 mod rollout;
 mod startup;
 mod watchdog;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use configuration::{Arguments, Carrier, Configuration, ConfigurationError};
-use model::Model;
+use responder::Responder;
 
 pub use lambda::examine as examine_event;
 
@@ -49,13 +49,13 @@ fn serve(arguments: Arguments) -> Result<(), Failure> {
     // event would have to wake.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let model = Arc::new(Model::new(configuration));
+        let responder = Arc::new(Responder::new(configuration));
         match carrier {
             Carrier::Lambda => {
-                model.load(lambda::ready_by()).await;
-                lambda::serve(model).await
+                responder.load(lambda::ready_by()).await;
+                lambda::serve(responder).await
             }
-            Carrier::Http(address) => http::serve(model, address).await,
+            Carrier::Http(address) => http::serve(responder, address).await,
         }
     });
     // A process that ends within ONNX Runtime may crash there: what is nearly done may end. Images of requests that

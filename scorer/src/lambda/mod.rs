@@ -20,8 +20,8 @@ use serde_json::value::RawValue;
 use shared::service::{self, ErrorCode, Request, Response, ServiceError};
 
 use crate::Failure;
-use crate::model::Model;
 use crate::origin::{Origin, TRACEPARENT, Trace};
+use crate::responder::Responder;
 use afterwards::Afterwards;
 use distributed_map::Batch;
 use http_event::Form;
@@ -52,16 +52,16 @@ pub fn ready_by() -> Option<Instant> {
 ///
 /// # Errors
 /// When the Runtime API is gone.
-pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
-    let follower = Arc::clone(&model);
+pub async fn serve(responder: Arc<Responder>) -> Result<(), Failure> {
+    let follower = Arc::clone(&responder);
     let answering = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let model = Arc::clone(&model);
+        let responder = Arc::clone(&responder);
         async move {
             let (event, context) = event.into_parts();
             let until = until(context.deadline());
             let origin = Origin::new(context.request_id, Trace::of_xray(context.xray_trace_id.as_deref()));
             // The type is what a state machine's retry rules name, for example ModelUnavailable.
-            let answer = answer(&model, event.into(), origin, until).await;
+            let answer = answer(&responder, event.into(), origin, until).await;
             let answer = answer.map_err(|error| Diagnostic {
                 error_type: format!("{:?}", error.code),
                 error_message: error.message,
@@ -73,8 +73,8 @@ pub async fn serve(model: Arc<Model>) -> Result<(), Failure> {
         }
     });
     let settled = move || {
-        let model = Arc::clone(&follower);
-        async move { model.settled().await }
+        let responder = Arc::clone(&follower);
+        async move { responder.settled().await }
     };
     let afterwards = layer_fn(move |answering| Afterwards::new(answering, settled.clone()));
     Runtime::new(answering)
@@ -228,7 +228,7 @@ fn parse<T: DeserializeOwned>(event: Value) -> Result<T, ServiceError> {
 /// # Errors
 /// For an engine that has its own way with failed invocations, and tries them again.
 async fn answer(
-    model: &Arc<Model>,
+    responder: &Arc<Responder>,
     text: Box<str>,
     origin: Origin,
     until: Option<Instant>,
@@ -245,21 +245,21 @@ async fn answer(
         } => {
             let origin = origin.by(form.name()).following(traceparent.as_deref());
             let carried = (form.most_bytes(), move |response: &Response| form.response(response));
-            Ok(respond(model, (&method, &path), request, origin, until, carried).await)
+            Ok(respond(responder, (&method, &path), request, origin, until, carried).await)
         }
         Event::Plain(request) => {
             let origin = origin.by("invoke");
-            Ok(respond(model, ("POST", "/"), request, origin, until, (MAX_BYTES, plain)).await)
+            Ok(respond(responder, ("POST", "/"), request, origin, until, (MAX_BYTES, plain)).await)
         }
         Event::S3Batch(invocation) => {
             let origin = origin.by("s3-batch");
-            let outcome = model.score_each(invocation.items(), None, origin, until).await;
+            let outcome = responder.score_each(invocation.items(), None, origin, until).await;
             Ok(invocation.response(outcome))
         }
         Event::Map(batch) => {
             let items = batch.items();
             let origin = origin.by("distributed-map");
-            let outcome = model.score_each(items.clone(), batch.top_k(), origin, until).await;
+            let outcome = responder.score_each(items.clone(), batch.top_k(), origin, until).await;
             batch.response(&items, outcome)
         }
     }
@@ -267,7 +267,7 @@ async fn answer(
 
 /// The answer to a request as `write` writes it, in at most so many bytes.
 async fn respond(
-    model: &Arc<Model>,
+    responder: &Arc<Responder>,
     (method, path): (&str, &str),
     request: Result<Request, ServiceError>,
     origin: Origin,
@@ -278,9 +278,9 @@ async fn respond(
         Ok(request) => {
             let path = path.to_owned();
             let fit = move |response| fitting(&path, response, most, write);
-            model.answer(request, origin, until, (), fit).await
+            responder.answer(request, origin, until, (), fit).await
         }
-        Err(error) => model.refuse((method, path), None, &error, &origin),
+        Err(error) => responder.refuse((method, path), None, &error, &origin),
     };
     write(&response)
 }

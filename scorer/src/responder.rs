@@ -16,8 +16,8 @@ use crate::watchdog::{Watchdog, internal};
 /// While nothing is loaded, this often is it tried without a request asking for it.
 const KEEP_TRYING: Duration = Duration::from_secs(5);
 
-/// The model that answers.
-pub struct Model {
+/// Answers by the model in memory, each request in its time.
+pub struct Responder {
     places: usize,
     refresh: Duration,
     log: Log,
@@ -25,7 +25,7 @@ pub struct Model {
     rollout: Arc<Rollout>,
 }
 
-impl Model {
+impl Responder {
     /// Nothing is loaded yet.
     pub fn new(configuration: Configuration) -> Self {
         Self {
@@ -80,8 +80,8 @@ impl Model {
         place: P,
         fit: impl FnOnce(Response) -> Response + Send + 'static,
     ) -> Response {
-        let model = Arc::clone(self);
-        let answering = async move { model.answer_to_the_end(request, &origin, until, place, fit).await };
+        let responder = Arc::clone(self);
+        let answering = async move { responder.answer_to_the_end(request, &origin, until, place, fit).await };
         tokio::spawn(answering).await.unwrap_or_else(|_| internal().into())
     }
 
@@ -233,6 +233,6 @@ mod tests {
         let words = ["--listen", "127.0.0.1:0", "--model", "models/m", "--queue", &longest];
         let arguments = Arguments::try_parse_from(std::iter::once("scorer").chain(words)).expect("arguments");
         let (configuration, _) = Configuration::resolve(arguments).expect("a configuration");
-        assert_eq!(Model::new(configuration).places(), Semaphore::MAX_PERMITS);
+        assert_eq!(Responder::new(configuration).places(), Semaphore::MAX_PERMITS);
     }
 }
