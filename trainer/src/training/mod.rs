@@ -58,7 +58,7 @@ pub struct Parameters {
     pub classifier: ClassifierKind,
     /// The linear classifier.
     pub svm: svm::Parameters,
-    /// How the network is refined, where it is.
+    /// How the network is refined: of every classifier but [`ClassifierKind::Svm`].
     pub recipe: Option<Recipe>,
     /// Whether batch normalization is folded into the convolutions of a refined network.
     pub fold_batch_norm: bool,
@@ -66,13 +66,6 @@ pub struct Parameters {
     pub quantization: Quantization,
     /// How many images the bundle carries as proof of parity.
     pub golden_images: usize,
-}
-
-impl Parameters {
-    /// How the network is refined, where it is.
-    fn refinement(&self) -> Option<&Recipe> {
-        self.recipe.as_ref().filter(|_| self.classifier != ClassifierKind::Svm)
-    }
 }
 
 /// What a training computes with.
@@ -220,7 +213,7 @@ fn prepare(
         return Err(TrainingError::too_few_classes(&dataset.existing()));
     }
     parameters.split.check(dataset)?;
-    if let Some(recipe) = parameters.refinement() {
+    if let Some(recipe) = &parameters.recipe {
         refined::check(backbone, dataset.classes.len(), recipe)?;
     }
     let model = Bytes::from(read(&backbone.onnx)?);
@@ -251,7 +244,7 @@ fn finish(
         ..
     } = &divided;
     let test = split.test_rows();
-    let fitted = match parameters.refinement() {
+    let fitted = match &parameters.recipe {
         Some(recipe) => refined::fit(&job, parameters.classifier, recipe)?,
         None => job.svm()?,
     };
