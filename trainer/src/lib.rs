@@ -9,7 +9,6 @@
 //! Nothing but `configuration` and [`cli`] knows of the command line, and [`cli`] alone of a terminal.
 
 mod annotate;
-mod answers;
 mod append_log;
 mod audit;
 pub mod backbone;
@@ -49,4 +48,5 @@ pub mod svm;
 mod sweep;
 mod threads;
 mod training;
+mod web_answers;
 pub mod workbench;

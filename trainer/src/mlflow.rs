@@ -14,10 +14,10 @@ use shared::files::{FileError, at};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::answers::innermost;
 use crate::password::without_password;
 use crate::refine::History;
 use crate::runs::{EPOCHS, Entry, RECORD, RunError, flatten};
+use crate::web_answers::innermost;
 
 /// Most parameters, and most metrics, of one request.
 const BATCH: (usize, usize) = (100, 900);

@@ -18,8 +18,8 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{StatusCode, Url};
 use serde_json::json;
 
-use crate::answers::innermost;
 use crate::image_reader::instead_of_folder;
+use crate::web_answers::innermost;
 
 pub use answer::CallResult;
 pub use load::{Call, Load, Outcome, call_all};

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::address::{NotFound, NotPublic, PublicOnly, is_public};
 use super::lock;
-use crate::answers::{body, may_pass, retry_after};
+use crate::web_answers::{body, may_pass, retry_after};
 
 const MOST_REDIRECTS: usize = 5;
 const CONNECT: Duration = Duration::from_secs(10);

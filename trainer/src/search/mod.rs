@@ -18,10 +18,10 @@ use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
-use crate::answers::{body, may_pass, not_now, retry_after};
 use crate::dataset::{CaseClash, DatasetError, OWN_FOLDER, below, check_case, check_folders};
 use crate::fetch::{Entry, Kind, LeftOut, check_labels, is_label};
 use crate::progress::{Progress, stage};
+use crate::web_answers::{body, may_pass, not_now, retry_after};
 
 /// Folder of what was found, within the folder that the scanner passes over.
 const FOLDER: &str = "searches";

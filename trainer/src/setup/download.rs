@@ -8,7 +8,7 @@ use std::time::Duration;
 use shared::files::at;
 
 use super::SetupError;
-use crate::answers::{innermost, may_pass, not_now, retry_after};
+use crate::web_answers::{innermost, may_pass, not_now, retry_after};
 
 /// The largest file that is downloaded, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
