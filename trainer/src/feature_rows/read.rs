@@ -230,83 +230,82 @@ impl Gathered<'_> {
         // An image that failed may have been asked for anywhere.
         let usable = self.rows.iter().filter(|(_, known)| known.outcome.is_ok());
         let root = common_folder(usable.map(|(item, _)| item));
-        let labelled = self.rows.values().any(|row| row.label.is_some());
+        let is_labelled = self.rows.values().any(|row| row.label.is_some());
+        let count = self.rows.len();
         let mut images = Vec::new();
         let mut skipped = Vec::new();
-        let count = self.rows.len();
+        let mut is_one_outside = false;
         for (item, known) in self.rows {
-            let Known {
-                label,
-                contradicted,
-                outcome,
-            } = known;
             let inside = below(&root, &item);
-            if !labelled && inside.is_some_and(|path| hidden_below(Path::new(path))) {
+            if !is_labelled && inside.is_some_and(|path| hidden_below(Path::new(path))) {
                 continue;
             }
             let path = PathBuf::from(inside.unwrap_or(&item));
-            let folder = || {
-                let mut parts = path.components();
-                let first = parts.next()?.as_os_str().to_str()?;
-                parts.next()?;
-                (!first.ends_with(':')).then(|| first.to_owned())
-            };
-            if contradicted {
+            let mut skip = |reason: String| {
                 skipped.push(Skipped {
                     path: path.clone(),
-                    reason: "its rows have different labels; the first label counts".to_owned(),
+                    reason,
                 });
+            };
+            if known.contradicted {
+                skip("its rows have different labels; the first label counts".to_owned());
             }
-            let class = if labelled { label } else { folder() };
-            match (class, outcome) {
+            let class = if is_labelled { known.label } else { class_folder(&path) };
+            match (class, known.outcome) {
                 (Some(class), Ok(record)) => images.push((path, class, record)),
-                (_, Err(reason)) => skipped.push(Skipped { path, reason }),
-                (None, _) => {
-                    let reason = if labelled {
-                        "it has no label"
-                    } else {
-                        "not in a class folder"
-                    };
-                    skipped.push(Skipped {
-                        path,
-                        reason: reason.to_owned(),
-                    });
+                (_, Err(reason)) => skip(reason),
+                (None, Ok(_)) if is_labelled => skip("it has no label".to_owned()),
+                (None, Ok(_)) => {
+                    is_one_outside = true;
+                    skip("not in a class folder".to_owned());
                 }
             }
         }
-        if images.is_empty() {
-            let unlabelled = skipped.iter().find(|skipped| skipped.reason == "not in a class folder");
-            return Err(match (unlabelled, skipped.first()) {
-                (None, Some(Skipped { path, reason })) => {
-                    RowsError::NothingReadable(count, format!("{}: {reason}", path.display()))
-                }
-                _ => RowsError::NoLabels(place.to_owned()),
-            });
+        if !images.is_empty() {
+            return data_set(root, images, skipped);
         }
-        images.sort_by(|a, b| a.0.cmp(&b.0));
-        let classes: Vec<String> = images
-            .iter()
-            .map(|(_, class, _)| class.clone())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        let images: Vec<(Item, Record)> = images
-            .into_iter()
-            .map(|(path, class, record)| {
-                let class = classes.binary_search(&class).unwrap_or_default();
-                (Item { path, class }, record)
-            })
-            .collect();
-        let dataset = Dataset {
-            root: root.into(),
-            classes,
-            items: images.iter().map(|(item, _)| item.clone()).collect(),
-            skipped: Vec::new(),
-        };
-        dataset.check_case()?;
-        let featurized = Featurized { images, skipped };
-        Ok(Rows { dataset, featurized })
+        Err(match skipped.first() {
+            Some(Skipped { path, reason }) if !is_one_outside => {
+                RowsError::NothingReadable(count, format!("{}: {reason}", path.display()))
+            }
+            _ => RowsError::NoLabels(place.to_owned()),
+        })
     }
+}
+
+/// The data set of `images` below `root`, each with its class, in the order of their paths.
+fn data_set(
+    root: String,
+    mut images: Vec<(PathBuf, String, Record)>,
+    skipped: Vec<Skipped>,
+) -> Result<Rows, RowsError> {
+    images.sort_by(|a, b| a.0.cmp(&b.0));
+    let classes: BTreeSet<String> = images.iter().map(|(_, class, _)| class.clone()).collect();
+    let classes: Vec<String> = classes.into_iter().collect();
+    let images: Vec<(Item, Record)> = images
+        .into_iter()
+        .map(|(path, class, record)| {
+            let class = classes.binary_search(&class).unwrap_or_default();
+            (Item { path, class }, record)
+        })
+        .collect();
+    let dataset = Dataset {
+        root: root.into(),
+        classes,
+        items: images.iter().map(|(item, _)| item.clone()).collect(),
+        skipped: Vec::new(),
+    };
+    dataset.check_case()?;
+    let featurized = Featurized { images, skipped };
+    Ok(Rows { dataset, featurized })
+}
+
+/// The first folder of `path`, which is the class; none where the image lies in no folder, or its address has a scheme.
+fn class_folder(path: &Path) -> Option<String> {
+    let mut parts = path.components();
+    let first = parts.next()?.as_os_str().to_str()?;
+    parts.next()?;
+    (!first.ends_with(':')).then(|| first.to_owned())
 }
 
 /// The path of `item` within `root`; none where it lies elsewhere.
