@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use end_to_end::colours::{COLOURS, bundle, lying_bundle, png};
 use end_to_end::http::Http;
-use end_to_end::network::{Relay, Weather};
+use end_to_end::relay::{Relay, Weather};
 use end_to_end::seaweedfs::{self, SeaweedFs};
 use end_to_end::wait_until;
 use end_to_end::web::{Web, answer};

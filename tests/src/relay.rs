@@ -1,4 +1,4 @@
-//! A network that fails on purpose: a relay on the loopback interface in front of a server.
+//! A connection that fails on purpose: a relay on the loopback interface in front of a server.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
