@@ -278,20 +278,13 @@ fn metrics(entry: &Entry, now: i64) -> Vec<Metric> {
     };
     let (metrics, evaluation) = (&entry.metrics, &entry.metrics.evaluation);
     let seconds = metrics.seconds;
-    for (key, value) in [
-        ("accuracy", evaluation.accuracy),
-        ("class_averaged_accuracy", evaluation.class_averaged_accuracy),
-        ("auc_macro", evaluation.auc_macro),
-        ("auc_micro", evaluation.auc_micro),
-        ("ece", evaluation.calibration.ece),
-        ("chosen_c", metrics.chosen_c),
-        ("train_count", metrics.train_count.map(|count| count as f64)),
-        ("test_count", Some(evaluation.test_count as f64)),
+    let times = [
         ("seconds.featurize", seconds.featurize),
         ("seconds.svm", seconds.svm),
         ("seconds.evaluate", seconds.evaluate),
         ("seconds.refine", seconds.refine),
-    ] {
+    ];
+    for (key, value) in metrics.figures().into_iter().chain(times) {
         add(key.to_owned(), value, 0);
     }
     let mut taken = BTreeSet::new();

@@ -34,6 +34,24 @@ pub struct Seconds {
     pub refine: Option<f64>,
 }
 
+impl Metrics {
+    /// The main figures, by their names in `metrics.json`. Times are none: they differ from run to run, and the version
+    /// of a bundle that holds these must not.
+    pub fn figures(&self) -> [(&'static str, Option<f64>); 8] {
+        let evaluation = &self.evaluation;
+        [
+            ("accuracy", evaluation.accuracy),
+            ("class_averaged_accuracy", evaluation.class_averaged_accuracy),
+            ("auc_macro", evaluation.auc_macro),
+            ("auc_micro", evaluation.auc_micro),
+            ("ece", evaluation.calibration.ece),
+            ("chosen_c", self.chosen_c),
+            ("train_count", self.train_count.map(|count| count as f64)),
+            ("test_count", Some(evaluation.test_count as f64)),
+        ]
+    }
+}
+
 impl From<Evaluation> for Metrics {
     /// Metrics of an evaluation alone; set what else is known.
     fn from(evaluation: Evaluation) -> Self {

@@ -417,6 +417,8 @@ fn assemble(
     parameters: &Parameters,
 ) -> Result<Bundle, TrainingError> {
     let head = &fitted.head;
+    let figures = metrics.figures().into_iter();
+    let figures = figures.filter_map(|(name, figure)| Some((name.to_owned(), figure?)));
     let manifest = Manifest {
         schema_version: SCHEMA_VERSION,
         name: parameters.name.clone(),
@@ -433,36 +435,13 @@ fn assemble(
         calibration: head.calibration.clone(),
         thresholds: head.thresholds,
         files: BTreeMap::new(),
-        metrics: figures(metrics),
+        metrics: figures.collect(),
     };
     let mut files = BTreeMap::from([(bundle::MODEL.to_owned(), fitted.model.clone())]);
     if let Some(classifier) = &head.classifier {
         files.insert(bundle::SVM.to_owned(), classifier.to_json()?.into());
     }
     Ok(Bundle::new(manifest, files))
-}
-
-/// What of the metrics belongs to the model itself. Times differ from run to run; the version must not.
-fn figures(metrics: &Metrics) -> BTreeMap<String, f64> {
-    let Metrics {
-        evaluation,
-        chosen_c,
-        train_count,
-        ..
-    } = metrics;
-    [
-        ("accuracy", evaluation.accuracy),
-        ("class_averaged_accuracy", evaluation.class_averaged_accuracy),
-        ("auc_macro", evaluation.auc_macro),
-        ("auc_micro", evaluation.auc_micro),
-        ("ece", evaluation.calibration.ece),
-        ("chosen_c", *chosen_c),
-        ("train_count", train_count.map(|count| count as f64)),
-        ("test_count", Some(evaluation.test_count as f64)),
-    ]
-    .into_iter()
-    .filter_map(|(name, figure)| Some((name.to_owned(), figure?)))
-    .collect()
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TrainingError> {
