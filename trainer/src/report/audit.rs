@@ -75,6 +75,28 @@ pub fn audit_page(
             thumbnail: STANDARD.encode(jpeg),
         }
     };
+    let page = Page {
+        title: format!("Audit of {}", counted(audit.images, "image", "images")),
+        style: STYLE,
+        annotate: annotate.unwrap_or_default(),
+        classes: &audit.classes,
+        note: audit.note.as_deref(),
+        leakage: audit.leakage.as_ref().map_or_else(String::new, |leakage| {
+            format!(
+                "{} of {} test images ({:.1} %) have a near-duplicate among the training images.",
+                leakage.images.len(),
+                leakage.test_images,
+                100.0 * leakage.share
+            )
+        }),
+        sections: sections(audit, draw),
+        lists: lists(audit, unreadable),
+    };
+    page.render().map_err(|error| ReportError::Page(error.to_string()))
+}
+
+/// What is shown in pictures, which `draw` makes of a path and a headline.
+fn sections(audit: &Audit, draw: impl Fn(&str, String) -> Card) -> Vec<Section> {
     let doubtful: Vec<_> = audit.labels.iter().filter(|doubt| doubt.suspicion > 0.0).collect();
     let labels = doubtful
         .iter()
@@ -82,6 +104,26 @@ pub fn audit_page(
         .map(|doubt| draw(&doubt.path, format!("{}: rather {}?", doubt.label, doubt.suggested)));
     let odd = audit.odd.iter().take(PICTURES);
     let odd = odd.map(|odd| draw(&odd.path, format!("similarity {:.2}", odd.similarity)));
+    let sections = [
+        Section {
+            title: "Doubtful labels",
+            count: doubtful.len(),
+            explanation: "A classifier that did not see the image would have answered otherwise; the most doubtful \
+                          first.",
+            cards: labels.collect(),
+        },
+        Section {
+            title: "Images like no other",
+            count: audit.odd.len(),
+            explanation: "By the features of the pre-trained network; the oddest first.",
+            cards: odd.collect(),
+        },
+    ];
+    sections.into_iter().filter(|section| section.count > 0).collect()
+}
+
+/// What is listed by its name.
+fn lists(audit: &Audit, unreadable: &[Skipped]) -> Vec<List> {
     let confused = audit::confused(&audit.labels).into_iter();
     let lists = [
         List {
@@ -127,39 +169,7 @@ pub fn audit_page(
                 .collect(),
         },
     ];
-    let sections = [
-        Section {
-            title: "Doubtful labels",
-            count: doubtful.len(),
-            explanation: "A classifier that did not see the image would have answered otherwise; the most doubtful \
-                          first.",
-            cards: labels.collect(),
-        },
-        Section {
-            title: "Images like no other",
-            count: audit.odd.len(),
-            explanation: "By the features of the pre-trained network; the oddest first.",
-            cards: odd.collect(),
-        },
-    ];
-    let page = Page {
-        title: format!("Audit of {}", counted(audit.images, "image", "images")),
-        style: STYLE,
-        annotate: annotate.unwrap_or_default(),
-        classes: &audit.classes,
-        note: audit.note.as_deref(),
-        leakage: audit.leakage.as_ref().map_or_else(String::new, |leakage| {
-            format!(
-                "{} of {} test images ({:.1} %) have a near-duplicate among the training images.",
-                leakage.images.len(),
-                leakage.test_images,
-                100.0 * leakage.share
-            )
-        }),
-        sections: sections.into_iter().filter(|section| section.count > 0).collect(),
-        lists: lists.into_iter().filter(|list| !list.lines.is_empty()).collect(),
-    };
-    page.render().map_err(|error| ReportError::Page(error.to_string()))
+    lists.into_iter().filter(|list| !list.lines.is_empty()).collect()
 }
 
 /// The paths of near-duplicates and their labels.
