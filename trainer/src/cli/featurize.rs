@@ -65,21 +65,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     };
     let set_aside = Arc::new(AtomicU64::new(0));
     let broken = Arc::new(OnceLock::new());
-    let lines: Box<dyn Iterator<Item = Line> + Send> = if arguments.stdin {
-        if io::stdin().is_terminal() {
-            session.remark("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
-        }
-        let set_aside = Arc::clone(&set_aside);
-        let lines = feature_rows::lines(BufReader::new(io::stdin()), Arc::clone(&broken));
-        Box::new(lines.filter(move |line| {
-            let passed_over = line.is_set_aside();
-            set_aside.fetch_add(passed_over.into(), Ordering::Relaxed);
-            !passed_over
-        }))
-    } else {
-        let lines: Vec<Line> = arguments.images.iter().map(|image| Line::parse(image)).collect();
-        Box::new(lines.into_iter())
-    };
+    let lines = arguments.lines(session, &set_aside, &broken);
     let written = if session.output.is_json() {
         let mut array = Array::new(io::stdout());
         let written = feature_rows::write(lines, &featurization, &mut array, &session.progress);
@@ -100,25 +86,56 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
             counted(counts.rows, "row was", "rows were")
         )));
     }
-    match written {
-        Ok(Counts { errors: 0, rows }) => {
-            session.remark(&counted(rows, "row", "rows"));
-            Ok(Done::Complete)
+    arguments.done(written, session)
+}
+
+impl Arguments {
+    /// The images that are named, or those of the lines on standard input. What lies where a data set keeps what was
+    /// set aside is passed over and counted in `set_aside`; where the input breaks off, `broken` tells why.
+    fn lines(
+        &self,
+        session: &Session,
+        set_aside: &Arc<AtomicU64>,
+        broken: &Arc<OnceLock<io::Error>>,
+    ) -> Box<dyn Iterator<Item = Line> + Send> {
+        if !self.stdin {
+            let lines: Vec<Line> = self.images.iter().map(|image| Line::parse(image)).collect();
+            return Box::new(lines.into_iter());
         }
-        // What comes by standard input is often a part of a larger job, which is not to fail by one part.
-        Ok(Counts { errors, rows }) if errors == rows && !arguments.stdin => {
-            Err(Failure::failed("none of the images has features: the rows say why"))
+        if io::stdin().is_terminal() {
+            session.remark("Reading the addresses of images from the terminal, one a line; Ctrl-D ends it");
         }
-        Ok(Counts { errors, rows }) => {
-            session.note(&format!(
-                "{}; {errors} of them say why an image has no features",
-                counted(rows, "row", "rows")
-            ));
-            Ok(Done::Partly)
+        let set_aside = Arc::clone(set_aside);
+        let lines = feature_rows::lines(BufReader::new(io::stdin()), Arc::clone(broken));
+        Box::new(lines.filter(move |line| {
+            let passed_over = line.is_set_aside();
+            set_aside.fetch_add(passed_over.into(), Ordering::Relaxed);
+            !passed_over
+        }))
+    }
+
+    /// What is said of the rows that were `written`.
+    fn done(&self, written: Result<Counts, RowsError>, session: &Session) -> Result<Done, Failure> {
+        match written {
+            Ok(Counts { errors: 0, rows }) => {
+                session.remark(&counted(rows, "row", "rows"));
+                Ok(Done::Complete)
+            }
+            // What comes by standard input is often a part of a larger job, which is not to fail by one part.
+            Ok(Counts { errors, rows }) if errors == rows && !self.stdin => {
+                Err(Failure::failed("none of the images has features: the rows say why"))
+            }
+            Ok(Counts { errors, rows }) => {
+                session.note(&format!(
+                    "{}; {errors} of them say why an image has no features",
+                    counted(rows, "row", "rows")
+                ));
+                Ok(Done::Partly)
+            }
+            // Whoever reads the rows has had enough.
+            Err(RowsError::Stream(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Done::Complete),
+            Err(error) => Err(error.into()),
         }
-        // Whoever reads the rows has had enough.
-        Err(RowsError::Stream(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Done::Complete),
-        Err(error) => Err(error.into()),
     }
 }
 
