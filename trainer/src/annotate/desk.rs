@@ -12,9 +12,8 @@ use super::moves::{self, plain};
 use crate::audit::Doubt;
 use crate::dataset::{
     CaseClash, Dataset, DatasetError, EXCLUDED, FolderLock, OWN_FOLDER, Skipped, case_clash, check_folders, escape,
-    list_in, vacant,
+    is_label, list_in, vacant,
 };
-use crate::fetch::is_label;
 
 const JOURNAL: &str = "annotations.jsonl";
 /// Most images of one page.

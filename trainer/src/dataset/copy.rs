@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::relocate::numbered;
-use super::{Dataset, DatasetError, Skipped, hidden_below};
+use super::{Dataset, DatasetError, Skipped, hidden_below, is_label};
 use crate::destination::NewFolder;
 use crate::progress::{Progress, stage};
 
@@ -20,7 +20,7 @@ pub fn copy_to_folders(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<(usize, Vec<Skipped>), DatasetError> {
-    if let Some(label) = dataset.classes.iter().find(|label| !crate::fetch::is_label(label)) {
+    if let Some(label) = dataset.classes.iter().find(|label| !is_label(label)) {
         return Err(DatasetError::FolderName(label.clone()));
     }
     let copies = NewFolder::begin(out)?;

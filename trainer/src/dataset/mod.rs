@@ -4,6 +4,7 @@ mod copy;
 mod difference_hash;
 mod examine;
 mod folder_lock;
+mod label;
 mod lanczos;
 mod list;
 mod near_duplicates;
@@ -27,6 +28,8 @@ pub use copy::copy_to_folders;
 pub use difference_hash::{DifferenceHash, HASH_REVISION, HASH_SIZE, dhash, dhash_256};
 pub use examine::{Picture, examine, readable};
 pub use folder_lock::FolderLock;
+pub use label::CaseClash;
+pub(crate) use label::{case_clash, check_case, check_labels, is_label};
 pub use list::{ListFormat, list_of};
 pub(crate) use list::{check_folders, list_in};
 pub(crate) use near_duplicates::Groups;
@@ -35,8 +38,7 @@ pub(crate) use path_text::{as_text, escape, text_of, unescape};
 pub(crate) use read::{ReadError, read};
 pub(crate) use relocate::{below, inside, named_inside, relocate_exactly, vacant};
 pub use relocate::{relocate, same_file};
-pub use scan::CaseClash;
-pub(crate) use scan::{case_clash, check_case, hidden_below, walk};
+pub(crate) use scan::{hidden_below, walk};
 pub use split::{By, Side, Split, SplitParameters};
 
 /// Folder within a data set for what is no image of it; the scanner passes it over.

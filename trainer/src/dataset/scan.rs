@@ -1,6 +1,6 @@
 //! Finding the images of a folder of class folders. Nothing is opened here but folders.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use shared::files::at;
 use shared::store::versions::{LIVE, VERSIONS};
 
-use super::{Dataset, DatasetError, Item, Skipped, list};
+use super::{Dataset, DatasetError, Item, Skipped, check_case, list};
 use crate::runs::{self, RECORD, Record};
 
 /// How deep folders within a class folder are followed.
@@ -84,43 +84,6 @@ impl Dataset {
     pub(crate) fn check_case(&self) -> Result<(), DatasetError> {
         Ok(check_case(self.classes.iter().map(String::as_str))?)
     }
-}
-
-/// Two classes that differ in upper and lower case alone.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the classes {first:?} and {second:?} differ only in upper and lower case, which not every system tells apart in the \
-     names of folders: rename one, or give both the same name"
-)]
-pub struct CaseClash {
-    /// One of them.
-    pub first: String,
-    /// The other.
-    pub second: String,
-}
-
-/// Sees that every label gets a class folder of its own on every system.
-///
-/// # Errors
-/// Two that do not.
-pub(crate) fn check_case<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<(), CaseClash> {
-    match case_clash(labels) {
-        None => Ok(()),
-        Some((first, second)) => Err(CaseClash {
-            first: first.to_owned(),
-            second: second.to_owned(),
-        }),
-    }
-}
-
-/// Two of these labels that differ in upper and lower case alone, which not every system tells apart in the names of
-/// folders. A label may occur many times.
-pub(crate) fn case_clash<'a>(labels: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
-    let mut seen: HashMap<String, &str> = HashMap::new();
-    labels.into_iter().find_map(|label| {
-        let first = *seen.entry(label.to_lowercase()).or_insert(label);
-        (first != label).then_some((first, label))
-    })
 }
 
 /// Going through one class folder.
@@ -265,21 +228,6 @@ fn hidden(name: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_clash_where_case_alone_tells_them_apart() {
-        assert_eq!(case_clash(["a", "b", "a"]), None);
-        assert_eq!(case_clash(["Ä", "b", "b", "ä", "B"]), Some(("Ä", "ä")));
-        // A list and a folder say it alike.
-        let clash = check_case(["Ä", "ä"]).expect_err("a clash");
-        let said = [
-            clash.to_string(),
-            DatasetError::from(clash.clone()).to_string(),
-            crate::fetch::list::ListError::from(clash).to_string(),
-        ];
-        assert!(said[0].starts_with("the classes \"Ä\" and \"ä\" differ"), "{said:?}");
-        assert!(said.iter().all(|text| *text == said[0]), "{said:?}");
-    }
 
     #[cfg(unix)]
     #[test]

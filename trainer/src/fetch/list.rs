@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use reqwest::Url;
 
 use super::{Credits, Kind, LeftOut};
-use crate::dataset::{CaseClash, check_case};
-
-/// Longest label, in bytes: what every file system takes as the name of a folder.
-const LABEL_BYTES: usize = 200;
+use crate::dataset::{CaseClash, check_case, is_label};
 
 /// An image to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,16 +32,6 @@ pub enum ListError {
     /// Two labels differ in upper and lower case alone.
     #[error(transparent)]
     CaseClash(#[from] CaseClash),
-}
-
-/// Whether a folder may have this name: one plain component that no system takes for something else.
-pub fn is_label(label: &str) -> bool {
-    let plain = |character: char| !character.is_control() && !"/\\".contains(character);
-    !label.is_empty()
-        && label.len() <= LABEL_BYTES
-        && !label.starts_with('.')
-        && label.trim() == label
-        && label.chars().all(plain)
 }
 
 /// Reads a list. Empty lines and those that begin with `#` are passed over; an address that occurs twice with one
@@ -156,28 +143,6 @@ mod tests {
                 (vec![(1, "/1.jpg"), (3, "/2.jpg")], 0),
                 "{end:?}"
             );
-        }
-    }
-
-    #[test]
-    fn names_that_lead_elsewhere_are_no_labels() {
-        for label in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "a\\b",
-            ".hidden",
-            "a\n",
-            " a",
-            "a\0b",
-            &"x".repeat(201),
-        ] {
-            assert!(!is_label(label), "{label:?}");
-        }
-        for label in ["a", "polka dots", "<b>", "Größe", "😀", "x..y"] {
-            assert!(is_label(label), "{label:?}");
         }
     }
 

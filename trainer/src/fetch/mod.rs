@@ -10,7 +10,7 @@ mod ledger;
 pub(crate) mod list;
 mod transfer;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -28,10 +28,10 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Semaphore;
 
 pub use ledger::{Credits, Ledger, LedgerError, Origin, Provenance};
-pub use list::{Entry, is_label, parse};
+pub use list::{Entry, parse};
 pub use transfer::{Downloader, TransferError};
 
-use crate::dataset::{DatasetError, FolderLock, below, check_case, check_folders, read};
+use crate::dataset::{DatasetError, FolderLock, check_folders, check_labels, read};
 use crate::progress::{Progress, stage};
 use crate::threads::lock;
 
@@ -193,25 +193,6 @@ fn by_host<'e>(entries: &[&'e Entry]) -> BTreeMap<&'e str, Vec<&'e Entry>> {
         hosts.entry(host).or_default().push(entry);
     }
     hosts
-}
-
-/// Sees that every class has a folder of its own on every system, also beside the class folders that are there, and
-/// that no link leads it out of the data set.
-pub(crate) fn check_labels<'a>(labels: impl IntoIterator<Item = &'a str>, data: &Path) -> Result<(), DatasetError> {
-    let failed = at(data);
-    let mut folders = Vec::new();
-    for entry in std::fs::read_dir(data).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name().into_string().ok();
-        folders.extend(name.filter(|name| !name.starts_with('.') && entry.path().is_dir()));
-    }
-    let labels: BTreeSet<&str> = labels.into_iter().collect();
-    check_case(folders.iter().map(String::as_str).chain(labels.iter().copied()))?;
-    for label in labels {
-        let path = data.join(label);
-        below(data, &path.join("any")).map_err(at(&path))?;
-    }
-    Ok(())
 }
 
 /// The images of the ledger that the data set has, by their path there: under that name, or moved to another within its

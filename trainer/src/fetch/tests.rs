@@ -74,21 +74,6 @@ fn large_pictures_become_smaller_and_others_stay_as_they_are() {
 }
 
 #[test]
-fn labels_are_told_apart_from_the_class_folders_that_are_there() {
-    let data = tempfile::tempdir().expect("a folder");
-    for folder in ["dotted", ".Striped"] {
-        std::fs::create_dir(data.path().join(folder)).expect("a folder");
-    }
-    std::fs::write(data.path().join("LIST"), "").expect("a file");
-    let check = |label: &str| check_labels([label], data.path());
-    for label in ["dotted", "striped", "list"] {
-        check(label).expect("a folder of its own");
-    }
-    let error = check("Dotted").expect_err("the same folder on some systems");
-    assert!(matches!(error, DatasetError::CaseClash(_)), "{error}");
-}
-
-#[test]
 fn a_moved_image_is_looked_for_in_no_file_that_is_larger_than_one() {
     let data = tempfile::tempdir().expect("a folder");
     for (name, contents) in [("film", "abcd"), ("image", "abc"), ("known", "ab")] {
@@ -100,28 +85,6 @@ fn a_moved_image_is_looked_for_in_no_file_that_is_larger_than_one() {
     };
     let found = contents(data.path(), &HashSet::from(["known".into()]), limits);
     assert_eq!(found, HashSet::from([files::sha256_hex(b"abc")]));
-}
-
-#[cfg(unix)]
-#[test]
-fn no_class_folder_is_a_link_out_of_the_data_set() {
-    use std::os::unix::fs::symlink;
-    let (data, elsewhere) = (
-        tempfile::tempdir().expect("a folder"),
-        tempfile::tempdir().expect("a folder"),
-    );
-    std::fs::create_dir(data.path().join("dotted")).expect("a folder");
-    symlink("dotted", data.path().join("spotted")).expect("a link");
-    symlink(elsewhere.path(), data.path().join("striped")).expect("a link");
-    let check = |label: &str| check_labels([label], data.path());
-    for label in ["dotted", "spotted", "leopard"] {
-        check(label).expect("a place in the data set");
-    }
-    let error = check("striped").expect_err("a place elsewhere");
-    assert!(
-        matches!(&error, DatasetError::File(file) if file.path.ends_with("striped")),
-        "{error}"
-    );
 }
 
 #[tokio::test]

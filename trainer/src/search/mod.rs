@@ -18,8 +18,8 @@ use shared::files::{FileError, at, write_atomically};
 
 pub use provider::{Hit, Name, Provider, SearchRequest};
 
-use crate::dataset::{CaseClash, DatasetError, OWN_FOLDER, below, check_case, check_folders};
-use crate::fetch::{Entry, Kind, LeftOut, check_labels, is_label};
+use crate::dataset::{CaseClash, DatasetError, OWN_FOLDER, below, check_case, check_folders, check_labels, is_label};
+use crate::fetch::{Entry, Kind, LeftOut};
 use crate::progress::{Progress, stage};
 use crate::web_answers::{body, may_pass, not_now, retry_after};
 
