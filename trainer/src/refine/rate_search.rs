@@ -165,9 +165,9 @@ fn smoothed(losses: &[f32], reach: usize) -> Vec<f64> {
 /// The step at which the smoothed loss falls fastest on its way from the first rates to its least. Where the last layer
 /// begins as an SVM, hardly anything is left to fall, and nothing but chance says where it is least.
 fn steepest(losses: &[f32], smoothed: &[f64], reach: usize) -> Option<usize> {
-    // Only means of as many losses are compared.
-    let whole = reach..smoothed.len().saturating_sub(reach);
-    let least = whole.min_by(|a, b| smoothed[*a].total_cmp(&smoothed[*b]))?;
+    // Only means of as many losses are compared: of fewer, one of the first losses would say more than any other.
+    let last = smoothed.len().checked_sub(reach + 1)?;
+    let least = (reach..=last).min_by(|a, b| smoothed[*a].total_cmp(&smoothed[*b]))?;
     // What one loss differs from the next by is chance, up to where it is least.
     let seen = &losses[..=least + reach];
     let squares = seen.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2));
@@ -176,7 +176,7 @@ fn steepest(losses: &[f32], smoothed: &[f64], reach: usize) -> Option<usize> {
     if smoothed[reach] - smoothed[least] <= SIGNIFICANT * standard_error {
         return None;
     }
-    let fall = |step: &usize| smoothed[step - reach] - smoothed[step + reach];
+    let fall = |step: &usize| smoothed[(step - reach).max(reach)] - smoothed[(step + reach).min(last)];
     (reach..=least).max_by(|a, b| fall(a).total_cmp(&fall(b)))
 }
 
@@ -202,11 +202,22 @@ mod tests {
         curve.finished().expect("a curve")
     }
 
+    /// Falls about 0.001, turns at 0.1, then grows.
+    fn falling(rate: f32) -> f32 {
+        0.5 + 0.5 / (1.0 + rate / 1e-3) + 30.0 * (rate.log10() + 1.0).max(0.0)
+    }
+
     #[test]
     fn the_suggestion_is_where_the_loss_falls_fastest() {
-        // Falls about 0.001, turns at 0.1, then grows.
-        let curve = curve(|_, rate| 0.5 + 0.5 / (1.0 + rate / 1e-3) + 30.0 * (rate.log10() + 1.0).max(0.0));
+        let curve = curve(|_, rate| falling(rate));
         assert!(curve.points.len() < 101, "{}", curve.points.len());
+        let suggestion = curve.suggestion.expect("a suggestion");
+        assert!((5e-4..2e-3).contains(&suggestion), "{suggestion}");
+    }
+
+    #[test]
+    fn a_first_loss_that_is_large_by_chance_suggests_nothing_itself() {
+        let curve = curve(|step, rate| falling(rate) + if step == 0 { 0.8 } else { 0.0 });
         let suggestion = curve.suggestion.expect("a suggestion");
         assert!((5e-4..2e-3).contains(&suggestion), "{suggestion}");
     }
