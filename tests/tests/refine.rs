@@ -277,6 +277,30 @@ fn absurd_parameters_are_told_of() {
 }
 
 #[test]
+fn where_a_refinement_diverges_the_classifier_that_does_not_is_found() {
+    let workshop = Workshop::new(12);
+    let mut train = workshop.train_by("convolutional.onnx", "data", "run");
+    train.args([
+        "--classifier",
+        "auto",
+        "--folds",
+        "2",
+        "--views",
+        "1",
+        "--trained",
+        "all",
+        "--device",
+        "cpu",
+    ]);
+    train.args(["--learning-rate", "1e30", "--clip-norm", "0", "--optimizer", "sgd"]);
+    let document = say_within(120, &train).ended_with(0).json();
+    let choice = &document["choice"];
+    assert_eq!(choice["classifier"], "svm", "{document}");
+    assert_eq!(choice["candidates"][0]["classifier"], "svm", "{document}");
+    assert!(document["notes"].to_string().contains("--learning-rate"), "{document}");
+}
+
+#[test]
 fn one_image_of_each_class_is_enough_to_train_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(source) = shared_data("clothing_pattern") else {

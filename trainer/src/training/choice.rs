@@ -69,10 +69,10 @@ impl Recognized {
 
 /// Tries every classifier on folds of the training part of `dataset`: the same images held out for all. Refinements
 /// come last and end where the time that is left would not suffice for another one on the whole training part. Where
-/// the network cannot be refined, the SVM is left.
+/// the network cannot be refined or the training on any fold diverges, the SVM is left.
 ///
 /// # Errors
-/// See [`TrainingError`]; a refinement that takes too long is none.
+/// See [`TrainingError`]; a refinement that takes too long or diverges is none.
 pub fn choose(
     dataset: &Dataset,
     backbone: &Backbone,
@@ -143,22 +143,26 @@ fn compare(
                         recognized.push(job.recognized(head, vectors, held_out));
                     }
                 }
-                Err(TrainingError::Refine(RefineError::OutOfTime)) => {
-                    ended = Some("the time limit left no room for more");
+                Err(TrainingError::Refine(error @ (RefineError::OutOfTime | RefineError::Diverged { .. }))) => {
+                    ended = Some(error);
                     break;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
-    Ok(decide(&recognized, parameters.svm.class_weights, ended))
+    Ok(decide(&recognized, parameters.svm.class_weights, ended.as_ref()))
 }
 
 /// The best on the folds that all candidates were tried on, by the weights that C is chosen by too; `recognized` stands
-/// by fold and candidate.
-fn decide(recognized: &[Vec<Recognized>], weights: ClassWeights, ended: Option<&str>) -> Choice {
+/// by fold and candidate, and `ended` says why not on all of them.
+fn decide(recognized: &[Vec<Recognized>], weights: ClassWeights, ended: Option<&RefineError>) -> Choice {
     let is_whole = |of_fold: &&Vec<Recognized>| of_fold.len() == CANDIDATES.len();
-    let whole = recognized.iter().filter(is_whole).count();
+    let whole = match ended {
+        // What diverges on one fold may do so on the whole training part too.
+        Some(RefineError::Diverged { .. }) => 0,
+        _ => recognized.iter().filter(is_whole).count(),
+    };
     let (tried, folds) = if whole > 0 {
         (CANDIDATES.len(), whole)
     } else {
@@ -189,7 +193,7 @@ fn decide(recognized: &[Vec<Recognized>], weights: ClassWeights, ended: Option<&
     };
     let mut reason = match (tried, best.images) {
         (_, 0) => format!("{chosen} is trained: there was nothing to hold out, to compare by."),
-        (1, _) => format!("{chosen} is trained: nothing else was tried."),
+        (1, _) => format!("{chosen} is trained: nothing else was tried to the end."),
         _ => format!(
             "{chosen} is trained: of {} images held out in {folds} of {} folds, {} were recognized{weighting}.",
             best.images,
@@ -263,12 +267,12 @@ mod tests {
     #[test]
     fn the_best_on_common_folds_wins_and_the_simplest_of_equals() {
         let folds = [of_one_class(10, &[8, 9, 9]), of_one_class(10, &[10])];
-        let choice = decide(&folds, ClassWeights::None, Some("it was late"));
+        let choice = decide(&folds, ClassWeights::None, Some(&RefineError::OutOfTime));
         assert_eq!(choice.classifier, ClassifierKind::Dnn);
         assert_eq!(choice.candidates.len(), 3);
         assert_eq!((choice.candidates[0].images, choice.candidates[0].right), (10, 8));
         assert!(choice.reason.contains("svm 80.0 %"), "{}", choice.reason);
-        assert!(choice.reason.contains("it was late"));
+        assert!(choice.reason.contains("time limit"), "{}", choice.reason);
         let equal = decide(&[of_one_class(10, &[9, 9, 8])], ClassWeights::None, None);
         assert_eq!(equal.classifier, ClassifierKind::Svm);
     }
@@ -295,9 +299,15 @@ mod tests {
     #[test]
     fn without_refinements_or_folds_the_svm_is_left() {
         let folds = [of_one_class(10, &[8]), of_one_class(10, &[10])];
-        let alone = decide(&folds, ClassWeights::Balanced, Some("it was late"));
+        let alone = decide(&folds, ClassWeights::Balanced, Some(&RefineError::OutOfTime));
         assert_eq!((alone.classifier, alone.candidates.len()), (ClassifierKind::Svm, 1));
         assert_eq!(alone.candidates[0].right, 18);
+        // Neither is chosen what did better, but diverged on another fold.
+        let folds = [of_one_class(10, &[8, 9, 9]), of_one_class(10, &[10])];
+        let diverged = RefineError::Diverged { epoch: 1, rate: 1.0 };
+        let alone = decide(&folds, ClassWeights::Balanced, Some(&diverged));
+        assert_eq!((alone.classifier, alone.candidates.len()), (ClassifierKind::Svm, 1));
+        assert!(alone.reason.contains("--learning-rate"), "{}", alone.reason);
         let nothing = decide(&[], ClassWeights::Balanced, None);
         assert_eq!(nothing.classifier, ClassifierKind::Svm);
         assert!(nothing.reason.contains("nothing to hold out"), "{}", nothing.reason);
