@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::builder::{float_tensor, node, tensor};
 use super::proto::{
-    DimensionValue, FLOAT, GraphProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
+    DimensionValue, FLOAT, GraphProto, NodeProto, TensorShapeProto, TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
 use super::{Attribute, float_value};
 
@@ -119,44 +119,57 @@ pub fn uses(graph: &GraphProto) -> HashMap<String, usize> {
     uses
 }
 
-/// Drops every node and constant that no output needs.
+/// Drops every node and constant that no output needs, and puts the nodes into topological order. The specification asks
+/// for one, but ONNX Runtime does not, and converters to 16 bits put what they add at the end.
 pub fn prune(graph: &mut GraphProto) {
-    let (nodes, values) = needed(graph);
-    let mut nodes = nodes.into_iter();
-    graph.node.retain(|_| nodes.next() == Some(true));
+    let mut values: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    for index in topological(graph).into_iter().rev() {
+        let node = &mut graph.node[index];
+        if node.output.iter().any(|name| values.contains(name)) {
+            values.extend(taken(node));
+            nodes.push(std::mem::take(node));
+        }
+    }
+    nodes.reverse();
+    graph.node = nodes;
     graph.initializer.retain(|tensor| values.contains(&tensor.name));
     graph.value_info.retain(|value| values.contains(&value.name));
 }
 
-/// Which nodes of a graph its outputs need, and which values. The nodes may stand in any order: the specification asks
-/// for a topological one, but ONNX Runtime does not, and converters to 16 bits put what they add at the end.
-fn needed(graph: &GraphProto) -> (Vec<bool>, HashSet<String>) {
+/// The positions of the nodes, each after those of the nodes that it takes something of. An order that is such a one
+/// stays.
+fn topological(graph: &GraphProto) -> Vec<usize> {
     let nodes = graph.node.iter().enumerate();
     let producers: HashMap<&str, usize> = nodes
         .flat_map(|(index, node)| node.output.iter().map(move |name| (name.as_str(), index)))
         .collect();
-    let mut nodes = vec![false; graph.node.len()];
-    let mut values = HashSet::new();
-    let mut waiting: Vec<String> = graph.output.iter().map(|output| output.name.clone()).collect();
-    while let Some(value) = waiting.pop() {
-        if let Some(&index) = producers.get(value.as_str())
-            && !std::mem::replace(&mut nodes[index], true)
-        {
-            let node = &graph.node[index];
-            waiting.extend(node.input.iter().cloned());
-            // A subgraph may use any value from outside.
-            waiting.extend(node.graphs().flat_map(uses).map(|(name, _)| name));
+    let mut order = Vec::with_capacity(graph.node.len());
+    let mut entered = vec![false; graph.node.len()];
+    let mut waiting: Vec<(usize, bool)> = (0..graph.node.len()).rev().map(|index| (index, false)).collect();
+    while let Some((index, is_ready)) = waiting.pop() {
+        if is_ready {
+            order.push(index);
+        } else if !std::mem::replace(&mut entered[index], true) {
+            waiting.push((index, true));
+            let makers = taken(&graph.node[index]).filter_map(|name| producers.get(name.as_str()).copied());
+            waiting.extend(makers.map(|maker| (maker, false)));
         }
-        values.insert(value);
     }
-    (nodes, values)
+    order
+}
+
+/// What a node takes; a graph within it may use any value from outside. An input that is left out has an empty name.
+fn taken(node: &NodeProto) -> impl Iterator<Item = String> {
+    let within = node.graphs().flat_map(uses).map(|(name, _)| name);
+    node.input.iter().cloned().chain(within).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::onnx::GraphBuilder;
-    use crate::onnx::proto::{AttributeProto, NodeProto};
+    use crate::onnx::proto::AttributeProto;
 
     #[test]
     fn what_is_added_takes_no_name_that_is_there() {
@@ -182,17 +195,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_kept_in_whatever_order_it_stands() {
+    fn what_is_needed_is_kept_and_put_in_order() {
         let mut builder = GraphBuilder::new("unordered");
         builder.initializer("weight", &[1], &[1.0]);
         builder.node("sum", "Add", &["cast", "weight"], &[]);
         builder.node("unused", "Neg", &["sum"], &[]);
-        builder.node("cast", "Cast", &["image"], &[]);
-        let mut graph = builder.finish("image", &[("sum", &[])], &[]).graph.expect("a graph");
+        builder.node("second", "Exp", &["first"], &[]);
+        builder.node("first", "Abs", &["image"], &[]);
+        builder.node("cast", "Clip", &["second", "", "first"], &[]);
+        builder.node("split", "Split", &["cast"], &[]);
+        let outputs: [(&str, &[DimensionValue]); 2] = [("sum", &[]), ("split", &[])];
+        let mut graph = builder.finish("image", &outputs, &[]).graph.expect("a graph");
+        // Neither is an output that is left out what an input takes that is left out.
+        graph.node[5].output.push(String::new());
         prune(&mut graph);
         let names: Vec<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
-        assert_eq!(names, ["sum", "cast"]);
+        assert_eq!(names, ["first", "second", "cast", "sum", "split"]);
         assert_eq!(graph.initializer.len(), 1);
+        let ordered = graph.clone();
+        prune(&mut graph);
+        assert_eq!(graph, ordered);
     }
 
     #[test]

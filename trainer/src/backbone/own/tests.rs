@@ -51,6 +51,13 @@ fn features_of_half_precision_become_32_bit_floats() {
 }
 
 #[test]
+fn nodes_may_stand_in_any_order() {
+    let mut unordered = classifier();
+    unordered.graph.as_mut().expect("a graph").node.reverse();
+    assert_eq!(cut_of(unordered), cut_of(classifier()));
+}
+
+#[test]
 fn a_network_keeps_the_resolution_that_it_tells_of() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("own.onnx");

@@ -151,7 +151,7 @@ fn needed<'a>(
     let mut elsewhere = HashSet::new();
     let mut wanted: HashSet<&str> = HashSet::from([output]);
     let mut nodes = Vec::new();
-    // Nodes stand in topological order, as the specification demands.
+    // Nodes stand in topological order: those of a user's own network are put into one as it is read.
     for node in graph.node.iter().rev() {
         let makes = node.output.iter().any(|name| wanted.contains(name.as_str()));
         if makes && !node.output.iter().any(|name| name == input) {
