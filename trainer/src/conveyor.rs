@@ -5,6 +5,7 @@
 //! for each thread, however long the list is and however slow the taker.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -52,7 +53,7 @@ impl Drop for Ending<'_> {
 /// `items` is read on a thread that outlives this call where it is waiting for input.
 ///
 /// # Panics
-/// Where a worker does.
+/// Where a worker does, or `items`.
 ///
 /// # Errors
 /// Those of `take`, and of the system where it has no thread or runtime left.
@@ -71,7 +72,7 @@ where
     let threads = workers.len().max(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (items_in, items_out) = mpsc::channel(threads);
-    std::thread::Builder::new().spawn(move || {
+    let listing = std::thread::Builder::new().spawn(move || {
         for item in items {
             if items_in.blocking_send(item).is_err() {
                 break;
@@ -118,8 +119,13 @@ where
                 next += 1;
             }
         }
-        Ok(())
-    })
+        Ok::<_, E>(())
+    })?;
+    // Every item has been taken, so that nothing is waited for. A panic in between is no end of them.
+    if let Err(panic) = listing.join() {
+        resume_unwind(panic);
+    }
+    Ok(())
 }
 
 /// Reads the images of `items`, several at once, until there are no more or it is `over`.
@@ -229,6 +235,16 @@ mod tests {
         });
         let waited = ended.recv_timeout(std::time::Duration::from_mins(1));
         assert_eq!(waited, Err(std::sync::mpsc::RecvTimeoutError::Disconnected));
+        call.join().expect_err("the panic");
+    }
+
+    #[test]
+    fn a_list_that_panics_is_not_taken_for_one_that_ends() {
+        let items = (0..10_usize).inspect(|item| assert_ne!(*item, 3, "more than can be listed"));
+        let call = std::thread::spawn(move || {
+            let workers = vec![|item: usize, _| item; 2];
+            run(items, &reader(), workers, |_| Ok::<_, std::io::Error>(()))
+        });
         call.join().expect_err("the panic");
     }
 
