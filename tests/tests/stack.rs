@@ -9,6 +9,7 @@ use end_to_end::colours::{COLOURS, bundle, library, png};
 use end_to_end::ministack::MiniStack;
 use end_to_end::program::{Said, say, trainer};
 use futures_util::{StreamExt, stream};
+use reqwest::{Client, Method};
 use serde_json::{Map, Value, json};
 use shared::bundle::TrustedKeys;
 use trainer::publish::{publish, rollback};
@@ -87,6 +88,7 @@ async fn an_open_stack_answers_anybody() {
     let parameters = [
         ("ModelName", NAME),
         ("PublicAccess", "true"),
+        ("AllowedOrigins", "https://one.example,https://two.example"),
         ("ProvisionedConcurrency", "1"),
         ("ReservedConcurrency", "5"),
         ("Tracing", "Active"),
@@ -102,6 +104,27 @@ async fn an_open_stack_answers_anybody() {
         .ended_with(0)
         .json();
     assert_eq!(answer["results"][0]["label"], "open-blue");
+
+    // Browsers let pages of the named origins alone read answers, and ask before they post.
+    let client = Client::builder().no_proxy().timeout(Duration::from_mins(1));
+    let client = client.build().expect("a client");
+    let allowed = async |method: Method, origin: &str, what: &str| {
+        let request = client.request(method, &url).header("origin", origin);
+        let answer = request.send().await.expect("an answer");
+        let header = answer.headers().get(format!("access-control-allow-{what}"));
+        header.map(|header| header.to_str().expect("a text").to_owned())
+    };
+    for method in [Method::OPTIONS, Method::GET] {
+        for origin in ["https://one.example", "https://two.example"] {
+            let told = allowed(method.clone(), origin, "origin").await;
+            assert_eq!(told.as_deref(), Some(origin), "{method}");
+        }
+        assert_eq!(allowed(method, "https://three.example", "origin").await, None);
+    }
+    for (what, value) in [("methods", "POST"), ("headers", "content-type")] {
+        let told = allowed(Method::OPTIONS, "https://one.example", what).await;
+        assert!(told.as_ref().is_some_and(|told| told.contains(value)), "{told:?}");
+    }
 }
 
 /// How many images the state machine scores.
