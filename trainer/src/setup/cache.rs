@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use shared::files::{at, hex, user_cache};
+use shared::files::{LockedFile, at, hex, try_lock, user_cache};
 
 use super::SetupError;
+use crate::progress::{Progress, stage};
 
 /// How the names of temporary folders begin.
 const TEMPORARY: &str = ".ikat-setup-";
@@ -16,6 +17,8 @@ const TEMPORARY: &str = ".ikat-setup-";
 pub(crate) const KEPT: u64 = 8 << 30;
 /// A file that was opened or written since may be in use.
 const MAYBE_IN_USE: Duration = Duration::from_hours(24);
+/// The time between two looks at whether another program has done.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// A folder for what was downloaded or computed; deleting it costs only time.
 #[derive(Debug, Clone)]
@@ -51,9 +54,10 @@ impl Cache {
         &self,
         name: &Path,
         sha256: &str,
+        progress: &dyn Progress,
         make: impl FnOnce(&Path) -> Result<PathBuf, SetupError>,
     ) -> Result<PathBuf, SetupError> {
-        self.files(&[(name, sha256)], |folder| Ok(vec![make(folder)?]))?;
+        self.files(&[(name, sha256)], progress, |folder| Ok(vec![make(folder)?]))?;
         Ok(self.root.join(name))
     }
 
@@ -61,6 +65,7 @@ impl Cache {
     pub(crate) fn files(
         &self,
         wanted: &[(&Path, &str)],
+        progress: &dyn Progress,
         make: impl FnOnce(&Path) -> Result<Vec<PathBuf>, SetupError>,
     ) -> Result<(), SetupError> {
         let all_there = || -> Result<bool, SetupError> {
@@ -75,9 +80,7 @@ impl Cache {
             return Ok(());
         }
         fs::create_dir_all(&self.root).map_err(at(&self.root))?;
-        let lock_path = self.root.join("setup.lock");
-        let lock = File::create(&lock_path).map_err(at(&lock_path))?;
-        lock.lock().map_err(at(&lock_path))?;
+        let _lock = self.lock(progress)?;
         // Another program may have made them while this one waited.
         if all_there()? {
             return Ok(());
@@ -112,6 +115,22 @@ impl Cache {
 }
 
 impl Cache {
+    /// The right to add files, until it is dropped. Another program may have it for minutes, while it obtains some.
+    fn lock(&self, progress: &dyn Progress) -> Result<LockedFile, SetupError> {
+        let path = self.root.join("setup.lock");
+        let attempt = || try_lock(&path).map_err(at(&path));
+        if let Some(lock) = attempt()? {
+            return Ok(lock);
+        }
+        let _stage = stage(progress, "Waiting for another trainer that fills the same cache", None);
+        loop {
+            std::thread::sleep(BETWEEN_LOOKS);
+            if let Some(lock) = attempt()? {
+                return Ok(lock);
+            }
+        }
+    }
+
     /// Removes the temporary folders of programs that were killed: whoever holds the lock is alone here.
     fn clear_leftovers(&self) {
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
@@ -187,7 +206,47 @@ impl io::Write for HashWriter<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use shared::files::sha256_hex;
+
     use super::*;
+    use crate::progress::Silent;
+
+    /// Tells which stages begin.
+    struct Stages(Sender<String>);
+
+    impl Progress for Stages {
+        fn begin(&self, stage: &str, _: Option<u64>) {
+            self.0.send(stage.to_owned()).expect("a listener");
+        }
+
+        fn advance(&self, _: u64) {}
+        fn end(&self) {}
+        fn note(&self, _: &str) {}
+    }
+
+    #[test]
+    fn who_waits_for_another_program_says_so() {
+        let root = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(root.path());
+        let (told, stages) = channel();
+        let told = Stages(told);
+        let make = |folder: &Path| {
+            let path = folder.join("made");
+            fs::write(&path, "made").map_err(at(&path))?;
+            Ok(path)
+        };
+        std::thread::scope(|scope| {
+            let other = cache.lock(&Silent).expect("free");
+            let call = scope.spawn(|| cache.file(Path::new("file"), &sha256_hex(b"made"), &told, make));
+            let stage = stages.recv_timeout(Duration::from_mins(1)).expect("it says so");
+            assert!(stage.contains("another trainer"), "{stage}");
+            drop(other);
+            let file = call.join().expect("no panic").expect("made");
+            assert!(file.is_file());
+        });
+    }
 
     #[test]
     fn the_files_used_last_are_kept() {
@@ -217,7 +276,7 @@ mod tests {
         let cache = Cache::at(root.path());
         let wanted = Path::new("runtime/library.so");
         let said = |make: &dyn Fn(&Path) -> Result<PathBuf, SetupError>| {
-            let error = cache.file(wanted, "00", make).expect_err("not made");
+            let error = cache.file(wanted, "00", &Silent, make).expect_err("not made");
             let text = error.to_string();
             assert!(!text.contains(TEMPORARY), "{text}");
             text

@@ -155,7 +155,7 @@ impl SetupError {
 /// The file of `source` with the given SHA-256, from the cache or fetched into it.
 pub fn obtain(source: &Source, sha256: &str, cache: &Cache, progress: &dyn Progress) -> Result<PathBuf, SetupError> {
     let name = source.file_name();
-    cache.file(&Path::new("downloads").join(&name), sha256, |folder| {
+    cache.file(&Path::new("downloads").join(&name), sha256, progress, |folder| {
         let _stage = stage(progress, &format!("Obtaining {name}"), None);
         source.fetch(folder)
     })

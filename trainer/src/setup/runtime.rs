@@ -88,7 +88,7 @@ pub fn runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<PathBuf
         .find(|platform| platform.os == os && platform.architecture == architecture)
         .ok_or_else(|| SetupError::Platform(format!("{os} on {architecture}")))?;
     let path = library::in_cache(Path::new(""));
-    cache.files(&[(&path, platform.sha256)], |folder| {
+    cache.files(&[(&path, platform.sha256)], progress, |folder| {
         let package = format!("onnxruntime=={VERSION}");
         unpacked(&package, platform.tags, &[platform.file], folder, progress)
     })?;
@@ -111,7 +111,7 @@ pub fn cuda_runtime_library(cache: &Cache, progress: &dyn Progress) -> Result<Pa
         .zip(CUDA_FILES)
         .map(|(path, file)| (path.as_path(), file.sha256))
         .collect();
-    cache.files(&wanted, |folder| {
+    cache.files(&wanted, progress, |folder| {
         let package = format!("onnxruntime-gpu=={CUDA_VERSION}");
         unpacked(
             &package,
