@@ -2,14 +2,23 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use end_to_end::colours::own_cache;
+use end_to_end::bundles::bundle;
+use end_to_end::colours::{COLOURS, library, own_cache};
 use end_to_end::program::{Running, say, say_within, trainer};
 use end_to_end::workshop::Workshop;
 use end_to_end::{shared_data, subset, wait_until};
 use prost::Message;
 use serde_json::Value;
+use shared::image::Limits;
+use shared::network::Runtime;
+use trainer::device::Device;
 use trainer::onnx::proto::ModelProto;
+use trainer::progress::Progress;
+use trainer::refine::head::HeadLayer;
+use trainer::refine::{Recipe, RefineError, Task, Trained};
 
 /// Three textures, few images and few epochs: quick, and enough to learn something.
 fn refine(data: &Path, run: &Path, cache: &Path, classifier: &str) -> Command {
@@ -298,6 +307,55 @@ fn where_a_refinement_diverges_the_classifier_that_does_not_is_found() {
     assert_eq!(choice["classifier"], "svm", "{document}");
     assert_eq!(choice["candidates"][0]["classifier"], "svm", "{document}");
     assert!(document["notes"].to_string().contains("--learning-rate"), "{document}");
+}
+
+/// Counts steps.
+#[derive(Default)]
+struct Steps(AtomicU64);
+
+impl Progress for Steps {
+    fn begin(&self, _: &str, _: Option<u64>) {}
+
+    fn advance(&self, steps: u64) {
+        self.0.fetch_add(steps, Ordering::Relaxed);
+    }
+
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+}
+
+#[test]
+fn a_deadline_is_kept_within_an_epoch() {
+    let workshop = Workshop::new(6);
+    let file = std::fs::read(workshop.path("convolutional.onnx")).expect("a network");
+    let picture = |row: usize| {
+        let class = workshop.path("data").join(COLOURS[row / 6].0);
+        class.join(format!("{:03}.png", row % 6))
+    };
+    let recipe = Recipe {
+        trained: Trained::All,
+        ..Recipe::standard(1)
+    };
+    let steps = Steps::default();
+    let task = Task {
+        backbone: &ModelProto::decode(file.as_slice()).expect("ONNX"),
+        preprocessing: &bundle(1, 10).manifest.preprocessing,
+        limits: Limits::default(),
+        paths: (0..18).map(picture).collect(),
+        labels: (0..18).map(|row| row / 6).collect(),
+        classes: COLOURS.len(),
+        validation: vec![0, 6, 12],
+        head: HeadLayer::random(COLOURS.len(), 8, 1),
+        recipe: &recipe,
+        device: Device::Cpu,
+        runtime: &Runtime::load(std::slice::from_ref(library())).expect("the library"),
+        checkpoint: workshop.path("refinement.safetensors"),
+        events: None,
+        deadline: Some(Instant::now()),
+        progress: &steps,
+    };
+    assert!(matches!(trainer::refine::refine(&task), Err(RefineError::OutOfTime)));
+    assert_eq!(steps.0.load(Ordering::Relaxed), 0);
 }
 
 #[test]

@@ -261,6 +261,10 @@ impl Loop<'_> {
                 }
             });
             for (number, (batch, inputs)) in batches.iter().zip(receiver).enumerate() {
+                // The first epoch, which computes all inputs, can alone take longer than all may.
+                if !is_in_time(task.deadline, Duration::ZERO) {
+                    return Err(RefineError::OutOfTime);
+                }
                 let step = epoch * batches.len() + number;
                 rate = recipe.schedule.rate(step, steps, epoch);
                 let batch = self.batches.batch(batch, inputs?, step);
