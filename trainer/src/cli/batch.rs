@@ -161,7 +161,7 @@ fn check_folder(output: &Path, input: &Input) -> Result<(), Failure> {
     {
         return refused("lies in the folder of the images");
     }
-    writable(&output.join(SUMMARY))
+    writable(&output.join(SUMMARY), "choose another folder with --output")
 }
 
 fn text(summary: &Summary) -> String {

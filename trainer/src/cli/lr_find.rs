@@ -67,7 +67,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
         return Err(Failure::usage("--to-rate must be above --from-rate"));
     }
     if let Some(out) = &arguments.out {
-        writable(out)?;
+        writable(out, "choose another file with --out")?;
     }
     let training = &arguments.training;
     training.check(true, session)?;

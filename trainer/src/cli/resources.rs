@@ -31,12 +31,12 @@ pub struct Resources {
 }
 
 /// Checks that a file or folder can be made at `path`, or in a folder that is there, so that no work is done whose
-/// result has no place. Nothing of the check stays.
-pub fn writable(path: &Path) -> Result<(), Failure> {
+/// result has no place; `hint` says what to do where it cannot. Nothing of the check stays.
+pub fn writable(path: &Path, hint: &str) -> Result<(), Failure> {
     let place = std::path::absolute(path)?;
     let mut folders = place.ancestors().skip(usize::from(!place.is_dir()));
     let folder = folders.find(|ancestor| ancestor.exists()).unwrap_or(&place);
-    tempfile::tempfile_in(folder).map_err(at(path))?;
+    tempfile::tempfile_in(folder).map_err(|error| Failure::hinted(&at(path)(error), hint))?;
     Ok(())
 }
 
@@ -81,15 +81,15 @@ pub fn check_outside(folder: &Path, data: &Path, option: &str) -> Result<(), Fai
 /// The right to write a run to `out`, where that folder was named and holds nothing.
 pub fn claim(out: Option<&Path>, cache: &Cache) -> Result<Option<Claim>, Failure> {
     let Some(out) = out else {
-        writable(&Path::new(runs::FOLDER).join("run"))?;
+        writable(&Path::new(runs::FOLDER).join("run"), "choose a folder with --out")?;
         return Ok(None);
     };
     claim_folder(out, cache, "choose another folder with --out, or none").map(Some)
 }
 
-/// The right to write to `folder`; `hint` says what to do where it holds something.
+/// The right to write to `folder`; `hint` says what to do where it holds something or cannot be written.
 pub fn claim_folder(folder: &Path, cache: &Cache, hint: &str) -> Result<Claim, Failure> {
-    writable(folder)?;
+    writable(folder, hint)?;
     let claim = Claim::acquire(folder, &cache.root().join("locks"))?;
     destination::check_vacant(folder).map_err(|error| Failure::hinted(&error, hint))?;
     Ok(claim)

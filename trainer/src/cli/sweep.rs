@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     training.check_places(Some(&arguments.out), &arguments.data)?;
     interruption::goes_on(session);
     let page = arguments.out.join("comparison.html");
-    writable(&page)?;
+    writable(&page, "choose another folder with --out")?;
     let dataset = Dataset::scan(&arguments.data)?;
     training.warn_of(&dataset, session);
     let cache = session.cache()?;

@@ -9,10 +9,11 @@ use clap::error::ErrorKind;
 use shared::files::at;
 
 use super::failure::Failure;
+use super::resources::claim;
 use super::{command, idle};
 use crate::configuration;
 use crate::destination::DestinationError;
-use crate::setup::SetupError;
+use crate::setup::{Cache, SetupError};
 
 #[test]
 fn the_command_line_is_well_formed() {
@@ -177,6 +178,19 @@ fn failures_say_what_happened_and_what_to_do() {
     ] {
         insta::assert_snapshot!(format!("failure-{name}"), failure.text());
     }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_told_with_the_option_that_chooses_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // In a file there is no place, not even for root.
+    let run = folder.path().join("file/run");
+    std::fs::write(folder.path().join("file"), "").expect("written");
+    let said = claim(Some(&run), &Cache::at(folder.path()))
+        .expect_err("no place")
+        .text();
+    assert!(said.contains(&run.display().to_string()), "{said}");
+    assert!(said.ends_with("choose another folder with --out, or none"), "{said}");
 }
 
 #[test]

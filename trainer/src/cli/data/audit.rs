@@ -54,7 +54,7 @@ struct Document<'a> {
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     if let Some(page) = &arguments.html {
         check_new(page, "--html")?;
-        writable(page)?;
+        writable(page, "choose another file with --html")?;
     }
     session.warn_of_idle(&[("annotate", arguments.html.is_some(), "--html")]);
     let found = Dataset::scan(&arguments.data)?;

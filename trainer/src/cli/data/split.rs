@@ -74,7 +74,7 @@ struct Document<'a> {
 
 pub fn run(arguments: &Arguments, session: &Session) -> Result<Done, Failure> {
     check_new(&arguments.out, "--out")?;
-    writable(&arguments.out)?;
+    writable(&arguments.out, "choose another file with --out")?;
     arguments.split.warn_of_idle(session);
     let found = Dataset::scan(&arguments.data)?;
     let parameters = arguments.split.parameters(arguments.split.seed());
