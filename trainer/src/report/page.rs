@@ -196,12 +196,14 @@ fn figures(report: &Report) -> Vec<Figure> {
 
 fn remarks(report: &Report) -> Vec<String> {
     let evaluation = &report.metrics.evaluation;
-    let width = evaluation.accuracy_interval.map(|[low, high]| {
+    let measured = evaluation.accuracy.zip(evaluation.accuracy_interval);
+    let width = measured.map(|(accuracy, [low, high])| {
         format!(
-            "{} the accuracy uncertain by some ±{:.1} points: on other test images, a model that is as good may well \
+            "{} the accuracy uncertain by up to {:.1} points: on other test images, a model that is as good may well \
              differ by that much. Models tested on the same images are told apart by trainer runs compare.",
             counted(evaluation.test_count, "test image leaves", "test images leave"),
-            50.0 * (high - low)
+            // Near 0 and 100 % most of the interval lies on one side.
+            100.0 * (accuracy - low).max(high - accuracy)
         )
     });
     let notes = report.record.notes.iter().cloned();

@@ -89,6 +89,13 @@ fn numbers_and_words_agree() {
 }
 
 #[test]
+fn the_accuracy_is_as_uncertain_as_its_interval_is_long_on_either_side() {
+    let page = rendered(4, 2);
+    assert!(page.contains("95 % interval 51.0 to 100.0 %"), "{page}");
+    assert!(page.contains("uncertain by up to 49.0 points"), "{page}");
+}
+
+#[test]
 fn what_to_do_next_is_told_where_there_is_something() {
     let page = rendered(30, 3);
     assert!(
