@@ -125,7 +125,7 @@ pub(super) fn rejection(predictions: &Predictions) -> Result<Plot, ReportError> 
     Ok(Plot {
         svg: chart.draw()?,
         title: chart.title,
-        caption: "The surer an answer must be, the more of the answers are right, and the fewer images are answered."
+        caption: "How many answers are right, and how many images get one, where all that are less sure are held back."
             .into(),
     })
 }

@@ -96,6 +96,14 @@ fn the_accuracy_is_as_uncertain_as_its_interval_is_long_on_either_side() {
 }
 
 #[test]
+fn surer_answers_are_not_said_to_be_right_more_often() {
+    // All are equally sure, and some wrong.
+    let page = rendered(30, 3);
+    assert!(page.contains("where all that are less sure are held back"), "{page}");
+    assert!(!page.contains("the more of the answers are right"), "{page}");
+}
+
+#[test]
 fn what_to_do_next_is_told_where_there_is_something() {
     let page = rendered(30, 3);
     assert!(
