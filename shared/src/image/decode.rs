@@ -76,6 +76,11 @@ fn decode_with(
 
 /// A decoder that has read the header and accepted the limits.
 fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, Box<dyn ImageDecoder + 'a>), ImageError> {
+    if bytes.is_empty() {
+        return Err(ImageError::Undecodable {
+            reason: "the file is empty".to_owned(),
+        });
+    }
     if bytes.len() > limits.max_bytes {
         return Err(ImageError::TooManyBytes {
             bytes: bytes.len(),
@@ -266,6 +271,16 @@ pub(super) mod tests {
                 "reject" | "skip" => assert!(result.is_err(), "{} was read", columns[0]),
                 _ => {}
             }
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_called_empty() {
+        for error in [
+            decode(&[], &Limits::default()).expect_err("no picture"),
+            probe(&[], &Limits::default()).expect_err("no header"),
+        ] {
+            assert!(error.to_string().ends_with("the file is empty"), "{error}");
         }
     }
 

@@ -214,7 +214,7 @@ fn images_at_fault_are_listed_and_the_rest_is_scored() {
     let expected = [
         (place.text("images/cut.png"), "undecodable_image"),
         (place.text("images/text.jpg"), "unsupported_format"),
-        (place.text("images/empty.png"), "unsupported_format"),
+        (place.text("images/empty.png"), "undecodable_image"),
         (place.text("images/none.png"), "not_found"),
         ("http://127.0.0.1:9/1.png".to_owned(), "forbidden"),
         ("ftp://example.com/1.png".to_owned(), "bad_request"),
