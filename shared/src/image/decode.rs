@@ -93,19 +93,16 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, Box<dyn ImageDe
         });
     }
     let format = Format::of(bytes).ok_or(ImageError::UnsupportedFormat)?;
-    let decoder = match format.codec() {
+    let decoder: Box<dyn ImageDecoder> = match format.codec() {
         Some(codec) => {
             let mut reader = ImageReader::with_format(Cursor::new(bytes), codec);
             let mut codec_limits = CodecLimits::no_limits();
             codec_limits.max_alloc = Some(limits.max_allocation);
             reader.limits(codec_limits);
-            reader
-                .into_decoder()
-                .map(|decoder| Box::new(decoder) as Box<dyn ImageDecoder>)
+            Box::new(reader.into_decoder().map_err(undecodable)?)
         }
-        None => HeicDecoder::new(bytes, limits).map(|decoder| Box::new(decoder) as Box<dyn ImageDecoder>),
+        None => Box::new(HeicDecoder::new(bytes, limits).map_err(undecodable)?),
     };
-    let decoder = decoder.map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(ImageError::Empty { width, height });
@@ -254,6 +251,18 @@ pub(super) mod tests {
         Some(folder)
     }
 
+    /// Mean difference of two pictures in 8-bit steps.
+    pub(in crate::image) fn mean_difference(one: &RgbImage, other: &RgbImage) -> f64 {
+        assert_eq!(one.dimensions(), other.dimensions());
+        let sum: u64 = one
+            .as_raw()
+            .iter()
+            .zip(other.as_raw())
+            .map(|(a, b)| u64::from(a.abs_diff(*b)))
+            .sum();
+        sum as f64 / one.as_raw().len() as f64
+    }
+
     fn read(name: &str) -> Option<Result<RgbImage, ImageError>> {
         let bytes = std::fs::read(nasty()?.join(name)).expect(name);
         Some(decode(&bytes, &Limits::default()))
@@ -325,12 +334,7 @@ pub(super) mod tests {
             let bytes = std::fs::read(nasty().expect("the folder is there").join(&name)).expect("read");
             let (_, width, height) = probe(&bytes, &Limits::default()).expect("a header");
             assert_eq!((width, height), expected.dimensions(), "{name}");
-            let differences = image
-                .as_raw()
-                .iter()
-                .zip(expected.as_raw())
-                .map(|(a, b)| u64::from(a.abs_diff(*b)));
-            let mean = differences.sum::<u64>() as f64 / image.as_raw().len() as f64;
+            let mean = mean_difference(&image, &expected);
             assert!(mean < 6.0, "{name}: {mean}");
         }
     }

@@ -330,7 +330,8 @@ mod tests {
     use heifer::heifer_isobmff::writer::{HeifWriter, ImageSpec};
     use heifer::{EncodeOptions, encode_rgb8};
 
-    use super::super::{ImageError, decode, probe};
+    use super::super::decode::tests::mean_difference;
+    use super::super::{Format, ImageError, decode, probe};
     use super::*;
 
     /// As libheif 1.23 writes them with x265: [`drawn`], cut to its size by a clean aperture, and the same whose left half
@@ -359,26 +360,12 @@ mod tests {
     fn read(bytes: &[u8]) -> RgbImage {
         let image = decode(bytes, &Limits::default()).expect("an image");
         let (format, width, height) = probe(bytes, &Limits::default()).expect("a header");
-        assert_eq!(
-            (format, (width, height)),
-            (super::super::Format::Heic, image.dimensions())
-        );
+        assert_eq!((format, (width, height)), (Format::Heic, image.dimensions()));
         image
     }
 
     fn refused(bytes: &[u8], limits: &Limits) -> String {
         decode(bytes, limits).expect_err("refused").to_string()
-    }
-
-    /// Mean difference of two pictures.
-    fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
-        assert_eq!(a.dimensions(), b.dimensions());
-        let differences = a
-            .as_raw()
-            .iter()
-            .zip(b.as_raw())
-            .map(|(a, b)| u64::from(a.abs_diff(*b)));
-        differences.sum::<u64>() as f64 / a.as_raw().len() as f64
     }
 
     /// The file with a property of its pictures, which is not needed, made another one that begins with `value`.
@@ -396,14 +383,14 @@ mod tests {
     #[test]
     fn what_another_program_has_written_is_read() {
         let original = drawn(66, 50);
-        assert!(difference(&read(LIBHEIF), &original) < 4.0);
+        assert!(mean_difference(&read(LIBHEIF), &original) < 4.0);
         let mut half = original;
         for (x, _, pixel) in half.enumerate_pixels_mut() {
             if x < 33 {
                 *pixel = ::image::Rgb([255; 3]);
             }
         }
-        assert!(difference(&read(LIBHEIF_ALPHA), &half) < 4.0);
+        assert!(mean_difference(&read(LIBHEIF_ALPHA), &half) < 4.0);
     }
 
     #[test]
@@ -418,7 +405,7 @@ mod tests {
                 .len(),
             4
         );
-        assert!(difference(&read(&file), &original) < 2.0);
+        assert!(mean_difference(&read(&file), &original) < 2.0);
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn by_library(bytes: &[u8], limits: &Limits, size: (u32, u32), points: u64) -> O
 mod tests {
     use ::image::ImageFormat;
 
-    use super::super::decode::tests::nasty;
+    use super::super::decode::tests::{mean_difference, nasty};
     use super::super::{decode, decode_to_fit, letterbox};
     use super::*;
 
@@ -71,18 +71,6 @@ mod tests {
                 (y * 200 / height) as u8 + texture,
             ])
         })
-    }
-
-    /// Mean difference of two pictures in 8-bit steps.
-    fn mean_difference(one: &RgbImage, other: &RgbImage) -> f64 {
-        assert_eq!(one.dimensions(), other.dimensions());
-        let sum: u64 = one
-            .as_raw()
-            .iter()
-            .zip(other.as_raw())
-            .map(|(a, b)| u64::from(a.abs_diff(*b)))
-            .sum();
-        sum as f64 / one.as_raw().len() as f64
     }
 
     #[test]
